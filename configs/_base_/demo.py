@@ -1,0 +1,27 @@
+"""A small KL autoencoder (f4, 4 channels) on the built-in Shapes, for two CPU cores."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .objectives.rot_scale import objective
+    from .runtime import *
+
+autoencoder = dict(
+    type='KLAutoencoder',
+    latent_channels=4,
+    block_out_channels=(16, 32, 64),
+    layers_per_block=1,
+    norm_num_groups=8,
+)
+model = dict(
+    type='AutoencoderTraining',
+    autoencoder=autoencoder,
+    objective=dict(type='Plain'),
+    reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1')),
+    kl_loss=dict(type='KLDivergence', weight=1e-6),
+)
+train_dataloader = dict(batch_size=16, num_workers=0, dataset=dict(type='Shapes', num_images=4000, size=64, seed=0))
+val_dataloader = dict(batch_size=32, num_workers=0, dataset=dict(type='Shapes', num_images=64, size=64, seed=1))
+test_dataloader = dict(batch_size=32, num_workers=0, dataset=dict(type='Shapes', num_images=256, size=64, seed=2))
+optim_wrapper = dict(autoencoder=dict(optimizer=dict(type='Adam', lr=1e-3, betas=(0.5, 0.9))))
+custom_hooks = [dict(type='PictureHook', interval=500)]

@@ -1,0 +1,8 @@
+"""The demo's start: a small autoencoder from scratch, as far as two minutes go."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.demo import *
+
+train_cfg = dict(max_iters=1000, val_interval=1000)

@@ -1,0 +1,10 @@
+"""eqzoo: equivariant autoencoders for latent generators (EQ-VAE, arXiv 2502.09509)."""
+
+from pathlib import Path
+
+__version__ = '0.1.0'
+
+# In a source checkout that is not installed, registry/ sits beside eqzoo/, not in it.
+_HERE = Path(__file__).resolve().parent
+if not (_HERE / 'registry').exists() and (_HERE.parent / 'registry' / '__init__.py').is_file():
+    __path__.append(str(_HERE.parent))

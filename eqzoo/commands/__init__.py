@@ -1,0 +1,1 @@
+"""The commands behind `tools/`: parse, call the library, print."""

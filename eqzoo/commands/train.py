@@ -1,0 +1,68 @@
+"""`tools/train.py`: train what a config describes."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from eqzoo.distributed import init_distributed, rank_and_world_size
+from eqzoo.engine import build_runner, load_config, shrink
+from eqzoo.engine.preflight import missing, report
+from eqzoo.registry import build
+
+
+def train(
+    config_file: str, *, overrides: list[str], smoke: bool = False, dry_run: bool = False, resume: bool = False
+) -> None:
+    """Train what a config describes.
+
+    Args:
+        config_file: A Python config, such as configs/eqvae/sdxl_rot_scale.py.
+        overrides: Keys of the config to set, as key=value.
+        smoke: Shrink the run to seconds: tiny network, built-in data, no weights, a few steps.
+        dry_run: Check everything and say what would run, without training.
+        resume: Go on from the newest checkpoint in the work directory.
+    """
+    config = load_config(config_file, overrides)
+    if smoke:
+        config = shrink(config)
+        if not resume:
+            _forget(Path(config.work_dir))
+    lacks = missing(config)
+    if lacks:
+        raise ValueError(report(config, lacks, f'python tools/train.py {config_file}'))
+    if dry_run:
+        print(describe(config))
+        return
+    init_distributed()
+    build_runner(config, resume=resume).train()
+    if rank_and_world_size()[0] == 0:
+        print(f'Done. Checkpoints, logs and pictures are in {config.work_dir}.')
+
+
+def describe(config: Config) -> str:
+    """Say in a few lines what `config` would run; builds the model and the data sets."""
+    model, data = build(config.model), build(config.train_dataloader.dataset)
+    size = config.train_dataloader.batch_size
+    lines = {
+        'config': config.filename,
+        'work_dir': config.work_dir,
+        'autoencoder': f'{type(model.autoencoder).__name__}, f{model.autoencoder.downsample_factor}, '
+        f'{model.autoencoder.latent_channels} channels',
+        'objective': type(model.objective).__name__,
+        'data': data.describe(),
+        'steps': f'{config.train_cfg.max_iters:,} of {size} images '
+        f'({config.train_cfg.max_iters * size / len(data):.1f} passes over the data)',
+        **{
+            f'{name} optimizer': f'{config.optim_wrapper[name].optimizer.type}, '
+            f'lr {config.optim_wrapper[name].optimizer.lr:g}, {sum(p.numel() for p in group):,} parameters'
+            for name, group in model.parameter_groups().items()
+        },
+    }
+    width = max(map(len, lines))
+    return '\n'.join(f'{name:<{width}}  {value}' for name, value in lines.items()) + '\nNothing is missing.'
+
+
+def _forget(work_dir: Path) -> None:
+    """Remove the checkpoints of an earlier smoke run, which nobody wants to continue."""
+    for path in [*work_dir.glob('*.pth'), work_dir / 'last_checkpoint']:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,17 @@
+"""Images for training and evaluation: folders and archives, the built-in Shapes, loaders that resume exactly."""
+
+from eqzoo.data.collate import collate
+from eqzoo.data.image_folder import ImageFolder
+from eqzoo.data.loaders import build_eval_loader, build_train_loader
+from eqzoo.data.samplers import RunSampler, ShardSampler
+from eqzoo.data.shapes import Shapes
+
+__all__ = [
+    'ImageFolder',
+    'RunSampler',
+    'Shapes',
+    'ShardSampler',
+    'build_eval_loader',
+    'build_train_loader',
+    'collate',
+]

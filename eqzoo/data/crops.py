@@ -1,0 +1,58 @@
+"""Square crops: from an image of any size to `size` x `size` pixels."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from PIL import Image
+from torch.utils.data import get_worker_info
+
+# Beyond this ratio of the sides only the middle is resized: a strip of 1 x 10,000 pixels would fill the memory.
+_LONGEST = 32
+
+Crop = Callable[[Image.Image, int, np.random.Generator], np.ndarray]
+
+
+def center(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Shrink the short side to `size` and cut out the middle: ADM's evaluation crop.
+
+    Halve with a box filter while the short side is at least twice `size`, then go to `size`
+    by bicubic interpolation (guided-diffusion's `center_crop_arr`, used by DiT, SiT and REPA).
+
+    Returns:
+        Pixels (size, size, 3), uint8. `rng` is not used.
+    """
+    if max(image.size) > _LONGEST * min(image.size):
+        image = _middle(image, _LONGEST * min(image.size))
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    return np.asarray(_middle(image, size))
+
+
+def random_square(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut out a square at a random place and resize it by area: the recipe released with EQ-VAE.
+
+    Its side is uniform over 0.5 to 1.0 of the short side.
+
+    Returns:
+        Pixels (size, size, 3), uint8.
+    """
+    if get_worker_info() is not None:
+        cv2.setNumThreads(0)  # a worker is one thread; cv2 would start one for each core
+    side = max(1, int(min(image.size) * rng.uniform(0.5, 1.0)))
+    left = int(rng.integers(image.width - side + 1))
+    top = int(rng.integers(image.height - side + 1))
+    pixels = np.asarray(image.crop((left, top, left + side, top + side)))
+    return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+
+
+CROPS: dict[str, Crop] = {'center': center, 'random_square': random_square}
+
+
+def _middle(image: Image.Image, side: int) -> Image.Image:
+    """Cut both sides to at most `side`."""
+    width, height = min(image.width, side), min(image.height, side)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,186 @@
+"""Where the bytes of images lie: a folder, or a zip that is read in place."""
+
+import os
+import weakref
+import zipfile
+import zlib
+from bisect import bisect_left
+from pathlib import Path
+from struct import unpack_from
+from typing import Any, Protocol
+
+import numpy as np
+
+EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+# A local header of a zip: 30 bytes, the lengths of name and extra field at byte 26 (APPNOTE.TXT 4.3.7).
+_LOCAL_HEADER = 30
+_ENCRYPTED = 0x1
+
+
+class Source(Protocol):
+    """A set of named images, as bytes."""
+
+    root: Path
+    kind: str
+
+    def names(self) -> list[str]:
+        """Return the images' paths relative to the root, with '/', sorted."""
+
+    def read(self, name: str) -> bytes:
+        """Return one image's bytes; OSError or ValueError if they cannot be had."""
+
+    def byte_size(self, name: str) -> int:
+        """Return how many bytes `read` gives, without reading them."""
+
+
+def open_source(root: str | Path) -> Source:
+    """Open a folder or a zip of images.
+
+    Raises:
+        FileNotFoundError: If nothing is at `root`.
+        ValueError: If it is neither, or a zip that cannot be read.
+    """
+    root = Path(root).expanduser()
+    if root.is_dir():
+        return FolderSource(root)
+    if root.is_file():
+        return ZipSource(root)
+    raise FileNotFoundError(f'{root}: no such folder or zip of images.')
+
+
+class FolderSource:
+    """The images below a folder, at any depth; hidden files and `__MACOSX` are no images.
+
+    Args:
+        root: The folder. Linked folders are followed, but not into a folder they lie in.
+    """
+
+    kind = 'folder'
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def names(self) -> list[str]:
+        """Return the images' paths relative to the root, with '/', sorted."""
+        found: list[str] = []
+        folders = [(str(self.root), '', frozenset([os.path.realpath(self.root)]))]
+        while folders:
+            folder, prefix, above = folders.pop()
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        if _is_ignored(entry.name):
+                            continue
+                        real = os.path.realpath(entry.path)
+                        if real not in above:
+                            folders.append((entry.path, f'{prefix}{entry.name}/', above | {real}))
+                    # A dangling link is listed too: its reader has to hear of it.
+                    elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith('.'):
+                        found.append(prefix + entry.name)
+        return sorted(found)
+
+    def read(self, name: str) -> bytes:
+        """Return one image's bytes."""
+        return (self.root / name).read_bytes()
+
+    def byte_size(self, name: str) -> int:
+        """Return the size of one file; 0 if it is gone."""
+        try:
+            return (self.root / name).stat().st_size
+        except OSError:
+            return 0
+
+
+class ZipSource:
+    """The images inside a zip, read in place.
+
+    The directory of the zip is read once, into arrays. Each process opens the file for itself when it
+    first reads, and reads at given places (`pread`), so that there is no file offset to share
+    between workers, forked or spawned.
+
+    Args:
+        root: The zip; its members stored or deflated, not encrypted.
+
+    Raises:
+        ValueError: If it is not a zip, is damaged, or is packed in another way.
+    """
+
+    kind = 'zip'
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        try:
+            with zipfile.ZipFile(self.root) as archive:
+                members = {info.filename: info for info in archive.infolist() if _is_image(info.filename)}
+        except zipfile.BadZipFile as error:
+            damaged = self.root.suffix.lower() == '.zip'
+            raise ValueError(
+                f'{self.root}: damaged or incomplete zip ({error}); test it with `unzip -t` and fetch it again.'
+                if damaged
+                else f'{self.root}: neither a folder nor a zip of images; unpack it, or pack it as a zip.'
+            ) from None
+        self._names = sorted(members)
+        rows = [_row(self.root, members[name]) for name in self._names]
+        self._rows = np.array(rows, np.int64).reshape(-1, 5)
+        self._file: int | None = None
+
+    def names(self) -> list[str]:
+        """Return the images' paths inside the zip, sorted."""
+        return list(self._names)
+
+    def read(self, name: str) -> bytes:
+        """Return one image's bytes, unpacked and checked; OSError if they are damaged."""
+        offset, packed_size, size, method, crc = self._row_of(name).tolist()
+        header = self._bytes(offset, _LOCAL_HEADER)
+        if header[:4] != b'PK\x03\x04':
+            raise OSError('no member where the directory of the zip says')
+        name_length, extra_length = unpack_from('<HH', header, 26)
+        data = self._bytes(offset + _LOCAL_HEADER + name_length + extra_length, packed_size)
+        if method == zipfile.ZIP_DEFLATED:
+            try:
+                data = zlib.decompress(data, -zlib.MAX_WBITS, max(size, 1))
+            except zlib.error as error:
+                raise OSError(f'cannot be unpacked ({error})') from None
+        if len(data) != size or zlib.crc32(data) != crc:
+            raise OSError('bytes do not match their checksum in the zip')
+        return data
+
+    def byte_size(self, name: str) -> int:
+        """Return the unpacked size of one member."""
+        return int(self._row_of(name)[2])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_file': None}
+
+    def _row_of(self, name: str) -> np.ndarray:
+        row = bisect_left(self._names, name)
+        if row == len(self._names) or self._names[row] != name:
+            raise FileNotFoundError(f'{self.root}: no member {name!r}')
+        return self._rows[row]
+
+    def _bytes(self, offset: int, length: int) -> bytes:
+        if self._file is None:
+            self._file = os.open(self.root, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
+        data = os.pread(self._file, length, offset)
+        if len(data) != length:
+            raise OSError('the zip ends before this member does')
+        return data
+
+
+def _row(root: Path, info: zipfile.ZipInfo) -> tuple[int, int, int, int, int]:
+    if info.flag_bits & _ENCRYPTED:
+        raise ValueError(f'{root}: {info.filename} is encrypted; pack the images without a password.')
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        method = zipfile.compressor_names.get(info.compress_type, info.compress_type)
+        raise ValueError(f'{root}: {info.filename} is packed by {method}; pack the images stored or deflated.')
+    return info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS) and not any(map(_is_ignored, name.split('/')))
+
+
+def _is_ignored(part: str) -> bool:
+    return part.startswith('.') or part == '__MACOSX'

@@ -1,0 +1,62 @@
+"""Several processes: joining the group, and averages over it.
+
+eqzoo averages gradients itself instead of wrapping the model: two optimizers, micro-batches
+and checkpoints with plain names then need no special case.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def init_distributed() -> None:
+    """Join the group that torchrun set up, if it did: nccl with GPUs, gloo without."""
+    if 'RANK' not in os.environ or dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        dist.init_process_group('nccl')
+    else:
+        dist.init_process_group('gloo')
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """Return this process's rank and the number of processes, (0, 1) outside a group."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def average(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the mean of each tensor over all processes; the tensors share dtype and device."""
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return list(tensors)
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    pieces = (flat / world_size).split([tensor.numel() for tensor in tensors])
+    return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace the gradients of `parameters` by their mean over all processes.
+
+    A parameter without a gradient here may have one elsewhere: it counts as zero.
+    """
+    if rank_and_world_size()[1] == 1:
+        return
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in trained]
+    for gradient, mean in zip(gradients, average(gradients), strict=True):
+        gradient.copy_(mean)
+
+
+def broadcast_weights(model: nn.Module) -> None:
+    """Give every process the weights and buffers of the first."""
+    if rank_and_world_size()[1] > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)

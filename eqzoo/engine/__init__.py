@@ -1,0 +1,29 @@
+"""Training on mmengine's Runner: the only part of eqzoo that knows it."""
+
+from eqzoo.engine.autoencoder_training import AutoencoderTraining
+from eqzoo.engine.checkpoints import PlainCheckpointHook, latest_checkpoint, read_checkpoint
+from eqzoo.engine.config import load_config
+from eqzoo.engine.ema import AutoencoderEMAHook
+from eqzoo.engine.loops import EvaluationLoop, StepLoop
+from eqzoo.engine.picture_hook import PictureHook
+from eqzoo.engine.randomness import SampleNoise, StepRandomness
+from eqzoo.engine.runner import build_runner
+from eqzoo.engine.smoke import shrink
+from eqzoo.engine.unreadable_hook import UnreadableHook
+
+__all__ = [
+    'AutoencoderEMAHook',
+    'AutoencoderTraining',
+    'EvaluationLoop',
+    'PictureHook',
+    'PlainCheckpointHook',
+    'SampleNoise',
+    'StepLoop',
+    'StepRandomness',
+    'UnreadableHook',
+    'build_runner',
+    'latest_checkpoint',
+    'load_config',
+    'read_checkpoint',
+    'shrink',
+]

@@ -1,0 +1,167 @@
+"""How an autoencoder is trained: one forward and one draw for both optimizers."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
+
+import torch
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from eqzoo.distributed import average_gradients
+from eqzoo.engine.randomness import StepRandomness
+from eqzoo.evaluators.view import AutoencoderView
+from eqzoo.losses import AdversarialLoss, Comparison, KLDivergence, ReconstructionLoss
+from eqzoo.registry import MODELS, Objective
+
+
+@MODELS.register_module()
+class AutoencoderTraining(nn.Module):
+    """An autoencoder with its objective and losses.
+
+    A step draws once what the objective does, runs the autoencoder once, updates it, and
+    updates the discriminator on the same reconstructions.
+
+    Differs from the released code: it runs the autoencoder again, with another draw, for the
+    discriminator's update.
+
+    Args:
+        autoencoder: The network being trained.
+        objective: What is reconstructed and against what.
+        reconstruction_loss: The loss between the two.
+        kl_loss: The loss on the posterior.
+        adversarial_loss: The discriminator and its losses, if any.
+        micro_batch_size: Samples per process that go through the network at once; gradients
+            of a batch's pieces are summed. None: the whole batch.
+        precision: 'fp32', or 'bf16' for autocast without gradient scaling.
+    """
+
+    def __init__(
+        self,
+        autoencoder: nn.Module,
+        objective: Objective,
+        *,
+        reconstruction_loss: ReconstructionLoss,
+        kl_loss: KLDivergence | None = None,
+        adversarial_loss: AdversarialLoss | None = None,
+        micro_batch_size: int | None = None,
+        precision: Literal['fp32', 'bf16'] = 'fp32',
+    ) -> None:
+        super().__init__()
+        if precision not in ('fp32', 'bf16'):
+            raise ValueError(f"AutoencoderTraining.precision must be 'fp32' or 'bf16', got {precision!r}.")
+        self.autoencoder = autoencoder
+        self.objective = objective
+        self.reconstruction_loss = reconstruction_loss
+        self.kl_loss = kl_loss
+        self.adversarial_loss = adversarial_loss
+        self.micro_batch_size = micro_batch_size
+        self.precision = precision
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return what each optimizer trains: 'autoencoder', and 'discriminator' if there is one."""
+        modules = [self.autoencoder, self.reconstruction_loss]
+        groups = {'autoencoder': [p for module in modules for p in module.parameters() if p.requires_grad]}
+        if self.adversarial_loss is not None:
+            groups['discriminator'] = list(self.adversarial_loss.parameters())
+        return groups
+
+    def train_step(
+        self, batch: Mapping[str, Any], optimizers: Mapping[str, OptimWrapper], randomness: StepRandomness
+    ) -> dict[str, Tensor]:
+        """Update the autoencoder, then the discriminator.
+
+        Args:
+            batch: `images` (B, 3, H, W) uint8 and `draws` (B,), as `eqzoo.data.collate` makes them.
+            optimizers: One for each of `parameter_groups`.
+            randomness: The step's streams.
+
+        Returns:
+            Scalars for the log: the whole loss, its parts, and the adaptive weight.
+        """
+        groups = self.parameter_groups()
+        adversarial = self._active_adversarial(randomness.step)
+        draw = self.objective.sample(randomness.shared(), self.autoencoder.grid(*batch['images'].shape[-2:]))
+        log: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self._device))
+        pairs = []
+        with _frozen(self.adversarial_loss):
+            for images, draws, share in self._micro_batches(batch):
+                with self._autocast():
+                    pair = self.objective(self.autoencoder, images, draw, randomness.noise(draws))
+                    loss, parts = self._autoencoder_loss(pair, adversarial)
+                (loss * share).backward()
+                _accumulate(log, parts, share)
+                pairs.append((pair.reconstruction.detach(), pair.target.detach(), share))
+        _update(optimizers['autoencoder'], groups['autoencoder'])
+        if adversarial is not None:
+            for reconstruction, target, share in pairs:
+                with self._autocast():
+                    loss, parts = adversarial.discriminator_loss(reconstruction, target)
+                (loss * share).backward()
+                _accumulate(log, {'discriminator_loss': loss.detach(), **parts}, share)
+            _update(optimizers['discriminator'], groups['discriminator'])
+        return dict(log)
+
+    def val_step(self, batch: Mapping[str, Any]) -> AutoencoderView:
+        """Return what evaluators look at, for a batch as in `train_step`."""
+        return AutoencoderView(self.autoencoder, to_float(batch['images'].to(self._device)))
+
+    @property
+    def _device(self) -> torch.device:
+        return self.autoencoder.last_layer.device
+
+    def _active_adversarial(self, step: int) -> AdversarialLoss | None:
+        loss = self.adversarial_loss
+        return loss if loss is not None and step >= loss.start_step else None
+
+    def _autocast(self) -> AbstractContextManager:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == 'bf16')
+
+    def _micro_batches(self, batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """Yield float images, draws and the share of the batch, piece by piece."""
+        size = len(batch['images'])
+        piece = self.micro_batch_size or size
+        for start in range(0, size, piece):
+            images = batch['images'][start : start + piece].to(self._device, non_blocking=True)
+            yield to_float(images), batch['draws'][start : start + piece], len(images) / size
+
+    def _autoencoder_loss(
+        self, pair: Comparison, adversarial: AdversarialLoss | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, parts = self.reconstruction_loss(pair.reconstruction, pair.target)
+        terms = dict(pair.penalties)
+        if self.kl_loss is not None:
+            terms['kl'] = self.kl_loss(pair.posterior)
+        if adversarial is not None:
+            terms['adversarial'], parts['adaptive_weight'] = adversarial.generator_loss(
+                pair.reconstruction, loss, self.autoencoder.last_layer
+            )
+        total = loss + sum(terms.values())
+        return total, {'loss': total.detach(), **parts, **{name: term.detach() for name, term in terms.items()}}
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Turn uint8 images into float ones in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1)
+
+
+@contextmanager
+def _frozen(module: nn.Module | None) -> Iterator[None]:
+    """Keep gradients out of `module`: its own update must not start from the autoencoder's."""
+    if module is not None:
+        module.requires_grad_(False)
+    yield
+    if module is not None:
+        module.requires_grad_(True)
+
+
+def _update(optimizer: OptimWrapper, parameters: Sequence[nn.Parameter]) -> None:
+    average_gradients(parameters)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _accumulate(log: dict[str, Tensor], parts: Mapping[str, Tensor], share: float) -> None:
+    for name, value in parts.items():
+        log[name] = log[name] + share * value

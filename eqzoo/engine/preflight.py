@@ -1,0 +1,44 @@
+"""What a run lacks, said before it starts and all at once."""
+
+from collections.abc import Sequence
+
+from mmengine.config import Config
+
+from eqzoo.registry import Requirement, check_config
+
+# Parts of a config that hold components, in the order they are reported.
+COMPONENT_KEYS = ('model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'evaluators')
+
+
+def missing(config: Config, keys: Sequence[str] = COMPONENT_KEYS) -> list[tuple[str, Requirement]]:
+    """Return what the components under `keys` lack, each with its place in the config.
+
+    Raises:
+        ValueError: For an unknown component, or an unknown or missing argument.
+    """
+    found = []
+    for key in keys:
+        for where, cls, arguments in check_config(config.get(key), key):
+            for requirement in getattr(cls, 'requirements', lambda _: [])(arguments):
+                found.append((where, requirement))
+    return found
+
+
+def report(config: Config, lacks: Sequence[tuple[str, Requirement]], command: str) -> str:
+    """Write the one message for everything missing.
+
+    Args:
+        config: The config that cannot run.
+        lacks: As `missing` returns it.
+        command: The command that was given, without options.
+    """
+    merged: dict[Requirement, list[str]] = {}
+    for where, requirement in lacks:
+        merged.setdefault(requirement, []).append(where)
+    lines = [f'{config.filename} cannot run yet: {len(merged)} missing.']
+    for number, (requirement, places) in enumerate(merged.items(), start=1):
+        lines.append(f'\n{number}. {requirement.what}  ({", ".join(places)})')
+        lines.append(f'   looked for: {requirement.where}')
+        lines += [f'   {line}' for line in requirement.remedy.splitlines()]
+    lines.append(f'\nTo see it work without them, on built-in data and a tiny network:\n   {command} --smoke')
+    return '\n'.join(lines)

@@ -1,0 +1,52 @@
+"""Randomness by counting: a step depends on its number, a sample on its draw, and on nothing before."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seeded(*key: int) -> torch.Generator:
+    """Return a CPU generator whose stream is a function of `key` alone."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]) & (2**63 - 1))
+
+
+@dataclass(frozen=True)
+class StepRandomness:
+    """The random streams of one training step.
+
+    Args:
+        seed: The run's seed.
+        step: The step's number, from 0.
+    """
+
+    seed: int
+    step: int
+
+    def shared(self) -> torch.Generator:
+        """Return the stream for draws that all samples and all processes share."""
+        return seeded(self.seed, 0, self.step)
+
+    def noise(self, draws: Tensor) -> 'SampleNoise':
+        """Return the noise of the samples `draws` (B,)."""
+        return SampleNoise(self.seed, draws)
+
+
+@dataclass(frozen=True)
+class SampleNoise:
+    """Normal noise that belongs to samples, wherever and in whatever batch they are.
+
+    Args:
+        seed: The run's seed.
+        draws: The samples' numbers in the run, (B,).
+    """
+
+    seed: int
+    draws: Tensor
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Return noise with shape, dtype and device of `like` (B, ...)."""
+        samples = [torch.randn(like.shape[1:], generator=seeded(self.seed, 1, int(draw))) for draw in self.draws]
+        return torch.stack(samples).to(like)

@@ -1,0 +1,99 @@
+"""Pictures of what an autoencoder does to images, and of what its latents look like."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from eqzoo.registry import EquivarianceTransform
+from eqzoo.transforms import IsotropicScale, Rotate
+
+_GAP = 2
+_LABEL_WIDTH = 132
+_BACKGROUND = 255
+
+
+class Row(NamedTuple):
+    """A row of a grid: its label and its images (B, 3, H, W) in [-1, 1]."""
+
+    label: str
+    images: Tensor
+
+
+def default_cases(grid: tuple[int, int]) -> dict[str, tuple[EquivarianceTransform, Any]]:
+    """Return the transforms that pictures show: a quarter turn and half the size."""
+    rotate, scale = Rotate(), IsotropicScale(interpolation='bicubic', antialias=True)
+    return {'90°': (rotate, rotate.cases(grid)['90']), '× 0.5': (scale, scale.cases(grid)['0.5'])}
+
+
+@torch.no_grad()
+def autoencoder_rows(
+    autoencoder: nn.Module, images: Tensor, cases: Mapping[str, tuple[EquivarianceTransform, Any]] | None = None
+) -> list[Row]:
+    """Return input, reconstruction, τ∘x beside D(τ∘E(x)) for each case, and latent components.
+
+    Args:
+        autoencoder: In evaluation mode.
+        images: x (B, 3, H, W) in [-1, 1].
+        cases: τ and its parameters, by label; `default_cases` if None.
+    """
+    cases = default_cases(autoencoder.grid(*images.shape[-2:])) if cases is None else cases
+    latents = autoencoder.encode(images).mean
+    rows = [Row('x', images), Row('D(E(x))', autoencoder.decode(latents))]
+    for label, (transform, params) in cases.items():
+        rows.append(Row(f'τx  ({label})', transform(images, params)))
+        rows.append(Row(f'D(τE(x))  ({label})', autoencoder.decode(transform(latents, params))))
+    return [*rows, Row('PCA of E(x)', principal_components(latents))]
+
+
+def principal_components(latents: Tensor) -> Tensor:
+    """Return the first three principal components of `latents` (B, C, h, w) as colours in [-1, 1].
+
+    The basis is that of all positions of the batch, each component with its largest loading
+    positive, and spread between its 1st and 99th percentile.
+    """
+    channels = latents.shape[1]
+    points = latents.float().permute(0, 2, 3, 1).reshape(-1, channels)
+    points = points - points.mean(dim=0)
+    _, _, directions = torch.linalg.svd(points, full_matrices=False)
+    directions = directions[:3]
+    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+    components = points @ (directions * largest.sign()).T
+    low, high = components.quantile(0.01, dim=0), components.quantile(0.99, dim=0)
+    colours = ((components - low) / (high - low).clamp_min(1e-8)).clamp(0, 1) * 2 - 1
+    colours = F.pad(colours, (0, 3 - colours.shape[1]), value=-1.0)  # fewer than three channels: black
+    return colours.reshape(len(latents), *latents.shape[2:], 3).permute(0, 3, 1, 2)
+
+
+def draw_grid(rows: Sequence[Row], tile: int | None = None) -> Image.Image:
+    """Draw labelled rows of images; smaller images are centred on their tile, latents fill it.
+
+    Args:
+        rows: With equal numbers of images; the first row's images fill their tiles.
+        tile: Pixels of a tile's side; by default the first row's, at least 96.
+    """
+    size = rows[0].images.shape[-1]
+    tile = tile or max(size, 96)
+    columns = len(rows[0].images)
+    step = tile + _GAP
+    canvas = Image.new('RGB', (_LABEL_WIDTH + columns * step, len(rows) * step), (_BACKGROUND,) * 3)
+    pen = ImageDraw.Draw(canvas)
+    for number, row in enumerate(rows):
+        pen.text((6, number * step + tile // 2 - 6), row.label, fill=(0, 0, 0), font_size=13)
+        fills = row.label.startswith('PCA')
+        for column, image in enumerate(_to_uint8(row.images)):
+            picture = Image.fromarray(image)
+            width, height = (tile, tile) if fills else (round(side * tile / size) for side in picture.size)
+            picture = picture.resize((width, height), Image.Resampling.NEAREST)
+            left = _LABEL_WIDTH + column * step + (tile - width) // 2
+            canvas.paste(picture, (left, number * step + (tile - height) // 2))
+    return canvas
+
+
+def _to_uint8(images: Tensor) -> np.ndarray:
+    values = images.detach().float().mul(127.5).add(128).clamp(0, 255).byte()
+    return values.permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,125 @@
+"""Scaling down: sizes are whole on the latent grid, hence on the images."""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from eqzoo.registry import TRANSFORMS
+from eqzoo.transforms.base import Grid, Transform
+
+Scales = tuple[Fraction, Fraction]  # of height and of width
+
+
+class _Scale(Transform):
+    """Resample to smaller sizes; subclasses draw the scales."""
+
+    def __init__(
+        self,
+        minimum: float = 0.25,
+        *,
+        interpolation: Literal['bilinear', 'bicubic'] = 'bilinear',
+        antialias: bool = False,
+        eval_scales: Sequence[float] = (0.25, 0.5, 0.75),
+    ) -> None:
+        name = type(self).__name__
+        if not 0 < minimum < 1:
+            raise ValueError(f'{name}.minimum must be in (0, 1), got {minimum}.')
+        if interpolation not in ('bilinear', 'bicubic'):
+            raise ValueError(f"{name}.interpolation must be 'bilinear' or 'bicubic', got {interpolation!r}.")
+        if not eval_scales or not all(0 < scale < 1 for scale in eval_scales):
+            raise ValueError(f'{name}.eval_scales must be one or more numbers in (0, 1), got {tuple(eval_scales)}.')
+        self.minimum = minimum
+        self.interpolation = interpolation
+        self.antialias = antialias
+        self.eval_scales = tuple(eval_scales)
+
+    def __call__(self, x: Tensor, scales: Scales) -> Tensor:
+        """Scale `x` (B, C, H, W) to (H · s_h, W · s_w), pixel centres aligned at the borders.
+
+        Raises:
+            ValueError: If a scaled side is not whole.
+        """
+        size = [side * scale for side, scale in zip(x.shape[2:], scales, strict=True)]
+        if any(side.denominator != 1 for side in size):
+            raise ValueError(
+                f'{type(self).__name__}: {x.shape[2]} x {x.shape[3]} scaled by {scales[0]} x {scales[1]} is not whole; '
+                'use scales that are multiples of one over the latent grid.'
+            )
+        # torch has no half-precision kernel for every mode on every device
+        scaled = F.interpolate(
+            x.float(), [int(side) for side in size], mode=self.interpolation, align_corners=False, antialias=self.antialias
+        )
+        return scaled.to(x.dtype)
+
+    def cases(self, grid: Grid) -> dict[str, Scales]:
+        """Return `eval_scales`, both sides alike, by name."""
+        fractions = {f'{scale:g}': Fraction(scale).limit_denominator(1000) for scale in self.eval_scales}
+        return {name: (fraction, fraction) for name, fraction in fractions.items()}
+
+    def _draw(self, generator: Generator, cells: int) -> Fraction:
+        """Draw k/cells, k uniform from `minimum` up to but not including all cells."""
+        lowest = math.ceil(self.minimum * cells)
+        if lowest >= cells:
+            raise ValueError(
+                f'{type(self).__name__}: a latent grid of {cells} has no scale in [{self.minimum}, 1); use larger images.'
+            )
+        return Fraction(int(torch.randint(lowest, cells, (), generator=generator)), cells)
+
+
+@TRANSFORMS.register_module()
+class IsotropicScale(_Scale):
+    """Scale both sides by the same k/n, n the cells of the latent grid, below 1.
+
+    On a grid of 32 cells this draws k/32 with k = 8, ..., 31, as released; on coarser ones it
+    stays exact where the release, with k/32 everywhere, does not.
+
+    Args:
+        minimum: The smallest scale.
+        interpolation: 'bilinear' as released, or 'bicubic' as the paper writes.
+        antialias: Whether to filter before sampling; not so as released.
+        eval_scales: What an evaluation goes through; the paper's by default.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> IsotropicScale()(torch.ones(1, 3, 64, 64), (Fraction(1, 4), Fraction(1, 4))).shape
+        torch.Size([1, 3, 16, 16])
+    """
+
+    def sample(self, generator: Generator, grid: Grid) -> Scales:
+        """Draw the scale for a latent `grid` (h, w).
+
+        Raises:
+            ValueError: If the grid is too coarse for any scale.
+        """
+        scale = self._draw(generator, math.gcd(*grid))
+        return scale, scale
+
+
+@TRANSFORMS.register_module()
+class AnisotropicScale(_Scale):
+    """Scale height and width each by its own k/n, n the cells of that side (EQ-VAE, Table 5).
+
+    Args:
+        minimum: The smallest scale.
+        interpolation: 'bilinear' as released, or 'bicubic' as the paper writes.
+        antialias: Whether to filter before sampling; not so as released.
+        eval_scales: What an evaluation goes through, both sides alike.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def sample(self, generator: Generator, grid: Grid) -> Scales:
+        """Draw both scales for a latent `grid` (h, w).
+
+        Raises:
+            ValueError: If the grid is too coarse for any scale.
+        """
+        return self._draw(generator, grid[0]), self._draw(generator, grid[1])

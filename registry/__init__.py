@@ -1,0 +1,38 @@
+"""The kinds of component, how they are found and how they are built; installed as `eqzoo.registry`."""
+
+from eqzoo.registry.build import build, check_config
+from eqzoo.registry.contracts import EquivarianceTransform, Objective, Requirement
+from eqzoo.registry.kinds import (
+    AUTOENCODERS,
+    DATASETS,
+    EVALUATORS,
+    GENERATORS,
+    HOOKS,
+    KINDS,
+    LOOPS,
+    LOSSES,
+    MODELS,
+    TRANSFORMS,
+    Kind,
+    find,
+)
+
+__all__ = [
+    'AUTOENCODERS',
+    'DATASETS',
+    'EVALUATORS',
+    'GENERATORS',
+    'HOOKS',
+    'KINDS',
+    'LOOPS',
+    'LOSSES',
+    'MODELS',
+    'TRANSFORMS',
+    'EquivarianceTransform',
+    'Kind',
+    'Objective',
+    'Requirement',
+    'build',
+    'check_config',
+    'find',
+]

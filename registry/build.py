@@ -1,0 +1,137 @@
+"""Build components from nested configs, innermost first, with errors that say where."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mmengine.registry import Registry
+from mmengine.utils import get_object_from_string
+
+# mmengine applies these dicts itself, after the component exists.
+_KEPT_AS_DICT = ('init_cfg',)
+
+
+def build(config: Mapping[str, Any], **defaults: Any) -> Any:
+    """Build the component that `config` describes, and everything nested in it first.
+
+    Args:
+        config: `dict(type=..., **arguments)`; `type` is a registered name of any kind, a class
+            or a dotted path. Values that are such dicts, also inside lists and dicts, are
+            built before; `init_cfg` stays a dict.
+        **defaults: Arguments for the outermost component where the config is silent.
+
+    Raises:
+        ValueError: For an unknown name, an unknown or a missing argument, or a value that a
+            component refuses. The message starts with the place in the config.
+
+    Example:
+        >>> build(dict(type='Compose', transforms=[dict(type='Rotate', turns=(2,))]))
+        Compose(IsotropicScale...)  # doctest: +SKIP
+    """
+    return _build(config, '', None, defaults)
+
+
+def build_in(config: Mapping[str, Any], default_args: Mapping[str, Any] | None = None, *, registry: Registry) -> Any:
+    """Build as mmengine's `Registry.build` calls it: the outermost `type` is of that kind."""
+    return _build(config, '', registry, default_args or {})
+
+
+def check_config(config: Any, where: str = '') -> Iterator[tuple[str, type | Callable, dict[str, Any]]]:
+    """Check every component of a nested config against its constructor, building nothing.
+
+    Yields:
+        For each component, outermost first: its place in the config, its class and its
+        arguments (still configs).
+
+    Raises:
+        ValueError: As `build`, but for values that only a constructor can judge.
+    """
+    if _is_component(config):
+        cls = _resolve(config['type'], where, None)
+        arguments = {key: value for key, value in config.items() if key != 'type'}
+        _check_arguments(cls, arguments, where)
+        yield where, cls, arguments
+        config = {key: value for key, value in arguments.items() if key not in _KEPT_AS_DICT}
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield from check_config(value, f'{where}.{key}' if where else str(key))
+    elif isinstance(config, list | tuple):
+        for index, value in enumerate(config):
+            yield from check_config(value, f'{where}[{index}]')
+
+
+def _build(config: Any, where: str, kind: Registry | None, defaults: Mapping[str, Any]) -> Any:
+    if not _is_component(config):
+        raise TypeError(f"{where or 'build'}: a component's config is a dict with the key 'type', got {config!r}.")
+    cls = _resolve(config['type'], where, kind)
+    arguments = {**defaults, **{key: value for key, value in config.items() if key != 'type'}}
+    _check_arguments(cls, arguments, where)
+    built = {key: _build_value(key, value, f'{where}.{key}' if where else key) for key, value in arguments.items()}
+    try:
+        return cls(**built)
+    except (TypeError, ValueError) as error:
+        if where:
+            error.args = (f'{where}: {error}', *error.args[1:])
+        raise
+
+
+def _build_value(key: str, value: Any, where: str) -> Any:
+    if key in _KEPT_AS_DICT:
+        return value
+    if _is_component(value):
+        return _build(value, where, None, {})
+    if isinstance(value, Mapping):
+        return {name: _build_value(name, item, f'{where}.{name}') for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_build_value('', item, f'{where}[{index}]') for index, item in enumerate(value))
+    return value
+
+
+def _is_component(config: Any) -> bool:
+    return isinstance(config, Mapping) and 'type' in config
+
+
+def _resolve(wanted: Any, where: str, kind: Registry | None) -> type | Callable:
+    # Here, not at the top: the kinds need `build_in` to exist.
+    from eqzoo.registry.kinds import describe_unknown, find
+
+    if callable(wanted):
+        return wanted
+    found = _in_kind(wanted, kind) if kind is not None else find(wanted)
+    if found is None and '.' in wanted:
+        try:
+            found = get_object_from_string(wanted)
+        except (ImportError, AttributeError):
+            found = None
+    if found is None:
+        raise ValueError((f'{where}: ' if where else '') + describe_unknown(wanted, kind))
+    return found
+
+
+def _in_kind(name: str, kind: Registry) -> type | Callable | None:
+    kind.import_from_location()
+    parents = [kind] + ([kind.parent] if kind.parent is not None else [])
+    return next((each.module_dict[name] for each in parents if name in each.module_dict), None)
+
+
+def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: str) -> None:
+    """Refuse arguments that the constructor does not have, or lacks."""
+    try:
+        parameters = inspect.signature(cls).parameters
+    except ValueError:  # a builtin without a signature checks its own arguments
+        return
+    named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = [p.name for p in named]
+    prefix = f'{where}: ' if where else ''
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in arguments:
+            if key not in names:
+                nearest = difflib.get_close_matches(key, names, n=1)
+                hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
+                raise ValueError(
+                    f'{prefix}{cls.__name__} has no argument {key!r}.{hint} Accepted: {", ".join(names) or "none"}.'
+                )
+    missing = [p.name for p in named if p.default is p.empty and p.name not in arguments]
+    if missing:
+        raise ValueError(f'{prefix}{cls.__name__} needs {", ".join(map(repr, missing))}.')

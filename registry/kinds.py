@@ -1,0 +1,108 @@
+"""The registries: one for each kind of component, children of mmengine's."""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+
+from mmengine.registry import Registry, root
+
+from eqzoo.registry.build import build_in
+
+
+class Kind(Registry):
+    """A registry of one kind of component.
+
+    It differs from mmengine's `Registry` in three ways: names are unique over all kinds, so
+    that nested configs need not say which kind they mean; `build` builds nested configs
+    innermost first; an unknown name is answered with the nearest one.
+
+    Args:
+        name: What one component of this kind is called, as messages print it: `'transform'`.
+        parent: mmengine's root registry of the same kind, if it has one.
+        locations: Modules whose import registers eqzoo's own components of this kind.
+    """
+
+    def __init__(self, name: str, parent: Registry | None = None, *, locations: Sequence[str] = ()) -> None:
+        super().__init__(name, build_func=build_in, parent=parent, scope='eqzoo', locations=list(locations))
+
+    def names(self) -> list[str]:
+        """Return the registered names, sorted."""
+        self.import_from_location()
+        return sorted(self.module_dict)
+
+    def _register_module(
+        self, module: type | Callable, module_name: str | list[str] | None = None, force: bool = False
+    ) -> None:
+        wanted = [module_name or module.__name__] if not isinstance(module_name, list) else module_name
+        for kind in KINDS:
+            for name in wanted if kind is not self else ():
+                if name in kind.module_dict:
+                    raise KeyError(
+                        f'{name!r} is already a {kind.name} ({kind.module_dict[name].__module__}); '
+                        f'names are unique over all kinds: choose another for this {self.name}.'
+                    )
+        super()._register_module(module, module_name, force)
+
+
+KINDS: list[Kind] = []
+
+
+def _kind(name: str, parent: str | None = None, *locations: str) -> Kind:
+    KINDS.append(Kind(name, getattr(root, parent) if parent else None, locations=locations))
+    return KINDS[-1]
+
+
+AUTOENCODERS = _kind('autoencoder', None, 'eqzoo.autoencoders')
+TRANSFORMS = _kind('transform', None, 'eqzoo.transforms')
+LOSSES = _kind('loss', None, 'eqzoo.losses')
+GENERATORS = _kind('generator', None, 'eqzoo.generators')
+DATASETS = _kind('dataset', 'DATASETS', 'eqzoo.data')
+EVALUATORS = _kind('evaluator', 'METRICS', 'eqzoo.evaluators')
+HOOKS = _kind('hook', 'HOOKS', 'eqzoo.engine')
+MODELS = _kind('model', 'MODELS', 'eqzoo.engine')
+LOOPS = _kind('loop', 'LOOPS', 'eqzoo.engine')
+MODEL_WRAPPERS = _kind('model wrapper', 'MODEL_WRAPPERS', 'eqzoo.engine')
+OPTIM_WRAPPERS = _kind('optimizer wrapper', 'OPTIM_WRAPPERS', 'eqzoo.engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _kind('optimizer constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'eqzoo.engine')
+
+# mmengine warns once for every root registry without a child in the default scope.
+_ADOPTED = {id(kind.parent) for kind in KINDS}
+for _registry in [value for value in vars(root).values() if isinstance(value, Registry)]:
+    if id(_registry) not in _ADOPTED:
+        Registry(_registry.name, parent=_registry, scope='eqzoo')
+
+
+def find(name: str) -> type | Callable | None:
+    """Return the component registered as `name` in any kind, else mmengine's own, else None."""
+    for kind in KINDS:
+        if name in kind.module_dict:
+            return kind.module_dict[name]
+    for kind in KINDS:
+        kind.import_from_location()
+        if name in kind.module_dict:
+            return kind.module_dict[name]
+    for kind in KINDS:
+        if kind.parent is not None and name in kind.parent.module_dict:
+            return kind.parent.module_dict[name]
+    return None
+
+
+def describe_unknown(name: str, kind: Kind | None) -> str:
+    """Say that `name` is unknown, the nearest name, and what is registered.
+
+    Args:
+        name: What the config asked for.
+        kind: The kind asked, or None to guess it by the nearest name of all kinds.
+    """
+    if kind is None:
+        candidates = {known: each for each in KINDS for known in each.names()}
+        nearest = difflib.get_close_matches(name, candidates, n=1)
+        kind = candidates[nearest[0]] if nearest else None
+    if kind is None:
+        return f'Unknown component {name!r}. Registered: {_listed(candidates)}.'
+    nearest = difflib.get_close_matches(name, kind.names(), n=1)
+    hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
+    return f'Unknown {kind.name} {name!r}.{hint} Registered: {_listed(kind.names())}.'
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ', '.join(sorted(names)) or 'none'

@@ -1,0 +1,310 @@
+"""ImageFolder: what is found, its labels, parts, errors, and a zip that equals its folder."""
+
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from eqzoo.data import ImageFolder, Shapes, build_eval_loader, collate
+from eqzoo.data.sources import FolderSource, ZipSource
+from eqzoo.registry import build
+
+NAMES = [f'{folder}/{number}.png' for folder in ('ant', 'bee', 'cat/deep/er') for number in range(7)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / 'insects'
+    for value, name in enumerate(NAMES):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(value).integers(0, 256, (12, 10, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    for name in ('.hidden.png', '._0.png', 'ant/.DS_Store', '__MACOSX/ant/0.png', '.cache/1.png', 'ant/notes.txt'):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b'no image')
+    return root
+
+
+def pack(folder, target, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(target, 'w', method) as archive:
+        for path in sorted(folder.rglob('*'), reverse=True):
+            archive.write(path, path.relative_to(folder).as_posix())
+    return target
+
+
+@pytest.fixture
+def archive(folder, tmp_path):
+    return pack(folder, tmp_path / 'insects.zip')
+
+
+def assert_same_items(first, second):
+    assert first.names == second.names
+    for index in range(len(first)):
+        one, other = first[index], second[index]
+        torch.testing.assert_close(one.pop('image'), other.pop('image'), rtol=0, atol=0)
+        assert one == other
+
+
+def test_names_are_sorted_and_labels_are_first_level_folders(folder):
+    dataset = ImageFolder(folder, 8)
+    assert dataset.names == sorted(NAMES)
+    assert dataset.classes == ['ant', 'bee', 'cat']
+    assert [dataset[index]['label'] for index in range(len(dataset))] == [0] * 7 + [1] * 7 + [2] * 7
+    item = dataset[3, 99]
+    assert (item['index'], item['draw']) == (3, 99)
+    assert item['image'].shape == (3, 8, 8)
+    assert item['image'].dtype == torch.uint8
+
+
+def test_pixels_are_those_of_the_named_file(folder):
+    expected = np.asarray(Image.open(folder / 'bee/2.png'))[1:11].transpose(2, 0, 1)
+    np.testing.assert_array_equal(ImageFolder(folder, 10)[9]['image'].numpy(), expected)
+
+
+def test_flat_folder_has_label_0(tmp_path):
+    for name in ('b.JPG', 'a.jpeg', 'c.webp', 'd.bmp', 'e.tif', 'f.tiff'):
+        Image.new('RGB', (8, 8)).save(tmp_path / name)
+    dataset = ImageFolder(tmp_path, 8)
+    assert dataset.names == ['a.jpeg', 'b.JPG', 'c.webp', 'd.bmp', 'e.tif', 'f.tiff']
+    assert dataset.classes == ['.']
+    assert {dataset[index]['label'] for index in range(6)} == {0}
+
+
+def test_linked_folders_are_followed_once(folder):
+    (folder / 'dog').symlink_to(folder / 'ant')
+    (folder / 'bee/loop').symlink_to(folder)
+    assert FolderSource(folder).names() == sorted([*NAMES, *(f'dog/{number}.png' for number in range(7))])
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_zip_equals_folder(folder, tmp_path, method):
+    archive = pack(folder, tmp_path / 'insects.zip', method)
+    options = dict(crop='random_square', flip=True, seed=3)
+    first, second = ImageFolder(folder, 8, **options), ImageFolder(archive, 8, **options)
+    assert_same_items(first, second)
+    assert first.identity() == {**second.identity(), 'root': 'insects'}
+    assert second.identity()['root'] == 'insects.zip'
+
+
+def test_identity_notices_names_sizes_and_parts(folder):
+    dataset = ImageFolder(folder, 8)
+    before = dataset.identity()
+    assert before['num_images'] == 21
+    assert ImageFolder(folder, 8, part=(0, 0.5)).identity()['sha256'] != before['sha256']
+    with (folder / NAMES[0]).open('ab') as file:
+        file.write(b'\0')
+    assert dataset.identity()['sha256'] != before['sha256']
+
+
+def test_zip_with_bytes_before_it_is_read(archive, tmp_path):
+    shifted = tmp_path / 'shifted.zip'
+    shifted.write_bytes(b'#!/bin/sh\n' + archive.read_bytes())
+    source = ZipSource(shifted)
+    assert [source.read(name) for name in source.names()] == [ZipSource(archive).read(name) for name in source.names()]
+
+
+def test_pickled_zip_has_no_open_file(archive):
+    dataset = ImageFolder(archive, 8)
+    dataset[0]
+    assert dataset.source._file is not None
+    copied = pickle.loads(pickle.dumps(dataset))
+    assert copied.source._file is None
+    assert_same_items(dataset, copied)
+
+
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+@pytest.mark.parametrize('start', ['fork', 'spawn'])
+def test_workers_read_a_zip_that_is_already_open(archive, start):
+    dataset = ImageFolder(archive, 8, crop='random_square')
+    expected = torch.stack([dataset[index]['image'] for index in range(len(dataset))])
+    loader = DataLoader(dataset, batch_size=2, num_workers=2, collate_fn=collate, multiprocessing_context=start)
+    torch.testing.assert_close(torch.cat([batch['images'] for batch in loader]), expected, rtol=0, atol=0)
+
+
+def test_random_choices_are_a_function_of_seed_and_draw(folder):
+    dataset = ImageFolder(folder, 8, crop='random_square', flip=True, seed=1)
+    same, other = ImageFolder(folder, 8, crop='random_square', flip=True, seed=1), dataset[0, 8]['image']
+    dataset[5, 3]
+    assert torch.equal(dataset[0, 7]['image'], same[0, 7]['image'])
+    assert not torch.equal(dataset[0, 7]['image'], other)
+    different = ImageFolder(folder, 8, crop='random_square', flip=True, seed=2)
+    assert not torch.equal(dataset[0, 7]['image'], different[0, 7]['image'])
+
+
+def test_flip_mirrors_half_of_the_draws(folder):
+    plain, flipped = ImageFolder(folder, 8)[0]['image'], ImageFolder(folder, 8, flip=True)
+    mirrored = 0
+    for draw in range(200):
+        image = flipped[0, draw]['image']
+        assert torch.equal(image, plain) or torch.equal(image, plain.flip(2))
+        mirrored += torch.equal(image, plain.flip(2))
+    assert 80 <= mirrored <= 120
+
+
+def test_parts_are_disjoint_and_together_whole(folder):
+    first, second = (ImageFolder(folder, 8, part=part).names for part in ((0, 0.6), (0.6, 1)))
+    assert (len(first), len(second)) == (13, 8)
+    assert sorted(first + second) == sorted(NAMES)
+    assert len({name[:3] for name in second}) == 3  # shuffled, not the last class
+    assert first == sorted(first)
+
+
+def test_labels_do_not_depend_on_the_part(folder):
+    dataset = ImageFolder(folder, 8, part=(0.9, 1))
+    assert dataset.classes == ['ant', 'bee', 'cat']
+    for index, name in enumerate(dataset.names):
+        assert dataset.classes[dataset[index]['label']] == name[:3]
+
+
+def test_limit_takes_the_first_of_the_shuffle(folder):
+    names = [set(ImageFolder(folder, 8, limit=limit).names) for limit in (4, 9, 100)]
+    assert [len(each) for each in names] == [4, 9, 21]
+    assert names[0] < names[1]
+    assert names[0] <= set(ImageFolder(folder, 8, part=(0, 0.5)).names)
+
+
+def test_describe(folder, archive):
+    assert (
+        ImageFolder(folder, 8).describe()
+        == 'ImageFolder: 21 images of 3 classes from folder insects, center crop to 8 px'
+    )
+    assert (
+        'zip insects.zip, random_square crop to 8 px, flipped at random'
+        in ImageFolder(archive, 8, crop='random_square', flip=True).describe()
+    )
+
+
+def missing(folder):
+    return folder / 'nowhere', 'no such folder or zip'
+
+
+def text_file(folder):
+    return folder / 'ant/notes.txt', 'neither a folder nor a zip'
+
+
+def cut_zip(folder):
+    path = folder.parent / 'cut.zip'
+    whole = pack(folder, path).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return path, 'damaged or incomplete zip'
+
+
+def empty_folder(folder):
+    (folder / 'empty').mkdir()
+    return folder / 'empty', r'no images in this folder; read are .bmp, .jpeg, .jpg, .png'
+
+
+def empty_zip(folder):
+    path = folder.parent / 'empty.zip'
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('readme.txt', 'nothing')
+    return path, 'no images in this zip'
+
+
+def bzip2_zip(folder):
+    return pack(folder, folder.parent / 'bzip2.zip', zipfile.ZIP_BZIP2), 'is packed by bzip2; pack the images stored'
+
+
+@pytest.mark.parametrize('case', [missing, text_file, cut_zip, empty_folder, empty_zip, bzip2_zip])
+def test_bad_roots_are_named_by_constructor_and_preflight(folder, case):
+    root, message = case(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        ImageFolder(root, 8)
+    assert str(root) in str(caught.value)
+    (requirement,) = ImageFolder.requirements(dict(root=str(root), size=8))
+    assert str(caught.value) in requirement.what
+    assert requirement.where == str(root)
+    assert 'root=PATH of this dataset' in requirement.remedy
+
+
+def test_encrypted_zip_is_refused(archive):
+    data = bytearray(archive.read_bytes())
+    for start in [at for at in range(len(data)) if data[at : at + 4] == b'PK\x01\x02']:
+        data[start + 8] |= 1
+    archive.write_bytes(data)
+    with pytest.raises(ValueError, match='encrypted; pack the images without a password'):
+        ImageFolder(archive, 8)
+
+
+def test_part_of_nothing(folder):
+    with pytest.raises(ValueError, match=r'part \(0, 0.02\) of 21 images is none; widen the part'):
+        ImageFolder(folder, 8, part=(0, 0.02))
+    (requirement,) = ImageFolder.requirements(dict(root=folder, part=(0, 0.02)))
+    assert 'widen the part' in requirement.what
+
+
+def test_requirements_are_none_for_a_good_root_and_one_without_any(folder, archive):
+    assert ImageFolder.requirements(dict(root=folder, part=(0, 0.5))) == []
+    assert ImageFolder.requirements(dict(root=archive)) == []
+    assert ImageFolder.requirements(dict(root=None))[0].what == 'ImageFolder: no root is given.'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(size=0), 'size must be at least 1 pixel, got 0'),
+        (dict(crop='centre'), "crop must be one of 'center', 'random_square', got 'centre'"),
+        (dict(on_unreadable='ignore'), "on_unreadable must be 'skip' or 'fail', got 'ignore'"),
+        (dict(part=(0.5, 0.2)), r'part must be \(from, to\) with 0 <= from < to <= 1'),
+        (dict(part=(0, 1.5)), 'part must be'),
+        (dict(limit=0), 'limit must be at least 1 or None, got 0'),
+        (dict(seed=-1), 'seed must not be negative'),
+    ],
+)
+def test_bad_arguments(folder, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(folder, **{'size': 8, **arguments})
+
+
+def damage(folder):
+    (folder / NAMES[1]).write_bytes((folder / NAMES[1]).read_bytes()[:60])
+    (folder / NAMES[2]).write_bytes(b'')
+    (folder / NAMES[3]).unlink()
+    (folder / NAMES[3]).symlink_to('nowhere.png')
+    (folder / NAMES[4]).write_bytes(b'<html>404</html>')
+
+
+def test_unreadable_images_are_left_out_and_listed(folder):
+    damage(folder)
+    batch = next(iter(build_eval_loader(ImageFolder(folder, 8), batch_size=6, num_workers=0)))
+    assert batch['unreadable'] == sorted(NAMES)[1:5]
+    assert batch['indices'].tolist() == batch['draws'].tolist() == [0, 5]
+    assert batch['images'].shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ('index', 'cause'), [(1, 'truncated|unrecognized'), (2, 'empty'), (3, 'No such file'), (4, 'no image')]
+)
+def test_unreadable_images_can_stop(folder, index, cause):
+    damage(folder)
+    dataset = ImageFolder(folder, 8, on_unreadable='fail')
+    dataset[0]
+    with pytest.raises(ValueError, match=f'insects: cannot read {NAMES[index]} .*({cause})'):
+        dataset[index]
+
+
+def test_damage_inside_a_zip_is_noticed(folder, tmp_path):
+    archive = pack(folder, tmp_path / 'insects.zip', zipfile.ZIP_STORED)
+    data, content = archive.read_bytes(), (folder / NAMES[0]).read_bytes()
+    archive.write_bytes(data.replace(content, content[:-30] + b'x' + content[-29:]))
+    with pytest.raises(ValueError, match=r'cannot read ant/0.png \(bytes do not match their checksum'):
+        ImageFolder(archive, 8, on_unreadable='fail')[0]
+    assert ImageFolder(archive, 8)[0, 4] == dict(unreadable='ant/0.png', index=0, draw=4)
+
+
+def test_index_beyond_the_end(folder):
+    assert len(list(ImageFolder(folder, 8))) == 21
+    with pytest.raises(IndexError, match='Index 21 is not in 0 to 20'):
+        ImageFolder(folder, 8)[21]
+
+
+def test_built_from_a_config_and_for_smoke(folder):
+    assert build(dict(type='ImageFolder', root=str(folder), size=8, limit=3)).size == 8
+    stand_in = build(ImageFolder.smoke(dict(root='nowhere', size=256)))
+    assert isinstance(stand_in, Shapes)
+    assert (len(stand_in), stand_in.size) == (16, 64)

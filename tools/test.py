@@ -1,0 +1,7 @@
+"""Evaluate what a config describes: python tools/test.py CONFIG [CHECKPOINT] [key=value ...]."""
+
+from eqzoo.commands.parsing import run
+from eqzoo.commands.test import test
+
+if __name__ == '__main__':
+    run(test)
