@@ -1,6 +1,7 @@
 """What a run lacks, said before it starts and all at once."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.config import Config
 
@@ -40,5 +41,6 @@ def report(config: Config, lacks: Sequence[tuple[str, Requirement]], command: st
         lines.append(f'\n{number}. {requirement.what}  ({", ".join(places)})')
         lines.append(f'   looked for: {requirement.where}')
         lines += [f'   {line}' for line in requirement.remedy.splitlines()]
-    lines.append(f'\nTo see it work without them, on built-in data and a tiny network:\n   {command} --smoke')
+    lines.append(f'\nRelative paths start at {Path.cwd()}.')
+    lines.append(f'To see it work without them, on built-in data and a tiny network:\n   {command} --smoke')
     return '\n'.join(lines)

@@ -68,8 +68,8 @@ class LPIPS:
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the smaller trunk with random features."""
-        return {**arguments, 'net': 'alex', 'weights': 'random'}
+        """Return the trunk that takes images of 16 pixels, with random features."""
+        return {**arguments, 'net': 'vgg', 'weights': 'random'}
 
 
 def _places(net: str, weights: str | None) -> list[Path]:
