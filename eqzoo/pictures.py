@@ -1,27 +1,30 @@
 """Pictures of what an autoencoder does to images, and of what its latents look like."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from eqzoo.registry import EquivarianceTransform
 from eqzoo.transforms import IsotropicScale, Rotate
 
 _GAP = 2
-_LABEL_WIDTH = 132
+_LABEL_WIDTH = 150
 _BACKGROUND = 255
 
 
 class Row(NamedTuple):
-    """A row of a grid: its label and its images (B, 3, H, W) in [-1, 1]."""
+    """A row of a grid: its label, its images (B, 3, H, W) in [-1, 1], and whether they fill their tiles."""
 
     label: str
     images: Tensor
+    fills: bool = False
 
 
 def default_cases(grid: tuple[int, int]) -> dict[str, tuple[EquivarianceTransform, Any]]:
@@ -45,9 +48,9 @@ def autoencoder_rows(
     latents = autoencoder.encode(images).mean
     rows = [Row('x', images), Row('D(E(x))', autoencoder.decode(latents))]
     for label, (transform, params) in cases.items():
-        rows.append(Row(f'τx  ({label})', transform(images, params)))
-        rows.append(Row(f'D(τE(x))  ({label})', autoencoder.decode(transform(latents, params))))
-    return [*rows, Row('PCA of E(x)', principal_components(latents))]
+        rows.append(Row(f'τx  {label}', transform(images, params)))
+        rows.append(Row(f'D(τE(x))  {label}', autoencoder.decode(transform(latents, params))))
+    return [*rows, Row('PCA of E(x)', principal_components(latents), fills=True)]
 
 
 def principal_components(latents: Tensor) -> Tensor:
@@ -70,7 +73,7 @@ def principal_components(latents: Tensor) -> Tensor:
 
 
 def draw_grid(rows: Sequence[Row], tile: int | None = None) -> Image.Image:
-    """Draw labelled rows of images; smaller images are centred on their tile, latents fill it.
+    """Draw labelled rows of images; smaller images are centred on their tile, unless they fill it.
 
     Args:
         rows: With equal numbers of images; the first row's images fill their tiles.
@@ -82,12 +85,12 @@ def draw_grid(rows: Sequence[Row], tile: int | None = None) -> Image.Image:
     step = tile + _GAP
     canvas = Image.new('RGB', (_LABEL_WIDTH + columns * step, len(rows) * step), (_BACKGROUND,) * 3)
     pen = ImageDraw.Draw(canvas)
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf', 12)  # has τ
     for number, row in enumerate(rows):
-        pen.text((6, number * step + tile // 2 - 6), row.label, fill=(0, 0, 0), font_size=13)
-        fills = row.label.startswith('PCA')
+        pen.text((6, number * step + tile // 2 - 6), row.label, fill=(0, 0, 0), font=font)
         for column, image in enumerate(_to_uint8(row.images)):
             picture = Image.fromarray(image)
-            width, height = (tile, tile) if fills else (round(side * tile / size) for side in picture.size)
+            width, height = (tile, tile) if row.fills else (round(side * tile / size) for side in picture.size)
             picture = picture.resize((width, height), Image.Resampling.NEAREST)
             left = _LABEL_WIDTH + column * step + (tile - width) // 2
             canvas.paste(picture, (left, number * step + (tile - height) // 2))

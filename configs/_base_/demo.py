@@ -20,8 +20,8 @@ model = dict(
     reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1')),
     kl_loss=dict(type='KLDivergence', weight=1e-6),
 )
-train_dataloader = dict(batch_size=16, num_workers=0, dataset=dict(type='Shapes', num_images=4000, size=64, seed=0))
+train_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(type='Shapes', num_images=4000, size=64, seed=0))
 val_dataloader = dict(batch_size=32, num_workers=0, dataset=dict(type='Shapes', num_images=64, size=64, seed=1))
 test_dataloader = dict(batch_size=32, num_workers=0, dataset=dict(type='Shapes', num_images=256, size=64, seed=2))
-optim_wrapper = dict(autoencoder=dict(optimizer=dict(type='Adam', lr=1e-3, betas=(0.5, 0.9))))
+optim_wrapper = dict(autoencoder=dict(optimizer=dict(type='Adam', lr=1e-3, betas=(0.9, 0.99))))
 custom_hooks = [dict(type='PictureHook', interval=500)]

@@ -5,5 +5,5 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.demo import *
 
-model.autoencoder.update(weights='work_dirs/demo/pretrain/iter_1000.pth')
+model.autoencoder.update(weights='work_dirs/demo/pretrain/iter_1200.pth')
 train_cfg = dict(max_iters=500, val_interval=500)

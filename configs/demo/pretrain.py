@@ -5,4 +5,5 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.demo import *
 
-train_cfg = dict(max_iters=1000, val_interval=1000)
+train_cfg = dict(max_iters=1200, val_interval=1200)
+optim_wrapper.autoencoder.optimizer.update(lr=2e-3)

@@ -21,7 +21,7 @@ _START = 'configs/demo/pretrain.py'
 
 
 def demo(
-    *, images: Path | None = None, size: int = 64, pretrain_steps: int = 1000, steps: int = 500, work_dir: Path = Path('work_dirs/demo')
+    *, images: Path | None = None, size: int = 64, pretrain_steps: int = 1200, steps: int = 500, work_dir: Path = Path('work_dirs/demo')
 ) -> None:
     """Show that EQ-VAE works: pretrain a small autoencoder, fine-tune it plainly and with EQ, compare.
 
@@ -91,11 +91,11 @@ def _draw(work_dir: Path, data: list[str]) -> None:
         rows = rows or _references(images, autoencoder.grid(*images.shape[-2:]))
         latents = autoencoder.encode(images).mean
         for label, (transform, params) in default_cases(latents.shape[-2:]).items():
-            rows.append(Row(f'{name}: D(τE(x)) ({label})', autoencoder.decode(transform(latents, params))))
-        rows.append(Row(f'PCA of E(x), {name}', principal_components(latents)))
+            rows.append(Row(f'{name}: D(τE(x)) {label}', autoencoder.decode(transform(latents, params))))
+        rows.append(Row(f'{name}: PCA of E(x)', principal_components(latents), fills=True))
     draw_grid(rows).save(work_dir / 'comparison.png')
 
 
 def _references(images: Tensor, grid: tuple[int, int]) -> list[Row]:
     cases = default_cases(grid)
-    return [Row('x', images), *(Row(f'τx ({label})', tau(images, params)) for label, (tau, params) in cases.items())]
+    return [Row('x', images), *(Row(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items())]

@@ -1,5 +1,6 @@
 """`tools/test.py`: evaluate what a config describes."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import all_gather_object
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -59,7 +61,7 @@ def test(
         'cases': {name: value for name, value in metrics.items() if name.count('/') == 2},
         'card': {
             'config': config_file,
-            'weights': weights,
+            'weights': {'file': weights, 'sha256': hashlib.sha256(Path(weights).read_bytes()).hexdigest()},
             'data': loader.dataset.identity(),
             'num_images': len(loader.dataset) - len(unreadable),
             'unreadable': unreadable,
@@ -85,7 +87,8 @@ def evaluate(autoencoder: nn.Module, loader: DataLoader, evaluators: list[Any]) 
         view = AutoencoderView(autoencoder, to_float(batch['images'].to(device)))
         update(evaluators, view, batch)
         unreadable += batch['unreadable']
-    return compute(evaluators, len(loader.dataset)), unreadable
+    everyones = [name for names in all_gather_object(unreadable) for name in names]
+    return compute(evaluators, len(loader.dataset)), everyones
 
 
 def _choose_weights(config: Config, checkpoint: str | None) -> str:

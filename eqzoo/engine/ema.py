@@ -41,8 +41,8 @@ class AutoencoderEMAHook(Hook):
     @torch.no_grad()
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Move the average a little towards the weights."""
-        new, old = runner.model.autoencoder.state_dict(), self.average.state_dict()
-        torch._foreach_lerp_(list(old.values()), [new[name] for name in old], 1 - self.decay)
+        new, old = list(runner.model.autoencoder.parameters()), list(self.average.parameters())
+        torch._foreach_lerp_(old, new, 1 - self.decay)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Let the average be validated."""

@@ -1,0 +1,129 @@
+"""`tools/train.py`: every leaf runs, a resumed run is the same run, and mistakes are one message."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from eqzoo.commands.parsing import run
+from eqzoo.commands.train import train
+from eqzoo.engine import latest_checkpoint, read_checkpoint
+
+LEAVES = sorted(str(path) for path in Path('configs').rglob('*.py') if '_base_' not in path.parts)
+
+
+@pytest.fixture(autouse=True)
+def _own_experiment(monkeypatch, tmp_path):
+    """mmengine keeps one logger and message hub a second and name: give each test its own."""
+    from mmengine.runner import Runner
+
+    original = Runner.__init__
+
+    def named(self, *args, **kwargs):
+        original(self, *args, **kwargs, experiment_name=f'{tmp_path.name}-{id(self)}')
+
+    monkeypatch.setattr(Runner, '__init__', named)
+
+
+def smoke(leaf, work_dir, *overrides, resume=False):
+    train(leaf, overrides=[f'work_dir={work_dir}', *overrides], smoke=True, resume=resume)
+    return read_checkpoint(latest_checkpoint(work_dir))
+
+
+def assert_same(left, right, where=''):
+    """Compare nested checkpoints bit for bit."""
+    assert type(left) is type(right), where
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            assert_same(left[key], right[key], f'{where}.{key}')
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), where
+        for index, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_same(a, b, f'{where}[{index}]')
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    else:
+        assert left == right, where
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_every_leaf_trains_in_smoke(leaf, tmp_path):
+    checkpoint = smoke(leaf, tmp_path)
+    assert checkpoint['meta']['iter'] == 4
+    assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
+    assert {path.name for path in (tmp_path / 'pictures').iterdir()} == {'0000002.png', '0000004.png'}
+    scalars = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    assert {'loss', 'eq_err/rotation'} <= {key for line in scalars for key in json.loads(line)}
+    assert list(tmp_path.glob('*/vis_data/events.out.tfevents*'))
+    assert list(tmp_path.glob('best_eq_err_rotation_*.pth'))
+
+
+def test_a_resumed_run_is_the_same_run(tmp_path):
+    """Autoencoder, discriminator, both optimizers and the average: all bit for bit."""
+    leaf = 'configs/eqvae/sdxl_rot_scale.py'
+    ema = "custom_hooks=[{'type': 'AutoencoderEMAHook', 'decay': 0.5}]"
+    whole = smoke(leaf, tmp_path / 'whole', ema)
+    smoke(leaf, tmp_path / 'cut', ema)
+    latest = tmp_path / 'cut' / 'iter_4.pth'
+    latest.unlink()  # as if killed after the second step's checkpoint
+    resumed = smoke(leaf, tmp_path / 'cut', ema, resume=True)
+    for part in ('state_dict', 'ema_state_dict', 'optimizer'):
+        assert_same(resumed[part], whole[part], part)
+    changed = [n for n, v in whole['ema_state_dict'].items() if not torch.equal(v, whole['state_dict'][f'autoencoder.{n}'])]
+    assert len(changed) > 50  # the average is not simply the weights
+
+
+def test_resume_works_after_the_folder_was_moved(tmp_path):
+    leaf = 'configs/demo/plain.py'
+    smoke(leaf, tmp_path / 'old')
+    (tmp_path / 'old').rename(tmp_path / 'new')
+    assert latest_checkpoint(tmp_path / 'new') == tmp_path / 'new' / 'iter_4.pth'
+    assert smoke(leaf, tmp_path / 'new', resume=True)['meta']['iter'] == 4
+
+
+def test_without_files_it_says_all_that_is_missing_before_anything_is_built(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    with pytest.raises(SystemExit) as stop:
+        run(train, ['configs/eqvae/sdxl_rot_scale.py', f'work_dir={tmp_path}/work'])
+    message = str(stop.value)
+    assert message.startswith('error: configs/eqvae/sdxl_rot_scale.py cannot run yet: 4 missing.')
+    for part in ('vgg16-397923af.pth', 'sdxl_vae.safetensors', 'data/openimages/train', 'data/imagenet/val', 'curl'):
+        assert part in message
+    assert message.endswith('python tools/train.py configs/eqvae/sdxl_rot_scale.py --smoke')
+    assert not (tmp_path / 'work').exists()
+
+
+def test_dry_run_describes_and_trains_nothing(tmp_path, capsys):
+    run(train, ['configs/eqvae/sd16_rot_scale.py', '--smoke', '--dry-run', f'work_dir={tmp_path}/work'])
+    text = capsys.readouterr().out
+    assert 'KLAutoencoder, f16, 16 channels' in text
+    assert 'autoencoder optimizer    Adam, lr 0.0001' in text
+    assert not (tmp_path / 'work').exists()
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    (tmp_path / 'iter_9.pth').touch()
+    words = ['configs/demo/pretrain.py', f'work_dir={tmp_path}']
+    with pytest.raises(SystemExit, match=r'already holds a run \(iter_9.pth\); go on with it by --resume'):
+        run(train, words)
+    with pytest.raises(SystemExit, match=r'--resume: .*/none has no checkpoint'):
+        run(train, ['configs/demo/pretrain.py', f'work_dir={tmp_path}/none', '--resume'])
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (['configs/no_such.py'], "error: Config 'configs/no_such.py' is not a file"),
+    (['configs/demo/pretrain.py', 'train_cfg.max_iter=1'], "error: Override: train_cfg has no key 'max_iter'"),
+    (['configs/demo/pretrain.py', "model.objective={'type': 'Plian'}"], r"model.objective: Unknown loss 'Plian'. Did you mean 'Plain'"),
+    (['configs/demo/pretrain.py', 'train_dataloader.dataset.num_images=0'], r'Shapes'),
+])
+def test_a_users_mistake_is_one_message(words, message, tmp_path):
+    with pytest.raises(SystemExit, match=message):
+        run(train, [*words, f'work_dir={tmp_path}'])
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    smoke('configs/demo/plain.py', tmp_path)
+    with pytest.raises(ValueError, match=r'The checkpoint does not fit the model: \d+ tensors are missing'):
+        smoke('configs/eqvae/sdxl_rot_scale.py', tmp_path, resume=True)

@@ -1,0 +1,102 @@
+"""PSNR and SSIM: the stated protocol, against other implementations."""
+
+import pytest
+import torch
+from torch import nn
+from torchmetrics.image import PeakSignalNoiseRatio
+
+from eqzoo.evaluators import AutoencoderView, ReconstructionMetric
+from eqzoo.evaluators.reconstruction import to_uint8
+
+
+class Identity(nn.Module):
+    def normalize(self, z):
+        return z
+
+    denormalize = normalize
+
+
+class Noisy(nn.Module):
+    """Encodes nothing, decodes with a fixed error for each image."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error, self.normalization = error, Identity()
+
+    def latents(self, images):
+        return images
+
+    def decode(self, z):
+        return z + self.error[: len(z)]
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def measure(images, reconstructions, batch=4):
+    metric = ReconstructionMetric()
+    error = reconstructions - images
+    for x, e in zip(images.split(batch), error.split(batch), strict=True):
+        metric.process({}, [AutoencoderView(Noisy(e), x)])
+    return metric.evaluate(len(images))
+
+
+@pytest.fixture
+def pair():
+    images = randn(10, 3, 32, 40).mul(0.5).clamp(-1, 1)
+    return images, images + randn(10, 3, 32, 40, seed=1) * torch.linspace(0.02, 0.4, 10)[:, None, None, None]
+
+
+def test_psnr_is_per_image_on_eight_bits(pair):
+    x, y = (to_uint8(each).double() for each in pair)
+    reference = PeakSignalNoiseRatio(data_range=255.0, dim=(1, 2, 3))
+    assert measure(*pair)['psnr'] == pytest.approx(reference(y, x).item(), abs=1e-4)
+    pooled = PeakSignalNoiseRatio(data_range=255.0)(y, x).item()
+    assert abs(measure(*pair)['psnr'] - pooled) > 1  # what pooling the error over the set would give
+
+
+def test_ssim_is_the_formula_with_a_gaussian_window(pair):
+    """Wang et al. 2004, by separable convolution; reflected borders count, as in torchmetrics."""
+    x, y = (to_uint8(each).double() for each in pair)
+    positions = torch.arange(11, dtype=torch.float64) - 5
+    window = torch.exp(-(positions**2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def blur(image):
+        padded = torch.nn.functional.pad(image, (5, 5, 5, 5), mode='reflect')
+        kernel = (window[:, None] * window[None, :]).expand(3, 1, 11, 11)
+        return torch.nn.functional.conv2d(padded, kernel, groups=3)
+
+    mx, my = blur(x), blur(y)
+    vx, vy, vxy = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    ssim = ((2 * mx * my + c1) * (2 * vxy + c2)) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    assert measure(*pair)['ssim'] == pytest.approx(ssim.mean().item(), abs=1e-6)
+
+
+def test_identical_images_have_100_db_and_an_ssim_of_1(pair):
+    result = measure(pair[0], pair[0])
+    assert result == {'psnr': pytest.approx(100), 'ssim': pytest.approx(1)}
+
+
+def test_one_grey_level_is_48_db():
+    images = torch.zeros(1, 3, 16, 16)
+    assert measure(images, images + 2 / 255)['psnr'] == pytest.approx(20 * torch.tensor(255.0).log10().item(), abs=1e-4)
+
+
+def test_batches_change_nothing(pair):
+    assert measure(*pair, batch=10) == pytest.approx(measure(*pair, batch=3), rel=1e-12)
+
+
+def test_rounding_is_to_the_nearest_and_clamps():
+    values = torch.tensor([-2.0, -1.0, -1 + 0.9 / 127.5, 0.0, 1.0, 3.0])
+    assert to_uint8(values).tolist() == [0, 0, 1, 128, 255, 255]
+
+
+def test_small_images_and_unknown_protocols_are_refused():
+    small = torch.zeros(1, 3, 8, 16)
+    with pytest.raises(ValueError, match=r'images of \(8, 16\) pixels; SSIM needs 11 or more'):
+        measure(small, small)
+    with pytest.raises(ValueError, match="ReconstructionMetric.protocol must be 'uint8', got 'eqvae'"):
+        ReconstructionMetric('eqvae')

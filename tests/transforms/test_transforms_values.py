@@ -1,0 +1,164 @@
+"""The transforms' laws, and agreement with the released formulas."""
+
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from eqzoo.transforms import AnisotropicScale, Choice, Compose, Flip, IsotropicScale, Rotate
+
+HALF = (Fraction(1, 2), Fraction(1, 2))
+
+
+@pytest.fixture
+def x():
+    return torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+
+
+def draws(transform, grid, count):
+    generator = torch.Generator().manual_seed(0)
+    return [transform.sample(generator, grid) for _ in range(count)]
+
+
+def test_a_quarter_turn_is_counter_clockwise():
+    x = torch.tensor([[[[1, 2], [3, 4]]]])
+    assert torch.equal(Rotate()(x, 1), torch.tensor([[[[2, 4], [1, 3]]]]))
+
+
+def test_turns_form_a_group(x):
+    rotate = Rotate()
+    assert torch.equal(rotate(rotate(x, 1), 3), x)
+    assert torch.equal(rotate(rotate(x, 2), 2), x)
+    assert torch.equal(rotate(rotate(x, 1), 1), rotate(x, 2))
+
+
+def test_the_released_turns_are_ours_in_another_order(x):
+    """The release turns clockwise, dims (-1, -2), by k of 1, 2, 3: the same set."""
+    rotate = Rotate()
+    for k in (1, 2, 3):
+        assert torch.equal(torch.rot90(x, k=k, dims=[-1, -2]), rotate(x, 4 - k))
+
+
+@pytest.mark.parametrize(('axis', 'first_row'), [('horizontal', [2, 1]), ('vertical', [3, 4])])
+def test_flips(axis, first_row):
+    x = torch.tensor([[[[1, 2], [3, 4]]]])
+    flip = Flip()
+    assert flip(x, axis)[0, 0, 0].tolist() == first_row
+    assert torch.equal(flip(flip(x, axis), axis), x)
+
+
+@pytest.mark.parametrize('transform', [Rotate(), Flip()])
+def test_exact_transforms_commute_with_pooling(transform):
+    x = torch.randint(0, 256, (1, 3, 32, 32)).double()
+    for params in transform.cases((8, 8)).values():
+        assert torch.equal(transform(F.avg_pool2d(x, 4), params), F.avg_pool2d(transform(x, params), 4))
+
+
+def test_scaling_does_not_commute_with_pooling_in_general():
+    """The counter-example: without it, the test above could not fail."""
+    x = torch.randn(1, 3, 32, 32)
+    scale = IsotropicScale()
+    params = (Fraction(5, 8), Fraction(5, 8))
+    error = (scale(F.avg_pool2d(x, 4), params) - F.avg_pool2d(scale(x, params), 4)).abs().max()
+    assert error > 0.01
+
+
+@pytest.mark.parametrize('s', range(8, 32))
+def test_scaling_is_the_released_formula(s):
+    """The release passes scale_factor=s/32, bilinear, align_corners=False: its positions are rounded otherwise."""
+    x = torch.randn(1, 4, 32, 32)
+    released = F.interpolate(x, scale_factor=s / 32, mode='bilinear', align_corners=False)
+    ours = IsotropicScale()(x, (Fraction(s, 32), Fraction(s, 32)))
+    torch.testing.assert_close(ours, released, rtol=0, atol=1e-5)
+
+
+def test_the_released_grid_is_drawn_on_32_cells():
+    assert {params[0] for params in draws(IsotropicScale(), (32, 32), 2000)} == {Fraction(s, 32) for s in range(8, 32)}
+
+
+@pytest.mark.parametrize(('cells', 'ks'), [(16, range(4, 16)), (8, range(2, 8)), (4, range(1, 4)), (6, range(2, 6))])
+def test_coarser_grids_have_their_own_scales(cells, ks):
+    assert {params[0] for params in draws(IsotropicScale(), (cells, cells), 500)} == {Fraction(k, cells) for k in ks}
+
+
+def test_scales_are_uniform():
+    """4,800 draws of 24 scales: 200 each, standard deviation 13.8; within five of it."""
+    counts = Counter(params[0] for params in draws(IsotropicScale(), (32, 32), 4800))
+    assert all(abs(count - 200) < 70 for count in counts.values())
+
+
+def test_isotropic_scales_are_alike_and_anisotropic_ones_are_not():
+    assert all(vertical == horizontal for vertical, horizontal in draws(IsotropicScale(), (16, 24), 50))
+    pairs = draws(AnisotropicScale(), (16, 24), 200)
+    assert sum(vertical != horizontal for vertical, horizontal in pairs) > 150
+    assert {(16 * v).denominator for v, _ in pairs} == {(24 * h).denominator for _, h in pairs} == {1}
+
+
+def test_constants_stay_constant():
+    x = torch.full((1, 1, 16, 16), 0.7)
+    for arguments in (dict(), dict(interpolation='bicubic'), dict(interpolation='bicubic', antialias=True)):
+        assert torch.allclose(IsotropicScale(**arguments)(x, HALF), torch.tensor(0.7), rtol=0, atol=1e-6)
+
+
+def test_a_size_that_is_not_whole_is_refused():
+    with pytest.raises(ValueError, match=r'IsotropicScale: 10 x 10 scaled by 1/4 x 1/4 is not whole'):
+        IsotropicScale()(torch.zeros(1, 1, 10, 10), (Fraction(1, 4), Fraction(1, 4)))
+
+
+def test_a_grid_without_scales_is_refused():
+    with pytest.raises(ValueError, match=r'IsotropicScale: a latent grid of 1 has no scale in \[0.25, 1\)'):
+        IsotropicScale().sample(torch.Generator(), (1, 1))
+
+
+def test_every_argument_of_a_scale_changes_something(x):
+    plain = IsotropicScale()
+    assert not torch.equal(IsotropicScale(interpolation='bicubic')(x, HALF), plain(x, HALF))
+    assert not torch.equal(IsotropicScale(antialias=True)(x, HALF), plain(x, HALF))
+    assert min(params[0] for params in draws(IsotropicScale(0.5), (32, 32), 300)) == Fraction(1, 2)
+    assert list(IsotropicScale(eval_scales=(0.5,)).cases((8, 8))) == ['0.5']
+    assert {Rotate(turns=(2,)).sample(torch.Generator().manual_seed(i), (8, 8)) for i in range(9)} == {2}
+    assert {Flip(axes=('vertical',)).sample(torch.Generator().manual_seed(i), (8, 8)) for i in range(9)} == {'vertical'}
+
+
+def test_compose_applies_the_first_one_first(x):
+    compose = Compose([IsotropicScale(), Rotate()])
+    wanted = Rotate()(IsotropicScale()(x, HALF), 1)
+    assert torch.equal(compose(x, (HALF, 1)), wanted)
+
+
+def test_compose_draws_for_the_grid_that_is_left():
+    """After a quarter turn 8 x 12 cells are 12 x 8, on which the height's scale is k/12."""
+    compose = Compose([Rotate(turns=(1,)), AnisotropicScale()])
+    heights = {params[1][0] for params in draws(compose, (8, 12), 300)}
+    assert heights == {Fraction(k, 12) for k in range(3, 12)}
+
+
+def test_choice_draws_by_weight(x):
+    choice = Choice([Rotate(), Flip()], weights=(3, 1))
+    picks = Counter(index for index, _ in draws(choice, (8, 8), 2000))
+    assert picks[0] / 2000 == pytest.approx(0.75, abs=0.03)  # three standard deviations of 0.0097
+    assert torch.equal(choice(x, (1, 'horizontal')), x.flip(3))
+    assert list(choice.cases((8, 8))) == ['Rotate 90', 'Rotate 180', 'Rotate 270', 'Flip horizontal', 'Flip vertical']
+
+
+@pytest.mark.parametrize(('make', 'message'), [
+    (lambda: Rotate(turns=(0,)), r'Rotate.turns must be a non-empty subset of \(1, 2, 3\), got \(0,\)\.'),
+    (lambda: Rotate(turns=()), r'Rotate.turns must be a non-empty subset'),
+    (lambda: Flip(axes=('diagonal',)), r"Flip.axes must be a non-empty subset of \('horizontal', 'vertical'\)"),
+    (lambda: Flip(axes='horizontal'), r'Flip.axes'),
+    (lambda: IsotropicScale(1.5), r'IsotropicScale.minimum must be in \(0, 1\), got 1.5'),
+    (lambda: AnisotropicScale(interpolation='cubic'), r"AnisotropicScale.interpolation must be 'bilinear' or 'bicubic'"),
+    (lambda: IsotropicScale(eval_scales=(2,)), r'IsotropicScale.eval_scales must be one or more numbers in \(0, 1\)'),
+    (lambda: Compose([]), r'Compose.transforms must hold at least one transform'),
+    (lambda: Choice([Rotate()], weights=(1, 2)), r'Choice.weights must be 1 positive numbers, got \(1, 2\)'),
+])
+def test_wrong_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_what_is_no_transform_is_refused():
+    with pytest.raises(TypeError, match=r'Compose.transforms\[1\] must be a transform \(sample, __call__, cases\), got 3'):
+        Compose([Rotate(), 3])
