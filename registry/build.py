@@ -26,8 +26,8 @@ def build(config: Mapping[str, Any], **defaults: Any) -> Any:
             component refuses. The message starts with the place in the config.
 
     Example:
-        >>> build(dict(type='Compose', transforms=[dict(type='Rotate', turns=(2,))]))
-        Compose(IsotropicScale...)  # doctest: +SKIP
+        >>> build(dict(type='Compose', transforms=[dict(type='Flip'), dict(type='Rotate', turns=(2,))])).transforms[1]
+        Rotate(turns=(2,))
     """
     return _build(config, '', None, defaults)
 

@@ -1,6 +1,5 @@
 """What a component of each kind must offer, written once."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,11 +54,3 @@ class Requirement:
     what: str
     where: str
     remedy: str
-
-
-class HasRequirements(Protocol):
-    """A component class that can say before construction what it lacks."""
-
-    @classmethod
-    def requirements(cls, arguments: dict[str, Any]) -> Sequence[Requirement]:
-        """Return what is missing, given the constructor's arguments (still configs)."""

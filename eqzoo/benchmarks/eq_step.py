@@ -36,7 +36,7 @@ def compare_steps(
     }
     device = model.autoencoder.last_layer.device
     seconds, memory = dict.fromkeys(kinds, 0.0), dict.fromkeys(kinds, 0.0)
-    for name, step in kinds.items():
+    for step in kinds.values():
         step(0)
     for i in range(rounds):
         for name in list(kinds) if i % 2 == 0 else reversed(kinds):
@@ -64,9 +64,7 @@ def released_step(
     images, draws = to_float(batch['images'].to(model.autoencoder.last_layer.device)), batch['draws']
     grid, adversarial = model.autoencoder.grid(*images.shape[-2:]), model.adversarial_loss
     adversarial.requires_grad_(False)
-    pair = model.objective(
-        model.autoencoder, images, model.objective.sample(first.shared(), grid), first.noise(draws)
-    )
+    pair = model.objective(model.autoencoder, images, model.objective.sample(first.shared(), grid), first.noise(draws))
     loss, _ = model.reconstruction_loss(pair.reconstruction, pair.target)
     weighted, _ = adversarial.generator_loss(pair.reconstruction, loss, model.autoencoder.last_layer)
     (loss + model.kl_loss(pair.posterior) + weighted).backward()

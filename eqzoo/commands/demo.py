@@ -21,11 +21,18 @@ _START = 'configs/demo/pretrain.py'
 
 
 def demo(
-    *, images: Path | None = None, size: int = 64, pretrain_steps: int = 1200, steps: int = 500, work_dir: Path = Path('work_dirs/demo')
+    *,
+    overrides: list[str],
+    images: str | None = None,
+    size: int = 64,
+    pretrain_steps: int = 1200,
+    steps: int = 500,
+    work_dir: str = 'work_dirs/demo',
 ) -> None:
     """Show that EQ-VAE works: pretrain a small autoencoder, fine-tune it plainly and with EQ, compare.
 
     Args:
+        overrides: Keys to set in all three configs, as key=value.
         images: A folder or zip of images to use instead of the built-in Shapes.
         size: Pixels of a side; whole multiples of 16.
         pretrain_steps: Steps of the common start.
@@ -33,27 +40,29 @@ def demo(
         work_dir: Where everything goes; an earlier demo there is replaced.
     """
     started = time.monotonic()
-    data = _data_overrides(images, size)
-    shutil.rmtree(work_dir, ignore_errors=True)
-    start = work_dir / 'pretrain'
+    folder = Path(work_dir)
+    data = [*_data_overrides(images, size), *overrides]
+    for name in ('pretrain', *_CONFIGS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    start = folder / 'pretrain'
     _run('1/3  Train a small autoencoder', 'train', _START, start, pretrain_steps, data)
     weights = f'model.autoencoder.weights={start}/iter_{pretrain_steps}.pth'
     results = {}
     for number, (name, config) in enumerate(_CONFIGS.items(), start=2):
         kind = 'plainly (the control)' if name == 'plain' else 'with rotation + scale equivariance'
-        _run(f'{number}/3  Fine-tune it {kind}', 'train', config, work_dir / name, steps, [*data, weights])
-        _run(f'     Test it', 'test', config, work_dir / name, None, data)
-        results[name] = json.loads((work_dir / name / 'metrics.json').read_text())['metrics']
-    (work_dir / 'comparison.json').write_text(json.dumps(results, indent=2) + '\n')
-    _draw(work_dir, data)
-    print(f'\nSame start, {steps} steps each; eq_err is the centred latent error, eq_err_paper the paper\'s ratio.\n')
+        _run(f'{number}/3  Fine-tune it {kind}', 'train', config, folder / name, steps, [*data, weights])
+        _run('     Test it', 'test', config, folder / name, None, data)
+        results[name] = json.loads((folder / name / 'metrics.json').read_text())['metrics']
+    (folder / 'comparison.json').write_text(json.dumps(results, indent=2) + '\n')
+    _draw(folder, data)
+    print(f"\nSame start, {steps} steps each; eq_err is the centred latent error, eq_err_paper the paper's ratio.\n")
     print(format_table(results))
     print(f'\nPictures: {work_dir}/comparison.png, and pictures/ and test.png in {work_dir}/plain and {work_dir}/eq')
     print(f'Numbers:  {work_dir}/comparison.json')
     print(f'Time:     {time.monotonic() - started:.0f} s')
 
 
-def _data_overrides(images: Path | None, size: int) -> list[str]:
+def _data_overrides(images: str | None, size: int) -> list[str]:
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
     if images is None:
         return [f'{loader}.dataset.size={size}' for loader in loaders]
@@ -73,19 +82,19 @@ def _run(title: str, tool: str, config: str, work_dir: Path, steps: int | None, 
         words += [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}']
     shown = ' '.join(words[:1])
     print(f'\n=== {title}\n    python tools/{tool}.py {config} {shown} …', flush=True)
-    script = Path(sys.argv[0]).with_name(f'{tool}.py')
+    script = Path(__file__).resolve().parents[2] / 'tools' / f'{tool}.py'
     status = subprocess.run([sys.executable, str(script), config, *words], check=False).returncode
     if status:
         sys.exit(status)
 
 
 @torch.no_grad()
-def _draw(work_dir: Path, data: list[str]) -> None:
+def _draw(folder: Path, data: list[str]) -> None:
     """Draw plain beside EQ: D(τ∘E(x)) and latent components of the same test images."""
     rows: list[Row] = []
     for name, config_file in _CONFIGS.items():
         config = load_config(config_file, data)
-        weights = sorted((work_dir / name).glob('iter_*.pth'))[-1]
+        weights = sorted((folder / name).glob('iter_*.pth'))[-1]
         autoencoder = build(dict(config.model.autoencoder, weights=str(weights))).eval()
         images = first_images(build(config.test_dataloader.dataset), 8)
         rows = rows or _references(images, autoencoder.grid(*images.shape[-2:]))
@@ -93,7 +102,7 @@ def _draw(work_dir: Path, data: list[str]) -> None:
         for label, (transform, params) in default_cases(latents.shape[-2:]).items():
             rows.append(Row(f'{name}: D(τE(x)) {label}', autoencoder.decode(transform(latents, params))))
         rows.append(Row(f'{name}: PCA of E(x)', principal_components(latents), fills=True))
-    draw_grid(rows).save(work_dir / 'comparison.png')
+    draw_grid(rows).save(folder / 'comparison.png')
 
 
 def _references(images: Tensor, grid: tuple[int, int]) -> list[Row]:

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser
@@ -27,9 +27,7 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name
     overrides = [word for word in argv if _OVERRIDE.match(word)]
     parser = ArgumentParser(prog=name, description=_description(function))
     parameters = inspect.signature(function).parameters
-    by_hand = {name for name, parameter in parameters.items() if _is_flag(parameter) or _is_optional(parameter)}
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip={'overrides', *by_hand})
-    _add_by_hand(parser, {name: parameters[name] for name in parameters if name in by_hand}, function)
+    _add_parameters(parser, function)
     arguments = {}
     if 'overrides' in parameters:
         parser.epilog = 'key=value sets a key of the config, such as train_cfg.max_iters=1000.'
@@ -49,28 +47,31 @@ def run_subcommand(functions: Mapping[str, Callable[..., Any]], argv: Sequence[s
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] not in functions:
         asked = f'got {argv[0]!r}' if argv and not argv[0].startswith('-') else 'none given'
-        sys.exit(f'usage: {Path(sys.argv[0]).name} {{{",".join(functions)}}} ...  (subcommand: {asked}; --help after one)')
+        sys.exit(
+            f'usage: {Path(sys.argv[0]).name} {{{",".join(functions)}}} ...  (subcommand: {asked}; --help after one)'
+        )
     return run(functions[argv[0]], argv[1:], name=f'{Path(sys.argv[0]).name} {argv[0]}')
 
 
-def _is_flag(parameter: inspect.Parameter) -> bool:
-    return parameter.annotation is bool
-
-
-def _is_optional(parameter: inspect.Parameter) -> bool:
-    return parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.default is not parameter.empty
-
-
-def _add_by_hand(
-    parser: ArgumentParser, parameters: Mapping[str, inspect.Parameter], function: Callable[..., Any]
-) -> None:
-    """Add what jsonargparse would add otherwise: flags without a value, positionals that may be left out."""
+def _add_parameters(parser: ArgumentParser, function: Callable[..., Any]) -> None:
+    """Add the parameters of `function`, their types from its annotations and their help from its docstring."""
     helps = {each.arg_name: each.description for each in docstring_parser.parse(function.__doc__ or '').params}
-    for name, parameter in parameters.items():
-        if _is_flag(parameter):
-            parser.add_argument(f'--{name.replace("_", "-")}', action='store_true', help=helps.get(name))
+    types = get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        shown = dict(help=helps.get(name))
+        if name == 'overrides':
+            continue
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            optional = {} if parameter.default is parameter.empty else dict(nargs='?', default=parameter.default)
+            parser.add_argument(name, type=types[name], **optional, **shown)
+        elif types[name] is bool:
+            parser.add_argument(_option(name), action='store_true', **shown)
         else:
-            parser.add_argument(name, nargs='?', default=parameter.default, help=helps.get(name))
+            parser.add_argument(_option(name), type=types[name], default=parameter.default, **shown)
+
+
+def _option(name: str) -> str:
+    return f'--{name.replace("_", "-")}'
 
 
 def _description(function: Callable[..., Any]) -> str:

@@ -46,7 +46,9 @@ def test(
     weights = _choose_weights(config, checkpoint)
     # only what is evaluated has to be there: neither training data nor losses
     needed = Config(
-        dict(autoencoder=config.model.autoencoder, test_dataloader=config.test_dataloader, evaluators=config.evaluators),
+        dict(
+            autoencoder=config.model.autoencoder, test_dataloader=config.test_dataloader, evaluators=config.evaluators
+        ),
         filename=config.filename,
     )
     lacks = missing(needed, ('autoencoder', 'test_dataloader', 'evaluators'))

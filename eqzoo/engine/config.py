@@ -117,10 +117,10 @@ def _same_type(key: str, old: Any, new: Any) -> Any:
     """Refuse a value whose type could not have been meant; an int may become a float."""
     numbers = (int, float)
     plain = (bool, int, float, str, dict)
-    if old is None or new is None or type(old) not in plain and not isinstance(old, dict):
+    if old is None or new is None or (type(old) not in plain and not isinstance(old, dict)):
         return new
     both_numbers = type(old) in numbers and type(new) in numbers
-    if both_numbers or isinstance(new, type(old)) or isinstance(old, dict) and isinstance(new, dict):
+    if both_numbers or isinstance(new, type(old)) or (isinstance(old, dict) and isinstance(new, dict)):
         return new
     raise ValueError(f'Override {key}: expected {_kind(old)} such as {old!r}, got {new!r}.')
 

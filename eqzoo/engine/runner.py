@@ -18,7 +18,6 @@ from eqzoo.engine.checkpoints import latest_checkpoint
 from eqzoo.engine.compilation import compile_autoencoder
 from eqzoo.registry import build
 
-
 # What mmengine says on every run of whatever project.
 _BOILERPLATE = (
     '"FileClient" will be deprecated',

@@ -48,7 +48,9 @@ class ReconstructionMetric(Evaluator):
         target, reconstruction = to_uint8(view.images).double(), to_uint8(view.reconstruction).double()
         error = ((reconstruction - target) / 255).square().mean(dim=(1, 2, 3))
         self.add('psnr', -10 * error.clamp_min(_MIN_SQUARED_ERROR).log10())
-        self.add('ssim', structural_similarity_index_measure(reconstruction, target, data_range=255.0, reduction='none'))
+        self.add(
+            'ssim', structural_similarity_index_measure(reconstruction, target, data_range=255.0, reduction='none')
+        )
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return both averages."""

@@ -1,1 +1,1 @@
-""""""
+"""Latent generators; there are none yet."""

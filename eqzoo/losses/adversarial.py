@@ -69,7 +69,9 @@ class AdversarialLoss(nn.Module):
         self.start_step = start_step
         self.adaptive = adaptive
 
-    def generator_loss(self, reconstruction: Tensor, reconstruction_loss: Tensor, last_layer: Tensor) -> tuple[Tensor, Tensor]:
+    def generator_loss(
+        self, reconstruction: Tensor, reconstruction_loss: Tensor, last_layer: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the autoencoder's weighted loss and the weight, both scalars.
 
         Args:

@@ -63,7 +63,11 @@ class LPIPS:
             _find_trunk(net, weights)
         except FileNotFoundError:
             places = ', '.join(str(path) for path in _places(net, weights))
-            return [Requirement(f'the LPIPS trunk {_TRUNKS[net]}', places, released.fetch_command(f'weights/{_TRUNKS[net]}'))]
+            return [
+                Requirement(
+                    f'the LPIPS trunk {_TRUNKS[net]}', places, released.fetch_command(f'weights/{_TRUNKS[net]}')
+                )
+            ]
         return []
 
     @classmethod
@@ -84,7 +88,9 @@ def _find_trunk(net: str, weights: str | None) -> Path:
     for path in places:
         if path.is_file():
             return path
-    raise FileNotFoundError(f'LPIPS: no file {", ".join(map(str, places))}; {released.fetch_command(f"weights/{_TRUNKS[net]}")}')
+    raise FileNotFoundError(
+        f'LPIPS: no file {", ".join(map(str, places))}; {released.fetch_command(f"weights/{_TRUNKS[net]}")}'
+    )
 
 
 def _load_trunk(network: lpips.LPIPS, path: Path) -> None:

@@ -59,9 +59,7 @@ class Choice(Transform):
         TypeError: If one is no transform.
     """
 
-    def __init__(
-        self, transforms: Sequence[EquivarianceTransform], weights: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, transforms: Sequence[EquivarianceTransform], weights: Sequence[float] | None = None) -> None:
         _require_transforms('Choice', transforms)
         weights = (1.0,) * len(transforms) if weights is None else tuple(weights)
         if len(weights) != len(transforms) or min(weights) <= 0:

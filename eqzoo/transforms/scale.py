@@ -51,10 +51,10 @@ class _Scale(Transform):
                 'use scales that are multiples of one over the latent grid.'
             )
         # torch has no half-precision kernel for every mode on every device
-        scaled = F.interpolate(
-            x.float(), [int(side) for side in size], mode=self.interpolation, align_corners=False, antialias=self.antialias
-        )
-        return scaled.to(x.dtype)
+        precise = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        whole = [int(side) for side in size]
+        mode = dict(mode=self.interpolation, align_corners=False, antialias=self.antialias)
+        return F.interpolate(precise, whole, **mode).to(x.dtype)
 
     def cases(self, grid: Grid) -> dict[str, Scales]:
         """Return `eval_scales`, both sides alike, by name."""
@@ -66,7 +66,8 @@ class _Scale(Transform):
         lowest = math.ceil(self.minimum * cells)
         if lowest >= cells:
             raise ValueError(
-                f'{type(self).__name__}: a latent grid of {cells} has no scale in [{self.minimum}, 1); use larger images.'
+                f'{type(self).__name__}: a latent grid of {cells} has no scale in [{self.minimum}, 1); '
+                'use larger images.'
             )
         return Fraction(int(torch.randint(lowest, cells, (), generator=generator)), cells)
 

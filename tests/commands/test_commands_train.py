@@ -15,7 +15,7 @@ LEAVES = sorted(str(path) for path in Path('configs').rglob('*.py') if '_base_' 
 
 @pytest.fixture(autouse=True)
 def _own_experiment(monkeypatch, tmp_path):
-    """mmengine keeps one logger and message hub a second and name: give each test its own."""
+    """Mmengine keeps one logger and message hub a second and name: give each test its own."""
     from mmengine.runner import Runner
 
     original = Runner.__init__
@@ -71,7 +71,9 @@ def test_a_resumed_run_is_the_same_run(tmp_path):
     resumed = smoke(leaf, tmp_path / 'cut', ema, resume=True)
     for part in ('state_dict', 'ema_state_dict', 'optimizer'):
         assert_same(resumed[part], whole[part], part)
-    changed = [n for n, v in whole['ema_state_dict'].items() if not torch.equal(v, whole['state_dict'][f'autoencoder.{n}'])]
+    changed = [
+        n for n, v in whole['ema_state_dict'].items() if not torch.equal(v, whole['state_dict'][f'autoencoder.{n}'])
+    ]
     assert len(changed) > 50  # the average is not simply the weights
 
 
@@ -112,12 +114,18 @@ def test_a_run_is_not_overwritten(tmp_path):
         run(train, ['configs/demo/pretrain.py', f'work_dir={tmp_path}/none', '--resume'])
 
 
-@pytest.mark.parametrize(('words', 'message'), [
-    (['configs/no_such.py'], "error: Config 'configs/no_such.py' is not a file"),
-    (['configs/demo/pretrain.py', 'train_cfg.max_iter=1'], "error: Override: train_cfg has no key 'max_iter'"),
-    (['configs/demo/pretrain.py', "model.objective={'type': 'Plian'}"], r"model.objective: Unknown loss 'Plian'. Did you mean 'Plain'"),
-    (['configs/demo/pretrain.py', 'train_dataloader.dataset.num_images=0'], r'Shapes'),
-])
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['configs/no_such.py'], "error: Config 'configs/no_such.py' is not a file"),
+        (['configs/demo/pretrain.py', 'train_cfg.max_iter=1'], "error: Override: train_cfg has no key 'max_iter'"),
+        (
+            ['configs/demo/pretrain.py', "model.objective={'type': 'Plian'}"],
+            r"model.objective: Unknown loss 'Plian'. Did you mean 'Plain'",
+        ),
+        (['configs/demo/pretrain.py', 'train_dataloader.dataset.num_images=0'], r'Shapes'),
+    ],
+)
 def test_a_users_mistake_is_one_message(words, message, tmp_path):
     with pytest.raises(SystemExit, match=message):
         run(train, [*words, f'work_dir={tmp_path}'])

@@ -23,13 +23,16 @@ def test_a_leaf_is_its_bases_and_its_own():
 
 
 def test_overrides_are_literals_words_or_text():
-    config = load_config(LEAF, [
-        'train_cfg.max_iters=7',
-        'model.precision=bf16',
-        'model.objective.transform.transforms.0.minimum=0.5',
-        'model.micro_batch_size=none',
-        'optim_wrapper.autoencoder.optimizer.betas=(0.9, 0.99)',
-    ])
+    config = load_config(
+        LEAF,
+        [
+            'train_cfg.max_iters=7',
+            'model.precision=bf16',
+            'model.objective.transform.transforms.0.minimum=0.5',
+            'model.micro_batch_size=none',
+            'optim_wrapper.autoencoder.optimizer.betas=(0.9, 0.99)',
+        ],
+    )
     assert config.train_cfg.max_iters == 7
     assert config.model.precision == 'bf16'
     assert config.model.objective.transform.transforms[0].minimum == 0.5
@@ -37,23 +40,34 @@ def test_overrides_are_literals_words_or_text():
     assert config.optim_wrapper.autoencoder.optimizer.betas == (0.9, 0.99)
 
 
-@pytest.mark.parametrize(('text', 'value'), [
-    ('1e-3', 1e-3), ('True', True), ('false', False), ('None', None), ('[1, 2]', [1, 2]), ('a/b.zip', 'a/b.zip'),
-])
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('1e-3', 1e-3),
+        ('True', True),
+        ('false', False),
+        ('None', None),
+        ('[1, 2]', [1, 2]),
+        ('a/b.zip', 'a/b.zip'),
+    ],
+)
 def test_parse_value(text, value):
     assert parse_value(text) == value
 
 
-@pytest.mark.parametrize(('override', 'message'), [
-    ('train_cfg.max_iter=1', r"train_cfg has no key 'max_iter'\. Did you mean 'max_iters'\? It has: max_iters"),
-    ('trian_cfg.max_iters=1', r"the config has no key 'trian_cfg'\. Did you mean 'train_cfg'\?"),
-    ('train_cfg.max_iters=abc', r"train_cfg\.max_iters: expected a number such as 50000, got 'abc'"),
-    ('model.precision=16', r"model\.precision: expected text such as 'fp32', got 16"),
-    ('train_cfg=5', r'train_cfg: expected a dict'),
-    ('custom_hooks.3.interval=1', r"custom_hooks is a list of 1; '3' is no index of it"),
-    ('seed.x=1', r"seed is 0, which has no key 'x'"),
-    ('seed', r'expected key=value'),
-])
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ('train_cfg.max_iter=1', r"train_cfg has no key 'max_iter'\. Did you mean 'max_iters'\? It has: max_iters"),
+        ('trian_cfg.max_iters=1', r"the config has no key 'trian_cfg'\. Did you mean 'train_cfg'\?"),
+        ('train_cfg.max_iters=abc', r"train_cfg\.max_iters: expected a number such as 50000, got 'abc'"),
+        ('model.precision=16', r"model\.precision: expected text such as 'fp32', got 16"),
+        ('train_cfg=5', r'train_cfg: expected a dict'),
+        ('custom_hooks.3.interval=1', r"custom_hooks is a list of 1; '3' is no index of it"),
+        ('seed.x=1', r"seed is 0, which has no key 'x'"),
+        ('seed', r'expected key=value'),
+    ],
+)
 def test_wrong_overrides(override, message):
     with pytest.raises(ValueError, match=message):
         load_config(LEAF, [override])
@@ -68,7 +82,9 @@ def test_an_int_may_become_a_float_but_not_a_bool():
 
 
 def test_a_missing_config_names_the_nearest():
-    with pytest.raises(ValueError, match=r"'configs/eqvae/sdxl_rot_scal.py' is not a file. Did you mean '.*sdxl_rot_scale.py'"):
+    with pytest.raises(
+        ValueError, match=r"'configs/eqvae/sdxl_rot_scal.py' is not a file. Did you mean '.*sdxl_rot_scale.py'"
+    ):
         load_config('configs/eqvae/sdxl_rot_scal.py')
 
 

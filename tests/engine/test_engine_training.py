@@ -40,14 +40,19 @@ def batch():
 def make(*, optimizer='SGD', lr=1e-5, **changes):
     from mmengine.config import Config
 
-    config = Config(dict(
-        model={
-            'type': 'AutoencoderTraining', 'autoencoder': AUTOENCODER, 'objective': EQUIVARIANT,
-            'reconstruction_loss': dict(type='ReconstructionLoss', pixel=dict(type='L1')),
-            'kl_loss': dict(type='KLDivergence'), **changes,
-        },
-        optim_wrapper=dict(autoencoder=dict(optimizer=dict(type=optimizer, lr=lr))),
-    ))
+    config = Config(
+        dict(
+            model={
+                'type': 'AutoencoderTraining',
+                'autoencoder': AUTOENCODER,
+                'objective': EQUIVARIANT,
+                'reconstruction_loss': dict(type='ReconstructionLoss', pixel=dict(type='L1')),
+                'kl_loss': dict(type='KLDivergence'),
+                **changes,
+            },
+            optim_wrapper=dict(autoencoder=dict(optimizer=dict(type=optimizer, lr=lr))),
+        )
+    )
     if 'adversarial_loss' in changes:
         config.optim_wrapper.discriminator = dict(optimizer=dict(type=optimizer, lr=lr))
     torch.manual_seed(0)
@@ -107,10 +112,12 @@ def test_the_discriminator_learns_from_the_same_transformed_images(batch, monkey
     model, optimizers = make(adversarial_loss=ADVERSARIAL)
     pairs = []
     original = model.adversarial_loss.discriminator_loss
-    monkeypatch.setattr(model.adversarial_loss, 'discriminator_loss', lambda r, t: (pairs.append((r, t)), original(r, t))[1])
+    monkeypatch.setattr(
+        model.adversarial_loss, 'discriminator_loss', lambda r, t: (pairs.append((r, t)), original(r, t))[1]
+    )
     model.train_step(batch, optimizers, StepRandomness(0, 1))
     draw = model.objective.sample(StepRandomness(0, 1).shared(), (8, 8))
-    (reconstruction, target), = pairs
+    ((reconstruction, target),) = pairs
     wanted = model.objective.transform(batch['images'].float() / 127.5 - 1, draw.params)
     torch.testing.assert_close(target, wanted)
     assert reconstruction.shape == target.shape
@@ -173,7 +180,9 @@ def test_optimizers_are_named_as_the_models_groups():
     from mmengine.config import Config
 
     model, _ = make(adversarial_loss=ADVERSARIAL)
-    with pytest.raises(ValueError, match=r"groups \['autoencoder', 'discriminator'\], the config has optimizers for \['autoencoder'\]"):
+    with pytest.raises(
+        ValueError, match=r"groups \['autoencoder', 'discriminator'\], the config has optimizers for \['autoencoder'\]"
+    ):
         build_optimizers(model, Config(dict(optim_wrapper=dict(autoencoder=dict(optimizer=dict(type='SGD', lr=1))))))
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from eqzoo.losses import ExplicitEquivariance, ImplicitEquivariance, Plain
 from eqzoo.transforms import AnisotropicScale, Compose, IsotropicScale, Rotate
@@ -107,11 +107,14 @@ def test_the_released_mix_is_half_an_eighth_and_three_eighths():
     assert share['plain'] / 2000 == pytest.approx(0.375, abs=0.034)
 
 
-@pytest.mark.parametrize(('p_equivariance', 'p_low_resolution', 'branches'), [
-    (1.0, 0.25, {'equivariance'}),
-    (0.0, 0.0, {'plain'}),
-    (0.0, 1.0, {'low_resolution'}),
-])
+@pytest.mark.parametrize(
+    ('p_equivariance', 'p_low_resolution', 'branches'),
+    [
+        (1.0, 0.25, {'equivariance'}),
+        (0.0, 0.0, {'plain'}),
+        (0.0, 1.0, {'low_resolution'}),
+    ],
+)
 def test_probabilities_are_of_the_events_they_name(p_equivariance, p_low_resolution, branches):
     objective = ImplicitEquivariance(Rotate(), p_equivariance, p_low_resolution=p_low_resolution)
     assert {draw.branch for draw in draws(objective, 100)} == branches

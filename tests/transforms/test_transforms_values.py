@@ -143,22 +143,33 @@ def test_choice_draws_by_weight(x):
     assert list(choice.cases((8, 8))) == ['Rotate 90', 'Rotate 180', 'Rotate 270', 'Flip horizontal', 'Flip vertical']
 
 
-@pytest.mark.parametrize(('make', 'message'), [
-    (lambda: Rotate(turns=(0,)), r'Rotate.turns must be a non-empty subset of \(1, 2, 3\), got \(0,\)\.'),
-    (lambda: Rotate(turns=()), r'Rotate.turns must be a non-empty subset'),
-    (lambda: Flip(axes=('diagonal',)), r"Flip.axes must be a non-empty subset of \('horizontal', 'vertical'\)"),
-    (lambda: Flip(axes='horizontal'), r'Flip.axes'),
-    (lambda: IsotropicScale(1.5), r'IsotropicScale.minimum must be in \(0, 1\), got 1.5'),
-    (lambda: AnisotropicScale(interpolation='cubic'), r"AnisotropicScale.interpolation must be 'bilinear' or 'bicubic'"),
-    (lambda: IsotropicScale(eval_scales=(2,)), r'IsotropicScale.eval_scales must be one or more numbers in \(0, 1\)'),
-    (lambda: Compose([]), r'Compose.transforms must hold at least one transform'),
-    (lambda: Choice([Rotate()], weights=(1, 2)), r'Choice.weights must be 1 positive numbers, got \(1, 2\)'),
-])
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda: Rotate(turns=(0,)), r'Rotate.turns must be a non-empty subset of \(1, 2, 3\), got \(0,\)\.'),
+        (lambda: Rotate(turns=()), r'Rotate.turns must be a non-empty subset'),
+        (lambda: Flip(axes=('diagonal',)), r"Flip.axes must be a non-empty subset of \('horizontal', 'vertical'\)"),
+        (lambda: Flip(axes='horizontal'), r'Flip.axes'),
+        (lambda: IsotropicScale(1.5), r'IsotropicScale.minimum must be in \(0, 1\), got 1.5'),
+        (
+            lambda: AnisotropicScale(interpolation='cubic'),
+            r"AnisotropicScale.interpolation must be 'bilinear' or 'bicubic'",
+        ),
+        (
+            lambda: IsotropicScale(eval_scales=(2,)),
+            r'IsotropicScale.eval_scales must be one or more numbers in \(0, 1\)',
+        ),
+        (lambda: Compose([]), r'Compose.transforms must hold at least one transform'),
+        (lambda: Choice([Rotate()], weights=(1, 2)), r'Choice.weights must be 1 positive numbers, got \(1, 2\)'),
+    ],
+)
 def test_wrong_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
 def test_what_is_no_transform_is_refused():
-    with pytest.raises(TypeError, match=r'Compose.transforms\[1\] must be a transform \(sample, __call__, cases\), got 3'):
+    with pytest.raises(
+        TypeError, match=r'Compose.transforms\[1\] must be a transform \(sample, __call__, cases\), got 3'
+    ):
         Compose([Rotate(), 3])

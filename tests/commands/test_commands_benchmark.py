@@ -1,0 +1,47 @@
+"""The benchmark's two kinds of step."""
+
+import copy
+
+import pytest
+import torch
+
+from eqzoo.benchmarks.eq_step import compare_steps, released_step
+from eqzoo.commands.benchmark import eq_step
+from eqzoo.commands.parsing import run
+from eqzoo.data import Shapes, collate
+from eqzoo.engine import StepRandomness, load_config, shrink
+from eqzoo.engine.runner import build_optimizers
+from eqzoo.registry import build
+
+
+@pytest.fixture
+def setup():
+    config = shrink(load_config('configs/eqvae/sd_rot_scale.py'))
+    config.model.micro_batch_size = None
+    config.model.reconstruction_loss.pop('perceptual')
+    model = build(config.model).train()
+    data = Shapes(num_images=2, size=64)
+    return model, build_optimizers(model, config), collate([data[0], data[1]]), config
+
+
+def test_with_one_draw_the_released_step_trains_the_autoencoder_as_ours_does(setup):
+    """So what is timed is the same work; only the discriminator's pass differs."""
+    ours, optimizers, batch, config = setup
+    theirs = copy.deepcopy(ours)
+    step = StepRandomness(0, 2)
+    ours.train_step(batch, optimizers, step)
+    released_step(theirs, batch, build_optimizers(theirs, config), step, StepRandomness(0, 3))
+    for name, value in ours.autoencoder.state_dict().items():
+        assert torch.equal(theirs.autoencoder.state_dict()[name], value), name
+
+
+def test_both_are_measured(setup):
+    model, optimizers, batch, _ = setup
+    costs = compare_steps(model, optimizers, batch, rounds=2)
+    assert list(costs) == ['eqzoo', 'released']
+    assert all(cost.images_per_second > 0 and cost.peak_memory > 0 for cost in costs.values())
+
+
+def test_a_config_without_a_discriminator_is_refused():
+    with pytest.raises(SystemExit, match='has no model.adversarial_loss'):
+        run(eq_step, ['configs/demo/plain.py'])

@@ -1,0 +1,109 @@
+"""`tools/test.py`: the metrics file, what is evaluated, and what is missing."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eqzoo.commands.parsing import run
+from eqzoo.commands.test import test as evaluate_config
+from eqzoo.registry import build
+
+CONFIG = 'configs/demo/plain.py'
+TINY = 'model.autoencoder.block_out_channels=(8, 8, 8)'
+KEYS = [
+    'psnr',
+    'ssim',
+    'eq_err/rotation',
+    'eq_err_paper/rotation',
+    'eq_err/scale',
+    'eq_err_paper/scale',
+    'latent_std',
+]
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    autoencoder = build(dict(type='KLAutoencoder', block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=8))
+    torch.save(autoencoder.state_dict(), tmp_path / 'weights.pth')
+    return tmp_path / 'weights.pth'
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Five pictures of different kinds, one of them broken."""
+    folder = tmp_path / 'photographs'
+    folder.mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (5, 40, 50, 3), dtype=np.uint8)
+    for index, pixels in enumerate(values[:4]):
+        Image.fromarray(pixels).save(folder / f'{index}.png')
+    Image.fromarray(values[4]).convert('CMYK').save(folder / 'cmyk.jpg')
+    (folder / 'broken.png').write_bytes(b'no image')
+    return folder
+
+
+def evaluate(weights, tmp_path, *words):
+    return run(evaluate_config, [CONFIG, str(weights), f'work_dir={tmp_path}/work', TINY, *words])
+
+
+def test_any_folder_of_images(weights, photographs, tmp_path, capsys):
+    dataset = dict(type='ImageFolder', root=str(photographs), size=32)
+    result = evaluate(weights, tmp_path, f'test_dataloader.dataset={dataset!r}')
+    assert list(result['metrics']) == KEYS
+    assert json.loads((tmp_path / 'work' / 'metrics.json').read_text()) == result
+    card = result['card']
+    assert card['num_images'] == 5
+    assert card['unreadable'] == ['broken.png']
+    assert card['data']['kind'] == 'ImageFolder'
+    assert len(card['weights']['sha256']) == 64
+    assert card['evaluators']['EquivarianceError']['cases'] == {
+        'rotation': ['90', '180', '270'],
+        'scale': ['0.25', '0.5', '0.75'],
+    }
+    assert result['metrics']['eq_err/scale'] == pytest.approx(
+        np.mean([result['cases'][f'eq_err/scale/{s}'] for s in (0.25, 0.5, 0.75)])
+    )
+    assert Image.open(tmp_path / 'work' / 'test.png').size[0] > 400
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in KEYS)
+
+
+def test_a_zip_gives_the_folders_numbers(weights, photographs, tmp_path):
+    shutil.make_archive(str(tmp_path / 'photographs'), 'zip', photographs)
+    results = [
+        evaluate(weights, tmp_path, f'test_dataloader.dataset={dict(type="ImageFolder", root=str(root), size=32)!r}')
+        for root in (photographs, photographs.with_suffix('.zip'))
+    ]
+    assert results[0]['metrics'] == results[1]['metrics']
+
+
+def test_the_batch_size_changes_nothing(weights, tmp_path):
+    few = 'test_dataloader.dataset.num_images=12'
+    one, other = (evaluate(weights, tmp_path, few, f'test_dataloader.batch_size={size}')['metrics'] for size in (12, 5))
+    assert other == pytest.approx(one, rel=1e-5)
+
+
+def test_nothing_to_evaluate(tmp_path):
+    with pytest.raises(SystemExit, match='Nothing to evaluate: .* has no checkpoint and the config names no weights'):
+        run(evaluate_config, ['configs/demo/pretrain.py', f'work_dir={tmp_path}'])
+
+
+def test_missing_weights_and_data_are_told(tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        evaluate(
+            'no/weights.pth',
+            tmp_path,
+            "test_dataloader.dataset={'type': 'ImageFolder', 'root': 'no/images', 'size': 32}",
+        )
+    assert '2 missing' in str(stop.value)
+    assert 'no/weights.pth' in str(stop.value)
+    assert 'no/images' in str(stop.value)
+
+
+def test_weights_of_another_shape_are_told(weights, tmp_path):
+    with pytest.raises(SystemExit, match='does not fit the network'):
+        run(evaluate_config, ['configs/demo/pretrain.py', str(weights), f'work_dir={tmp_path}'])

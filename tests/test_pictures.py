@@ -1,0 +1,61 @@
+"""Grids: what is where, and that components are comparable."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from eqzoo.pictures import Row, autoencoder_rows, draw_grid, principal_components
+
+
+class Posterior:
+    def __init__(self, mean):
+        self.mean = mean
+
+
+class Pooling(nn.Module):
+    def encode(self, images):
+        return Posterior(F.avg_pool2d(images, 4))
+
+    def decode(self, latents):
+        return F.interpolate(latents, scale_factor=4.0)
+
+    def grid(self, height, width):
+        return height // 4, width // 4
+
+
+def test_rows_are_targets_beside_what_the_decoder_makes_of_transformed_latents():
+    images = torch.randn(2, 3, 32, 32)
+    rows = {row.label: row.images for row in autoencoder_rows(Pooling(), images)}
+    assert list(rows) == ['x', 'D(E(x))', 'τx  90°', 'D(τE(x))  90°', 'τx  × 0.5', 'D(τE(x))  × 0.5', 'PCA of E(x)']
+    assert torch.equal(rows['τx  90°'], images.rot90(1, (2, 3)))
+    torch.testing.assert_close(rows['D(τE(x))  90°'], rows['D(E(x))'].rot90(1, (2, 3)))
+    assert rows['τx  × 0.5'].shape == rows['D(τE(x))  × 0.5'].shape == (2, 3, 16, 16)
+
+
+def test_tiles_hold_the_images_and_smaller_ones_are_centred():
+    white, small = torch.ones(1, 3, 100, 100), -torch.ones(1, 3, 50, 50)
+    grid = draw_grid([Row('x', -white), Row('small', small)], tile=100)
+    left = grid.width - 102
+    assert grid.getpixel((left + 50, 50)) == (0, 0, 0)
+    assert grid.getpixel((left + 50, 102 + 50)) == (0, 0, 0)
+    assert grid.getpixel((left + 20, 102 + 50)) == (255, 255, 255)
+
+
+def test_components_do_not_depend_on_the_latents_signs_or_order():
+    latents = torch.randn(2, 5, 8, 8) * torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5])[:, None, None]
+    colours = principal_components(latents)
+    assert colours.shape == (2, 3, 8, 8)
+    assert colours.min() == -1
+    assert colours.max() == 1
+    torch.testing.assert_close(principal_components(latents[:, [4, 2, 0, 1, 3]]), colours, atol=1e-4, rtol=0)
+
+
+def test_the_first_component_is_where_latents_vary_most():
+    latents = torch.zeros(1, 4, 8, 8)
+    latents[0, 2] = torch.arange(64.0).reshape(8, 8)
+    first = principal_components(latents + 0.01 * torch.randn(1, 4, 8, 8))[0, 0].flatten()
+    assert torch.corrcoef(torch.stack([first, torch.arange(64.0)]))[0, 1] > 0.99
+
+
+def test_two_channels_leave_the_third_colour_black():
+    assert (principal_components(torch.randn(1, 2, 8, 8))[:, 2] == -1).all()
