@@ -1,6 +1,6 @@
 """The kinds of component, how they are found and how they are built; installed as `eqzoo.registry`."""
 
-from eqzoo.registry.build import build, check_config
+from eqzoo.registry.build import argument_defaults, build, check_config
 from eqzoo.registry.contracts import EquivarianceTransform, Objective, Requirement
 from eqzoo.registry.kinds import (
     AUTOENCODERS,
@@ -32,6 +32,7 @@ __all__ = [
     'Kind',
     'Objective',
     'Requirement',
+    'argument_defaults',
     'build',
     'check_config',
     'find',

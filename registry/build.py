@@ -88,6 +88,19 @@ def _build_value(key: str, value: Any, where: str) -> Any:
     return value
 
 
+def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
+    """Return the arguments that the component `wanted` takes, with their defaults; None where it has none.
+
+    Of an unknown component nothing is known: the result is empty.
+    """
+    from eqzoo.registry.kinds import find
+
+    cls = wanted if callable(wanted) else find(wanted)
+    parameters = inspect.signature(cls).parameters.values() if cls is not None else ()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: None if p.default is p.empty else p.default for p in named}
+
+
 def _is_component(config: Any) -> bool:
     return isinstance(config, Mapping) and 'type' in config
 

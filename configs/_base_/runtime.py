@@ -20,6 +20,8 @@ visualizer = dict(
     vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')],
 )
 
+compile = False
+
 log_processor = dict(by_epoch=False, window_size=50)
 
 evaluators = [

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eqzoo.engine import load_config
-from eqzoo.engine.picture_hook import first_images
+from eqzoo.engine.picture_hook import example_images
 from eqzoo.evaluators.table import format_table
 from eqzoo.pictures import Row, default_cases, draw_grid, principal_components
 from eqzoo.registry import build
@@ -96,7 +96,7 @@ def _draw(folder: Path, data: list[str]) -> None:
         config = load_config(config_file, data)
         weights = sorted((folder / name).glob('iter_*.pth'))[-1]
         autoencoder = build(dict(config.model.autoencoder, weights=str(weights))).eval()
-        images = first_images(build(config.test_dataloader.dataset), 8)
+        images = example_images(build(config.test_dataloader.dataset), 8)
         rows = rows or _references(images, autoencoder.grid(*images.shape[-2:]))
         latents = autoencoder.encode(images).mean
         for label, (transform, params) in default_cases(latents.shape[-2:]).items():

@@ -19,7 +19,7 @@ from eqzoo.distributed import init_distributed, rank_and_world_size
 from eqzoo.engine import latest_checkpoint, load_config, shrink
 from eqzoo.engine.autoencoder_training import to_float
 from eqzoo.engine.loops import compute, update
-from eqzoo.engine.picture_hook import first_images
+from eqzoo.engine.picture_hook import example_images
 from eqzoo.engine.preflight import missing, report
 from eqzoo.engine.runner import build_evaluators, eval_loader
 from eqzoo.evaluators.table import format_table
@@ -111,5 +111,5 @@ def _save(result: dict[str, Any], autoencoder: nn.Module, loader: DataLoader, im
     temporary = work_dir / '.metrics.json.tmp'
     temporary.write_text(json.dumps(result, indent=2) + '\n')
     temporary.replace(work_dir / 'metrics.json')
-    examples = first_images(loader.dataset, images).to(autoencoder.last_layer.device)
+    examples = example_images(loader.dataset, images).to(autoencoder.last_layer.device)
     draw_grid(autoencoder_rows(autoencoder, examples)).save(work_dir / 'test.png')

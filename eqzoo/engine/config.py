@@ -11,6 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from eqzoo.registry import argument_defaults
+
 # What a run is made of. Other names in a config file are its building blocks.
 KEYS = (
     'model',
@@ -35,12 +37,12 @@ _WORDS = {'true': True, 'false': False, 'none': None}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config file, apply `key=value` overrides, import the user's own components.
+    """Read a config file, import the user's own components, apply `key=value` overrides.
 
     Args:
         path: A Python config in mmengine's pure-Python style.
-        overrides: Dotted keys that exist in the config, `a.b.0.c=value`; values are Python
-            literals, or words.
+        overrides: `a.b.0.c=value`: keys that exist in the config, or arguments of a component
+            in it; values are Python literals, or words.
 
     Raises:
         ValueError: If the file is missing or broken, a top-level name looks like a misspelt
@@ -58,9 +60,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     config = Config({key: whole[key] for key in KEYS if key in whole}, filename=str(path))
     config.setdefault('work_dir', default_work_dir(path))
     config.setdefault('seed', 0)
+    _import_custom(config, path)
     for override in overrides:
         apply_override(config, override)
-    _import_custom(config, path)
     return config
 
 
@@ -73,7 +75,8 @@ def apply_override(config: Any, override: str) -> None:
     """Set one `a.b.0.c=value` in place.
 
     Raises:
-        ValueError: If there is no `=`, the key does not exist, or the type differs.
+        ValueError: If there is no `=`, the key is neither in the config nor an argument of the
+            component there, or the type differs.
     """
     key, separator, text = override.partition('=')
     if not separator:
@@ -83,8 +86,13 @@ def apply_override(config: Any, override: str) -> None:
     for part in parents:
         node = node[_existing(node, part, where)]
         where = f'{where}.{part}'.lstrip('.')
-    last = _existing(node, last, where)
-    node[last] = _same_type(key, node[last], parse_value(text))
+    defaults = argument_defaults(node['type']) if isinstance(node, dict) and 'type' in node else {}
+    if last in defaults and last not in node:
+        old = defaults[last]
+    else:
+        last = _existing(node, last, where)
+        old = node[last]
+    node[last] = _same_type(key, old, parse_value(text))
 
 
 def parse_value(text: str) -> Any:

@@ -24,7 +24,7 @@ class PictureHook(Hook):
 
     Args:
         interval: N, in steps; a grid is also drawn after the last step.
-        num_images: Columns of the grid, the first readable images of the validation data.
+        num_images: Columns of the grid, images spread evenly over the validation data.
     """
 
     priority = 'BELOW_NORMAL'
@@ -39,7 +39,7 @@ class PictureHook(Hook):
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             return
         autoencoder = runner.model.autoencoder
-        images = first_images(runner.val_dataloader.dataset, self.num_images).to(autoencoder.last_layer.device)
+        images = example_images(runner.val_dataloader.dataset, self.num_images).to(autoencoder.last_layer.device)
         was_training = autoencoder.training
         grid = draw_grid(autoencoder_rows(autoencoder.eval(), images))
         autoencoder.train(was_training)
@@ -54,13 +54,10 @@ class PictureHook(Hook):
         return {**arguments, 'interval': 2, 'num_images': 2}
 
 
-def first_images(dataset: Dataset, count: int) -> Tensor:
-    """Return the first `count` readable images of `dataset`, (count, 3, H, W) in [-1, 1]."""
-    images = []
-    for index in range(len(dataset)):
-        item = dataset[index]
-        if 'image' in item:
-            images.append(item['image'])
-        if len(images) == count:
-            break
+def example_images(dataset: Dataset, count: int) -> Tensor:
+    """Return up to `count` readable images spread evenly over `dataset`, (B, 3, H, W) in [-1, 1]."""
+    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
+    images = [item['image'] for item in map(dataset.__getitem__, places) if 'image' in item]
+    if not images:
+        raise ValueError(f'None of the images {places} of {type(dataset).__name__} can be read.')
     return to_float(torch.stack(images))

@@ -66,11 +66,20 @@ def test_parse_value(text, value):
         ('custom_hooks.3.interval=1', r"custom_hooks is a list of 1; '3' is no index of it"),
         ('seed.x=1', r"seed is 0, which has no key 'x'"),
         ('seed', r'expected key=value'),
+        ('model.precison=bf16', r"model has no key 'precison'\. Did you mean 'precision'\?"),
+        ('train_dataloader.dataset.flip=3', r'dataset\.flip: expected true or false such as False, got 3'),
     ],
 )
 def test_wrong_overrides(override, message):
     with pytest.raises(ValueError, match=message):
         load_config(LEAF, [override])
+
+
+def test_an_argument_of_a_component_need_not_be_in_the_config():
+    config = load_config('configs/demo/pretrain.py', ['model.precision=bf16', 'model.objective.type=Plain'])
+    assert config.model.precision == 'bf16'
+    with pytest.raises(ValueError, match=r'model\.precision: expected text such as .fp32., got 16'):
+        load_config('configs/demo/pretrain.py', ['model.precision=16'])
 
 
 def test_an_int_may_become_a_float_but_not_a_bool():
