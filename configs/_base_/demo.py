@@ -3,7 +3,6 @@
 from mmengine.config import read_base
 
 with read_base():
-    from .objectives.rot_scale import objective
     from .runtime import *
 
 autoencoder = dict(
