@@ -13,9 +13,9 @@ def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
     Example:
         >>> print(format_table({'plain': {'psnr': 25.61, 'eq_err/scale': 0.2131}, 'eq': {'psnr': 25.02}}))
-        metric             plain       eq
-        psnr ↑             25.61    25.02
-        eq_err/scale ↓    0.2131        –
+        metric            plain       eq
+        psnr ↑            25.61    25.02
+        eq_err/scale ↓   0.2131        –
     """
     metrics = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
     labels = {name: f'{name} {_BETTER.get(name.split("/")[0], "")}'.rstrip() for name in metrics}

@@ -85,7 +85,10 @@ def test_resume_works_after_the_folder_was_moved(tmp_path):
     assert smoke(leaf, tmp_path / 'new', resume=True)['meta']['iter'] == 4
 
 
-def test_without_files_it_says_all_that_is_missing_before_anything_is_built(tmp_path, monkeypatch, capsys):
+def test_without_files_it_says_all_that_is_missing_before_anything_is_built(tmp_path, monkeypatch, root):
+    (tmp_path / 'configs').symlink_to(root / 'configs')
+    monkeypatch.chdir(tmp_path)  # where nobody has put weights or data
+    monkeypatch.delenv('EQZOO_WEIGHTS_DIR', raising=False)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     with pytest.raises(SystemExit) as stop:
         run(train, ['configs/eqvae/sdxl_rot_scale.py', f'work_dir={tmp_path}/work'])

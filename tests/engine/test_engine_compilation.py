@@ -1,0 +1,30 @@
+"""torch.compile: the same step, faster where a compiler is to be had."""
+
+import copy
+
+import pytest
+import torch
+
+from eqzoo.autoencoders import KLAutoencoder
+from eqzoo.engine.compilation import compile_autoencoder
+
+
+@pytest.mark.slow  # the compiler takes a minute
+def test_a_compiled_autoencoder_gives_the_same_images_and_gradients():
+    eager = KLAutoencoder(4, (8, 8, 8), layers_per_block=1, norm_num_groups=4)
+    compiled = copy.deepcopy(eager)
+    compile_autoencoder(compiled)
+    for size in (32, 16, 24):  # as scales come and go
+        images = torch.randn(2, 3, size, size)
+        outputs = []
+        for model in (eager, compiled):
+            reconstruction = model.decode(model.encode(images).mean)
+            loss = reconstruction.square().sum()
+            # the adaptive weight looks at the last layer before the backward pass
+            (last,) = torch.autograd.grad(loss, model.last_layer, retain_graph=True)
+            loss.backward()
+            outputs.append((reconstruction.detach(), last, next(model.parameters()).grad.clone()))
+            model.zero_grad()
+        for one, other in zip(*outputs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert compiled.state_dict().keys() == eager.state_dict().keys()
