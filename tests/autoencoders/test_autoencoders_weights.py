@@ -139,12 +139,18 @@ def test_half_precision_files_load_in_full_precision(model, tmp_path):
 def test_eqzoo_checkpoint_brings_its_normalisation(model, tmp_path):
     path = tmp_path / 'epoch_1.pth'
     state = {**prefixed('autoencoder.', model.state_dict()), 'discriminator.main.0.weight': torch.zeros(3)}
-    raw = {key: torch.zeros_like(value) for key, value in state.items()}
-    torch.save(dict(state_dict=state, ema_state_dict=raw, meta=dict(iter=1)), path)
+    torch.save(dict(state_dict=state, meta=dict(iter=1)), path)
     loaded = load(path, scale=3.0)
     assert_same_network(model, loaded)
     assert torch.equal(loaded.normalization.scale, model.normalization.scale)
     assert torch.equal(loaded.normalization.shift, model.normalization.shift)
+
+
+def test_the_averaged_weights_of_an_eqzoo_checkpoint_are_preferred(model, tmp_path):
+    """They are what was validated."""
+    raw = prefixed('autoencoder.', {key: torch.zeros_like(value) for key, value in model.state_dict().items()})
+    torch.save(dict(state_dict=raw, ema_state_dict=model.state_dict()), tmp_path / 'iter_1.pth')
+    assert_same_network(model, load(tmp_path / 'iter_1.pth'))
 
 
 def test_taming_networks_give_the_same_numbers(tmp_path):
