@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_gather_object, all_reduce
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
@@ -16,7 +16,8 @@ class Evaluator(BaseMetric):
     """An mmengine metric whose state is float64 sums by name, added up over processes.
 
     Subclasses add to `self.sums[name]` in `update` and turn the totals into metrics in
-    `compute`. Names may appear as data arrive; all processes must see the same ones.
+    `compute`. Names may appear as data arrive, in some processes only: a process that saw
+    no image still takes part in `evaluate` and returns what the others do.
     """
 
     default_prefix = ''  # metrics already have their full names
@@ -39,7 +40,7 @@ class Evaluator(BaseMetric):
 
     def add(self, name: str, values: Tensor) -> None:
         """Add `values`, summed over their first axis, to the sum `name`."""
-        total = values.detach().double().sum(dim=0).cpu()
+        total = to_double(values.detach()).sum(dim=0).cpu()
         self.sums[name] = self.sums[name] + total if name in self.sums else total
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[AutoencoderView]) -> None:
@@ -59,11 +60,24 @@ class Evaluator(BaseMetric):
             size: The number of images in the data set, for the error message.
 
         Raises:
-            ValueError: If no image was seen.
+            ValueError: If no process saw an image, in all of them alike.
         """
-        sums, self.sums = self.sums, {}
+        sums, self.sums = _over_processes(self.sums), {}
         if not sums:
             raise ValueError(f'{type(self).__name__} saw none of the {size} images; is every one unreadable?')
-        for total in sums.values():
-            all_reduce(total)
         return self.compute(sums)
+
+
+def to_double(x: Tensor) -> Tensor:
+    """Return `x` in float64, where there is float64: Apple's devices have none."""
+    return (x if x.is_cuda else x.cpu()).double()
+
+
+def _over_processes(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add up the sums of all processes; one that lacks a name, having seen no image, adds zeros."""
+    everyones = all_gather_object({name: tuple(total.shape) for name, total in sums.items()})
+    shapes = {name: shape for each in everyones for name, shape in each.items()}
+    totals = {name: sums.get(name, torch.zeros(shape, dtype=torch.float64)) for name, shape in shapes.items()}
+    for total in totals.values():
+        all_reduce(total)
+    return totals

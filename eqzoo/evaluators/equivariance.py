@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqzoo.evaluators.base import Evaluator
+from eqzoo.evaluators.base import Evaluator, to_double
 from eqzoo.evaluators.view import AutoencoderView
 from eqzoo.registry import EVALUATORS, EquivarianceTransform
 from eqzoo.transforms import IsotropicScale, Rotate
+from eqzoo.transforms.base import require_transform
 
 
 @EVALUATORS.register_module()
@@ -23,7 +24,8 @@ class EquivarianceError(Evaluator):
     not change with a factor on the latents or an offset on a channel.
 
     `eq_err_paper/<name>` = mean over images of ‖a − b‖² / ‖b‖² (EQ-VAE, App. C.3). An offset
-    on the latents lowers it without any gain in equivariance.
+    on the latents lowers it without any gain in equivariance, and constant latents have 0;
+    it is not finite if an image's latents are all 0.
 
     `eq_err/<name>/<case>` is the first one for each case alone. Latents that do not vary at
     all have no error: the value is NaN.
@@ -32,15 +34,26 @@ class EquivarianceError(Evaluator):
         transforms: By name. Default: rotation by the three quarter turns, and scale by 0.25,
             0.5 and 0.75 with bicubic, antialiased resampling of images and latents, which
             has the lowest floor: about 0.006 for a perfectly equivariant encoder.
+
+    Raises:
+        ValueError: If there is no transform, or a name that is empty or has a slash.
+        TypeError: If a value is no transform.
     """
 
     def __init__(self, transforms: Mapping[str, EquivarianceTransform] | None = None) -> None:
         super().__init__()
-        self.transforms = transforms or {
-            'rotation': Rotate(),
-            'scale': IsotropicScale(interpolation='bicubic', antialias=True),
-        }
-        self.cases: dict[str, list[str]] = {}
+        if transforms is None:
+            scale = IsotropicScale(interpolation='bicubic', antialias=True)
+            transforms = {'rotation': Rotate(), 'scale': scale}
+        if not transforms or not all(name and '/' not in name for name in transforms):
+            raise ValueError(
+                'EquivarianceError.transforms must be one or more transforms by name, names without a slash, '
+                f'got {dict(transforms)}; leave it out for rotation and scale.'
+            )
+        for name, transform in transforms.items():
+            require_transform(f'EquivarianceError.transforms[{name!r}]', transform)
+        self.transforms = dict(transforms)
+        self.cases: dict[str, list[str]] = {}  # known once evaluated
 
     @torch.no_grad()
     def update(self, view: AutoencoderView) -> None:
@@ -50,9 +63,7 @@ class EquivarianceError(Evaluator):
             ValueError: If τ∘E(x) and E(τ∘x) differ in size.
         """
         for name, transform in self.transforms.items():
-            cases = transform.cases(tuple(view.latents.shape[2:]))
-            self.cases[name] = list(cases)
-            for case, params in cases.items():
+            for case, params in transform.cases(tuple(view.latents.shape[2:])).items():
                 transformed = transform(view.latents, params)
                 encoded = view.autoencoder.latents(transform(view.images, params))
                 if transformed.shape != encoded.shape:
@@ -61,7 +72,7 @@ class EquivarianceError(Evaluator):
                         f'but the transformed images encode to {tuple(encoded.shape[2:])}; '
                         'use cases that are exact on the latent grid.'
                     )
-                self._add_case(f'{name}/{case}', transformed.double(), encoded.double())
+                self._add_case(f'{name}/{case}', to_double(transformed), to_double(encoded))
 
     def _add_case(self, key: str, transformed: Tensor, encoded: Tensor) -> None:
         error = (transformed - encoded).square().sum(dim=(1, 2, 3))
@@ -73,6 +84,9 @@ class EquivarianceError(Evaluator):
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return both errors of each transform, then the centred one of each case."""
+        # from the sums, which other processes may have contributed
+        measured = [key.removesuffix(' error').split('/', 1) for key in sums if key.endswith(' error')]
+        self.cases = {name: [case for its, case in measured if its == name] for name in self.transforms}
         whole, single = {}, {}
         for name, cases in self.cases.items():
             keys = [f'{name}/{case}' for case in cases]

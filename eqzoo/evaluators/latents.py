@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqzoo.evaluators.base import Evaluator
+from eqzoo.evaluators.base import Evaluator, to_double
 from eqzoo.evaluators.view import AutoencoderView
 from eqzoo.registry import EVALUATORS
 
@@ -21,7 +21,7 @@ class LatentStatistics(Evaluator):
 
     def update(self, view: AutoencoderView) -> None:
         """Add a batch's moments per channel."""
-        latents = view.latents.double()
+        latents = to_double(view.latents)
         self.add('value', latents.sum(dim=(2, 3)))
         self.add('square', latents.square().sum(dim=(2, 3)))
         self.add('cells', torch.full((len(latents),), float(latents[0, 0].numel())))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from eqzoo.evaluators.base import Evaluator
+from eqzoo.evaluators.base import Evaluator, to_double
 from eqzoo.evaluators.view import AutoencoderView
 from eqzoo.registry import EVALUATORS
 
@@ -45,7 +45,7 @@ class ReconstructionMetric(Evaluator):
                 f'ReconstructionMetric: images of {tuple(view.images.shape[2:])} pixels; '
                 f'SSIM needs {_MIN_SIZE} or more on both sides.'
             )
-        target, reconstruction = to_uint8(view.images).double(), to_uint8(view.reconstruction).double()
+        target, reconstruction = (to_double(to_uint8(each)) for each in (view.images, view.reconstruction))
         error = ((reconstruction - target) / 255).square().mean(dim=(1, 2, 3))
         self.add('psnr', -10 * error.clamp_min(_MIN_SQUARED_ERROR).log10())
         self.add(

@@ -31,4 +31,6 @@ def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return '–'
+    if 0 < abs(value) < 5e-5:  # would look like an exact 0
+        return f'{value:.0e}'
     return f'{value:.2f}' if abs(value) >= 10 else f'{value:.4f}'

@@ -10,3 +10,9 @@ def test_columns_are_aligned_and_gaps_are_shown():
         'psnr ↑            25.61    25.02',
         'eq_err/scale ↓   0.2131        –',
     ]
+
+
+def test_a_tiny_number_does_not_look_like_zero():
+    lines = format_table({'run': {'a': 0.0, 'b': 3.21e-6, 'c': float('nan'), 'd': -2e-5}}).splitlines()[1:]
+    assert [line.split()[-1] for line in lines] == ['0.0000', '3e-06', 'nan', '-2e-05']
+    assert len({len(line) for line in lines}) == 1

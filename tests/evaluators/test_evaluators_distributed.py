@@ -1,0 +1,90 @@
+"""Evaluators in two processes: the numbers of one, whoever saw the images, and errors instead of waiting."""
+
+import datetime
+import json
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import nn
+
+from eqzoo.evaluators import AutoencoderView, EquivarianceError, LatentStatistics, ReconstructionMetric
+
+
+class Normalization(nn.Module):
+    def denormalize(self, z):
+        return z
+
+
+class Pooling(nn.Module):
+    """Cells are means; a decoded image repeats them."""
+
+    normalization = Normalization()
+
+    def latents(self, images):
+        return F.avg_pool2d(images, 4) * torch.tensor([1.0, 0.5, 2.0])[:, None, None]
+
+    def decode(self, z):
+        return F.interpolate(z, scale_factor=4)
+
+
+IMAGES = torch.randn(7, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-1, 1)
+# how many images each of the two processes sees
+SHARES = {'uneven': (5, 2), 'first only': (7, 0), 'second only': (0, 7), 'none': (0, 0)}
+
+
+def measure(images):
+    evaluators = [ReconstructionMetric(), EquivarianceError(), LatentStatistics()]
+    for batch in images.split(3) if len(images) else ():
+        for evaluator in evaluators:
+            evaluator.process({}, [AutoencoderView(Pooling(), batch)])
+    metrics = {name: value for each in evaluators for name, value in each.evaluate(len(IMAGES)).items()}
+    return {'metrics': metrics, 'cases': evaluators[1].card()['cases']}
+
+
+def process(rank, port, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo',
+        init_method=f'tcp://127.0.0.1:{port}',
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=30),  # a process left waiting fails the test
+    )
+    results = {}
+    for name, shares in SHARES.items():
+        try:
+            start = sum(shares[:rank])
+            results[name] = measure(IMAGES[start : start + shares[rank]])
+        except ValueError as error:
+            results[name] = str(error)
+    (folder / f'{rank}.json').write_text(json.dumps(results))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('ranks')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    mp.spawn(process, (port, folder), nprocs=2)
+    return [json.loads((folder / f'{rank}.json').read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize('shares', ['uneven', 'first only', 'second only'])
+def test_two_processes_equal_one(two, shares):
+    one = measure(IMAGES)
+    for results in two:
+        assert results[shares]['metrics'] == pytest.approx(one['metrics'], rel=1e-12)
+        assert results[shares]['cases'] == one['cases']
+    assert two[0][shares] == two[1][shares]
+
+
+def test_no_image_anywhere_is_an_error_in_both(two):
+    for results in two:
+        assert results['none'] == 'ReconstructionMetric saw none of the 7 images; is every one unreadable?'
