@@ -8,7 +8,15 @@ from mmengine.config import Config
 from eqzoo.registry import Requirement, check_config
 
 # Parts of a config that hold components, in the order they are reported.
-COMPONENT_KEYS = ('model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'evaluators')
+COMPONENT_KEYS = (
+    'model',
+    'train_dataloader',
+    'val_dataloader',
+    'test_dataloader',
+    'evaluators',
+    'default_hooks',
+    'custom_hooks',
+)
 
 
 def missing(config: Config, keys: Sequence[str] = COMPONENT_KEYS) -> list[tuple[str, Requirement]]:

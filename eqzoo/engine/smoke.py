@@ -20,10 +20,9 @@ def shrink(config: Config) -> Config:
     optimizers, hooks) stays.
     """
     small = config.copy()
-    for key in (*COMPONENT_KEYS, 'default_hooks', 'custom_hooks'):
+    for key in COMPONENT_KEYS:
         if key in small:
-            for _ in check_config(small[key], key):
-                pass
+            list(check_config(small[key], key))  # a misspelt argument is told before it is replaced
             small[key] = _shrink_value(small[key].to_dict() if hasattr(small[key], 'to_dict') else small[key])
     small.train_cfg.update(max_iters=STEPS, val_interval=STEPS)
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

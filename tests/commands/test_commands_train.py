@@ -127,6 +127,10 @@ def test_a_run_is_not_overwritten(tmp_path):
             r"model.objective: Unknown loss 'Plian'. Did you mean 'Plain'",
         ),
         (['configs/demo/pretrain.py', 'train_dataloader.dataset.num_images=0'], r'Shapes'),
+        (
+            ['configs/demo/pretrain.py', "custom_hooks=[{'type': 'PictureHook', 'intervall': 1}]"],
+            r"custom_hooks\[0\]: PictureHook has no argument 'intervall'. Did you mean 'interval'\?",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_message(words, message, tmp_path):
