@@ -23,6 +23,13 @@ def init_distributed() -> None:
         dist.init_process_group('gloo')
 
 
+def close_distributed() -> None:
+    """Leave the group, if there is one; gloo may abort a process that ends inside."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def rank_and_world_size() -> tuple[int, int]:
     """Return this process's rank and the number of processes, (0, 1) outside a group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

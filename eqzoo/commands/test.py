@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from eqzoo import __version__
-from eqzoo.distributed import init_distributed, rank_and_world_size
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine import latest_checkpoint, load_config, shrink
 from eqzoo.engine.autoencoder_training import to_float
 from eqzoo.engine.loops import compute, update
@@ -76,6 +77,7 @@ def test(
         _save(result, autoencoder, loader, images, Path(config.work_dir))
         print(format_table({Path(config_file).stem: result['metrics']}))
         print(f'Written: {config.work_dir}/metrics.json and test.png')
+    close_distributed()
     return result
 
 
@@ -91,6 +93,13 @@ def evaluate(autoencoder: nn.Module, loader: DataLoader, evaluators: list[Any]) 
         unreadable += batch['unreadable']
     everyones = [name for names in all_gather_object(unreadable) for name in names]
     return compute(evaluators, len(loader.dataset)), everyones
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace numbers that JSON does not have by null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _choose_weights(config: Config, checkpoint: str | None) -> str:
@@ -109,7 +118,7 @@ def _choose_weights(config: Config, checkpoint: str | None) -> str:
 def _save(result: dict[str, Any], autoencoder: nn.Module, loader: DataLoader, images: int, work_dir: Path) -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     temporary = work_dir / '.metrics.json.tmp'
-    temporary.write_text(json.dumps(result, indent=2) + '\n')
+    temporary.write_text(json.dumps(_without_nan(result), indent=2, allow_nan=False) + '\n')
     temporary.replace(work_dir / 'metrics.json')
     examples = example_images(loader.dataset, images).to(autoencoder.last_layer.device)
     draw_grid(autoencoder_rows(autoencoder, examples)).save(work_dir / 'test.png')

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from eqzoo.distributed import init_distributed, rank_and_world_size
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine import build_runner, load_config, shrink
 from eqzoo.engine.preflight import missing, report
 from eqzoo.registry import build
@@ -37,6 +37,7 @@ def train(
     build_runner(config, resume=resume).train()
     if rank_and_world_size()[0] == 0:
         print(f'Done. Checkpoints, logs and pictures are in {config.work_dir}.')
+    close_distributed()
 
 
 def describe(config: Config) -> str:

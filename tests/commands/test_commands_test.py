@@ -67,7 +67,8 @@ def test_any_folder_of_images(weights, photographs, tmp_path, capsys):
     assert result['metrics']['eq_err/scale'] == pytest.approx(
         np.mean([result['cases'][f'eq_err/scale/{s}'] for s in (0.25, 0.5, 0.75)])
     )
-    assert Image.open(tmp_path / 'work' / 'test.png').size[0] > 400
+    with Image.open(tmp_path / 'work' / 'test.png') as grid:
+        assert grid.width > 400
     printed = capsys.readouterr().out
     assert all(name in printed for name in KEYS)
 
