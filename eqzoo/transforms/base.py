@@ -39,7 +39,7 @@ def require_transform(where: str, value: Any) -> None:
     """Refuse what is not an equivariance transform.
 
     Raises:
-        TypeError: If `sample`, `cases` or the call is missing.
+        TypeError: If `sample`, `cases` or the call is missing, or it is a class, not yet built.
     """
-    if not (callable(value) and hasattr(value, 'sample') and hasattr(value, 'cases')):
+    if isinstance(value, type) or not (callable(value) and hasattr(value, 'sample') and hasattr(value, 'cases')):
         raise TypeError(f'{where} must be a transform (sample, __call__, cases), got {value!r}.')

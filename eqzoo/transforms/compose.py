@@ -1,6 +1,8 @@
 """Transforms made of transforms: one after the other, or one of several."""
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +27,7 @@ class Compose(Transform):
     """
 
     def __init__(self, transforms: Sequence[EquivarianceTransform]) -> None:
-        _require_transforms('Compose', transforms)
-        self.transforms = tuple(transforms)
+        self.transforms = _checked('Compose', transforms)
 
     def sample(self, generator: Generator, grid: Grid) -> tuple[Any, ...]:
         """Draw all parameters, each for the grid that the transforms before leave of `grid` (h, w)."""
@@ -60,12 +61,10 @@ class Choice(Transform):
     """
 
     def __init__(self, transforms: Sequence[EquivarianceTransform], weights: Sequence[float] | None = None) -> None:
-        _require_transforms('Choice', transforms)
-        weights = (1.0,) * len(transforms) if weights is None else tuple(weights)
-        if len(weights) != len(transforms) or min(weights) <= 0:
-            raise ValueError(f'Choice.weights must be {len(transforms)} positive numbers, got {weights}.')
-        self.transforms = tuple(transforms)
-        self.weights = weights
+        self.transforms = _checked('Choice', transforms)
+        self.weights = (1.0,) * len(self.transforms) if weights is None else tuple(weights)
+        if len(self.weights) != len(self.transforms) or not all(0 < each < math.inf for each in self.weights):
+            raise ValueError(f'Choice.weights must be {len(self.transforms)} positive numbers, got {self.weights}.')
 
     def sample(self, generator: Generator, grid: Grid) -> tuple[int, Any]:
         """Draw which transform, and its parameters for a latent `grid` (h, w)."""
@@ -78,16 +77,23 @@ class Choice(Transform):
         return self.transforms[index](x, own)
 
     def cases(self, grid: Grid) -> dict[str, tuple[int, Any]]:
-        """Return every transform's cases, named by transform and case."""
+        """Return every transform's cases, named by transform and case; by number, too, if of one class."""
+        classes = [type(transform).__name__ for transform in self.transforms]
+        count = Counter(classes)
+        names = [f'{each}[{index}]' if count[each] > 1 else each for index, each in enumerate(classes)]
         return {
-            f'{type(transform).__name__} {name}': (index, own)
+            f'{names[index]} {case}': (index, own)
             for index, transform in enumerate(self.transforms)
-            for name, own in transform.cases(grid).items()
+            for case, own in transform.cases(grid).items()
         }
 
 
-def _require_transforms(name: str, transforms: Sequence[EquivarianceTransform]) -> None:
+def _checked(name: str, transforms: Sequence[EquivarianceTransform]) -> tuple[EquivarianceTransform, ...]:
+    if not isinstance(transforms, Iterable):
+        raise TypeError(f'{name}.transforms must be a list of transforms, got {transforms!r}; put it in brackets.')
+    transforms = tuple(transforms)
     if not transforms:
         raise ValueError(f'{name}.transforms must hold at least one transform, got none.')
     for index, transform in enumerate(transforms):
         require_transform(f'{name}.transforms[{index}]', transform)
+    return transforms

@@ -1,6 +1,6 @@
 """Mirror images: exact, no resampling."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import torch
 from torch import Generator, Tensor
@@ -23,10 +23,11 @@ class Flip(Transform):
         ValueError: If `axes` is empty or names anything else.
     """
 
-    def __init__(self, axes: Sequence[str] = ('horizontal', 'vertical')) -> None:
-        if not axes or isinstance(axes, str) or not set(axes) <= set(_DIMS):
+    def __init__(self, axes: Collection[str] = ('horizontal', 'vertical')) -> None:
+        if not isinstance(axes, Collection) or not axes or not all(axis in _DIMS for axis in axes):
             raise ValueError(f'Flip.axes must be a non-empty subset of {tuple(_DIMS)}, got {axes!r}.')
-        self.axes = tuple(axes)
+        # in one order, whatever was given: the order of a set of strings differs between processes
+        self.axes = tuple(axis for axis in _DIMS if axis in axes)
 
     def sample(self, generator: Generator, grid: Grid) -> str:
         """Draw the axis; any `grid` will do."""

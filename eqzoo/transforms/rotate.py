@@ -1,12 +1,14 @@
 """Rotation by quarter turns: exact, no resampling."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import torch
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS
 from eqzoo.transforms.base import Grid, Transform
+
+_TURNS = (1, 2, 3)
 
 
 @TRANSFORMS.register_module()
@@ -25,10 +27,10 @@ class Rotate(Transform):
                   [1, 3]]]])
     """
 
-    def __init__(self, turns: Sequence[int] = (1, 2, 3)) -> None:
-        if not turns or not set(turns) <= {1, 2, 3}:
-            raise ValueError(f'Rotate.turns must be a non-empty subset of (1, 2, 3), got {tuple(turns)}.')
-        self.turns = tuple(turns)
+    def __init__(self, turns: Collection[int] = _TURNS) -> None:
+        if not isinstance(turns, Collection) or not turns or not all(k in _TURNS for k in turns):
+            raise ValueError(f'Rotate.turns must be a non-empty subset of {_TURNS}, got {turns!r}.')
+        self.turns = tuple(k for k in _TURNS if k in turns)
 
     def sample(self, generator: Generator, grid: Grid) -> int:
         """Draw `k`; any `grid` will do."""

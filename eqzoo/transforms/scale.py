@@ -31,8 +31,8 @@ class _Scale(Transform):
             raise ValueError(f'{name}.minimum must be in (0, 1), got {minimum}.')
         if interpolation not in ('bilinear', 'bicubic'):
             raise ValueError(f"{name}.interpolation must be 'bilinear' or 'bicubic', got {interpolation!r}.")
-        if not eval_scales or not all(0 < scale < 1 for scale in eval_scales):
-            raise ValueError(f'{name}.eval_scales must be one or more numbers in (0, 1), got {tuple(eval_scales)}.')
+        if not isinstance(eval_scales, Sequence) or not eval_scales or not all(0 < scale < 1 for scale in eval_scales):
+            raise ValueError(f'{name}.eval_scales must be one or more numbers in (0, 1), got {eval_scales!r}.')
         self.minimum = minimum
         self.interpolation = interpolation
         self.antialias = antialias
@@ -58,18 +58,23 @@ class _Scale(Transform):
 
     def cases(self, grid: Grid) -> dict[str, Scales]:
         """Return `eval_scales`, both sides alike, by name."""
-        fractions = {f'{scale:g}': Fraction(scale).limit_denominator(1000) for scale in self.eval_scales}
+        fractions = {f'{float(scale):g}': _exact(scale) for scale in self.eval_scales}
         return {name: (fraction, fraction) for name, fraction in fractions.items()}
 
-    def _draw(self, generator: Generator, cells: int) -> Fraction:
+    def _draw(self, generator: Generator, cells: int, grid: Grid) -> Fraction:
         """Draw k/cells, k uniform from `minimum` up to but not including all cells."""
-        lowest = math.ceil(self.minimum * cells)
+        lowest = max(1, math.ceil(_exact(self.minimum) * cells))
         if lowest >= cells:
             raise ValueError(
-                f'{type(self).__name__}: a latent grid of {cells} has no scale in [{self.minimum}, 1); '
-                'use larger images.'
+                f'{type(self).__name__}: a latent grid of {grid[0]} x {grid[1]} has no scale k/{cells} '
+                f'in [{self.minimum}, 1); use a smaller minimum, or larger or square images.'
             )
         return Fraction(int(torch.randint(lowest, cells, (), generator=generator)), cells)
+
+
+def _exact(scale: float) -> Fraction:
+    """Return the decimal or ratio that was meant: as a float, 0.28 of 25 cells is a little more than 7."""
+    return Fraction(scale).limit_denominator(1000)
 
 
 @TRANSFORMS.register_module()
@@ -99,7 +104,7 @@ class IsotropicScale(_Scale):
         Raises:
             ValueError: If the grid is too coarse for any scale.
         """
-        scale = self._draw(generator, math.gcd(*grid))
+        scale = self._draw(generator, math.gcd(*grid), grid)
         return scale, scale
 
 
@@ -123,4 +128,4 @@ class AnisotropicScale(_Scale):
         Raises:
             ValueError: If the grid is too coarse for any scale.
         """
-        return self._draw(generator, grid[0]), self._draw(generator, grid[1])
+        return self._draw(generator, grid[0], grid), self._draw(generator, grid[1], grid)

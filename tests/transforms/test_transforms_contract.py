@@ -33,14 +33,23 @@ def test_it_keeps_the_contract(transform):
 
 
 @pytest.mark.parametrize('grid', GRIDS)
-@pytest.mark.parametrize('factor', [4, 8, 16, 32])
-def test_images_and_latents_stay_aligned(transform, grid, factor):
+def test_images_and_latents_stay_aligned(transform, grid):
     """Also through `cases`: what an evaluation goes through is exact too."""
     draws = [transform.sample(seeded(seed), grid) for seed in range(20)]
     for params in [*draws, *transform.cases(grid).values()]:
         latents = transform(torch.empty(1, 2, *grid, device='meta'), params)
-        images = transform(torch.empty(1, 3, *(factor * side for side in grid), device='meta'), params)
-        assert [factor * side for side in latents.shape[2:]] == list(images.shape[2:])
+        for factor in (4, 8, 16, 32):
+            images = transform(torch.empty(1, 3, *(factor * side for side in grid), device='meta'), params)
+            assert [factor * side for side in latents.shape[2:]] == list(images.shape[2:])
+
+
+def test_cases_are_the_same_each_time_and_finite_on_images(transform):
+    cases = transform.cases((16, 16))
+    assert cases
+    assert cases == transform.cases((16, 16))
+    assert all(isinstance(name, str) and '/' not in name for name in cases)  # they become parts of metric names
+    for params in cases.values():
+        assert transform(torch.randn(2, 3, 16, 16), params).isfinite().all()
 
 
 def test_draws_are_a_function_of_the_generator_and_vary(transform):

@@ -65,13 +65,38 @@ def test_scaling_does_not_commute_with_pooling_in_general():
     assert error > 0.01
 
 
-@pytest.mark.parametrize('s', range(8, 32))
-def test_scaling_is_the_released_formula(s):
-    """The release passes scale_factor=s/32, bilinear, align_corners=False: its positions are rounded otherwise."""
-    x = torch.randn(1, 4, 32, 32)
-    released = F.interpolate(x, scale_factor=s / 32, mode='bilinear', align_corners=False)
-    ours = IsotropicScale()(x, (Fraction(s, 32), Fraction(s, 32)))
-    torch.testing.assert_close(ours, released, rtol=0, atol=1e-5)
+@pytest.mark.parametrize('side', [32, 256])
+def test_scaling_is_the_released_formula(side):
+    """The release passes scale_factor=s/32, we pass sizes: the same bits, on latents and on images."""
+    x = torch.randn(1, 2, side, side)
+    for s in range(8, 32):
+        released = F.interpolate(x, scale_factor=s / 32, mode='bilinear', align_corners=False)
+        assert torch.equal(IsotropicScale()(x, (Fraction(s, 32), Fraction(s, 32))), released)
+
+
+def test_the_released_scales_break_on_sixteen_cells():
+    """At f16, s = 9 makes 4.5 cells: the release rounds down and no longer fits its 72 pixels; we refuse."""
+    scales = (Fraction(9, 32), Fraction(9, 32))
+    assert IsotropicScale()(torch.zeros(1, 3, 256, 256), scales).shape[2:] == (72, 72)
+    assert F.interpolate(torch.zeros(1, 16, 16, 16), scale_factor=9 / 32, mode='bilinear').shape[2:] == (4, 4)
+    with pytest.raises(ValueError, match=r'IsotropicScale: 16 x 16 scaled by 9/32 x 9/32 is not whole'):
+        IsotropicScale()(torch.zeros(1, 16, 16, 16), scales)
+
+
+def test_half_a_scale_commutes_with_pooling():
+    """Bilinear at one half is the mean of 2 x 2, so both orders are means over the same pixels."""
+    x = torch.randint(0, 256, (1, 3, 32, 32)).double()
+    scale = IsotropicScale()
+    assert torch.equal(scale(F.avg_pool2d(x, 4), HALF), F.avg_pool2d(scale(x, HALF), 4))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('antialias', [False, True])
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+def test_half_precision_is_resampled_in_single(interpolation, antialias, dtype):
+    x = torch.randn(1, 2, 16, 16).to(dtype)
+    scale = IsotropicScale(interpolation=interpolation, antialias=antialias)
+    assert torch.equal(scale(x, HALF), scale(x.float(), HALF).to(dtype))
 
 
 def test_the_released_grid_is_drawn_on_32_cells():
@@ -87,6 +112,31 @@ def test_scales_are_uniform():
     """4,800 draws of 24 scales: 200 each, standard deviation 13.8; within five of it."""
     counts = Counter(params[0] for params in draws(IsotropicScale(), (32, 32), 4800))
     assert all(abs(count - 200) < 70 for count in counts.values())
+
+
+@pytest.mark.parametrize(
+    ('transform', 'outcomes', 'limit'),  # the chi-square's 0.999 quantile at outcomes - 1 degrees of freedom
+    [
+        (Rotate(), 3, 13.8),
+        (Flip(), 2, 10.8),
+        (IsotropicScale(), 6, 20.5),
+        (AnisotropicScale(), 36, 66.6),  # of all pairs: each side is uniform and independent of the other
+        (Choice([Rotate(turns=(1,)), Rotate(turns=(2,))]), 2, 10.8),
+    ],
+)
+def test_first_draws_of_many_seeds_are_uniform(transform, outcomes, limit):
+    """Not only many draws of one seed: training seeds a generator for each step."""
+    counts = Counter(transform.sample(torch.Generator().manual_seed(seed), (8, 8)) for seed in range(3600))
+    expected = 3600 / outcomes
+    assert len(counts) == outcomes
+    assert sum((count - expected) ** 2 / expected for count in counts.values()) < limit
+
+
+@pytest.mark.parametrize(('minimum', 'cells', 'lowest'), [(0.28, 25, 7), (0.07, 100, 7), (0.3, 8, 3), (1e-4, 8, 1)])
+def test_the_minimum_is_the_decimal_that_was_meant(minimum, cells, lowest):
+    """As a float, 0.28 * 25 is more than 7 and would start at 8; and no scale is 0."""
+    scales = {params[0] for params in draws(IsotropicScale(minimum), (cells, cells), 1500)}
+    assert min(scales) == Fraction(lowest, cells)
 
 
 def test_isotropic_scales_are_alike_and_anisotropic_ones_are_not():
@@ -108,16 +158,26 @@ def test_a_size_that_is_not_whole_is_refused():
 
 
 def test_a_grid_without_scales_is_refused():
-    with pytest.raises(ValueError, match=r'IsotropicScale: a latent grid of 1 has no scale in \[0.25, 1\)'):
-        IsotropicScale().sample(torch.Generator(), (1, 1))
+    message = (
+        r'IsotropicScale: a latent grid of 5 x 7 has no scale k/1 in \[0.25, 1\); use a smaller minimum, or larger'
+    )
+    with pytest.raises(ValueError, match=message):
+        IsotropicScale().sample(torch.Generator(), (5, 7))
+    with pytest.raises(ValueError, match=r'AnisotropicScale: a latent grid of 8 x 1 has no scale k/1'):
+        AnisotropicScale().sample(torch.Generator(), (8, 1))
 
 
-def test_every_argument_of_a_scale_changes_something(x):
-    plain = IsotropicScale()
-    assert not torch.equal(IsotropicScale(interpolation='bicubic')(x, HALF), plain(x, HALF))
-    assert not torch.equal(IsotropicScale(antialias=True)(x, HALF), plain(x, HALF))
-    assert min(params[0] for params in draws(IsotropicScale(0.5), (32, 32), 300)) == Fraction(1, 2)
-    assert list(IsotropicScale(eval_scales=(0.5,)).cases((8, 8))) == ['0.5']
+@pytest.mark.parametrize('cls', [IsotropicScale, AnisotropicScale])
+def test_every_argument_of_a_scale_changes_something(cls, x):
+    plain = cls()
+    assert not torch.equal(cls(interpolation='bicubic')(x, HALF), plain(x, HALF))
+    assert not torch.equal(cls(antialias=True)(x, HALF), plain(x, HALF))
+    assert min(params[0] for params in draws(cls(0.5), (32, 32), 300)) == Fraction(1, 2)
+    assert cls(eval_scales=(0.5,)).cases((8, 8)) == {'0.5': HALF}
+    assert cls(eval_scales=(Fraction(1, 3),)).cases((9, 9)) == {'0.333333': (Fraction(1, 3), Fraction(1, 3))}
+
+
+def test_every_argument_of_rotate_and_flip_changes_something():
     assert {Rotate(turns=(2,)).sample(torch.Generator().manual_seed(i), (8, 8)) for i in range(9)} == {2}
     assert {Flip(axes=('vertical',)).sample(torch.Generator().manual_seed(i), (8, 8)) for i in range(9)} == {'vertical'}
 
@@ -135,6 +195,35 @@ def test_compose_draws_for_the_grid_that_is_left():
     assert heights == {Fraction(k, 12) for k in range(3, 12)}
 
 
+def test_compose_of_the_release_is_the_released_formula():
+    """Scale by s/32, then rot90 with dims (-1, -2), which is clockwise: our turn 4 - k."""
+    x = torch.randn(1, 4, 32, 32)
+    compose = Compose([IsotropicScale(), Rotate()])
+    for s, k in [(8, 1), (13, 2), (31, 3)]:
+        scaled = F.interpolate(x, scale_factor=s / 32, mode='bilinear', align_corners=False)
+        released = torch.rot90(scaled, k=k, dims=[-1, -2])
+        assert torch.equal(compose(x, ((Fraction(s, 32), Fraction(s, 32)), 4 - k)), released)
+
+
+def test_compose_keeps_what_an_iterator_yields():
+    assert len(Compose(iter([Rotate(), Flip()])).transforms) == 2
+
+
+def test_choice_keeps_the_cases_of_two_of_one_class():
+    choice = Choice([IsotropicScale(eval_scales=(0.5,)), Flip(axes=('vertical',)), IsotropicScale(eval_scales=(0.5,))])
+    assert choice.cases((8, 8)) == {
+        'IsotropicScale[0] 0.5': (0, HALF),
+        'Flip vertical': (1, 'vertical'),
+        'IsotropicScale[2] 0.5': (2, HALF),
+    }
+
+
+def test_the_order_of_a_set_does_not_matter():
+    """Sets of strings are ordered differently in each process, whose draws must be alike."""
+    assert Flip(axes={'vertical', 'horizontal'}).axes == Flip(axes=['vertical', 'horizontal']).axes == Flip().axes
+    assert Rotate(turns={3, 1}).turns == Rotate(turns=[3, 1]).turns == (1, 3)
+
+
 def test_choice_draws_by_weight(x):
     choice = Choice([Rotate(), Flip()], weights=(3, 1))
     picks = Counter(index for index, _ in draws(choice, (8, 8), 2000))
@@ -148,8 +237,9 @@ def test_choice_draws_by_weight(x):
     [
         (lambda: Rotate(turns=(0,)), r'Rotate.turns must be a non-empty subset of \(1, 2, 3\), got \(0,\)\.'),
         (lambda: Rotate(turns=()), r'Rotate.turns must be a non-empty subset'),
+        (lambda: Rotate(2), r'Rotate.turns must be a non-empty subset of \(1, 2, 3\), got 2\.'),
         (lambda: Flip(axes=('diagonal',)), r"Flip.axes must be a non-empty subset of \('horizontal', 'vertical'\)"),
-        (lambda: Flip(axes='horizontal'), r'Flip.axes'),
+        (lambda: Flip(axes='horizontal'), r"Flip.axes must be a non-empty subset of .*, got 'horizontal'\."),
         (lambda: IsotropicScale(1.5), r'IsotropicScale.minimum must be in \(0, 1\), got 1.5'),
         (
             lambda: AnisotropicScale(interpolation='cubic'),
@@ -160,7 +250,15 @@ def test_choice_draws_by_weight(x):
             r'IsotropicScale.eval_scales must be one or more numbers in \(0, 1\)',
         ),
         (lambda: Compose([]), r'Compose.transforms must hold at least one transform'),
+        (
+            lambda: IsotropicScale(eval_scales=0.5),
+            r'IsotropicScale.eval_scales must be one or more numbers .*, got 0.5',
+        ),
         (lambda: Choice([Rotate()], weights=(1, 2)), r'Choice.weights must be 1 positive numbers, got \(1, 2\)'),
+        (
+            lambda: Choice([Rotate()], weights=(float('nan'),)),
+            r'Choice.weights must be 1 positive numbers, got \(nan,\)',
+        ),
     ],
 )
 def test_wrong_arguments(make, message):
@@ -168,8 +266,14 @@ def test_wrong_arguments(make, message):
         make()
 
 
-def test_what_is_no_transform_is_refused():
+@pytest.mark.parametrize('cls', [Compose, Choice])
+def test_what_is_no_transform_is_refused(cls):
+    name = cls.__name__
     with pytest.raises(
-        TypeError, match=r'Compose.transforms\[1\] must be a transform \(sample, __call__, cases\), got 3'
+        TypeError, match=rf'{name}.transforms\[1\] must be a transform \(sample, __call__, cases\), got 3'
     ):
-        Compose([Rotate(), 3])
+        cls([Rotate(), 3])
+    with pytest.raises(TypeError, match=rf'{name}.transforms\[0\] must be a transform .*, got <class .*Rotate'):
+        cls([Rotate])
+    with pytest.raises(TypeError, match=rf'{name}.transforms must be a list of transforms, got Rotate\(.*; put it in'):
+        cls(Rotate())
