@@ -10,6 +10,7 @@ from eqzoo.engine.compilation import compile_autoencoder
 
 
 @pytest.mark.slow  # the compiler takes a minute
+@pytest.mark.filterwarnings('default')  # Dynamo looks at .grad of what is no leaf, and torch warns of it
 def test_a_compiled_autoencoder_gives_the_same_images_and_gradients():
     eager = KLAutoencoder(4, (8, 8, 8), layers_per_block=1, norm_num_groups=4)
     compiled = copy.deepcopy(eager)
