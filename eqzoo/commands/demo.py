@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eqzoo.engine import load_config
+from eqzoo.engine import latest_checkpoint, load_config
 from eqzoo.engine.picture_hook import example_images
 from eqzoo.evaluators.table import format_table
 from eqzoo.pictures import Row, default_cases, draw_grid, principal_components
@@ -66,7 +66,7 @@ def _data_overrides(images: str | None, size: int) -> list[str]:
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
     if images is None:
         return [f'{loader}.dataset.size={size}' for loader in loaders]
-    # 2 % of the images are kept for testing, half of that for validation
+    # 1 % of the images are kept for validation, 2 % for testing
     parts = {'train_dataloader': (0.0, 0.97), 'val_dataloader': (0.97, 0.98), 'test_dataloader': (0.98, 1.0)}
     overrides = []
     for loader, part in parts.items():
@@ -94,8 +94,8 @@ def _draw(folder: Path, data: list[str]) -> None:
     rows: list[Row] = []
     for name, config_file in _CONFIGS.items():
         config = load_config(config_file, data)
-        weights = sorted((folder / name).glob('iter_*.pth'))[-1]
-        autoencoder = build(dict(config.model.autoencoder, weights=str(weights))).eval()
+        weights = str(latest_checkpoint(folder / name))
+        autoencoder = build(dict(config.model.autoencoder, weights=weights)).eval()
         images = example_images(build(config.test_dataloader.dataset), 8)
         rows = rows or _references(images, autoencoder.grid(*images.shape[-2:]))
         latents = autoencoder.encode(images).mean
