@@ -1,4 +1,4 @@
-"""Names of autoencoder weights: LDM's and diffusers' older ones, turned into diffusers' present ones."""
+"""Names of autoencoder weights: LDM's, taming's, taesd's and diffusers' older ones, turned into diffusers' present."""
 
 from collections.abc import Mapping
 
@@ -46,7 +46,7 @@ def select_autoencoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a KL autoencoder's weights from any known layout to that of diffusers' `AutoencoderKL`.
+    """Rename an autoencoder's weights from any known layout to that of diffusers' own classes.
 
     Names that are diffusers' already, or unknown, stay as they are. LDM counts `decoder.up`
     by resolution, diffusers in order of execution; LDM's attention has 1x1 convolutions,
@@ -59,6 +59,7 @@ def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> list(to_diffusers({'encoder.mid.attn_1.q.bias': Tensor(4)}))
         ['encoder.mid_block.attentions.0.to_q.bias']
     """
+    state = _name_tiny(state)
     levels = [int(key.split('.')[2]) for key in state if key.startswith('decoder.up.')]
     renamed = {}
     for key, value in state.items():
@@ -68,4 +69,16 @@ def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = '.'.join(_WORDS.get(word, word) for word in words)
         is_pointwise = '.attentions.' in name and value.ndim == 4 and value.shape[2:] == (1, 1)
         renamed[name] = value[:, :, 0, 0] if is_pointwise else value
+    return renamed
+
+
+def _name_tiny(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Rename taesd's numbered layers; its decoder counts a clamp without weights that diffusers does not."""
+    renamed = {}
+    for key, value in state.items():
+        network, _, rest = key.partition('.')
+        number, _, tail = rest.partition('.')
+        if network in ('encoder', 'decoder') and number.isdigit():
+            key = f'{network}.layers.{int(number) - (network == "decoder")}.{tail}'
+        renamed[key] = value
     return renamed

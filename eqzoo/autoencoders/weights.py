@@ -2,6 +2,7 @@
 
 import pickle
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,27 +16,31 @@ from eqzoo.zoo.released import fetch_command
 _NUM_LISTED = 5
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: nn.Module, source: str | Path | Sequence[str | Path]) -> None:
     """Load a file of any known layout into `model`, every tensor of it or none.
 
     A file without `normalization.*` (any that eqzoo did not write) leaves the model's own.
 
     Args:
         model: An autoencoder with diffusers' names.
-        path: A safetensors or torch file; see `read_weights`.
+        source: A safetensors or torch file; see `read_weights`. Or two, of the encoder and
+            of the decoder, their tensors without a prefix, as taesd's are.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read safely, or does not fit the model.
+        ValueError: If a file cannot be read safely, or does not fit the model.
     """
-    found = to_diffusers(select_autoencoder(read_weights(path)))
+    if isinstance(source, str | Path):
+        found = to_diffusers(select_autoencoder(read_weights(source)))
+    else:
+        found = to_diffusers(_read_halves(source))
     wanted = model.state_dict()
     if not any(key.startswith('normalization.') for key in found):
         found |= {key: value for key, value in wanted.items() if key.startswith('normalization.')}
     problems = _differences(found, wanted)
     if problems:
         raise ValueError(
-            f'{type(model).__name__}.weights: {str(path)!r} does not fit the network: {"; ".join(problems)}. '
+            f'{type(model).__name__}.weights: {_shown(source)} does not fit the network: {"; ".join(problems)}. '
             'Choose the file that belongs to this config, or the config that belongs to this file.'
         )
     model.load_state_dict(found)
@@ -74,6 +79,17 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             "'state_dict'; save one of these."
         )
     return tensors
+
+
+def _read_halves(paths: Sequence[str | Path]) -> dict[str, Tensor]:
+    if len(paths) != 2:
+        raise ValueError(f'weights: got {len(paths)} files; accepted are one, or the pair (encoder, decoder).')
+    networks = zip(('encoder', 'decoder'), paths, strict=True)
+    return {f'{network}.{key}': value for network, path in networks for key, value in read_weights(path).items()}
+
+
+def _shown(source: str | Path | Sequence[str | Path]) -> str:
+    return repr(str(source)) if isinstance(source, str | Path) else ' and '.join(repr(str(path)) for path in source)
 
 
 def _weights_in(content: dict[str, object]) -> object:

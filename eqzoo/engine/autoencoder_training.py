@@ -51,6 +51,15 @@ class AutoencoderTraining(nn.Module):
         super().__init__()
         if precision not in ('fp32', 'bf16'):
             raise ValueError(f"AutoencoderTraining.precision must be 'fp32' or 'bf16', got {precision!r}.")
+        if kl_loss is not None and not autoencoder.has_posterior:
+            raise ValueError(
+                f'AutoencoderTraining.kl_loss: {type(autoencoder).__name__} has no posterior; leave it out.'
+            )
+        if getattr(objective, 'act_on', None) == 'codes' and not autoencoder.has_codebook:
+            raise ValueError(
+                f"AutoencoderTraining.objective.act_on: got 'codes', but {type(autoencoder).__name__} has no codebook; "
+                "use 'features'."
+            )
         self.autoencoder = autoencoder
         self.objective = objective
         self.reconstruction_loss = reconstruction_loss

@@ -1,10 +1,11 @@
 """torch.compile for autoencoders, leaving out what the adaptive weight looks at."""
 
 import torch._functorch.config
-from torch import nn
+
+from eqzoo.autoencoders import Autoencoder
 
 
-def compile_autoencoder(autoencoder: nn.Module) -> None:
+def compile_autoencoder(autoencoder: Autoencoder) -> None:
     """Compile encoder and decoder in place, block by block; names of weights stay.
 
     The decoder's last convolution stays eager: a compiled module is one node of autograd, so
@@ -14,7 +15,5 @@ def compile_autoencoder(autoencoder: nn.Module) -> None:
     """
     # The adaptive weight differentiates a graph twice, which torch < 2.12 refuses otherwise.
     torch._functorch.config.donated_buffer = False
-    autoencoder.encoder.compile()
-    autoencoder.decoder.mid_block.compile()
-    for block in autoencoder.decoder.up_blocks:
+    for block in autoencoder.blocks():
         block.compile()

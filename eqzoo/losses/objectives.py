@@ -1,7 +1,7 @@
 """The objectives: plain reconstruction, and equivariance made implicit or explicit."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -32,7 +32,8 @@ class Plain:
     def __call__(self, autoencoder: Any, images: Tensor, draw: Draw, noise: Noise) -> Comparison:
         """Compare `images` (B, C, H, W) with D(z), z drawn from their posterior."""
         posterior = autoencoder.encode(images)
-        return Comparison(images, autoencoder.decode(_draw_latents(posterior, noise)), posterior)
+        passed = autoencoder.bottleneck(_draw_latents(posterior, noise))
+        return Comparison(images, autoencoder.decode_latents(passed.latents), posterior, passed.penalties)
 
 
 @LOSSES.register_module()
@@ -54,9 +55,12 @@ class ImplicitEquivariance:
         p_low_resolution: Probability of the low-resolution branch, given that the
             equivariance branch was not taken.
         low_resolution: The scale of that branch; `IsotropicScale()` as released.
+        act_on: With a codebook, what τ acts on: 'features' before quantisation (EQ-VAE,
+            Sec. 3), so that codebook and commitment terms are of the transformed features;
+            or 'codes' after it. Without one, the same thing is called 'features'.
 
     Raises:
-        ValueError: If a probability lies outside [0, 1].
+        ValueError: If a probability lies outside [0, 1], or `act_on` is unknown.
     """
 
     def __init__(
@@ -66,7 +70,10 @@ class ImplicitEquivariance:
         *,
         p_low_resolution: float = 0.25,
         low_resolution: EquivarianceTransform | None = None,
+        act_on: Literal['features', 'codes'] = 'features',
     ) -> None:
+        if act_on not in ('features', 'codes'):
+            raise ValueError(f"ImplicitEquivariance.act_on must be 'features' or 'codes', got {act_on!r}.")
         for name, value in (('p_equivariance', p_equivariance), ('p_low_resolution', p_low_resolution)):
             if not 0 <= value <= 1:
                 raise ValueError(f'ImplicitEquivariance.{name} must be a probability in [0, 1], got {value}.')
@@ -74,6 +81,7 @@ class ImplicitEquivariance:
         self.p_equivariance = p_equivariance
         self.p_low_resolution = p_low_resolution
         self.low_resolution = low_resolution or IsotropicScale()
+        self.act_on = act_on
 
     def sample(self, generator: Generator, grid: Grid) -> Draw:
         """Draw the branch and its transform's parameters for a latent `grid` (h, w)."""
@@ -93,11 +101,16 @@ class ImplicitEquivariance:
         if draw.branch == 'low_resolution':
             images = self.low_resolution(images, draw.params)
         posterior = autoencoder.encode(images)
+        is_equivariance = draw.branch == 'equivariance'
         latents = _draw_latents(posterior, noise)
-        if draw.branch == 'equivariance':
+        if is_equivariance and self.act_on == 'features':
             latents = self.transform(latents, draw.params)
-            images = self.transform(images, draw.params)
-        return Comparison(images, autoencoder.decode(latents), posterior)
+        passed = autoencoder.bottleneck(latents)
+        latents = passed.latents
+        if is_equivariance and self.act_on == 'codes':
+            latents = self.transform(latents, draw.params)
+        target = self.transform(images, draw.params) if is_equivariance else images
+        return Comparison(target, autoencoder.decode_latents(latents), posterior, passed.penalties)
 
 
 @LOSSES.register_module()
@@ -126,12 +139,15 @@ class ExplicitEquivariance:
     def __call__(self, autoencoder: Any, images: Tensor, draw: Draw, noise: Noise) -> Comparison:
         """Compare `images` (B, C, H, W) with D(z), and τ∘E(x) with E(τ∘x)."""
         posterior = autoencoder.encode(images)
-        reconstruction = autoencoder.decode(_draw_latents(posterior, noise))
+        passed = autoencoder.bottleneck(_draw_latents(posterior, noise))
+        reconstruction = autoencoder.decode_latents(passed.latents)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
             wanted = autoencoder.encode(self.transform(images, draw.params)).mean
         distance = (self.transform(posterior.mean, draw.params) - wanted).square().sum(dim=(1, 2, 3)).mean()
-        return Comparison(images, reconstruction, posterior, {'explicit': self.weight * distance})
+        return Comparison(images, reconstruction, posterior, {**passed.penalties, 'explicit': self.weight * distance})
 
 
 def _draw_latents(posterior: Any, noise: Noise) -> Tensor:
+    if posterior.std is None:
+        return posterior.mean
     return posterior.mean + posterior.std * noise(posterior.mean)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from eqzoo.autoencoders import Bottleneck
 from eqzoo.losses import ExplicitEquivariance, ImplicitEquivariance, Plain
 from eqzoo.transforms import AnisotropicScale, Compose, IsotropicScale, Rotate
 
@@ -29,7 +30,10 @@ class Pooling(nn.Module):
         self.encoded.append(images)
         return Posterior(F.avg_pool2d(images, 4), self.std)
 
-    def decode(self, latents):
+    def bottleneck(self, latents):
+        return Bottleneck(latents)
+
+    def decode_latents(self, latents):
         self.decoded.append(latents)
         return F.interpolate(latents, scale_factor=4.0)
 

@@ -1,0 +1,130 @@
+"""What every autoencoder offers: checks, latents in generator units, and a loss-free training interface."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from eqzoo.autoencoders.normalization import LatentNormalization
+from eqzoo.registry import Requirement
+from eqzoo.zoo import fetch_command
+
+
+@dataclass
+class Bottleneck:
+    """What passes from encoder to decoder.
+
+    Args:
+        latents: (B, C, h, w) in raw units, quantised if the autoencoder quantises.
+        penalties: Weighted losses of the bottleneck, scalars by name.
+        indices: The codes (B, h, w) chosen, if there is a codebook.
+    """
+
+    latents: Tensor
+    penalties: dict[str, Tensor] = field(default_factory=dict)
+    indices: Tensor | None = None
+
+
+class Autoencoder(nn.Module):
+    """Images to latents and back, with the normalisation of the latents.
+
+    `encode` and `decode` work in the network's raw latent units, `latents` in the normalised
+    ones that a generator sees. A subclass sets `normalization`, and offers `encode`,
+    `decode_latents`, `last_layer` and, where it quantises, `bottleneck`.
+
+    Args:
+        latent_channels: C, the channels of a latent.
+        downsample_factor: Pixels of an image a side of a latent cell.
+    """
+
+    has_posterior = False
+    has_codebook = False
+    normalization: LatentNormalization
+
+    def __init__(self, latent_channels: int, downsample_factor: int) -> None:
+        super().__init__()
+        self.latent_channels = latent_channels
+        self.downsample_factor = downsample_factor
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> nn.Parameter:
+        """The weight of the decoder's last convolution, for adaptive loss weights."""
+
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """Return the modules that can be compiled: all in order but the decoder's last convolution."""
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Any:
+        """Return the posterior of `images` (B, 3, H, W), float in [-1, 1].
+
+        Its `mean` is (B, C, h, w) in raw units; its `std` is as large, or None where nothing is drawn.
+
+        Raises:
+            ValueError: If the images have another shape, or are not floating point.
+        """
+
+    @abstractmethod
+    def decode_latents(self, z: Tensor) -> Tensor:
+        """Return the images (B, 3, H, W) of what has passed the bottleneck, `z` (B, C, h, w)."""
+
+    def bottleneck(self, z: Tensor) -> Bottleneck:
+        """Pass latents `z` (B, C, h, w) on; an autoencoder with a codebook quantises here."""
+        return Bottleneck(z)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the images (B, 3, H, W), about [-1, 1] and unclamped, of latents `z` (B, C, h, w) in raw units.
+
+        Raises:
+            ValueError: If the latents have another number of axes or channels.
+        """
+        self._check_latents(z)
+        return self.decode_latents(self.bottleneck(z).latents)
+
+    def latents(self, images: Tensor) -> Tensor:
+        """Return the normalised posterior mean (B, C, h, w) of `images` (B, 3, H, W): what a generator sees."""
+        return self.normalization.normalize(self.encode(images).mean)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the latent's (h, w) for images of `height` x `width` pixels.
+
+        Raises:
+            ValueError: If the sides are not positive multiples of `downsample_factor`.
+        """
+        factor = self.downsample_factor
+        if min(height, width) < factor or height % factor or width % factor:
+            raise ValueError(
+                f'{type(self).__name__}: got images of {height} x {width} pixels; accepted are positive multiples of '
+                f'{factor} on both sides; crop or resize the images.'
+            )
+        return height // factor, width // factor
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f'{type(self).__name__}.encode: got images of shape {tuple(images.shape)} and {images.dtype}; accepted '
+                'is (B, 3, H, W), floating point in [-1, 1]; convert uint8 images with images / 127.5 - 1.'
+            )
+        self.grid(images.shape[2], images.shape[3])
+
+    def _check_latents(self, z: Tensor) -> None:
+        if z.ndim != 4 or z.shape[1] != self.latent_channels:
+            raise ValueError(
+                f'{type(self).__name__}.decode: got latents of shape {tuple(z.shape)}; accepted is '
+                f'(B, {self.latent_channels}, h, w); use the autoencoder that the latents come from.'
+            )
+
+    @classmethod
+    def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
+        """Return the weights file, if a config names one that is not there."""
+        weights = arguments.get('weights')
+        files = weights if isinstance(weights, list | tuple) else [weights]
+        return [
+            Requirement(f'weights of {cls.__name__}', str(file), fetch_command(file) or 'weights=PATH')
+            for file in files
+            if file is not None and not Path(file).exists()
+        ]

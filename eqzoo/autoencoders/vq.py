@@ -1,0 +1,170 @@
+"""The VQ autoencoder of taming-transformers: VQ-GAN."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eqzoo.autoencoders.base import Autoencoder, Bottleneck
+from eqzoo.autoencoders.networks import build_networks
+from eqzoo.autoencoders.normalization import LatentNormalization, PerChannel
+from eqzoo.autoencoders.padding import PaddingMode, set_padding
+from eqzoo.autoencoders.posterior import Deterministic
+from eqzoo.autoencoders.weights import load_weights
+from eqzoo.registry import AUTOENCODERS
+
+_F16_CHANNELS = (128, 128, 256, 256, 512)
+
+
+@AUTOENCODERS.register_module()
+class VQAutoencoder(Autoencoder):
+    """Encode images to features, replace each by its nearest code, and decode the codes.
+
+    diffusers' `Encoder` and `Decoder` and taming's quantizer, with the state dict of
+    diffusers' `VQModel` plus `normalization.*`. Defaults are taming's VQ-GAN f16 with 1,024
+    codes. `encode` and `latents` give the features before quantisation, on which
+    equivariance is measured and transforms act (EQ-VAE, Sec. 3); `decode` quantises first.
+
+    Args:
+        latent_channels: C, the length of a code.
+        num_codes: K, the size of the codebook.
+        block_out_channels: Width of each resolution level, finest first; every level but the
+            last halves the resolution.
+        feature_channels: Channels of encoder output and decoder input; 1x1 convolutions stand
+            between them and the codes. Default: C.
+        layers_per_block: Residual blocks a level in the encoder; the decoder has one more.
+        attention_levels: Levels with attention after each residual block.
+        norm_num_groups: Groups of each GroupNorm; divides every width.
+        beta: Weight of the codebook term ‖z_q − sg(z)‖² beside the commitment term
+            ‖sg(z_q) − z‖², both means. taming's release swaps the two by mistake, and all
+            its models were trained so.
+        beta_on: The term that `beta` weighs: 'codebook' as released, or 'commitment' as
+            published (van den Oord et al. 2017, Eq. 3).
+        codebook_weight: Weight of both terms in the training loss.
+        padding_mode: What convolutions see beyond the edge: 'zeros' or 'reflect'.
+        scale: See `LatentNormalization`, as for the three that follow; of features, for
+            generators that work on those.
+        shift: Subtracted from a latent before scaling.
+        mean: Mean of the latents, instead of `shift`.
+        std: Standard deviation of the latents, instead of `scale`.
+        weights: A weights file of eqzoo, diffusers or taming.
+
+    Raises:
+        ValueError: If an argument is out of range, or the weights do not fit.
+        FileNotFoundError: If there is no file `weights`.
+
+    Example:
+        >>> autoencoder = VQAutoencoder(4, 32, (8, 8), attention_levels=(), norm_num_groups=4)
+        >>> autoencoder.tokens(torch.zeros(1, 3, 8, 8)).shape
+        torch.Size([1, 4, 4])
+    """
+
+    has_codebook = True
+
+    def __init__(
+        self,
+        latent_channels: int = 256,
+        num_codes: int = 1024,
+        block_out_channels: Sequence[int] = _F16_CHANNELS,
+        *,
+        feature_channels: int | None = None,
+        layers_per_block: int = 2,
+        attention_levels: Sequence[int] = (4,),
+        norm_num_groups: int = 32,
+        beta: float = 0.25,
+        beta_on: str = 'codebook',
+        codebook_weight: float = 1.0,
+        padding_mode: PaddingMode = 'zeros',
+        scale: PerChannel | None = None,
+        shift: PerChannel | None = None,
+        mean: PerChannel | None = None,
+        std: PerChannel | None = None,
+        weights: str | Path | None = None,
+    ) -> None:
+        # Here, not at the top: a leaf module that is only needed to build one.
+        from taming.modules.vqvae.quantize import VectorQuantizer2
+
+        if num_codes < 2:
+            raise ValueError(f'VQAutoencoder.num_codes must be at least 2, got {num_codes}.')
+        if beta_on not in ('codebook', 'commitment'):
+            raise ValueError(f"VQAutoencoder.beta_on must be 'codebook' or 'commitment', got {beta_on!r}.")
+        super().__init__(latent_channels, 2 ** (len(block_out_channels) - 1))
+        features = latent_channels if feature_channels is None else feature_channels
+        self.num_codes = num_codes
+        self.codebook_weight = codebook_weight
+        self.padding_mode = padding_mode
+        self.encoder, self.decoder = build_networks(
+            features,
+            block_out_channels,
+            double_latent=False,
+            layers_per_block=layers_per_block,
+            attention_levels=attention_levels,
+            norm_num_groups=norm_num_groups,
+        )
+        set_padding(self, padding_mode)
+        self.quant_conv = nn.Conv2d(features, latent_channels, 1)
+        self.quantize = VectorQuantizer2(
+            num_codes, latent_channels, beta, sane_index_shape=True, legacy=beta_on == 'codebook'
+        )
+        self.post_quant_conv = nn.Conv2d(latent_channels, features, 1)
+        self.normalization = LatentNormalization(latent_channels, scale=scale, shift=shift, mean=mean, std=std)
+        if weights is not None:
+            load_weights(self, weights)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight of the decoder's last convolution, for adaptive loss weights."""
+        return self.decoder.conv_out.weight
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the encoder and the decoder's blocks."""
+        return [self.encoder, self.decoder.mid_block, *self.decoder.up_blocks]
+
+    def encode(self, images: Tensor) -> Deterministic:
+        """Return the features of `images` (B, 3, H, W), float in [-1, 1]; its `mean` is (B, C, h, w).
+
+        Raises:
+            ValueError: If the images have another shape, or are not floating point.
+        """
+        self._check_images(images)
+        return Deterministic(self.quant_conv(self.encoder(images)).to(self.last_layer.dtype))
+
+    def bottleneck(self, z: Tensor) -> Bottleneck:
+        """Quantise features `z` (B, C, h, w); gradients pass straight through.
+
+        The penalty `codebook` is the weighted sum of codebook and commitment terms.
+        """
+        # Under autocast the nearest code would be sought in half precision.
+        with torch.autocast(z.device.type, enabled=False):
+            latents, loss, (_, _, indices) = self.quantize(z.float())
+        return Bottleneck(latents, {'codebook': self.codebook_weight * loss}, indices)
+
+    def decode_latents(self, z: Tensor) -> Tensor:
+        """Return the images (B, 3, H, W) of codes `z` (B, C, h, w)."""
+        return self.decoder(self.post_quant_conv(z)).to(self.last_layer.dtype)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Return the indices (B, h, w), int64 in [0, K), of the codes of `images` (B, 3, H, W)."""
+        return self.bottleneck(self.encode(images).mean).indices
+
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
+        """Return the images (B, 3, H, W) of code indices `tokens` (B, h, w).
+
+        Raises:
+            ValueError: If an index is not one of the codebook.
+        """
+        if tokens.ndim != 3 or tokens.min() < 0 or tokens.max() >= self.num_codes:
+            raise ValueError(
+                f'VQAutoencoder.decode_tokens: got shape {tuple(tokens.shape)} with values from {int(tokens.min())} to '
+                f'{int(tokens.max())}; accepted are (B, h, w) and 0 to {self.num_codes - 1}; fill mask tokens first.'
+            )
+        return self.decode_latents(self.quantize.get_codebook_entry(tokens.flatten(), (*tokens.shape, -1)))
+
+    @classmethod
+    def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Shrink a config's arguments: same levels and attention, hardly any width, 64 codes, no weights."""
+        levels = len(arguments.get('block_out_channels', _F16_CHANNELS))
+        tiny = dict(block_out_channels=(8,) * levels, layers_per_block=1, norm_num_groups=4, weights=None)
+        return {**arguments, **tiny, 'latent_channels': 8, 'feature_channels': None, 'num_codes': 64}
