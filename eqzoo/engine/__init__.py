@@ -2,6 +2,7 @@
 
 from eqzoo.engine.autoencoder_training import AutoencoderTraining
 from eqzoo.engine.checkpoints import PlainCheckpointHook, latest_checkpoint, read_checkpoint
+from eqzoo.engine.codebook_hook import CodebookHook
 from eqzoo.engine.config import load_config
 from eqzoo.engine.ema import AutoencoderEMAHook
 from eqzoo.engine.loops import EvaluationLoop, StepLoop
@@ -14,6 +15,7 @@ from eqzoo.engine.unreadable_hook import UnreadableHook
 __all__ = [
     'AutoencoderEMAHook',
     'AutoencoderTraining',
+    'CodebookHook',
     'EvaluationLoop',
     'PictureHook',
     'PlainCheckpointHook',

@@ -1,6 +1,7 @@
 """Evaluators: what can be said in numbers about an autoencoder."""
 
 from eqzoo.evaluators.base import Evaluator
+from eqzoo.evaluators.codebook import CodebookUsage
 from eqzoo.evaluators.equivariance import EquivarianceError
 from eqzoo.evaluators.latents import LatentStatistics
 from eqzoo.evaluators.reconstruction import ReconstructionMetric
@@ -9,6 +10,7 @@ from eqzoo.evaluators.view import AutoencoderView
 
 __all__ = [
     'AutoencoderView',
+    'CodebookUsage',
     'EquivarianceError',
     'Evaluator',
     'LatentStatistics',

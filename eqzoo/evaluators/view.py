@@ -29,4 +29,14 @@ class AutoencoderView:
     def reconstruction(self) -> Tensor:
         """The images decoded from the posterior mean, (B, 3, H, W), unclamped."""
         with torch.no_grad():
-            return self.autoencoder.decode(self.autoencoder.normalization.denormalize(self.latents))
+            return self.autoencoder.decode(self._raw_latents)
+
+    @cached_property
+    def indices(self) -> Tensor | None:
+        """The codes (B, h, w) chosen, if there is a codebook."""
+        with torch.no_grad():
+            return self.autoencoder.bottleneck(self._raw_latents).indices
+
+    @property
+    def _raw_latents(self) -> Tensor:
+        return self.autoencoder.normalization.denormalize(self.latents)

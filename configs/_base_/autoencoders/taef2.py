@@ -1,0 +1,8 @@
+"""TAEF2, the tiny f8 autoencoder with 32 channels of madebyollin/taesd; 2,677,027 parameters."""
+
+autoencoder = dict(
+    type='TinyAutoencoder',
+    latent_channels=32,
+    pooled=True,
+    weights=['weights/taef2/taef2_encoder.pth', 'weights/taef2/taef2_decoder.pth'],
+)
