@@ -2,28 +2,20 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapperDict
 
+from eqzoo.benchmarks.cost import Cost
 from eqzoo.benchmarks.memory import peak_memory
 from eqzoo.engine.autoencoder_training import AutoencoderTraining, to_float
 from eqzoo.engine.randomness import StepRandomness
 
 
-@dataclass
-class StepCost:
-    """What one kind of step costs: images a second, and the peak memory in GiB."""
-
-    images_per_second: float
-    peak_memory: float
-
-
 def compare_steps(
     model: AutoencoderTraining, optimizers: OptimWrapperDict, batch: dict[str, Any], *, rounds: int = 5
-) -> dict[str, StepCost]:
+) -> dict[str, Cost]:
     """Time eqzoo's step and the released one on the same batch, alternating, after one warm-up each.
 
     Both see the same draws: where eqzoo's step i draws d(i), the released one draws d(i) for
@@ -46,7 +38,7 @@ def compare_steps(
                 torch.cuda.synchronize(device)
             seconds[name] += time.perf_counter() - started
     images = rounds * len(batch['images'])
-    return {name: StepCost(images / seconds[name], memory[name]) for name in kinds}
+    return {name: Cost(images / seconds[name], memory[name]) for name in kinds}
 
 
 def released_step(
@@ -67,7 +59,8 @@ def released_step(
     pair = model.objective(model.autoencoder, images, model.objective.sample(first.shared(), grid), first.noise(draws))
     loss, _ = model.reconstruction_loss(pair.reconstruction, pair.target)
     weighted, _ = adversarial.generator_loss(pair.reconstruction, loss, model.autoencoder.last_layer)
-    (loss + model.kl_loss(pair.posterior) + weighted).backward()
+    divergence = model.kl_loss(pair.posterior) if model.kl_loss is not None else 0
+    (loss + sum(pair.penalties.values()) + divergence + weighted).backward()
     optimizers['autoencoder'].step()
     optimizers['autoencoder'].zero_grad()
     adversarial.requires_grad_(True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eqzoo.benchmarks.eq_step import compare_steps, released_step
-from eqzoo.commands.benchmark import eq_step
+from eqzoo.commands.benchmark import coding, eq_step
 from eqzoo.commands.parsing import run
 from eqzoo.data import Shapes, collate
 from eqzoo.engine import StepRandomness, load_config, shrink
@@ -45,3 +45,32 @@ def test_both_are_measured(setup):
 def test_a_config_without_a_discriminator_is_refused():
     with pytest.raises(SystemExit, match='has no model.adversarial_loss'):
         run(eq_step, ['configs/demo/plain.py'])
+
+
+def test_the_released_step_pays_for_a_codebook_too():
+    config = shrink(load_config('configs/eqvae/vqgan_rot_scale.py'))
+    config.model.reconstruction_loss.pop('perceptual')
+    ours = build(config.model).train()
+    theirs = copy.deepcopy(ours)
+    data = Shapes(num_images=2, size=64)
+    batch = collate([data[0], data[1]])
+    step = StepRandomness(0, 2)
+    ours.train_step(batch, build_optimizers(ours, config), step)
+    released_step(theirs, batch, build_optimizers(theirs, config), step, StepRandomness(0, 3))
+    for name, value in ours.autoencoder.state_dict().items():
+        assert torch.equal(theirs.autoencoder.state_dict()[name], value), name
+
+
+def test_coding_costs_are_printed_as_ratios(capsys):
+    run(coding, ['configs/_base_/autoencoders/taesd.py', '--size', '16', '--rounds', '1'])
+    header, names, row = capsys.readouterr().out.splitlines()
+    assert header.startswith('16 px, batch 1')
+    assert names.split() == ['autoencoder', 'parameters', 'encode', 'GiB', 'decode', 'GiB']
+    assert row.split()[:2] == ['taesd', '2,445,063']
+    assert row.count('(1.00x)') == 2
+
+
+def test_without_configs_coding_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match='no configs/_base_/autoencoders here; give a config'):
+        run(coding, [])
