@@ -214,7 +214,8 @@ def _write_normalization(name: str, normalization: Mapping[str, Tensor]) -> tupl
     is_scalar = bool((shift == shift[0]).all() and (scale == scale[0]).all())
     has_shift = dict(shift_factor=_short(shift[0])) if name != 'VQModel' else {}
     if is_scalar and (has_shift or shift[0] == 0):
-        return dict(scaling_factor=_short(scale[0]), **has_shift), []
+        none = dict(latents_mean=None, latents_std=None) if name == 'AutoencoderKL' else {}
+        return dict(scaling_factor=_short(scale[0]), **has_shift, **none), []
     if name == 'AutoencoderKL':
         statistics = dict(latents_mean=[_short(each) for each in shift], latents_std=[_short(1 / s) for s in scale])
         return dict(scaling_factor=1.0, shift_factor=None, **statistics), []
