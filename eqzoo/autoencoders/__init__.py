@@ -2,6 +2,7 @@
 
 from eqzoo.autoencoders.base import Autoencoder, Bottleneck
 from eqzoo.autoencoders.kl import KLAutoencoder
+from eqzoo.autoencoders.loading import load_autoencoder
 from eqzoo.autoencoders.normalization import LatentNormalization
 from eqzoo.autoencoders.posterior import Deterministic
 from eqzoo.autoencoders.tiny import TinyAutoencoder
@@ -15,4 +16,5 @@ __all__ = [
     'LatentNormalization',
     'TinyAutoencoder',
     'VQAutoencoder',
+    'load_autoencoder',
 ]

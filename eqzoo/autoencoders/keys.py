@@ -1,14 +1,8 @@
-"""Names of autoencoder weights: LDM's, taming's, taesd's and diffusers' older ones, turned into diffusers' present."""
+"""Names of autoencoder weights: LDM's, taming's, taesd's and older ones of diffusers, and diffusers' present ones."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
-
-# Where an autoencoder sits in a larger file: eqzoo's own checkpoints, LDM's and Stable Diffusion's, merged ones.
-_PREFIXES = ('autoencoder.', 'first_stage_model.', 'vae.')
-
-# What autoencoders are saved with: LDM's perceptual loss and discriminator, VA-VAE's vision encoder.
-_COMPANIONS = ('loss.', 'foundation_model.')
 
 # LDM's word (below: older diffusers' in attention blocks) -> diffusers' word. No word means two things.
 _WORDS = {
@@ -34,15 +28,15 @@ _WORDS = {
     'value': 'to_v',
     'proj_attn': 'to_out.0',
 }
+_OLD_DIFFUSERS = ('query', 'key', 'value', 'proj_attn')
 
-
-def select_autoencoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take an autoencoder's weights out of a file's, without prefix and without its training losses."""
-    for prefix in _PREFIXES:
-        if any(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            break
-    return {key: value for key, value in state.items() if not key.startswith(_COMPANIONS)}
+# diffusers' words -> LDM's, longest first: 'resnets.0' means another thing in the middle block.
+_LDM_WORDS = {
+    'mid_block.resnets.0': 'mid.block_1',
+    'mid_block.resnets.1': 'mid.block_2',
+    'mid_block.attentions.0': 'mid.attn_1',
+    **{new: old for old, new in _WORDS.items() if old not in _OLD_DIFFUSERS and not old.endswith('_1')},
+}
 
 
 def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,7 +47,7 @@ def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     diffusers' has linear layers.
 
     Args:
-        state: Weights by name, without a prefix (see `select_autoencoder`).
+        state: Weights by name, without a prefix (see `eqzoo.autoencoders.nests`).
 
     Example:
         >>> list(to_diffusers({'encoder.mid.attn_1.q.bias': Tensor(4)}))
@@ -69,6 +63,31 @@ def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = '.'.join(_WORDS.get(word, word) for word in words)
         is_pointwise = '.attentions.' in name and value.ndim == 4 and value.shape[2:] == (1, 1)
         renamed[name] = value[:, :, 0, 0] if is_pointwise else value
+    return renamed
+
+
+def to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename an autoencoder's weights from diffusers' present layout to LDM's, the inverse of `to_diffusers`.
+
+    A tiny autoencoder's go to taesd's numbered layers, under `encoder.` and `decoder.`.
+
+    Example:
+        >>> list(to_ldm({'encoder.mid_block.attentions.0.to_q.bias': Tensor(4)}))
+        ['encoder.mid.attn_1.q.bias']
+    """
+    levels = [int(key.split('.')[2]) for key in state if key.startswith('decoder.up_blocks.')]
+    renamed = {}
+    for key, value in state.items():
+        words = key.split('.')
+        if key.startswith('decoder.up_blocks.'):
+            words[2] = str(max(levels) - int(words[2]))
+        elif words[1:2] == ['layers']:
+            words[1:3] = [str(int(words[2]) + (words[0] == 'decoder'))]
+        name = f'.{".".join(words)}.'
+        for new, old in _LDM_WORDS.items():
+            name = name.replace(f'.{new}.', f'.{old}.')
+        is_linear = '.attentions.' in key and value.ndim == 2
+        renamed[name.strip('.')] = value[:, :, None, None] if is_linear else value
     return renamed
 
 

@@ -67,7 +67,9 @@ def _add_parameters(parser: ArgumentParser, function: Callable[..., Any]) -> Non
         elif types[name] is bool:
             parser.add_argument(_option(name), action='store_true', **shown)
         else:
-            parser.add_argument(_option(name), type=types[name], default=parameter.default, **shown)
+            required = parameter.default is parameter.empty
+            default = None if required else parameter.default
+            parser.add_argument(_option(name), type=types[name], default=default, required=required, **shown)
 
 
 def _option(name: str) -> str:

@@ -1,6 +1,5 @@
 """`tools/test.py`: evaluate what a config describes."""
 
-import hashlib
 import json
 import math
 import sys
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from eqzoo import __version__
+from eqzoo.autoencoders.diffusers_folder import digest
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine import latest_checkpoint, load_config, shrink
 from eqzoo.engine.autoencoder_training import to_float
@@ -64,7 +64,7 @@ def test(
         'cases': {name: value for name, value in metrics.items() if name.count('/') == 2},
         'card': {
             'config': config_file,
-            'weights': {'file': weights, 'sha256': hashlib.sha256(Path(weights).read_bytes()).hexdigest()},
+            'weights': {'file': weights, 'sha256': _sha256(weights)},
             'data': loader.dataset.identity(),
             'num_images': len(loader.dataset) - len(unreadable),
             'unreadable': unreadable,
@@ -113,6 +113,12 @@ def _choose_weights(config: Config, checkpoint: str | None) -> str:
         )
     config.model.autoencoder.weights = chosen
     return chosen
+
+
+def _sha256(weights: Any) -> str:
+    """Return the digest of a weights file; of a folder's files or of a pair, one after the other."""
+    paths = [Path(each) for each in (weights if isinstance(weights, list | tuple) else [weights])]
+    return digest(*(file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])))
 
 
 def _save(result: dict[str, Any], autoencoder: nn.Module, loader: DataLoader, images: int, work_dir: Path) -> None:

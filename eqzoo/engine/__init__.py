@@ -1,5 +1,6 @@
 """Training on mmengine's Runner: the only part of eqzoo that knows it."""
 
+from eqzoo.engine.autoencoder_config_hook import AutoencoderConfigHook
 from eqzoo.engine.autoencoder_training import AutoencoderTraining
 from eqzoo.engine.checkpoints import PlainCheckpointHook, latest_checkpoint, read_checkpoint
 from eqzoo.engine.codebook_hook import CodebookHook
@@ -13,6 +14,7 @@ from eqzoo.engine.smoke import shrink
 from eqzoo.engine.unreadable_hook import UnreadableHook
 
 __all__ = [
+    'AutoencoderConfigHook',
     'AutoencoderEMAHook',
     'AutoencoderTraining',
     'CodebookHook',

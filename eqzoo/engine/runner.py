@@ -28,6 +28,9 @@ _BOILERPLATE = (
     'Saving checkpoint at',
 )
 
+# What every run has, whatever its config says.
+_HOOKS = ('PlainCheckpointHook', 'AutoencoderConfigHook', 'UnreadableHook')
+
 
 class QuietRunner(Runner):
     """mmengine's Runner whose dumps and boilerplate go to the log file only."""
@@ -75,7 +78,7 @@ def build_runner(config: Config, *, resume: bool = False) -> Runner:
         optim_wrapper=build_optimizers(model, config),
         param_scheduler=config.get('param_scheduler', []),
         default_hooks=config.default_hooks,
-        custom_hooks=[dict(type='PlainCheckpointHook'), dict(type='UnreadableHook'), *config.get('custom_hooks', [])],
+        custom_hooks=[*(dict(type=name) for name in _HOOKS), *config.get('custom_hooks', [])],
         visualizer=config.get('visualizer'),
         log_processor=config.get('log_processor'),
         randomness=dict(seed=config.seed),

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from taming.modules.diffusionmodules import model as taming
 
 from eqzoo.autoencoders import KLAutoencoder
-from eqzoo.autoencoders.keys import select_autoencoder, to_diffusers
-from eqzoo.autoencoders.weights import read_weights
+from eqzoo.autoencoders.keys import to_diffusers
+from eqzoo.autoencoders.nests import split_parts
+from eqzoo.autoencoders.stored import read_stored
 
 # 32: taming's GroupNorm always has 32 groups, so this is as narrow as a comparison gets.
 SHAPE = dict(block_out_channels=(32, 32, 64), layers_per_block=1, attention_levels=(1, 2))
@@ -195,8 +196,8 @@ def test_conversion_is_the_identity_on_present_names(model):
 
 def test_selection_keeps_only_the_autoencoder():
     state = {'vae.encoder.a': torch.ones(1), 'vae.loss.b': torch.ones(1), 'unet.c': torch.ones(1)}
-    assert list(select_autoencoder(state)) == ['encoder.a']
-    assert list(select_autoencoder({'encoder.a': torch.ones(1), 'foundation_model.b': torch.ones(1)})) == ['encoder.a']
+    assert list(split_parts(state).network) == ['encoder.a']
+    assert list(split_parts({'encoder.a': torch.ones(1), 'foundation_model.b': torch.ones(1)}).network) == ['encoder.a']
 
 
 def test_missing_unexpected_and_misshapen_keys_are_all_named(model, tmp_path):
@@ -232,7 +233,7 @@ def test_a_file_that_is_not_there():
     with pytest.raises(FileNotFoundError, match=r"no file 'nowhere\.pth'; correct weights=PATH"):
         load('nowhere.pth')
     with pytest.raises(FileNotFoundError, match=r'fetch it: curl .*kl-f16\.zip'):
-        read_weights('weights/kl-f16/model.ckpt')
+        read_stored('weights/kl-f16/model.ckpt')
 
 
 @pytest.mark.parametrize('name', ['model.safetensors', 'model.pth'])
@@ -243,14 +244,14 @@ def test_damaged_files_are_refused(model, tmp_path, name, part):
     whole = path.read_bytes()
     path.write_bytes({'half': whole[: len(whole) // 2], 'nothing': b'', 'another kind': b'<html>404</html>'}[part])
     with pytest.raises(ValueError, match='cannot be read: it is damaged, incomplete, or not a file of weights'):
-        read_weights(path)
+        read_stored(path)
 
 
 @pytest.mark.parametrize('content', [{}, {'epoch': 3}, torch.zeros(2), {'state_dict': [torch.zeros(2)]}])
 def test_files_without_named_tensors_are_refused(tmp_path, content):
     torch.save(content, tmp_path / 'model.pth')
     with pytest.raises(ValueError, match='holds no tensors by name'):
-        read_weights(tmp_path / 'model.pth')
+        read_stored(tmp_path / 'model.pth')
 
 
 class Trap:
@@ -267,10 +268,10 @@ def test_pickled_code_is_refused_and_does_not_run(tmp_path):
     trap = Trap(tmp_path / 'sprung')
     torch.save(dict(state_dict={}, more=trap), tmp_path / 'zip.pth')
     with pytest.raises(ValueError, match=r'holds pickled objects, which could run code: .*open; accepted are tensors'):
-        read_weights(tmp_path / 'zip.pth')
+        read_stored(tmp_path / 'zip.pth')
     (tmp_path / 'plain.pth').write_bytes(pickle.dumps(trap, protocol=2))
-    with pytest.raises(ValueError, match='cannot be read'):
-        read_weights(tmp_path / 'plain.pth')
+    with pytest.raises(ValueError, match=r'which could run code: .*open; accepted are tensors'):
+        read_stored(tmp_path / 'plain.pth')
     assert not trap.path.exists()
     pickle.loads((tmp_path / 'plain.pth').read_bytes()).close()
     assert trap.path.exists()  # the trap works

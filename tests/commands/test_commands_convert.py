@@ -1,0 +1,163 @@
+"""`tools/convert.py`: from a training run to every format, and what it says."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file
+
+from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder, load_autoencoder
+from eqzoo.autoencoders.keys import to_ldm
+from eqzoo.autoencoders.stored import read_stored
+from eqzoo.commands.convert import convert
+from eqzoo.commands.parsing import run
+from eqzoo.commands.train import train
+
+WIDE = dict(block_out_channels=(32, 64), layers_per_block=1)
+
+
+def network(model):
+    return {key: value for key, value in model.state_dict().items() if not key.startswith('normalization.')}
+
+
+@pytest.fixture
+def ldm_file(tmp_path):
+    """A bare LDM file: no config, no scale."""
+    state = to_ldm(network(KLAutoencoder(**WIDE)))
+    state['loss.perceptual_loss.lin0.model.1.weight'] = torch.ones(1)
+    torch.save(dict(state_dict=state), tmp_path / 'model.ckpt')
+    return tmp_path / 'model.ckpt'
+
+
+def run_convert(*words):
+    run(convert, [str(word) for word in words])
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    """A smoke run's checkpoint, with an average and a discriminator."""
+    from mmengine.runner import Runner
+
+    original = Runner.__init__
+
+    def named(self, *args, **kwargs):
+        original(self, *args, **kwargs, experiment_name=f'{tmp_path.name}-{id(self)}')
+
+    monkeypatch.setattr(Runner, '__init__', named)
+    average = "custom_hooks=[{'type': 'AutoencoderEMAHook', 'decay': 0.5}]"
+    train('configs/eqvae/sd16_rot_scale.py', overrides=[f'work_dir={tmp_path}/run', average], smoke=True)
+    return max((tmp_path / 'run').glob('iter_*.pth'))
+
+
+def test_bare_ldm_to_diffusers_and_back(ldm_file, tmp_path, capsys):
+    run_convert(ldm_file, tmp_path / 'out', '--to', 'diffusers', '--scale', '0.18215')
+    printed = capsys.readouterr().out
+    assert printed == (
+        'autoencoder    KLAutoencoder, told from shapes, norms with 32 groups\n'
+        'parameters     658,375, 124 tensors\n'
+        'normalisation  shift 0.0, scale 0.18215\n'
+        'weights        as in the source, no average\n'
+        'discriminator  none in the source\n'
+        'left out       1 tensors of loss.perceptual_loss\n'
+        '\n'
+        'from diffusers import AutoencoderKL\n'
+        f"autoencoder = AutoencoderKL.from_pretrained('{tmp_path}/out')\n"
+    )
+    assert AutoencoderKL.from_pretrained(tmp_path / 'out').config.scaling_factor == 0.18215
+    run_convert(tmp_path / 'out', tmp_path / 'back.ckpt', '--to', 'ldm')
+    before, after = (torch.load(path)['state_dict'] for path in (ldm_file, tmp_path / 'back.ckpt'))
+    del before['loss.perceptual_loss.lin0.model.1.weight']
+    assert set(before) == set(after)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_what_is_printed_opens_the_file(ldm_file, tmp_path, capsys):
+    run_convert(ldm_file, tmp_path / 'out.safetensors', '--to', 'eqzoo')
+    printed = capsys.readouterr().out
+    assert 'normalisation  not stated: raw latents\n' in printed
+    names = {}
+    exec(printed.split('\n\n')[1], names)
+    assert names['autoencoder'].normalization.scale.tolist() == [1.0] * 4
+
+
+def test_without_a_scale_diffusers_is_refused_and_a_config_helps(ldm_file, tmp_path):
+    with pytest.raises(SystemExit, match=r'error: .*states no scale.*give --scale FLOAT, or --config CONFIG'):
+        run_convert(ldm_file, tmp_path / 'out', '--to', 'diffusers')
+    for text in ('autoencoder = {}', 'model = dict(autoencoder={})'):
+        config = tmp_path / 'config.py'
+        config.write_text(text.format(repr(dict(type='KLAutoencoder', **WIDE, scale=0.25))))
+        run_convert(ldm_file, tmp_path / 'out', '--to', 'diffusers', '--config', config, '--overwrite')
+        assert AutoencoderKL.from_pretrained(tmp_path / 'out').config.scaling_factor == 0.25
+
+
+def test_a_config_of_another_network_lists_the_keys(ldm_file, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text(f"autoencoder = dict(type='KLAutoencoder', **{WIDE!r}, attention_levels=(1,))")
+    with pytest.raises(
+        SystemExit, match=r'model.ckpt does not fit the network: 30 missing: encoder\.down_blocks\.1\.att'
+    ):
+        run_convert(ldm_file, tmp_path / 'out.pth', '--to', 'eqzoo', '--config', config)
+    config.write_text('seed = 1')
+    with pytest.raises(SystemExit, match=r'config\.py has no autoencoder; accepted is .* configs/_base_/autoencoders'):
+        run_convert(ldm_file, tmp_path / 'out.pth', '--to', 'eqzoo', '--config', config)
+
+
+def test_incomplete_weights_are_listed(ldm_file, tmp_path):
+    content = torch.load(ldm_file)
+    del content['state_dict']['quant_conv.bias']
+    torch.save(content, ldm_file)
+    with pytest.raises(SystemExit, match=r'1 missing: quant_conv\.bias'):
+        run_convert(ldm_file, tmp_path / 'out.pth', '--to', 'eqzoo')
+
+
+def test_a_training_checkpoint_goes_everywhere_and_comes_back(checkpoint, tmp_path, capsys):
+    trained = torch.load(checkpoint, weights_only=True)
+    run_convert(checkpoint, tmp_path / 'a', '--to', 'diffusers')
+    printed = capsys.readouterr().out
+    assert 'told by the file' in printed
+    assert 'weights        average, and the trained ones beside it\ndiscriminator  included\n' in printed
+    run_convert(tmp_path / 'a', tmp_path / 'b.safetensors', '--to', 'ldm')
+    run_convert(tmp_path / 'b.safetensors', tmp_path / 'c.pth', '--to', 'eqzoo')
+    back = torch.load(tmp_path / 'c.pth', weights_only=True)
+    assert back['autoencoder'] == trained['autoencoder']
+    for part in ('state_dict', 'ema_state_dict'):
+        assert set(back[part]) == set(trained[part])
+        assert all(torch.equal(back[part][key], value) for key, value in trained[part].items())
+    flat = load_file(tmp_path / 'b.safetensors')
+    assert torch.equal(flat['encoder.conv_in.bias'], trained['ema_state_dict']['encoder.conv_in.bias'])
+    discriminators = [key for key in trained['state_dict'] if '.discriminator.' in key]
+    assert discriminators
+    assert len([key for key in flat if key.startswith('loss.discriminator.main.')]) == len(discriminators)
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+    expected = load_autoencoder(checkpoint).latents(images)
+    for name in ('a', 'b.safetensors', 'c.pth'):
+        assert torch.equal(load_autoencoder(tmp_path / name).latents(images), expected)
+
+
+def test_taesds_pair(tmp_path):
+    model = TinyAutoencoder(num_blocks=(1, 2), width=8)
+    numbered = to_ldm(network(model))
+    for name in ('encoder', 'decoder'):
+        half = {key.removeprefix(f'{name}.'): value for key, value in numbered.items() if key.startswith(name)}
+        torch.save(half, tmp_path / f'{name}.pth')
+    run_convert(f'{tmp_path}/encoder.pth,{tmp_path}/decoder.pth', tmp_path / 'out', '--to', 'diffusers')
+    state = read_stored(tmp_path / 'out').state
+    assert all(torch.equal(state[key], value) for key, value in network(model).items())
+
+
+def test_an_existing_destination_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(SystemExit, match='is there already; .* --overwrite'):
+        run_convert(tmp_path / 'nowhere.ckpt', tmp_path, '--to', 'diffusers')
+
+
+def test_the_format_must_be_given(ldm_file, tmp_path):
+    result = subprocess.run(
+        [sys.executable, 'tools/convert.py', str(ldm_file), str(tmp_path / 'out.pth')],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 2
+    assert '--to' in result.stderr

@@ -1,0 +1,37 @@
+"""Checkpoints hold their autoencoder's config as plain data."""
+
+from types import SimpleNamespace
+
+import torch
+from mmengine.config import Config
+
+from eqzoo.autoencoders import KLAutoencoder, load_autoencoder
+from eqzoo.engine import AutoencoderConfigHook, read_checkpoint
+
+AUTOENCODER = dict(type=KLAutoencoder, block_out_channels=(8, 8), norm_num_groups=4, scale=0.5, weights='a.pth')
+
+
+def test_the_config_is_plain_complete_and_opens_the_file(tmp_path):
+    runner = SimpleNamespace(cfg=Config(dict(model=dict(autoencoder={**AUTOENCODER, 'padding_mode': 'reflect'}))))
+    model = KLAutoencoder(block_out_channels=(8, 8), norm_num_groups=4, padding_mode='reflect', scale=0.5)
+    checkpoint = dict(state_dict={f'autoencoder.{key}': value for key, value in model.state_dict().items()})
+    AutoencoderConfigHook().before_save_checkpoint(runner, checkpoint)
+    torch.save(checkpoint, tmp_path / 'iter_1.pth')
+    assert read_checkpoint(tmp_path / 'iter_1.pth')['autoencoder'] == dict(
+        type='KLAutoencoder',
+        latent_channels=4,
+        block_out_channels=[8, 8],
+        layers_per_block=2,
+        attention_levels=[],
+        norm_num_groups=4,
+        quant_conv=True,
+        padding_mode='reflect',
+    )
+    images = torch.rand(1, 3, 8, 8)
+    assert torch.equal(load_autoencoder(tmp_path / 'iter_1.pth').latents(images), model.latents(images))
+
+
+def test_runs_without_an_autoencoder_have_none():
+    checkpoint = {}
+    AutoencoderConfigHook().before_save_checkpoint(SimpleNamespace(cfg=Config(dict(model=dict(type='A')))), checkpoint)
+    assert checkpoint == {}
