@@ -121,7 +121,7 @@ def export(stored: Stored, destination: str | Path, *, to: str, overwrite: bool 
     write, _ = FORMATS[to]
     check_destination(destination, to, overwrite=overwrite)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(destination) as temporary:
+    with replacing(destination) as temporary:
         return write(stored, temporary)
 
 
@@ -143,7 +143,7 @@ def check_destination(destination: Path, to: str, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def _replacing(destination: Path) -> Iterator[Path]:
+def replacing(destination: Path) -> Iterator[Path]:
     """Yield a path beside `destination` that takes its place if nothing is raised."""
     temporary, old = (destination.with_name(f'.{os.getpid()}.{kind}.{destination.name}') for kind in ('new', 'old'))
     try:
