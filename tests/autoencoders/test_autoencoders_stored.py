@@ -207,6 +207,36 @@ def test_load_autoencoder_takes_the_given_config_and_its_scale(tmp_path):
         load_autoencoder(tmp_path / 'a.pth', {**config, 'latent_channels': 5})
 
 
+@pytest.mark.parametrize(
+    ('config', 'name'),
+    [
+        (dict(type='os.mkdir', path='sprung'), 'os.mkdir'),
+        (dict(type='Rotate'), 'Rotate'),
+        (dict(type='KLAutoencoder', scale=[dict(type='os.mkdir', path='sprung')]), 'os.mkdir'),
+    ],
+)
+def test_a_file_cannot_name_what_is_called(tmp_path, monkeypatch, config, name):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict=TRAINED, autoencoder=config), tmp_path / 'a.pth')
+    message = rf"says that it needs '{name}'; accepted from a file are registered autoencoders \(KLAutoencoder, "
+    with pytest.raises(ValueError, match=message):
+        load_autoencoder('a.pth')
+    with pytest.raises(ValueError, match=message):
+        complete(read_stored('a.pth'), 'a.pth')
+    assert not (tmp_path / 'sprung').exists()
+    load_autoencoder('a.pth', dict(type='KLAutoencoder', **SHAPE))
+
+
+def test_a_users_own_class_opens_once_imported(tmp_path):
+    config = plain_config(dict(type=Own, **SHAPE))
+    torch.save(dict(state_dict=TRAINED, autoencoder=config), tmp_path / 'a.pth')
+    assert type(load_autoencoder(tmp_path / 'a.pth')) is Own
+
+
+class Own(KLAutoencoder):
+    """A class that is not registered."""
+
+
 def test_taming_vq_gan_gives_the_same_numbers(tmp_path, monkeypatch):
     """Encoder, quantizer and decoder of taming against ours from their file, told by shapes alone."""
     monkeypatch.setattr(taming, 'print', lambda *_: None, raising=False)
