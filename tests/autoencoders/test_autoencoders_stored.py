@@ -175,7 +175,7 @@ def test_taesds_pair_of_files(tmp_path):
         read_stored([tmp_path / 'encoder.safetensors'])
 
 
-class TestPadding:
+class TestSettingsThatWeightsDoNotShow:
     @pytest.fixture
     def path(self, tmp_path):
         config = plain_config(dict(type='KLAutoencoder', **SHAPE, padding_mode='reflect'))
@@ -192,6 +192,13 @@ class TestPadding:
         with pytest.raises(ValueError, match=message):
             KLAutoencoder(4, **SHAPE, weights=path)
         KLAutoencoder(4, **SHAPE, padding_mode='reflect', weights=path)
+
+    def test_other_groups_of_the_norms_are_refused(self, path):
+        shape = {**SHAPE, 'norm_num_groups': 8, 'padding_mode': 'reflect'}
+        with pytest.raises(
+            ValueError, match=r"KLAutoencoder.norm_num_groups: got 8, but '.*a\.pth' was trained with 4"
+        ):
+            KLAutoencoder(4, **shape, weights=path)
 
     def test_a_config_overrules_it_in_a_conversion(self, path):
         stored = complete(read_stored(path), path, dict(type='KLAutoencoder', **SHAPE))
