@@ -1,9 +1,12 @@
 """An autoencoder's config as its files carry it: plain data, complete, without weights."""
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from eqzoo.registry import argument_defaults, find
+from torch import nn
+
+from eqzoo.registry import AUTOENCODERS, KINDS, argument_defaults, find
 
 NORMALIZATION = ('scale', 'shift', 'mean', 'std')
 
@@ -25,6 +28,37 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
     complete = {**argument_defaults(config['type']), **config}
     kept = {key: _plain(value) for key, value in complete.items() if key not in _LEFT_OUT}
     return {'type': kept.pop('type'), **kept}
+
+
+def foreign_types(config: Mapping[str, Any]) -> list[str]:
+    """Return the types in a config that are neither registered here nor a module class already imported.
+
+    The outermost has to be an autoencoder.
+    """
+    outermost = config['type']
+    own = [] if outermost in AUTOENCODERS.names() or _is_imported(outermost) else [outermost]
+    arguments = [value for key, value in config.items() if key != 'type']
+    return own + [name for name in _types(arguments) if not _is_registered(name) and not _is_imported(name)]
+
+
+def _types(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if 'type' in value:
+            yield str(value['type'])
+        yield from _types(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _types(item)
+
+
+def _is_registered(name: str) -> bool:
+    return any(name in kind.module_dict for kind in KINDS)
+
+
+def _is_imported(name: str) -> bool:
+    module, _, attribute = name.rpartition('.')
+    found = getattr(sys.modules.get(module), attribute, None)
+    return isinstance(found, type) and issubclass(found, nn.Module)
 
 
 def _plain(value: Any) -> Any:

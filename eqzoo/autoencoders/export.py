@@ -61,7 +61,8 @@ def write_ldm(stored: Stored, path: Path) -> list[str]:
         _save_flat({**state, **extras}, path, _notes(stored))
     else:
         torch.save(dict(state_dict=_own(state), eqzoo={**_notes(stored), **more}), path)
-    return []
+    padding = stored.config.get('padding_mode', 'zeros')
+    return [] if padding == 'zeros' else [f"LDM's code pads with zeros, not by {padding!r}: outputs differ there"]
 
 
 def write_diffusers(stored: Stored, folder: Path) -> list[str]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from eqzoo.autoencoders.arguments import NORMALIZATION, plain_config
+from eqzoo.autoencoders.arguments import NORMALIZATION, foreign_types, plain_config
 from eqzoo.autoencoders.base import Autoencoder
 from eqzoo.autoencoders.infer import infer_config
 from eqzoo.autoencoders.normalization import LatentNormalization
 from eqzoo.autoencoders.stored import Stored, read_stored
 from eqzoo.autoencoders.weights import check_fit, load_stored
-from eqzoo.registry import build
+from eqzoo.registry import AUTOENCODERS, build
 
 
 def load_autoencoder(source: str | Path, config: Mapping[str, Any] | None = None) -> Autoencoder:
@@ -29,7 +29,7 @@ def load_autoencoder(source: str | Path, config: Mapping[str, Any] | None = None
             not fit the config.
     """
     stored = read_stored(source)
-    chosen = config or stored.config or infer_config(stored.state)
+    chosen = _choose_config(stored, source, config)
     autoencoder = build({key: value for key, value in chosen.items() if key != 'weights'})
     load_stored(autoencoder, stored, source)
     return autoencoder.eval()
@@ -46,7 +46,7 @@ def complete(stored: Stored, source: Any, config: Mapping[str, Any] | None = Non
     Raises:
         ValueError: If weights are missing or unexpected, or the architecture cannot be told.
     """
-    chosen = dict(config or stored.config or infer_config(stored.state))
+    chosen = _choose_config(stored, source, config)
     stated = {key: chosen[key] for key in NORMALIZATION if chosen.get(key) is not None}
     stored.config = plain_config(chosen)
     if stated and not stored.normalization:
@@ -65,3 +65,21 @@ def normalize(stored: Stored, arguments: Mapping[str, Any]) -> None:
     buffers = LatentNormalization(stored.config['latent_channels'], **arguments).state_dict()
     for state in filter(None, (stored.state, stored.trained)):
         state.update({f'normalization.{key}': value for key, value in buffers.items()})
+
+
+def _choose_config(stored: Stored, source: Any, config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the given config, else the file's, else the inferred one.
+
+    A config can name anything that can be imported and called, so one that comes with a file
+    may name eqzoo's registered components only, and classes that the user has imported.
+    """
+    if config is not None or stored.config is None:
+        return config or infer_config(stored.state)
+    foreign = foreign_types(stored.config)
+    if foreign:
+        raise ValueError(
+            f'weights: {str(source)!r} says that it needs {", ".join(map(repr, foreign))}; accepted from a file are '
+            f'registered autoencoders ({", ".join(AUTOENCODERS.names())}) and parts; import the module that has it '
+            'first, or give a config.'
+        )
+    return stored.config

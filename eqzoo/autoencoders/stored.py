@@ -90,7 +90,7 @@ def _from_content(content: Mapping[str, Any], notes: Mapping[str, Any], source: 
     state |= {f'normalization.{key}': value for key, value in (more.get('normalization') or {}).items()}
     return Stored(
         state,
-        config=notes.get('config') or _config_in(content),
+        config=_config(notes.get('config')) or _config(content.get('autoencoder')),
         trained=to_diffusers(parts.network) if averaged else more.get('trained') or None,
         discriminator=parts.discriminator,
         log_variance=parts.log_variance,
@@ -99,9 +99,8 @@ def _from_content(content: Mapping[str, Any], notes: Mapping[str, Any], source: 
     )
 
 
-def _config_in(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    config = content.get('autoencoder')
-    return config if isinstance(config, Mapping) and isinstance(config.get('type'), str) else None
+def _config(value: object) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) and isinstance(value.get('type'), str) else None
 
 
 def _read_halves(paths: Sequence[str | Path]) -> dict[str, Tensor]:

@@ -21,14 +21,14 @@ def load_weights(model: nn.Module, source: Source) -> None:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a file cannot be read safely, does not fit the model, or was trained
-            with another padding.
+            with another padding or other groups of its norms.
     """
     load_stored(model, read_stored(source), source)
 
 
 def load_stored(model: nn.Module, stored: Stored, source: Source) -> None:
     """Load what was read from `source`, as `load_weights` does."""
-    _check_padding(model, stored, source)
+    _check_settings(model, stored, source)
     found, wanted = dict(stored.state), model.state_dict()
     if not stored.normalization:
         found |= {key: value for key, value in wanted.items() if key.startswith('normalization.')}
@@ -58,13 +58,15 @@ def check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: 
         )
 
 
-def _check_padding(model: nn.Module, stored: Stored, source: Source) -> None:
-    trained_with = (stored.config or {}).get('padding_mode')
-    builds_with = getattr(model, 'padding_mode', None)
-    if None not in (trained_with, builds_with) and trained_with != builds_with:
-        raise ValueError(
-            f'{type(model).__name__}.padding_mode: got {builds_with!r}, but {shown(source)} was trained with '
-            f'{trained_with!r}; accepted is the same; set padding_mode={trained_with!r} in the config. To fine-tune '
-            f'it with {builds_with!r}, first write a file that says so: python tools/convert.py FILE NEW --to eqzoo '
-            '--config CONFIG.'
-        )
+def _check_settings(model: nn.Module, stored: Stored, source: Source) -> None:
+    """Compare the settings that change outputs but no weight's name or shape."""
+    norms = (module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm))
+    settings = dict(padding_mode=getattr(model, 'padding_mode', None), norm_num_groups=next(norms, None))
+    for name, ours in settings.items():
+        theirs = (stored.config or {}).get(name)
+        if None not in (ours, theirs) and ours != theirs:
+            raise ValueError(
+                f'{type(model).__name__}.{name}: got {ours!r}, but {shown(source)} was trained with {theirs!r}; '
+                f'accepted is the same; set {name}={theirs!r} in the config. To fine-tune it with {ours!r}, first '
+                'write a file that says so: python tools/convert.py FILE NEW --to eqzoo --config CONFIG.'
+            )

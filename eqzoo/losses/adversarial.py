@@ -1,6 +1,7 @@
 """The adversarial term: a patch discriminator, hinge losses and the adaptive weight."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
 from torch import Tensor, nn
 
 from eqzoo.distributed import average
-from eqzoo.registry import LOSSES, MODELS
+from eqzoo.registry import LOSSES, MODELS, Requirement
+from eqzoo.zoo import fetch_command
 
 
 @MODELS.register_module()
@@ -20,13 +22,29 @@ class PatchGAN(nn.Module):
         num_layers: Strided convolutions; 3 in LDM, a receptive field of 70 pixels.
         width: Channels of the first one.
         in_channels: Channels of the images.
+        weights: A file or folder that holds a trained one beside its autoencoder, as eqzoo's
+            checkpoints and exports, LDM's and taming's files do. Default: a new one.
+
+    Raises:
+        ValueError: If the file has none, or one of another shape.
+        FileNotFoundError: If there is no such file.
     """
 
-    def __init__(self, num_layers: int = 3, width: int = 64, *, in_channels: int = 3) -> None:
+    def __init__(
+        self, num_layers: int = 3, width: int = 64, *, in_channels: int = 3, weights: str | Path | None = None
+    ) -> None:
         super().__init__()
         self.num_layers = num_layers
         self.min_size = 3 * 2**num_layers  # halved num_layers times, then two convolutions take a pixel each
         self.network = NLayerDiscriminator(in_channels, ndf=width, n_layers=num_layers).apply(weights_init)
+        if weights is not None:
+            # Here, not at the top: only a trained discriminator needs what reads an autoencoder's file.
+            from eqzoo.autoencoders.stored import read_stored
+            from eqzoo.autoencoders.weights import check_fit
+
+            state = read_stored(weights).discriminator
+            check_fit(state, self.state_dict(), f'PatchGAN.weights: the discriminator of {str(weights)!r}')
+            self.load_state_dict(state)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, 1, h, w), positive for real.
@@ -44,7 +62,15 @@ class PatchGAN(nn.Module):
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return a discriminator for the smallest images of a smoke run."""
-        return {**arguments, 'num_layers': 1, 'width': 8}
+        return {**arguments, 'num_layers': 1, 'width': 8, 'weights': None}
+
+    @classmethod
+    def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
+        """Return the weights file, if a config names one that is not there."""
+        weights = arguments.get('weights')
+        if weights is None or Path(weights).exists():
+            return []
+        return [Requirement('weights of PatchGAN', str(weights), fetch_command(weights) or 'weights=PATH')]
 
 
 @LOSSES.register_module()

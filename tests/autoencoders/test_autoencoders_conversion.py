@@ -294,6 +294,14 @@ def test_networks_that_diffusers_lacks_are_refused(tmp_path, name, change, messa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_ldm_export_with_reflection_says_that_ldm_has_zeros(tmp_path):
+    stored = stored_for('KL f8')
+    stored.config |= dict(padding_mode='reflect')
+    notes = export(stored, tmp_path / 'out.ckpt', to='ldm')
+    assert notes == ["LDM's code pads with zeros, not by 'reflect': outputs differ there"]
+    assert_same(stored, read_stored(tmp_path / 'out.ckpt'))
+
+
 def test_destinations(tmp_path):
     stored = stored_for('tiny')
     with pytest.raises(ValueError, match=r"--to diffusers: got '.*out\.ckpt'; accepted is a folder"):

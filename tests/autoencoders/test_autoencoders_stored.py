@@ -175,7 +175,7 @@ def test_taesds_pair_of_files(tmp_path):
         read_stored([tmp_path / 'encoder.safetensors'])
 
 
-class TestPadding:
+class TestSettingsThatWeightsDoNotShow:
     @pytest.fixture
     def path(self, tmp_path):
         config = plain_config(dict(type='KLAutoencoder', **SHAPE, padding_mode='reflect'))
@@ -193,6 +193,13 @@ class TestPadding:
             KLAutoencoder(4, **SHAPE, weights=path)
         KLAutoencoder(4, **SHAPE, padding_mode='reflect', weights=path)
 
+    def test_other_groups_of_the_norms_are_refused(self, path):
+        shape = {**SHAPE, 'norm_num_groups': 8, 'padding_mode': 'reflect'}
+        with pytest.raises(
+            ValueError, match=r"KLAutoencoder.norm_num_groups: got 8, but '.*a\.pth' was trained with 4"
+        ):
+            KLAutoencoder(4, **shape, weights=path)
+
     def test_a_config_overrules_it_in_a_conversion(self, path):
         stored = complete(read_stored(path), path, dict(type='KLAutoencoder', **SHAPE))
         assert stored.config['padding_mode'] == 'zeros'
@@ -205,6 +212,36 @@ def test_load_autoencoder_takes_the_given_config_and_its_scale(tmp_path):
     assert loaded.normalization.scale.tolist() == [0.5] * 4
     with pytest.raises(ValueError, match=r'does not fit the network: 7 of another shape: encoder\.conv_out'):
         load_autoencoder(tmp_path / 'a.pth', {**config, 'latent_channels': 5})
+
+
+@pytest.mark.parametrize(
+    ('config', 'name'),
+    [
+        (dict(type='os.mkdir', path='sprung'), 'os.mkdir'),
+        (dict(type='Rotate'), 'Rotate'),
+        (dict(type='KLAutoencoder', scale=[dict(type='os.mkdir', path='sprung')]), 'os.mkdir'),
+    ],
+)
+def test_a_file_cannot_name_what_is_called(tmp_path, monkeypatch, config, name):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict=TRAINED, autoencoder=config), tmp_path / 'a.pth')
+    message = rf"says that it needs '{name}'; accepted from a file are registered autoencoders \(KLAutoencoder, "
+    with pytest.raises(ValueError, match=message):
+        load_autoencoder('a.pth')
+    with pytest.raises(ValueError, match=message):
+        complete(read_stored('a.pth'), 'a.pth')
+    assert not (tmp_path / 'sprung').exists()
+    load_autoencoder('a.pth', dict(type='KLAutoencoder', **SHAPE))
+
+
+def test_a_users_own_class_opens_once_imported(tmp_path):
+    config = plain_config(dict(type=Own, **SHAPE))
+    torch.save(dict(state_dict=TRAINED, autoencoder=config), tmp_path / 'a.pth')
+    assert type(load_autoencoder(tmp_path / 'a.pth')) is Own
+
+
+class Own(KLAutoencoder):
+    """A class that is not registered."""
 
 
 def test_taming_vq_gan_gives_the_same_numbers(tmp_path, monkeypatch):

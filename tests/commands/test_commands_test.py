@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eqzoo.commands.convert import convert
 from eqzoo.commands.parsing import run
 from eqzoo.commands.test import test as evaluate_config
 from eqzoo.registry import build
@@ -86,6 +87,19 @@ def test_the_batch_size_changes_nothing(weights, tmp_path):
     few = 'test_dataloader.dataset.num_images=12'
     one, other = (evaluate(weights, tmp_path, few, f'test_dataloader.batch_size={size}')['metrics'] for size in (12, 5))
     assert other == pytest.approx(one, rel=1e-5)
+
+
+def test_a_diffusers_folder_gives_the_files_numbers(weights, tmp_path):
+    convert(str(weights), str(tmp_path / 'folder'), to='diffusers', config=_config_of_weights(tmp_path), scale=1.0)
+    left, right = evaluate(weights, tmp_path), evaluate(tmp_path / 'folder', tmp_path)
+    assert left['metrics'] == right['metrics']
+    assert len(right['card']['weights']['sha256']) == 64
+
+
+def _config_of_weights(tmp_path):
+    autoencoder = dict(type='KLAutoencoder', block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=8)
+    (tmp_path / 'tiny.py').write_text(f'autoencoder = {autoencoder!r}')
+    return str(tmp_path / 'tiny.py')
 
 
 def test_nothing_to_evaluate(tmp_path):
