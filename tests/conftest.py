@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(autouse=True)
 def _same_start(monkeypatch):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv('EQZOO_CACHE', '/nowhere/eqzoo')  # what this machine has downloaded changes no test
     torch.manual_seed(0)
 
 

@@ -9,5 +9,5 @@ def test_every_package_is_listed(root):
     setup.read(root / 'setup.cfg')
     listed = set(setup['options']['packages'].split())
     folders = [path.parent.relative_to(root) for path in root.glob('eqzoo/**/__init__.py')]
-    there = {'.'.join(Path(folder).parts) for folder in folders} | {'eqzoo.registry'}
+    there = {'.'.join(Path(folder).parts) for folder in folders} | {'eqzoo.configs', 'eqzoo.registry'}
     assert listed == there

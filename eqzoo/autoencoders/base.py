@@ -3,14 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from eqzoo.autoencoders.normalization import LatentNormalization
 from eqzoo.registry import Requirement
-from eqzoo.zoo import fetch_command
+from eqzoo.zoo import cached, fetch_command
 
 
 @dataclass
@@ -126,5 +125,5 @@ class Autoencoder(nn.Module):
         return [
             Requirement(f'weights of {cls.__name__}', str(file), fetch_command(file) or 'weights=PATH')
             for file in files
-            if file is not None and not Path(file).exists()
+            if file is not None and cached(file) is None
         ]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from eqzoo.zoo.released import fetch_command
+from eqzoo.zoo import located
 
 # Where safetensors' metadata, which is text only, has what eqzoo says of a file.
 METADATA_KEY = 'eqzoo'
@@ -31,11 +31,7 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, holds pickled objects, or is no dict.
     """
-    path = Path(path)
-    if not path.is_file():
-        command = fetch_command(path)
-        remedy = f'fetch it: {command}' if command else 'correct weights=PATH.'
-        raise FileNotFoundError(f'weights: there is no file {str(path)!r}; {remedy}')
+    path = located(path)
     try:
         content, notes = _read_safetensors(path) if path.suffix == '.safetensors' else (_read_torch(path), {})
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, json.JSONDecodeError) as error:

@@ -12,6 +12,7 @@ from eqzoo.autoencoders.diffusers_folder import read_folder
 from eqzoo.autoencoders.files import listed, read_file
 from eqzoo.autoencoders.keys import to_diffusers
 from eqzoo.autoencoders.nests import below, split_parts, unnest
+from eqzoo.zoo import located
 
 Source = str | Path | Sequence[str | Path]
 
@@ -60,8 +61,8 @@ def read_stored(source: Source) -> Stored:
     """
     if not isinstance(source, str | Path):
         stored = Stored(to_diffusers(_read_halves(source)))
-    elif Path(source).is_dir():
-        stored = Stored(**read_folder(Path(source)))
+    elif located(source).is_dir():
+        stored = Stored(**read_folder(located(source)))
     else:
         stored = _from_content(*read_file(source), source)
     _refuse_nan(stored, source)

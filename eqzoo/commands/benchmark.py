@@ -15,6 +15,7 @@ from eqzoo.engine import load_config
 from eqzoo.engine.autoencoder_training import to_float
 from eqzoo.engine.runner import build_optimizers, train_loader
 from eqzoo.registry import build
+from eqzoo.zoo import autoencoder_config
 
 
 def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_size: int = 2, rounds: int = 5) -> None:
@@ -72,8 +73,7 @@ def coding(config_file: str | None = None, *, size: int = 256, batch_size: int =
     print(f'{"autoencoder":<20}{"parameters":>12}{"encode":>16}{"GiB":>6}{"decode":>16}{"GiB":>6}')
     first: dict[str, float] = {}
     for file in files:
-        config = Config.fromfile(file).autoencoder
-        autoencoder = build({**config, 'weights': None}).to(get_device()).eval()
+        autoencoder = build({**autoencoder_config(file), 'weights': None}).to(get_device()).eval()
         cells = ''
         for name, cost in coding_costs(autoencoder, images, rounds=rounds).items():
             ratio = cost.images_per_second / first.setdefault(name, cost.images_per_second)

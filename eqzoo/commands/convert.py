@@ -1,15 +1,13 @@
 """`tools/convert.py`: an autoencoder's file from one format to another."""
 
 from pathlib import Path
-from typing import Any, Literal
-
-from mmengine.config import Config
+from typing import Literal
 
 from eqzoo.autoencoders.diffusers_config import CLASSES
 from eqzoo.autoencoders.export import check_destination, export
 from eqzoo.autoencoders.loading import complete, normalize
 from eqzoo.autoencoders.stored import Source, Stored, read_stored
-from eqzoo.engine import load_config
+from eqzoo.zoo import autoencoder_config
 
 
 def convert(
@@ -37,7 +35,7 @@ def convert(
     where = _paths(source)
     stored = read_stored(where)
     told = 'by the config' if config else 'by the file' if stored.config else 'from shapes, norms with 32 groups'
-    stored = complete(stored, source, _autoencoder_of(config) if config else None)
+    stored = complete(stored, source, autoencoder_config(config) if config else None)
     if scale is not None:
         normalize(stored, dict(scale=scale))
     unsaid = export(stored, destination, to=to, overwrite=overwrite)
@@ -46,18 +44,6 @@ def convert(
 
 def _paths(source: str) -> Source:
     return source.split(',') if ',' in source and not Path(source).exists() else source
-
-
-def _autoencoder_of(path: str) -> dict[str, Any]:
-    """Return the autoencoder's config in a run's config file, or in a file that has that only."""
-    config = load_config(path)
-    found = config.model.get('autoencoder') if 'model' in config else Config.fromfile(path).get('autoencoder')
-    if found is None:
-        raise ValueError(
-            f'convert --config: {path} has no autoencoder; accepted is a config with model.autoencoder or autoencoder; '
-            'give one such as configs/_base_/autoencoders/sd_vae.py.'
-        )
-    return found.to_dict()
 
 
 def _describe(stored: Stored, told: str, unsaid: list[str]) -> list[str]:

@@ -27,6 +27,7 @@ from eqzoo.evaluators.table import format_table
 from eqzoo.evaluators.view import AutoencoderView
 from eqzoo.pictures import autoencoder_rows, draw_grid
 from eqzoo.registry import build
+from eqzoo.zoo import located
 
 
 def test(
@@ -117,7 +118,7 @@ def _choose_weights(config: Config, checkpoint: str | None) -> str:
 
 def _sha256(weights: Any) -> str:
     """Return the digest of a weights file; of a folder's files or of a pair, one after the other."""
-    paths = [Path(each) for each in (weights if isinstance(weights, list | tuple) else [weights])]
+    paths = [located(each) for each in (weights if isinstance(weights, list | tuple) else [weights])]
     return digest(*(file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])))
 
 

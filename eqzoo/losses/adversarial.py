@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eqzoo.distributed import average
 from eqzoo.registry import LOSSES, MODELS, Requirement
-from eqzoo.zoo import fetch_command
+from eqzoo.zoo import cached, fetch_command
 
 
 @MODELS.register_module()
@@ -68,7 +68,7 @@ class PatchGAN(nn.Module):
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
         """Return the weights file, if a config names one that is not there."""
         weights = arguments.get('weights')
-        if weights is None or Path(weights).exists():
+        if weights is None or cached(weights) is not None:
             return []
         return [Requirement('weights of PatchGAN', str(weights), fetch_command(weights) or 'weights=PATH')]
 

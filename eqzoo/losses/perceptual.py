@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from eqzoo.registry import LOSSES, Requirement
-from eqzoo.zoo import released
+from eqzoo.zoo import cached, fetch_command
 
+# torchvision's file names, and their names in the zoo
 _TRUNKS = {'vgg': 'vgg16-397923af.pth', 'alex': 'alexnet-owt-7be5be79.pth'}
+_SOURCES = {'vgg': 'eqzoo://lpips-vgg16', 'alex': 'eqzoo://lpips-alexnet'}
 
 
 @LOSSES.register_module()
@@ -21,8 +23,8 @@ class LPIPS:
     """Learned perceptual distance (Zhang et al. 2018), by the package `lpips`.
 
     The linear heads ship with the package; the ImageNet trunk is a file to be had from
-    torchvision. It is looked for at `weights`, in `$EQZOO_WEIGHTS_DIR`, in `weights/` and in
-    torch hub's cache; nothing is downloaded behind the user's back.
+    torchvision. It is looked for at `weights`, in `$EQZOO_WEIGHTS_DIR`, in `weights/`, in torch
+    hub's cache and in eqzoo's; nothing is downloaded behind the user's back.
 
     The network is kept out of any module tree: `train()` would wake its dropout, and
     checkpoints, averages and optimizers would carry its 14.7 M constants.
@@ -63,11 +65,7 @@ class LPIPS:
             _find_trunk(net, weights)
         except FileNotFoundError:
             places = ', '.join(str(path) for path in _places(net, weights))
-            return [
-                Requirement(
-                    f'the LPIPS trunk {_TRUNKS[net]}', places, released.fetch_command(f'weights/{_TRUNKS[net]}')
-                )
-            ]
+            return [Requirement(f'the LPIPS trunk {_TRUNKS[net]}', places, fetch_command(_SOURCES[net]))]
         return []
 
     @classmethod
@@ -85,12 +83,11 @@ def _places(net: str, weights: str | None) -> list[Path]:
 
 def _find_trunk(net: str, weights: str | None) -> Path:
     places = _places(net, weights)
-    for path in places:
+    downloaded = cached(_SOURCES[net]) if weights is None else None
+    for path in [*places, *([downloaded] if downloaded else [])]:
         if path.is_file():
             return path
-    raise FileNotFoundError(
-        f'LPIPS: no file {", ".join(map(str, places))}; {released.fetch_command(f"weights/{_TRUNKS[net]}")}'
-    )
+    raise FileNotFoundError(f'LPIPS: no file {", ".join(map(str, places))}; fetch it: {fetch_command(_SOURCES[net])}')
 
 
 def _load_trunk(network: lpips.LPIPS, path: Path) -> None:

@@ -209,10 +209,10 @@ def test_requirements_name_the_missing_file_and_the_command(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert KLAutoencoder.requirements({}) == []
     assert KLAutoencoder.requirements(dict(weights=None)) == []
-    (missing,) = KLAutoencoder.requirements(dict(weights='weights/sdxl-vae/sdxl_vae.safetensors'))
-    assert missing.where == 'weights/sdxl-vae/sdxl_vae.safetensors'
+    (missing,) = KLAutoencoder.requirements(dict(weights='eqzoo://sdxl-vae'))
+    assert missing.where == 'eqzoo://sdxl-vae'
     assert missing.what == 'weights of KLAutoencoder'
-    assert missing.remedy.startswith('curl -fL --create-dirs -o weights/sdxl-vae/sdxl_vae.safetensors.part https://')
+    assert missing.remedy == 'python tools/download.py sdxl-vae'
     assert KLAutoencoder.requirements(dict(weights='mine.pth')) == [
         Requirement('weights of KLAutoencoder', 'mine.pth', 'weights=PATH')
     ]
@@ -224,7 +224,7 @@ def test_requirements_name_the_missing_file_and_the_command(tmp_path, monkeypatc
 def test_base_configs_say_how_to_fetch_their_weights(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (missing,) = KLAutoencoder.requirements(read_config(name))
-    assert missing.remedy.startswith('curl ')
+    assert missing.remedy == f'python tools/download.py {name.replace("_", "-")}'
 
 
 def test_is_registered():

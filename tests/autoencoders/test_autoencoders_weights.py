@@ -232,8 +232,8 @@ def test_half_a_normalisation_is_refused(model, tmp_path):
 def test_a_file_that_is_not_there():
     with pytest.raises(FileNotFoundError, match=r"no file 'nowhere\.pth'; correct weights=PATH"):
         load('nowhere.pth')
-    with pytest.raises(FileNotFoundError, match=r'fetch it: curl .*kl-f16\.zip'):
-        read_stored('weights/kl-f16/model.ckpt')
+    with pytest.raises(FileNotFoundError, match=r'fetch it: python tools/download\.py sd-vae-16$'):
+        read_stored('eqzoo://sd-vae-16')
 
 
 @pytest.mark.parametrize('name', ['model.safetensors', 'model.pth'])

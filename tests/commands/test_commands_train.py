@@ -94,7 +94,13 @@ def test_without_files_it_says_all_that_is_missing_before_anything_is_built(tmp_
         run(train, ['configs/eqvae/sdxl_rot_scale.py', f'work_dir={tmp_path}/work'])
     message = str(stop.value)
     assert message.startswith('error: configs/eqvae/sdxl_rot_scale.py cannot run yet: 4 missing.')
-    for part in ('vgg16-397923af.pth', 'sdxl_vae.safetensors', 'data/openimages/train', 'data/imagenet/val', 'curl'):
+    for part in (
+        'vgg16-397923af.pth',
+        'eqzoo://sdxl-vae',
+        'data/openimages/train',
+        'data/imagenet/val',
+        'download.py sdxl-vae',
+    ):
         assert part in message
     assert message.endswith('python tools/train.py configs/eqvae/sdxl_rot_scale.py --smoke')
     assert not (tmp_path / 'work').exists()

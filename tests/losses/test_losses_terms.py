@@ -112,8 +112,8 @@ def test_lpips_says_what_is_missing(tmp_path, monkeypatch):
     (requirement,) = LPIPS.requirements({})
     assert 'vgg16-397923af.pth' in requirement.what
     assert str(tmp_path) in requirement.where
-    assert 'curl' in requirement.remedy
-    with pytest.raises(FileNotFoundError, match='vgg16-397923af.pth'):
+    assert requirement.remedy == 'python tools/download.py lpips-vgg16'
+    with pytest.raises(FileNotFoundError, match='vgg16-397923af.pth.*; fetch it: python tools/download.py lpips-vgg16'):
         LPIPS()
     with pytest.raises(ValueError, match=r"LPIPS.net must be one of vgg, alex, got 'squeeze'"):
         LPIPS('squeeze')

@@ -6,5 +6,5 @@ autoencoder = dict(
     quant_conv=False,
     scale=1.5305,
     shift=0.0609,
-    weights='weights/sd3-vae/diffusion_pytorch_model.safetensors',
+    weights='eqzoo://sd3-vae',
 )

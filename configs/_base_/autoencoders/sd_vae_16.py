@@ -6,5 +6,5 @@ autoencoder = dict(
     latent_channels=16,
     block_out_channels=(128, 128, 256, 256, 512),
     attention_levels=(4,),
-    weights='weights/kl-f16/model.ckpt',
+    weights='eqzoo://sd-vae-16',
 )

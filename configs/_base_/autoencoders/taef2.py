@@ -4,5 +4,5 @@ autoencoder = dict(
     type='TinyAutoencoder',
     latent_channels=32,
     pooled=True,
-    weights=['weights/taef2/taef2_encoder.pth', 'weights/taef2/taef2_decoder.pth'],
+    weights=['eqzoo://taef2/taef2_encoder.pth', 'eqzoo://taef2/taef2_decoder.pth'],
 )

@@ -1,0 +1,58 @@
+"""`tools/download.py`: fetch released weights, and say how far they can be trusted."""
+
+from eqzoo.zoo import cached, fetch, find, models, record_of
+from eqzoo.zoo.index import ReleasedModel
+from eqzoo.zoo.sources import is_remote
+
+
+def download(name: str | None = None, *, list: bool = False) -> None:
+    """Download a released model, or list them.
+
+    Args:
+        name: A name of the list; or a URL, as https://… or hf://org/repository[@revision]/path.
+        list: Show what there is.
+    """
+    if list:
+        print('\n'.join(_table()))
+        return
+    if name is None:
+        raise ValueError('download: nothing to download; give a NAME of --list, or a URL.')
+    sources = [name] if is_remote(name) else [f'eqzoo://{name}/{file.name}' for file in find(name).files]
+    for source in sources:
+        path = fetch(source)
+        record = record_of(source)
+        checked = (
+            'as published'
+            if record.published
+            else (
+                f'recorded on {record.date[:10]}, when it was first downloaded: none is published. '
+                'Later downloads have to have it too'
+            )
+        )
+        print(f'{path}\n  sha256 {record.sha256}, {checked}.')
+    if not is_remote(name):
+        print(f'\nimport eqzoo\nautoencoder = eqzoo.load({name!r})')
+
+
+def _table() -> list[str]:
+    row = '{:<20}{:>12}{:>9}  {:<8}{:<7}{}'
+    lines = [row.format('name', 'parameters', 'MB', 'sha256', 'here', 'licence; config')]
+    for model in models().values():
+        sizes = [file.size for file in model.files]
+        megabytes = '?' if None in sizes else f'{sum(sizes) / 1e6:.1f}'
+        is_known = all(file.sha256 for file in model.files)
+        lines.append(
+            row.format(
+                model.name,
+                f'{model.parameters:,}',
+                megabytes,
+                'known' if is_known else '-',
+                'yes' if _is_here(model) else '-',
+                f'{model.license}{", gated" if model.files[0].license_page else ""}; {model.config}',
+            )
+        )
+    return lines
+
+
+def _is_here(model: ReleasedModel) -> bool:
+    return all(cached(f'eqzoo://{model.name}/{file.name}') for file in model.files)

@@ -1,0 +1,57 @@
+"""An autoencoder by its name in the zoo."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eqzoo.zoo.downloads import fetch
+from eqzoo.zoo.index import configs_folder, find, models
+from eqzoo.zoo.sources import is_remote
+
+if TYPE_CHECKING:
+    from eqzoo.autoencoders import Autoencoder
+
+
+def load(source: str | Path) -> 'Autoencoder':
+    """Return a ready autoencoder, in eval mode, on the CPU; its weights are downloaded if they are not here.
+
+    Args:
+        source: A name of the zoo (`python tools/download.py --list`); or a checkpoint, a
+            weights file or a diffusers folder, as a path or a URL.
+
+    Raises:
+        ValueError: If it is neither, or the file does not fit.
+        OSError: If it cannot be downloaded or is not there.
+    """
+    from eqzoo.autoencoders import load_autoencoder
+
+    if str(source) in models() or not (is_remote(source) or Path(source).exists() or _looks_like_a_path(source)):
+        return _load_released(str(source))
+    return load_autoencoder(fetch(source))
+
+
+def autoencoder_config(path: str | Path) -> dict[str, Any]:
+    """Return the config of the autoencoder in a config file, a base's or a run's.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    from mmengine.config import Config
+
+    config = Config.fromfile(path)
+    found = config.get('autoencoder') or config.get('model', {}).get('autoencoder')
+    if found is None:
+        raise ValueError(f'{path} has no autoencoder; accepted is a config with `autoencoder` or `model.autoencoder`.')
+    return found.to_dict()
+
+
+def _load_released(name: str) -> 'Autoencoder':
+    from eqzoo.registry import build
+
+    model = find(name)
+    paths = [fetch(f'eqzoo://{name}/{file.name}') for file in model.files]
+    config = autoencoder_config(configs_folder().parent / model.config)
+    return build({**config, 'weights': paths[0] if len(paths) == 1 else paths}).eval()
+
+
+def _looks_like_a_path(source: str | Path) -> bool:
+    return isinstance(source, Path) or '/' in source or '.' in source

@@ -1,0 +1,284 @@
+"""Downloads from a server that truncates, corrupts, redirects, stalls and refuses."""
+
+import hashlib
+import io
+import threading
+import zipfile
+
+import pytest
+
+from eqzoo.zoo import cached, fetch, fetch_command, located, record_of, resolve
+from eqzoo.zoo.cache import Entry, cache_folder
+from eqzoo.zoo.transfer import CHUNK
+
+CONTENT = bytes(range(256)) * 400  # 102,400 bytes
+
+
+def ranges(site):
+    return [headers.get('Range') for _, headers in site.requests]
+
+
+def leftovers(path):
+    return sorted(each.name for each in path.parent.iterdir() if 'part' in each.name or each.name.endswith('.member'))
+
+
+def test_a_file_is_fetched_once(site, patience):
+    url = site.add('/a/model.safetensors', CONTENT)
+    assert cached(url) is None
+    path = fetch(url, patience=patience)
+    assert (path.name, path.read_bytes()) == ('model.safetensors', CONTENT)
+    assert fetch(url, patience=patience) == cached(url) == located(url) == path
+    assert len(site.requests) == 1
+    assert leftovers(path) == []
+
+
+def test_equal_names_are_kept_apart(site, patience):
+    first, second = site.add('/a/last.ckpt', b'first'), site.add('/b/last.ckpt', b'second')
+    paths = [fetch(url, patience=patience) for url in (first, second)]
+    assert [path.read_bytes() for path in paths] == [b'first', b'second']
+    assert [path.name for path in paths] == ['last.ckpt', 'last.ckpt']
+
+
+def test_a_truncated_transfer_goes_on_where_it_stopped(site, patience):
+    url = site.add('/model.pth', CONTENT, faults=[('cut', 3 * CHUNK + 10), ('cut', CHUNK + 20)])
+    assert fetch(url, patience=patience).read_bytes() == CONTENT
+    assert ranges(site) == [None, f'bytes={3 * CHUNK}-', f'bytes={4 * CHUNK}-']
+
+
+def test_a_later_call_goes_on_too(site, patience):
+    url = site.add('/model.pth', CONTENT, faults=[('cut', CHUNK), ('cut', 0), ('cut', 0)])
+    with pytest.raises(OSError, match=r'model.pth: the connection broke, 3 times; 16,384 bytes are kept; run it again'):
+        fetch(url, patience=patience)
+    assert cached(url) is None
+    assert fetch(url, patience=patience).read_bytes() == CONTENT
+    assert ranges(site)[-1] == f'bytes={CHUNK}-'
+
+
+def test_a_silent_server_is_left_and_asked_again(site, patience):
+    url = site.add('/model.pth', CONTENT, faults=[('stall', 2 * CHUNK)])
+    assert fetch(url, patience=patience).read_bytes() == CONTENT
+    assert ranges(site) == [None, f'bytes={2 * CHUNK}-']
+
+
+def test_a_server_silent_to_the_end_is_an_error(site, patience):
+    url = site.add('/model.pth', CONTENT, faults=[('stall', CHUNK), ('stall', 0), ('stall', 0)])
+    with pytest.raises(
+        OSError, match=r'model.pth: the server stayed silent, 3 times; 16,384 bytes are kept; run it again'
+    ):
+        fetch(url, patience=patience)
+
+
+def test_another_version_starts_anew(site, patience):
+    url = site.add('/model.pth', b'x' * 100_000, faults=[('cut', CHUNK)] + [('cut', 0)] * 2)
+    with pytest.raises(OSError, match='16,384 bytes are kept'):
+        fetch(url, patience=patience)
+    site.add('/model.pth', CONTENT, etag='"v2"')
+    assert fetch(url, patience=patience).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize('options', [dict(ranges=False), dict(etag=None), dict(etag='W/"v1"')])
+def test_without_ranges_or_versions_a_transfer_starts_anew(site, patience, options):
+    url = site.add('/model.pth', CONTENT, faults=[('cut', CHUNK)], **options)
+    assert fetch(url, patience=patience).read_bytes() == CONTENT
+    assert ranges(site) == [None, f'bytes={CHUNK}-' if 'ranges' in options else None]
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(site, patience):
+    url = site.add('/model.pth', CONTENT)
+    entry = Entry(resolve(url))
+    entry.folder.mkdir(parents=True)
+    entry.part.write_bytes(b'x' * 200_000)
+    entry.write_part_tag('"v1"')
+    assert fetch(url, patience=patience).read_bytes() == CONTENT
+    assert ranges(site) == ['bytes=200000-', None]
+
+
+def test_passing_failures_are_tried_again(site, patience):
+    url = site.add('/model.pth', CONTENT, faults=[503, 429])
+    assert fetch(url, patience=patience).read_bytes() == CONTENT
+    url = site.add('/busy.pth', CONTENT, faults=[503] * 3)
+    with pytest.raises(OSError, match='the server answered with status 503, 3 times; 0 bytes are kept'):
+        fetch(url, patience=patience)
+
+
+def test_a_missing_file_is_told_at_once(site, patience):
+    with pytest.raises(
+        FileNotFoundError, match=r'/nowhere.pth: there is no such file \(status 404\); correct the name'
+    ):
+        fetch(f'{site.url}/nowhere.pth', patience=patience)
+    assert len(site.requests) == 1
+    with pytest.raises(OSError, match='answered with status 400; correct the URL'):
+        fetch(site.add('/bad.pth', CONTENT, faults=[400]), patience=patience)
+
+
+def test_nobody_there_is_told(patience, site):
+    url = site.add('/model.pth', CONTENT)
+    site.server.shutdown()
+    site.server.server_close()
+    with pytest.raises(OSError, match='model.pth: no connection, 3 times'):
+        fetch(url, patience=patience)
+
+
+def test_corrupt_bytes_are_refused_and_discarded(site, patience, zoo):
+    url = site.add('/model.pth', CONTENT[:-1] + b'!')
+    zoo(dict(Name='model', Weights=url, SHA256=hashlib.sha256(CONTENT).hexdigest()))
+    with pytest.raises(ValueError, match=r'has the sha256 \w{64}; accepted is \w{64}, published. .* were discarded'):
+        fetch(url, patience=patience)
+    assert cached(url) is None
+    assert leftovers(Entry(resolve(url)).path) == []
+    site.add('/model.pth', CONTENT)
+    assert fetch(url, patience=patience).read_bytes() == CONTENT
+    assert record_of(url).published
+
+
+def test_the_first_download_is_recorded_and_held_to(site, patience):
+    url = site.add('/model.pth', CONTENT)
+    path = fetch(url, patience=patience)
+    record = record_of(url)
+    assert (record.sha256, record.size, record.published) == (hashlib.sha256(CONTENT).hexdigest(), 102_400, False)
+    path.unlink()
+    site.add('/model.pth', b'something else')
+    with pytest.raises(ValueError, match='recorded on its first download'):
+        fetch(url, patience=patience)
+    assert cached(url) is None
+
+
+def test_a_file_cut_short_in_the_cache_is_not_taken(site, patience):
+    path = fetch(site.add('/model.pth', CONTENT), patience=patience)
+    path.write_bytes(CONTENT[:5])
+    assert cached(f'{site.url}/model.pth') is None
+    assert fetch(f'{site.url}/model.pth', patience=patience).read_bytes() == CONTENT
+
+
+def test_redirects_are_followed_and_the_token_stays_with_its_host(site, patience, monkeypatch):
+    site.add('/store/blob', CONTENT)
+    site.add('/org/repo/resolve/main/model.pth', b'', moved_to=f'{site.other_name}/store/blob', token='secret')
+    monkeypatch.setenv('HF_ENDPOINT', site.url)
+    monkeypatch.setenv('HF_TOKEN', 'secret')
+    path = fetch('hf://org/repo/model.pth', patience=patience)
+    assert path.read_bytes() == CONTENT
+    assert [headers.get('Authorization') for _, headers in site.requests] == ['Bearer secret', None]
+
+
+def test_the_token_is_for_the_hub_alone(site, patience, monkeypatch):
+    monkeypatch.setenv('HF_TOKEN', 'secret')
+    fetch(site.add('/model.pth', CONTENT), patience=patience)
+    assert 'Authorization' not in site.requests[0][1]
+
+
+def test_a_gated_file_says_where_its_licence_is(site, patience, zoo):
+    url = site.add('/model.pth', CONTENT, token='secret')
+    zoo(dict(Name='model', Weights=url, Gated='https://example.org/licence'))
+    with pytest.raises(PermissionError, match=r'\(status 401\); accept the licence at https://example.org/licence and'):
+        fetch(url, patience=patience)
+    assert len(site.requests) == 1
+
+
+def test_a_mirror_serves_the_hub_and_shares_its_place(site, patience, monkeypatch):
+    site.add('/org/repo/resolve/v2/vae/model.pth', CONTENT)
+    monkeypatch.setenv('HF_ENDPOINT', site.url + '/')
+    path = fetch('hf://org/repo@v2/vae/model.pth', patience=patience)
+    monkeypatch.delenv('HF_ENDPOINT')
+    assert cached('https://huggingface.co/org/repo/resolve/v2/vae/model.pth') == path
+
+
+def test_offline_only_what_is_here_is_had(site, patience, monkeypatch):
+    here, there = site.add('/here.pth', CONTENT), site.add('/there.pth', CONTENT)
+    path = fetch(here, patience=patience)
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    assert fetch(here, patience=patience) == path
+    with pytest.raises(OSError, match=r'there.pth is not in the cache, and HF_HUB_OFFLINE is set; unset it'):
+        fetch(there, patience=patience)
+
+
+def zipped(**members):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, 'w') as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace('_', '/') + '.ckpt', content)
+    return data.getvalue()
+
+
+def test_of_an_archive_the_member_is_kept(site, patience, zoo):
+    url = site.add('/kl-f8.zip', zipped(kl_model=CONTENT, other=b'x'), faults=[('cut', CHUNK)])
+    zoo({'Name': 'model', 'Weights': url, 'Archive Member': 'model.ckpt'})
+    path = fetch('eqzoo://model', patience=patience)
+    assert (path.name, path.read_bytes()) == ('model.ckpt', CONTENT)
+    assert record_of('eqzoo://model').sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert leftovers(path) == []
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [(zipped(other=b'x'), r'has no model.ckpt; it has other.ckpt'), (b'<html>', r'is no whole zip archive \(.*; try')],
+)
+def test_a_wrong_archive_is_told(site, patience, zoo, content, message):
+    url = site.add('/kl-f8.zip', content)
+    zoo({'Name': 'model', 'Weights': url, 'Archive Member': 'model.ckpt'})
+    with pytest.raises(ValueError, match=message):
+        fetch(url, patience=patience)
+    assert cached(url) is None
+
+
+def test_a_full_disk_leaves_no_file(site, patience, monkeypatch):
+    def full(self, record):
+        raise OSError(28, 'No space left on device')
+
+    url = site.add('/model.pth', CONTENT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Entry, 'finish', full)
+        with pytest.raises(OSError, match='No space left'):
+            fetch(url, patience=patience)
+    assert cached(url) is None
+    assert fetch(url, patience=patience).read_bytes() == CONTENT
+
+
+def test_two_at_once_download_once(site, patience):
+    url = site.add('/model.pth', CONTENT * 50)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(fetch(url, patience=patience))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+    assert len(site.requests) == 1
+
+
+def test_local_paths_are_themselves(tmp_path):
+    path = tmp_path / 'model.pth'
+    path.write_bytes(b'x')
+    assert fetch(str(path)) == cached(path) == path
+    assert fetch_command(str(path)) is None
+    with pytest.raises(FileNotFoundError, match=r"no file 'nowhere.pth'; correct weights=PATH"):
+        fetch('nowhere.pth')
+
+
+def test_what_is_not_here_comes_with_its_command():
+    with pytest.raises(FileNotFoundError, match=r"'eqzoo://sd-vae'; fetch it: python tools/download.py sd-vae$"):
+        located('eqzoo://sd-vae')
+    url = 'https://huggingface.co/stabilityai/sdxl-vae/resolve/main/sdxl_vae.safetensors'
+    assert fetch_command(url) == 'python tools/download.py sdxl-vae'
+    assert fetch_command('hf://a/b/c d.pth') == "python tools/download.py 'hf://a/b/c d.pth'"
+
+
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        ('hf://org/file.pth', r"got 'hf://org/file.pth'; accepted is hf://org/repository\[@revision\]/path/of/file"),
+        ('eqzoo://taef2', r'is not one file; accepted are eqzoo://taef2/taef2_encoder.pth, eqzoo://taef2/taef2_dec'),
+        ('eqzoo://taesd/x.pth', r'is not one file; accepted are eqzoo://taesd/diffusion_pytorch_model.safetensors'),
+        ('eqzoo://sd-vea', r"Unknown model 'sd-vea'. Did you mean 'sd-vae'\?"),
+        ('https://example.org/', r'names no file; accepted is a URL that ends in its name'),
+    ],
+)
+def test_sources_that_name_nothing(source, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(source)
+
+
+def test_the_cache_is_where_it_is_told_to_be(monkeypatch, tmp_path):
+    assert cache_folder() == tmp_path / 'cache'
+    monkeypatch.delenv('EQZOO_CACHE')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
+    assert cache_folder() == tmp_path / 'xdg' / 'eqzoo'

@@ -1,0 +1,83 @@
+"""The metafiles: complete, consistent, and agreeing with the configs that they name."""
+
+import re
+
+import pytest
+import torch
+import yaml
+
+from eqzoo.registry import build
+from eqzoo.zoo import autoencoder_config, configs_folder, find, models, resolve
+from eqzoo.zoo.sources import is_remote
+
+LPIPS = ('lpips-vgg16', 'lpips-alexnet')
+AUTOENCODERS = sorted(set(models()) - set(LPIPS))
+
+
+def test_the_index_lists_every_metafile(root):
+    listed = yaml.safe_load((root / 'model-index.yml').read_text())['Import']
+    assert sorted(listed) == sorted(str(path.relative_to(root)) for path in (root / 'configs').rglob('metafile.yml'))
+    assert configs_folder() == root / 'configs'
+
+
+def test_metafiles_are_well_formed(root):
+    names = []
+    for path in (root / 'configs').rglob('metafile.yml'):
+        content = yaml.safe_load(path.read_text())
+        collections = {each['Name'] for each in content['Collections']}
+        names += [entry['Name'] for entry in content['Models']]
+        assert {entry['In Collection'] for entry in content['Models']} == collections
+    assert sorted(names) == sorted(models())
+
+
+@pytest.mark.parametrize('name', sorted(models()))
+def test_a_model_is_complete(root, name):
+    model = find(name)
+    assert (root / model.config).is_file()
+    assert len({file.name for file in model.files}) == len(model.files)
+    for file in model.files:
+        assert file.url.startswith('https://')
+        assert file.name.endswith(('.safetensors', '.ckpt', '.pth'))
+        assert (file.member is None) or file.url.endswith('.zip')
+        assert file.sha256 is None or re.fullmatch('[0-9a-f]{64}', file.sha256)
+        assert resolve(file.url) == resolve(f'eqzoo://{name}/{file.name}') == file
+        suffix = re.search(r'-([0-9a-f]{8})\.pth', file.name)  # torch names its files by their hash
+        assert suffix is None or file.sha256.startswith(suffix[1])
+
+
+# taming's files also have LPIPS, a discriminator (of three layers, and of two) and Adam's two moments of both networks.
+LPIPS_NUMBERS = 14_716_992
+DISCRIMINATORS = {'vqgan-f16-1024': 2_767_809, 'vqgan-f16-16384': 663_361}
+SIZED = sorted(name for name, model in models().items() if all(file.size for file in model.files))
+
+
+@pytest.mark.parametrize('name', SIZED)
+def test_sizes_agree_with_parameter_counts(name):
+    """A file of weights is its numbers, of four bytes or two, plus headers."""
+    model = find(name)
+    count, limit = model.parameters, 60_000
+    if name in DISCRIMINATORS:
+        count, limit = 3 * (count + DISCRIMINATORS[name]) + LPIPS_NUMBERS, 600_000
+    per_number = 2 if name in ('sd3-vae', 'taef2') else 4
+    assert 0 < sum(file.size for file in model.files) - per_number * count < limit
+
+
+@pytest.mark.parametrize('name', AUTOENCODERS)
+def test_the_config_builds_what_the_index_counts(root, name):
+    config = autoencoder_config(root / find(name).config)
+    with torch.device('meta'):
+        autoencoder = build({**config, 'weights': None})
+    assert sum(parameter.numel() for parameter in autoencoder.parameters()) == find(name).parameters
+
+
+def test_the_sources_of_base_configs_are_in_the_index(root):
+    for path in (root / 'configs' / '_base_' / 'autoencoders').glob('*.py'):
+        weights = autoencoder_config(path)['weights']
+        for source in weights if isinstance(weights, list) else [weights]:
+            assert is_remote(source)
+            assert resolve(source) in [file for model in models().values() for file in model.files]
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(ValueError, match=r"Unknown model 'eqvae'. Did you mean 'eq-vae'\? In the zoo: eq-sdxl-vae, eq"):
+        find('eqvae')
