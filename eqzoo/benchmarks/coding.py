@@ -1,4 +1,4 @@
-"""What encoding and decoding cost."""
+"""What encoding and decoding cost, beside a reference."""
 
 import time
 from collections.abc import Callable
@@ -12,27 +12,44 @@ from eqzoo.benchmarks.memory import peak_memory
 
 
 @torch.no_grad()
-def coding_costs(autoencoder: Autoencoder, images: Tensor, *, rounds: int) -> dict[str, Cost]:
-    """Return the cost of `encode` and of `decode`.
+def coding_costs(
+    autoencoder: Autoencoder, reference: Autoencoder, images: Tensor, *, rounds: int
+) -> dict[str, tuple[Cost, float]]:
+    """Return the cost of `encode` and of `decode`, and how many times as fast as the reference each is.
+
+    Passes of the two alternate and the fastest of each counts: whatever else the machine does
+    holds up both alike.
 
     Args:
         autoencoder: In evaluation mode.
-        images: (B, 3, H, W), float in [-1, 1], on the autoencoder's device.
-        rounds: Timed passes, after one that is not.
+        reference: Likewise.
+        images: (B, 3, H, W), float in [-1, 1], on the autoencoders' device.
+        rounds: Timed passes of each, after one that is not.
     """
+    costs = {}
+    for name in ('encode', 'decode'):
+        work, other = (_work(each, name, images) for each in (autoencoder, reference))
+        memory = peak_memory(work, images.device)
+        other()
+        pairs = [(_seconds(work, images.device), _seconds(other, images.device)) for _ in range(rounds)]
+        ours, theirs = (min(seconds) for seconds in zip(*pairs, strict=True))
+        costs[name] = Cost(len(images) / ours, memory), theirs / ours
+    return costs
+
+
+def _work(autoencoder: Autoencoder, name: str, images: Tensor) -> Callable[[], Tensor]:
+    if name == 'encode':
+        return lambda: autoencoder.encode(images).mean
     latents = autoencoder.encode(images).mean
-    work = {'encode': lambda: autoencoder.encode(images).mean, 'decode': lambda: autoencoder.decode(latents)}
-    return {name: _cost(function, images, rounds) for name, function in work.items()}
+    return lambda: autoencoder.decode(latents)
 
 
-def _cost(function: Callable[[], Tensor], images: Tensor, rounds: int) -> Cost:
-    memory = peak_memory(function, images.device)
-    _synchronize(images.device)
+def _seconds(work: Callable[[], Tensor], device: torch.device) -> float:
+    _synchronize(device)
     started = time.perf_counter()
-    for _ in range(rounds):
-        function()
-    _synchronize(images.device)
-    return Cost(rounds * len(images) / (time.perf_counter() - started), memory)
+    work()
+    _synchronize(device)
+    return time.perf_counter() - started
 
 
 def _synchronize(device: torch.device) -> None:
