@@ -5,14 +5,21 @@ import copy
 import pytest
 import torch
 
-from eqzoo.autoencoders import KLAutoencoder
 from eqzoo.engine.compilation import compile_autoencoder
+from eqzoo.registry import build, find
+
+SHAPES = {
+    'KLAutoencoder': dict(block_out_channels=(8, 8, 8)),
+    'TinyAutoencoder': dict(num_blocks=(1, 1, 1)),
+    'VQAutoencoder': dict(block_out_channels=(8, 8, 8), attention_levels=()),
+}
 
 
-@pytest.mark.slow  # the compiler takes a minute
+@pytest.mark.slow  # the compiler takes a minute each
 @pytest.mark.filterwarnings('default')  # Dynamo looks at .grad of what is no leaf, and torch warns of it
-def test_a_compiled_autoencoder_gives_the_same_images_and_gradients():
-    eager = KLAutoencoder(4, (8, 8, 8), layers_per_block=1, norm_num_groups=4)
+@pytest.mark.parametrize('name', ['KLAutoencoder', 'TinyAutoencoder', 'VQAutoencoder'])
+def test_a_compiled_autoencoder_gives_the_same_images_and_gradients(name):
+    eager = build(dict(type=name, **find(name).smoke(dict(SHAPES[name]))))
     compiled = copy.deepcopy(eager)
     compile_autoencoder(compiled)
     for size in (32, 16, 24):  # as scales come and go
