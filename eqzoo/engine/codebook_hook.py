@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, broadcast
+from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
@@ -73,7 +73,7 @@ class CodebookHook(Hook):
         scalars = {'usage': (counts > 0).double().mean(), 'perplexity': perplexity(counts)}
         self.idle = torch.where(counts > 0, 0, self.idle + 1)
         if self.revive_after is not None:
-            scalars['revived'] = self._revive(runner)
+            scalars['revived'] = self._revive(runner, data_batch['draws'])
         for name, value in scalars.items():
             runner.message_hub.update_scalar(f'train/codebook/{name}', float(value))
 
@@ -93,20 +93,25 @@ class CodebookHook(Hook):
             self._features.append(inputs[0].detach().movedim(1, -1).flatten(0, -2))
 
     @torch.no_grad()
-    def _revive(self, runner: Runner) -> int:
-        """Replace the codes that are due by the first process's features; return how many."""
+    def _revive(self, runner: Runner, draws: Tensor) -> int:
+        """Replace the codes that are due by features of the whole step; return how many."""
         due = (self.idle >= self.revive_after).nonzero().flatten()
         if not len(due):
             return 0
-        features = torch.cat(self._features)
+        features = self._everyones_features(draws)
         order = torch.randperm(len(features), generator=seeded(runner.seed, _STREAM, runner.iter))
         due = due[: len(features)]
-        fresh = features[order[: len(due)].to(features.device)].contiguous()
-        broadcast(fresh)
         codebook = runner.model.autoencoder.quantize.embedding.weight
-        codebook[due] = fresh
+        codebook[due] = features[order[: len(due)]].to(codebook)
         for state in runner.optim_wrapper['autoencoder'].optimizer.state.get(codebook, {}).values():
             if isinstance(state, Tensor) and state.shape == codebook.shape:
                 state[due] = 0
         self.idle[due] = 0
         return len(due)
+
+    def _everyones_features(self, draws: Tensor) -> Tensor:
+        """Return the features (N, C) of this step's samples, in the order of their draws, however many processes."""
+        own = torch.cat(self._features)
+        parts = all_gather_object((draws, own.view(len(draws), -1, own.shape[-1]).cpu()))
+        all_draws, samples = (torch.cat(each) for each in zip(*parts, strict=True))
+        return samples[all_draws.argsort()].flatten(0, 1)

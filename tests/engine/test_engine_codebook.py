@@ -44,7 +44,7 @@ def step(hook, runner, *values):
         features = torch.as_tensor(value, dtype=torch.float32)[None, None, :, None].expand(1, 2, -1, 1)
         runner.model.autoencoder.bottleneck(features.clone().requires_grad_()).penalties['codebook'].backward()
     runner.optim_wrapper['autoencoder'].step()
-    hook.after_train_iter(runner, runner.iter)
+    hook.after_train_iter(runner, runner.iter, {'draws': torch.arange(len(values))})
     runner.iter += 1
 
 
