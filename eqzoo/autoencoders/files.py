@@ -4,6 +4,7 @@ import argparse
 import json
 import pickle
 import re
+import struct
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,24 @@ from eqzoo.zoo import located
 METADATA_KEY = 'eqzoo'
 
 _NUM_LISTED = 5
+
+# What readers raise at damaged bytes: torch's unpickler checks neither its stack nor its text.
+_DAMAGE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+)
+
+
+class _RefusedError(ValueError):
+    """A file would run code."""
 
 
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -34,7 +53,9 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = located(path)
     try:
         content, notes = _read_safetensors(path) if path.suffix == '.safetensors' else (_read_torch(path), {})
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, json.JSONDecodeError) as error:
+    except _RefusedError:
+        raise
+    except _DAMAGE as error:
         raise ValueError(
             f'weights: {str(path)!r} cannot be read: it is damaged, incomplete, or not a file of weights; '
             'accepted are safetensors and torch files that hold tensors only; fetch it again, or convert it.'
@@ -77,8 +98,8 @@ def _read_torch(path: Path) -> object:
             raise _would_run_code(path, [found.group(1)]) from error
 
 
-def _would_run_code(path: Path, names: list[str]) -> ValueError:
-    return ValueError(
+def _would_run_code(path: Path, names: list[str]) -> _RefusedError:
+    return _RefusedError(
         f'weights: {str(path)!r} holds pickled objects, which could run code: {listed(names)}; '
         'accepted are tensors only. If you trust the file, save its state dict as safetensors.'
     )

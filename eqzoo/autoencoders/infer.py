@@ -31,7 +31,7 @@ def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         >>> config['latent_channels'], config['num_blocks'], config['width']
         (16, [1, 2], 8)
     """
-    if 'encoder.layers.0.weight' in state:
+    if any(key.startswith('encoder.layers.') for key in state):
         return plain_config(_infer_tiny(state))
     return plain_config(_infer_vq(state) if 'quantize.embedding.weight' in state else _infer_kl(state))
 
@@ -73,6 +73,7 @@ def _infer_levels(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _infer_tiny(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    width = _shape(state, 'encoder.layers.0.weight')[0]
     layers = _count(state, r'encoder\.layers\.(\d+)\.')
     # a level is a convolution, whose weight has no further name, and its blocks; the last convolution is none
     is_convolution = [f'encoder.layers.{layer}.weight' in state for layer in range(layers)]
@@ -82,7 +83,7 @@ def _infer_tiny(state: Mapping[str, Tensor]) -> dict[str, Any]:
         type='TinyAutoencoder',
         latent_channels=_shape(state, f'encoder.layers.{starts[-1]}.weight')[0],
         num_blocks=blocks,
-        width=_shape(state, 'encoder.layers.0.weight')[0],
+        width=width,
         pooled=any('.pool.' in key for key in state),
     )
 
@@ -97,6 +98,6 @@ def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
     if name not in state:
         raise ValueError(
             f'weights: the architecture cannot be told without {name!r}; accepted are KL, VQ and tiny autoencoders '
-            'of LDM, taming, taesd and diffusers; give a config.'
+            'of LDM, taming, taesd (both its files) and diffusers; give a config.'
         )
     return tuple(state[name].shape)

@@ -75,11 +75,12 @@ def shown(source: Source) -> str:
 
 
 def _from_content(content: Mapping[str, Any], notes: Mapping[str, Any], source: str | Path) -> Stored:
+    content = {key: value for key, value in content.items() if isinstance(key, str)}
     # beside LDM's names: eqzoo's, nested in a torch file and flat in safetensors
     more = content.get('eqzoo') if isinstance(content.get('eqzoo'), Mapping) else {}
     more = more or {name: below(f'eqzoo.{name}', content) for name in ('normalization', 'trained')}
     notes = {**more, **notes}
-    trained, average = unnest({key: value for key, value in content.items() if not str(key).startswith('eqzoo.')})
+    trained, average = unnest({key: value for key, value in content.items() if not key.startswith('eqzoo.')})
     if not trained:
         raise ValueError(
             f'weights: {str(source)!r} holds no tensors by name; accepted are a state dict, or a dict with a '

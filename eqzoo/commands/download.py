@@ -2,6 +2,7 @@
 
 from eqzoo.zoo import cached, fetch, find, models, record_of
 from eqzoo.zoo.index import ReleasedModel
+from eqzoo.zoo.loading import released_config
 from eqzoo.zoo.sources import is_remote
 
 
@@ -30,7 +31,7 @@ def download(name: str | None = None, *, list: bool = False) -> None:
             )
         )
         print(f'{path}\n  sha256 {record.sha256}, {checked}.')
-    if not is_remote(name):
+    if not is_remote(name) and _is_autoencoder(name):
         print(f'\nimport eqzoo\nautoencoder = eqzoo.load({name!r})')
 
 
@@ -52,6 +53,14 @@ def _table() -> list[str]:
             )
         )
     return lines
+
+
+def _is_autoencoder(name: str) -> bool:
+    try:
+        released_config(name)
+    except ValueError:  # the perceptual losses' networks
+        return False
+    return True
 
 
 def _is_here(model: ReleasedModel) -> bool:

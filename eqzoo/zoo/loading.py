@@ -44,12 +44,21 @@ def autoencoder_config(path: str | Path) -> dict[str, Any]:
     return found.to_dict()
 
 
+def released_config(name: str) -> dict[str, Any]:
+    """Return the config of the zoo's autoencoder `name`.
+
+    Raises:
+        ValueError: If there is none of that name, or it is no autoencoder.
+    """
+    return autoencoder_config(configs_folder().parent / find(name).config)
+
+
 def _load_released(name: str) -> 'Autoencoder':
     from eqzoo.registry import build
 
     model = find(name)
+    config = released_config(name)  # told before a long download, not after
     paths = [fetch(f'eqzoo://{name}/{file.name}') for file in model.files]
-    config = autoencoder_config(configs_folder().parent / model.config)
     return build({**config, 'weights': paths[0] if len(paths) == 1 else paths}).eval()
 
 

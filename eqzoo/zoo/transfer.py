@@ -115,7 +115,8 @@ def _check_status(response: requests.Response, url: str, license_page: str | Non
 def _login(url: str) -> dict[str, str]:
     """Return the header with the user's token, for the Hub alone; requests drops it on the way to another host."""
     token = os.environ.get('HF_TOKEN')
-    hubs = (HUB, os.environ.get('HF_ENDPOINT') or HUB)
+    # with the slash: huggingface.co.example.org is another host
+    hubs = tuple(f'{hub.rstrip("/")}/' for hub in (HUB, os.environ.get('HF_ENDPOINT') or HUB))
     return {'Authorization': f'Bearer {token}'} if token and url.startswith(hubs) else {}
 
 

@@ -73,6 +73,14 @@ def test_other_networks_are_not_guessed(state):
         infer_config(state)
 
 
+def test_a_tiny_one_is_told_what_it_lacks():
+    with torch.device('meta'):
+        state = build(dict(type='TinyAutoencoder')).state_dict()
+    state['encoder.layers.0.wieght'] = state.pop('encoder.layers.0.weight')
+    with pytest.raises(ValueError, match=r"cannot be told without 'encoder\.layers\.0\.weight'; .* \(both its files\)"):
+        infer_config(state)
+
+
 def test_classes_become_names():
     config = plain_config(dict(type=KLAutoencoder, block_out_channels=(8, 8), scale=2.0, weights='a.pth'))
     assert config == dict(

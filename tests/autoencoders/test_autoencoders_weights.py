@@ -247,7 +247,32 @@ def test_damaged_files_are_refused(model, tmp_path, name, part):
         read_stored(path)
 
 
-@pytest.mark.parametrize('content', [{}, {'epoch': 3}, torch.zeros(2), {'state_dict': [torch.zeros(2)]}])
+def complaint(path, content):
+    path.write_bytes(content)
+    try:
+        read_stored(path)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before torch 1.6'])
+def test_torch_files_damaged_anywhere_are_refused(tmp_path, zipped):
+    """Where the damage is decides whether torch raises KeyError, IndexError, struct.error or others."""
+    path = tmp_path / 'model.pth'
+    torch.save({'weight': torch.zeros(2)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    cut = [complaint(path, whole[:end]) for end in range(0, len(whole), 5)]
+    assert all(found and found.startswith('weights: ') for found in cut)
+    changed = [complaint(path, whole[:at] + b'\xff' + whole[at + 1 :]) for at in range(len(whole))]
+    assert any(changed)
+    assert all(found is None or found.startswith('weights: ') for found in changed)
+
+
+@pytest.mark.parametrize(
+    'content', [{}, {'epoch': 3}, {1: torch.zeros(2)}, torch.zeros(2), {'state_dict': [torch.zeros(2)]}]
+)
 def test_files_without_named_tensors_are_refused(tmp_path, content):
     torch.save(content, tmp_path / 'model.pth')
     with pytest.raises(ValueError, match='holds no tensors by name'):

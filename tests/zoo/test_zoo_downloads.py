@@ -166,6 +166,13 @@ def test_the_token_is_for_the_hub_alone(site, patience, monkeypatch):
     assert 'Authorization' not in site.requests[0][1]
 
 
+def test_a_host_whose_name_only_begins_like_the_hub_gets_no_token(site, patience, monkeypatch):
+    monkeypatch.setenv('HF_ENDPOINT', site.url[:-1])
+    monkeypatch.setenv('HF_TOKEN', 'secret')
+    fetch(site.add('/model.pth', CONTENT), patience=patience)
+    assert 'Authorization' not in site.requests[0][1]
+
+
 def test_a_gated_file_says_where_its_licence_is(site, patience, zoo):
     url = site.add('/model.pth', CONTENT, token='secret')
     zoo(dict(Name='model', Weights=url, Gated='https://example.org/licence'))

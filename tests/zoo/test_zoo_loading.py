@@ -64,6 +64,16 @@ def test_downloading_says_where_and_how_sure(tiny, capsys):
     assert out.endswith("import eqzoo\nautoencoder = eqzoo.load('tiny')\n")
 
 
+def test_a_network_that_is_no_autoencoder_is_only_downloaded(site, zoo, capsys):
+    url = site.add('/vgg.pth', b'weights')
+    (zoo(dict(Name='vgg', Weights=url, Config='configs/losses.py')) / 'losses.py').write_text('x = 1\n')
+    with pytest.raises(ValueError, match='has no autoencoder'):
+        eqzoo.load('vgg')
+    assert not site.requests
+    run(download, ['vgg'])
+    assert 'eqzoo.load' not in capsys.readouterr().out
+
+
 def test_the_list_knows_what_is_here(tiny, capsys):
     run(download, ['--list'])
     before = capsys.readouterr().out.splitlines()
