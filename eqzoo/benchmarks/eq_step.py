@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapperDict
 from eqzoo.benchmarks.cost import Cost
 from eqzoo.benchmarks.memory import peak_memory
 from eqzoo.engine.autoencoder_training import AutoencoderTraining, to_float
-from eqzoo.engine.randomness import StepRandomness
+from eqzoo.randomness import StepRandomness
 
 
 def compare_steps(

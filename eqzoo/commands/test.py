@@ -89,7 +89,7 @@ def evaluate(autoencoder: nn.Module, loader: DataLoader, evaluators: list[Any]) 
     unreadable: list[str] = []
     hidden = rank_and_world_size()[0] > 0
     for batch in tqdm(loader, desc='test', unit='batch', disable=hidden, file=sys.stdout, mininterval=1):
-        view = AutoencoderView(autoencoder, to_float(batch['images'].to(device)))
+        view = AutoencoderView(autoencoder, to_float(batch['images'].to(device)), batch['indices'])
         update(evaluators, view, batch)
         unreadable += batch['unreadable']
     everyones = [name for names in all_gather_object(unreadable) for name in names]

@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from eqzoo.distributed import average_gradients
-from eqzoo.engine.randomness import StepRandomness
+from eqzoo.randomness import StepRandomness
 from eqzoo.evaluators.view import AutoencoderView
 from eqzoo.losses import AdversarialLoss, Comparison, KLDivergence, ReconstructionLoss
 from eqzoo.registry import MODELS, Objective
@@ -114,7 +114,7 @@ class AutoencoderTraining(nn.Module):
 
     def val_step(self, batch: Mapping[str, Any]) -> AutoencoderView:
         """Return what evaluators look at, for a batch as in `train_step`."""
-        return AutoencoderView(self.autoencoder, to_float(batch['images'].to(self._device)))
+        return AutoencoderView(self.autoencoder, to_float(batch['images'].to(self._device)), batch['indices'])
 
     @property
     def _device(self) -> torch.device:

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from eqzoo.engine.randomness import seeded
+from eqzoo.randomness import seeded
 from eqzoo.evaluators.codebook import perplexity
 from eqzoo.registry import HOOKS
 

@@ -7,7 +7,7 @@ import torch
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
-from eqzoo.engine.randomness import StepRandomness
+from eqzoo.randomness import StepRandomness
 from eqzoo.evaluators.base import Evaluator
 from eqzoo.registry import LOOPS
 

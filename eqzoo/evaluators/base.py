@@ -18,6 +18,12 @@ class Evaluator(BaseMetric):
     Subclasses add to `self.sums[name]` in `update` and turn the totals into metrics in
     `compute`. Names may appear as data arrive, in some processes only: a process that saw
     no image still takes part in `evaluate` and returns what the others do.
+
+    What cannot be a sum (neighbours, say) is kept row by row with `keep`: after `evaluate` has
+    gathered them, `self.kept[name]` holds each image's row once, in the order of the data set,
+    whichever process saw it.
+
+    `curves`, set by `compute` where there are any, is drawn by the report.
     """
 
     default_prefix = ''  # metrics already have their full names
@@ -25,6 +31,10 @@ class Evaluator(BaseMetric):
     def __init__(self) -> None:
         super().__init__()
         self.sums: dict[str, Tensor] = {}
+        self.kept: dict[str, Tensor] = {}
+        self.curves: list[dict[str, Any]] = []
+        self._rows: dict[str, list[Tensor]] = {}
+        self._numbers: dict[str, list[Tensor]] = {}
 
     @abstractmethod
     def update(self, view: AutoencoderView) -> None:
@@ -38,10 +48,29 @@ class Evaluator(BaseMetric):
         """Say how the numbers are measured, in JSON's types."""
         return {}
 
+    def check(self, num_images: int) -> None:
+        """Refuse a data set of `num_images` that is too small; called before the first image.
+
+        Raises:
+            ValueError: With the number needed.
+        """
+
     def add(self, name: str, values: Tensor) -> None:
         """Add `values`, summed over their first axis, to the sum `name`."""
-        total = to_double(values.detach()).sum(dim=0).cpu()
-        self.sums[name] = self.sums[name] + total if name in self.sums else total
+        self.add_total(name, to_double(values.detach()).sum(dim=0))
+
+    def add_total(self, name: str, total: Tensor) -> None:
+        """Add `total`, already summed over the batch, to the sum `name`."""
+        total = to_double(total.detach()).cpu()
+        if name in self.sums:
+            self.sums[name] += total
+        else:
+            self.sums[name] = total.clone()
+
+    def keep(self, name: str, rows: Tensor, numbers: Tensor) -> None:
+        """Keep `rows` (B, ...) of the images `numbers` (B,) of the data set."""
+        self._rows.setdefault(name, []).append(rows.detach().cpu())
+        self._numbers.setdefault(name, []).append(numbers.cpu())
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[AutoencoderView]) -> None:
         """Take a batch as mmengine hands it over: `data_samples` holds one view."""
@@ -65,7 +94,11 @@ class Evaluator(BaseMetric):
         sums, self.sums = _over_processes(self.sums), {}
         if not sums:
             raise ValueError(f'{type(self).__name__} saw none of the {size} images; is every one unreadable?')
-        return self.compute(sums)
+        self.kept = _gathered(self._rows, self._numbers)
+        self._rows, self._numbers = {}, {}
+        metrics = self.compute(sums)
+        self.kept = {}
+        return metrics
 
 
 def to_double(x: Tensor) -> Tensor:
@@ -81,3 +114,17 @@ def _over_processes(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for total in totals.values():
         all_reduce(total)
     return totals
+
+
+def _gathered(rows: Mapping[str, list[Tensor]], numbers: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    """Return all processes' rows in the order of their numbers, each number once."""
+    own = {name: (torch.cat(numbers[name]), torch.cat(rows[name])) for name in rows}
+    everyones = all_gather_object(own)
+    gathered = {}
+    for name in dict.fromkeys(name for each in everyones for name in each):
+        places, values = (torch.cat(parts) for parts in zip(*(e[name] for e in everyones if name in e), strict=True))
+        order = places.argsort(stable=True)
+        places = places[order]
+        first = torch.cat([torch.ones(1, dtype=torch.bool), places[1:] != places[:-1]])
+        gathered[name] = values[order[first]]
+    return gathered

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eqzoo.randomness import SampleNoise
+
 
 class AutoencoderView:
     """One batch of images as an autoencoder sees and returns them.
@@ -13,11 +15,13 @@ class AutoencoderView:
     Args:
         autoencoder: In evaluation mode.
         images: (B, 3, H, W), float in [-1, 1], on the autoencoder's device.
+        numbers: The images' places in their data set (B,); 0, 1, … if left out.
     """
 
-    def __init__(self, autoencoder: Any, images: Tensor) -> None:
+    def __init__(self, autoencoder: Any, images: Tensor, numbers: Tensor | None = None) -> None:
         self.autoencoder = autoencoder
         self.images = images
+        self.numbers = torch.arange(len(images)) if numbers is None else numbers
 
     @cached_property
     def latents(self) -> Tensor:
@@ -30,6 +34,16 @@ class AutoencoderView:
         """The images decoded from the posterior mean, (B, 3, H, W), unclamped."""
         with torch.no_grad():
             return self.autoencoder.decode(self._raw_latents)
+
+    @cached_property
+    def sampled_reconstruction(self) -> Tensor:
+        """The images decoded from a sample of the posterior, whose noise belongs to the image's number."""
+        with torch.no_grad():
+            posterior = self.autoencoder.encode(self.images)
+            if posterior.std is None:
+                return self.reconstruction
+            noise = SampleNoise(0, self.numbers)(posterior.mean)
+            return self.autoencoder.decode(posterior.mean + posterior.std * noise)
 
     @cached_property
     def indices(self) -> Tensor | None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from eqzoo.data import Shapes, collate
-from eqzoo.engine.randomness import SampleNoise, StepRandomness, seeded
+from eqzoo.randomness import SampleNoise, StepRandomness, seeded
 from eqzoo.engine.runner import build_optimizers
 from eqzoo.registry import build
 

@@ -1,0 +1,87 @@
+"""What all feature extractors share: a name, a card, and features of 8-bit images."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Features(NamedTuple):
+    """What an extractor says of a batch.
+
+    Args:
+        pooled: (B, D), one vector an image.
+        spatial: (B, S), a flattened map that keeps places, where the extractor has one.
+        logits: (B, K) of a classifier, where the extractor has one.
+    """
+
+    pooled: Tensor
+    spatial: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class FeatureExtractor(ABC):
+    """A frozen network that turns images into features to compare sets of images by.
+
+    It is no module: it is trained by nobody, and would else get into checkpoints. Subclasses
+    set `key`, `num_features` and `_network`, in evaluation mode.
+
+    Args of metrics' names: a Fréchet distance on it is called `frechet_key`; other metrics
+    have the suffix `suffix`, which is empty for the network that published numbers use.
+    """
+
+    key: str
+    """What its metrics are called after: 'inception', 'effnet_lite0', 'dinov2_vitl14'."""
+    num_features: int
+    """D."""
+
+    _network: nn.Module
+
+    @property
+    def frechet_key(self) -> str:
+        """The name of a Fréchet distance on these features; 'fid' for the pinned Inception alone."""
+        return f'fd_{self.key}'
+
+    @property
+    def suffix(self) -> str:
+        """What other metrics' names end in: '_<key>', nothing for the pinned Inception."""
+        return f'_{self.key}'
+
+    @abstractmethod
+    def extract(self, images: Tensor) -> Features:
+        """Return the features of `images` (B, 3, H, W), float in [0, 255], in float32."""
+
+    @abstractmethod
+    def card(self) -> dict[str, Any]:
+        """Say what the features are: network, weights' sha256, resizing, value range; in JSON's types."""
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Features:
+        """Return the features of `images` (B, 3, H, W), uint8.
+
+        Autocast and TF32 are off: features are the same whatever the run around them does.
+
+        Raises:
+            TypeError: If the images are not 8-bit.
+        """
+        if images.dtype != torch.uint8:
+            raise TypeError(f'{type(self).__name__}: images must be uint8, got {images.dtype}.')
+        self._to(images.device)
+        with torch.autocast(images.device.type, enabled=False), _full_precision():
+            return self.extract(images.float())
+
+    def _to(self, device: torch.device) -> None:
+        if next(self._network.parameters()).device != device:
+            self._network.to(device)
+
+
+class _full_precision:  # noqa: N801 a context manager
+    """Convolutions and products in float32 itself, not TF32."""
+
+    def __enter__(self) -> None:
+        self._before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+    def __exit__(self, *_: object) -> None:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = self._before

@@ -1,0 +1,1 @@
+"""Reports: one self-contained page for a test run, tables that compare several."""
