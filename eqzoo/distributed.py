@@ -30,6 +30,12 @@ def close_distributed() -> None:
         dist.destroy_process_group()
 
 
+def wait_for_all() -> None:
+    """Wait until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def rank_and_world_size() -> tuple[int, int]:
     """Return this process's rank and the number of processes, (0, 1) outside a group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

@@ -1,6 +1,5 @@
 """A diffusers folder: config.json, its weights, and eqzoo's file beside them."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from eqzoo.autoencoders.files import read_file
 from eqzoo.autoencoders.keys import to_diffusers
 from eqzoo.autoencoders.nests import below, unnest
 from eqzoo.autoencoders.normalization import LatentNormalization
+from eqzoo.zoo import digest
 
 CONFIG = 'config.json'
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
@@ -45,16 +45,6 @@ def read_folder(folder: Path) -> dict[str, Any]:
     buffers = LatentNormalization(config['latent_channels'], **normalization).state_dict()
     state |= {f'normalization.{key}': value for key, value in buffers.items()}
     return dict(state=state, config=plain_config(config), diffusers_fields=kept)
-
-
-def digest(*paths: Path) -> str:
-    """Return the sha256 of files' bytes, one after the other."""
-    hashed = hashlib.sha256()
-    for path in paths:
-        with path.open('rb') as file:
-            while chunk := file.read(1 << 20):
-                hashed.update(chunk)
-    return hashed.hexdigest()
 
 
 def _with_companion(folder: Path, state: dict[str, Tensor], files: str) -> dict[str, Any]:

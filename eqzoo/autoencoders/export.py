@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eqzoo.autoencoders.diffusers_config import to_config_json
-from eqzoo.autoencoders.diffusers_folder import COMPANION, CONFIG, WEIGHTS, digest
+from eqzoo.autoencoders.diffusers_folder import COMPANION, CONFIG, WEIGHTS
 from eqzoo.autoencoders.files import METADATA_KEY
 from eqzoo.autoencoders.keys import to_ldm
 from eqzoo.autoencoders.stored import Stored
+from eqzoo.zoo import digest
 
 TORCH_SUFFIXES = ('.ckpt', '.pth', '.pt')
 

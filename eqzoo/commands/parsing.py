@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser
@@ -17,8 +17,9 @@ _OVERRIDE = re.compile(r'[A-Za-z_][\w.]*=')
 def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name: str | None = None) -> Any:
     """Call `function` with the command line's arguments.
 
-    Positional parameters are positional; keyword-only ones are options, bools among them
-    flags. Words of the form `key=value` go, wherever they stand, to the parameter `overrides`.
+    Positional parameters are positional, a list one or more words; keyword-only ones are
+    options, bools among them flags. Words of the form `key=value` go, wherever they stand, to
+    the parameter `overrides`.
 
     A `ValueError` or `OSError` ends the program with its message on stderr and status 1;
     with `EQZOO_TRACEBACK=1` it is raised.
@@ -61,7 +62,9 @@ def _add_parameters(parser: ArgumentParser, function: Callable[..., Any]) -> Non
         shown = dict(help=helps.get(name))
         if name == 'overrides':
             continue
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and get_origin(types[name]) is list:
+            parser.add_argument(name, type=get_args(types[name])[0], nargs='+', **shown)
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
             optional = {} if parameter.default is parameter.empty else dict(nargs='?', default=parameter.default)
             parser.add_argument(name, type=types[name], **optional, **shown)
         elif types[name] is bool:

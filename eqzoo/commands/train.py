@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine import build_runner, load_config, shrink
-from eqzoo.engine.preflight import missing, report
+from eqzoo.engine.preflight import missing_for_training, report
 from eqzoo.registry import build
 
 
@@ -27,7 +27,7 @@ def train(
         config = shrink(config)
         if not resume:
             _forget(Path(config.work_dir))
-    lacks = missing(config)
+    lacks = missing_for_training(config)
     if lacks:
         raise ValueError(report(config, lacks, f'python tools/train.py {config_file}'))
     if dry_run:

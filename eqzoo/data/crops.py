@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from PIL import Image
 from torch.utils.data import get_worker_info
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize, to_tensor
 
 # Beyond this ratio of the sides only the middle is resized: a strip of 1 x 10,000 pixels would fill the memory.
 _LONGEST = 32
@@ -48,7 +50,60 @@ def random_square(image: Image.Image, size: int, rng: np.random.Generator) -> np
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
 
 
-CROPS: dict[str, Crop] = {'center': center, 'random_square': random_square}
+def resize_tensor(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Bring the short side to `size` after `ToTensor`, bilinear with antialias, and cut out the middle.
+
+    torchvision's `ToTensor, Resize, CenterCrop` since 0.17: EQ-VAE's and LightningDiT's evaluation.
+
+    Returns:
+        Pixels (size, size, 3), uint8, rounded. `rng` is not used.
+    """
+    return _resize_tensor(image, size, antialias=True)
+
+
+def resize_tensor_aliased(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+    """As `resize_tensor`, without antialias: torchvision's default before 0.17, about 1 dB lower in PSNR."""
+    return _resize_tensor(image, size, antialias=False)
+
+
+def resize_pil(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Bring the short side to `size` by Pillow's bilinear filter and cut out the middle: `Resize` before `ToTensor`.
+
+    Returns:
+        Pixels (size, size, 3), uint8. `rng` is not used.
+    """
+    resized = resize(image, size, InterpolationMode.BILINEAR)
+    return np.asarray(center_crop(resized, [size, size]))
+
+
+def exact(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Take the image as it is, for samples that must not be resampled.
+
+    Returns:
+        Pixels (size, size, 3), uint8. `rng` is not used.
+
+    Raises:
+        ValueError: If it is not `size` x `size`.
+    """
+    if image.size != (size, size):
+        raise ValueError(f"{image.width} x {image.height} pixels; crop='exact' accepts {size} x {size} only")
+    return np.asarray(image)
+
+
+CROPS: dict[str, Crop] = {
+    'center': center,
+    'random_square': random_square,
+    'resize_tensor': resize_tensor,
+    'resize_tensor_aliased': resize_tensor_aliased,
+    'resize_pil': resize_pil,
+    'exact': exact,
+}
+
+
+def _resize_tensor(image: Image.Image, size: int, *, antialias: bool) -> np.ndarray:
+    resized = resize(to_tensor(image), size, InterpolationMode.BILINEAR, antialias=antialias)
+    pixels = center_crop(resized, [size, size]).mul(255).round().clamp(0, 255).byte()
+    return pixels.permute(1, 2, 0).numpy()
 
 
 def _middle(image: Image.Image, side: int) -> Image.Image:

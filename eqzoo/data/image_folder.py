@@ -28,7 +28,9 @@ class ImageFolder(Dataset):
     Args:
         root: A folder, nested as it may be, or a zip, which is read in place.
         size: Side of the square images, in pixels.
-        crop: 'center' for evaluation (ADM's), 'random_square' for training (EQ-VAE's).
+        crop: 'center' for evaluation (ADM's), 'random_square' for training (EQ-VAE's); 'resize_tensor',
+            'resize_tensor_aliased' and 'resize_pil' as torchvision's `Resize` does after or before
+            `ToTensor`; 'exact' takes images of that size only.
         flip: Whether to mirror left and right with probability 0.5.
         part: The share (from, to) of the images to use, after a fixed shuffle by the hash of the
             names: (0, 0.95) and (0.95, 1) are disjoint and together everything.
@@ -94,7 +96,8 @@ class ImageFolder(Dataset):
         """Return the item of `key`, an index or (index, draw).
 
         Raises:
-            ValueError: With `on_unreadable='fail'`, if the image cannot be decoded.
+            ValueError: With `on_unreadable='fail'`, if the image cannot be decoded; with
+            `crop='exact'`, if it has another size.
         """
         index, draw = split_key(key, len(self))
         name = self.names[index]
@@ -108,11 +111,18 @@ class ImageFolder(Dataset):
                 ) from None
             return dict(unreadable=name, index=index, draw=draw)
         rng = np.random.default_rng([self.seed, draw])
-        pixels = CROPS[self.crop](image, self.size, rng)
+        try:
+            pixels = CROPS[self.crop](image, self.size, rng)
+        except ValueError as error:
+            raise ValueError(f'{self.source.root}: {name}: {error}; give a set of one size, or another crop.') from None
         if self.flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         pixels = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         return dict(image=pixels, label=self._label_of[_folder_of(name)], index=index, draw=draw)
+
+    def labels(self) -> list[int]:
+        """Return each image's label, without reading an image."""
+        return [self._label_of[_folder_of(name)] for name in self.names]
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this set of images from others, for metric cards; no image is read.

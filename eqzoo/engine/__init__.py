@@ -8,10 +8,10 @@ from eqzoo.engine.config import load_config
 from eqzoo.engine.ema import AutoencoderEMAHook
 from eqzoo.engine.loops import EvaluationLoop, StepLoop
 from eqzoo.engine.picture_hook import PictureHook
-from eqzoo.randomness import SampleNoise, StepRandomness
 from eqzoo.engine.runner import build_runner
 from eqzoo.engine.smoke import shrink
 from eqzoo.engine.unreadable_hook import UnreadableHook
+from eqzoo.randomness import SampleNoise, StepRandomness
 
 __all__ = [
     'AutoencoderConfigHook',

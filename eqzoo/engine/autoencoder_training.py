@@ -10,9 +10,9 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from eqzoo.distributed import average_gradients
-from eqzoo.randomness import StepRandomness
 from eqzoo.evaluators.view import AutoencoderView
 from eqzoo.losses import AdversarialLoss, Comparison, KLDivergence, ReconstructionLoss
+from eqzoo.randomness import StepRandomness
 from eqzoo.registry import MODELS, Objective
 
 

@@ -8,8 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from eqzoo.randomness import seeded
 from eqzoo.evaluators.codebook import perplexity
+from eqzoo.randomness import seeded
 from eqzoo.registry import HOOKS
 
 _STREAM = 2  # beside 0 and 1 of `StepRandomness`

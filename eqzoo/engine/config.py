@@ -20,6 +20,7 @@ KEYS = (
     'val_dataloader',
     'test_dataloader',
     'evaluators',
+    'test_evaluators',
     'optim_wrapper',
     'param_scheduler',
     'train_cfg',

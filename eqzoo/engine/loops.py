@@ -7,8 +7,9 @@ import torch
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
-from eqzoo.randomness import StepRandomness
+from eqzoo.engine.evaluation import compute, update
 from eqzoo.evaluators.base import Evaluator
+from eqzoo.randomness import StepRandomness
 from eqzoo.registry import LOOPS
 
 
@@ -82,11 +83,16 @@ class EvaluationLoop(BaseLoop):
         runner: mmengine's runner.
         dataloader: Batches, every image once.
         evaluator: The evaluators.
+
+    Raises:
+        ValueError: If the data set is too small for one of them.
     """
 
     def __init__(self, runner: Runner, dataloader: DataLoader, evaluator: Sequence[Evaluator]) -> None:
         super().__init__(runner, dataloader)
         self.evaluators = evaluator
+        for each in evaluator:
+            each.check(len(self.dataloader.dataset))
 
     @torch.no_grad()
     def run(self) -> dict[str, float]:
@@ -103,14 +109,3 @@ class EvaluationLoop(BaseLoop):
         runner.call_hook('after_val_epoch', metrics=metrics)
         runner.call_hook('after_val')
         return metrics
-
-
-def update(evaluators: Sequence[Evaluator], view: Any, batch: Mapping[str, Any]) -> None:
-    """Show one batch to all evaluators; they share what the view computes."""
-    for evaluator in evaluators:
-        evaluator.process(batch, [view])
-
-
-def compute(evaluators: Sequence[Evaluator], size: int) -> dict[str, float]:
-    """Return all evaluators' metrics over `size` images, by name."""
-    return {name: value for evaluator in evaluators for name, value in evaluator.evaluate(size).items()}

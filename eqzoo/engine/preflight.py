@@ -14,9 +14,23 @@ COMPONENT_KEYS = (
     'val_dataloader',
     'test_dataloader',
     'evaluators',
+    'test_evaluators',
     'default_hooks',
     'custom_hooks',
 )
+
+# What testing alone needs: training starts without it, but not with a typo in it.
+_OF_TESTS = ('test_dataloader', 'test_evaluators')
+
+
+def missing_for_training(config: Config) -> list[tuple[str, Requirement]]:
+    """Return what training lacks, each with its place in the config; all of the config is checked.
+
+    Raises:
+        ValueError: As `missing`.
+    """
+    missing(config)
+    return missing(config, [key for key in COMPONENT_KEYS if key not in _OF_TESTS])
 
 
 def missing(config: Config, keys: Sequence[str] = COMPONENT_KEYS) -> list[tuple[str, Requirement]]:

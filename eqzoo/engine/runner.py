@@ -1,6 +1,7 @@
 """From a config to mmengine's Runner, with everything built and checked first."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def build_runner(config: Config, *, resume: bool = False) -> Runner:
         val_dataloader=eval_loader(config.val_dataloader) if has_validation else None,
         train_cfg=dict(type='StepLoop', **config.train_cfg),
         val_cfg=dict(type='EvaluationLoop') if has_validation else None,
-        val_evaluator=build_evaluators(config) if has_validation else None,
+        val_evaluator=build_evaluators(config.evaluators) if has_validation else None,
         optim_wrapper=build_optimizers(model, config),
         param_scheduler=config.get('param_scheduler', []),
         default_hooks=config.default_hooks,
@@ -104,9 +105,9 @@ def eval_loader(dataloader: dict[str, Any]) -> DataLoader:
     return build_eval_loader(build(dataloader['dataset']), **arguments, rank=rank, world_size=world_size)
 
 
-def build_evaluators(config: Config) -> list[Any]:
-    """Build the config's evaluators afresh, with empty states."""
-    return [build(evaluator) for evaluator in config.evaluators]
+def build_evaluators(evaluators: Sequence[dict[str, Any]]) -> list[Any]:
+    """Build evaluators afresh, with empty states."""
+    return [build(evaluator) for evaluator in evaluators]
 
 
 def build_optimizers(model: nn.Module, config: Config) -> OptimWrapperDict:

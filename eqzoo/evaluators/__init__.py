@@ -3,17 +3,27 @@
 from eqzoo.evaluators.base import Evaluator
 from eqzoo.evaluators.codebook import CodebookUsage
 from eqzoo.evaluators.equivariance import EquivarianceError
+from eqzoo.evaluators.frechet import ReconstructionFrechet
+from eqzoo.evaluators.generation import GenerationMetric
 from eqzoo.evaluators.latents import LatentStatistics
+from eqzoo.evaluators.perceptual import PerceptualMetric
 from eqzoo.evaluators.reconstruction import ReconstructionMetric
+from eqzoo.evaluators.sliced import GenerationSlicedWasserstein, ReconstructionSlicedWasserstein
 from eqzoo.evaluators.table import format_table
-from eqzoo.evaluators.view import AutoencoderView
+from eqzoo.evaluators.view import AutoencoderView, SampleView
 
 __all__ = [
     'AutoencoderView',
     'CodebookUsage',
     'EquivarianceError',
     'Evaluator',
+    'GenerationMetric',
+    'GenerationSlicedWasserstein',
     'LatentStatistics',
+    'PerceptualMetric',
+    'ReconstructionFrechet',
     'ReconstructionMetric',
+    'ReconstructionSlicedWasserstein',
+    'SampleView',
     'format_table',
 ]

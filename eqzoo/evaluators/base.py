@@ -55,6 +55,9 @@ class Evaluator(BaseMetric):
             ValueError: With the number needed.
         """
 
+    def flush(self) -> None:
+        """Move sums kept elsewhere (on a device, say) to `self.sums`; called before they are added up."""
+
     def add(self, name: str, values: Tensor) -> None:
         """Add `values`, summed over their first axis, to the sum `name`."""
         self.add_total(name, to_double(values.detach()).sum(dim=0))
@@ -91,6 +94,7 @@ class Evaluator(BaseMetric):
         Raises:
             ValueError: If no process saw an image, in all of them alike.
         """
+        self.flush()
         sums, self.sums = _over_processes(self.sums), {}
         if not sums:
             raise ValueError(f'{type(self).__name__} saw none of the {size} images; is every one unreadable?')

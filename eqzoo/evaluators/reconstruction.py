@@ -1,6 +1,6 @@
-"""How close reconstructions are to the images: PSNR and SSIM."""
+"""How close reconstructions are to the images, pixel by pixel: PSNR and SSIM."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -15,24 +15,78 @@ _MIN_SIZE = 11  # SSIM's window: a Gaussian of sigma 1.5 out to 3.5 sigma
 _MIN_SQUARED_ERROR = 1e-10  # of values in [0, 1]: identical images have 100 dB, not infinity
 
 
+def _ssim_uint8(reconstruction: Tensor, target: Tensor) -> Tensor:
+    pair = (to_double(to_uint8(each)) for each in (reconstruction, target))
+    return structural_similarity_index_measure(*pair, data_range=255.0, reduction='none')
+
+
+def _ssim_eqvae(reconstruction: Tensor, target: Tensor) -> Tensor:
+    # the range is that of the images at hand, so one image at a time, as the released eval.py does
+    pairs = zip(to_double(reconstruction).split(1), to_double(target).split(1), strict=True)
+    return torch.stack([structural_similarity_index_measure(*pair, data_range=None) for pair in pairs])
+
+
+def _ssim_lightningdit(reconstruction: Tensor, target: Tensor) -> Tensor:
+    pair = to_double(reconstruction), to_double(target)
+    return structural_similarity_index_measure(*pair, data_range=(-1.0, 1.0), reduction='none')
+
+
+# SSIM of (reconstruction, target) (B, 3, H, W), about [-1, 1] → (B,), and the latent that is decoded
+_PROTOCOLS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str, str]] = {
+    'uint8': (_ssim_uint8, 'mean', '8-bit values, range 255'),
+    'eqvae': (_ssim_eqvae, 'sample', '[-1, 1], unclamped, range of each image'),
+    'lightningdit': (_ssim_lightningdit, 'sample', '[-1, 1], clamped, range 2'),
+}
+
+
 @EVALUATORS.register_module()
 class ReconstructionMetric(Evaluator):
-    """`psnr` in dB and `ssim`, per image and then averaged.
+    """`psnr` in dB and `ssim`.
+
+    PSNR is on 8-bit values in every protocol, as when images are saved. SSIM is torchmetrics'
+    (Gaussian of sigma 1.5) in every protocol, on values that differ, by up to 0.04:
+
+    - 'uint8' (default): 8-bit values, range 255. Independent of the batch size, reproducible
+      from saved PNGs; what RAE reports.
+    - 'eqvae': as EQ-VAE's eval.py, on unclamped values in [-1, 1] with the range of the image
+      itself, of a posterior sample. Its resizing is the data set's `crop='tensor_resize'`.
+    - 'lightningdit': as LightningDiT's evaluate_tokenizer.py, clamped to [-1, 1], range 2.
+
+    Metrics of another than the default way have it in their name: `ssim_eqvae`, `psnr_sample`,
+    `psnr_global`.
 
     Args:
-        protocol: 'uint8': images and reconstructions are rounded to 8 bits as when saved,
-            the data range is 255, SSIM is torchmetrics' (Gaussian of sigma 1.5). Independent
-            of the batch size, reproducible from saved PNGs, and what RAE reports.
+        protocol: One of the three.
+        average: 'image': PSNR of each image, then averaged, as in the papers; 'global': PSNR of the
+            squared error over all images, torchmetrics' default, about 1 dB lower.
+        latent: What is decoded: the posterior's 'mean' or a 'sample' whose noise belongs to the
+            image's number. Default: the protocol's own.
 
     Raises:
-        ValueError: If `protocol` is unknown.
+        ValueError: If an argument is none of these.
     """
 
-    def __init__(self, protocol: Literal['uint8'] = 'uint8') -> None:
+    def __init__(
+        self,
+        protocol: Literal['uint8', 'eqvae', 'lightningdit'] = 'uint8',
+        *,
+        average: Literal['image', 'global'] = 'image',
+        latent: Literal['mean', 'sample'] | None = None,
+    ) -> None:
         super().__init__()
-        if protocol != 'uint8':
-            raise ValueError(f"ReconstructionMetric.protocol must be 'uint8', got {protocol!r}.")
-        self.protocol = protocol
+        for name, value, accepted in (
+            ('protocol', protocol, tuple(_PROTOCOLS)),
+            ('average', average, ('image', 'global')),
+            ('latent', latent, ('mean', 'sample', None)),
+        ):
+            if value not in accepted:
+                raise ValueError(f'ReconstructionMetric.{name} must be one of {accepted}, got {value!r}.')
+        self.protocol, self.average = protocol, average
+        self._ssim, own, self._values = _PROTOCOLS[protocol]
+        self.latent = latent or own
+        sampled = '_sample' if self.latent == 'sample' else ''
+        self._psnr_key = f'psnr{sampled}' + ('_global' if average == 'global' else '')
+        self._ssim_key = f'ssim{sampled}' if protocol == 'uint8' else f'ssim_{protocol}' + ('' if sampled else '_mean')
 
     def update(self, view: AutoencoderView) -> None:
         """Add a batch.
@@ -45,22 +99,35 @@ class ReconstructionMetric(Evaluator):
                 f'ReconstructionMetric: images of {tuple(view.images.shape[2:])} pixels; '
                 f'SSIM needs {_MIN_SIZE} or more on both sides.'
             )
-        target, reconstruction = (to_double(to_uint8(each)) for each in (view.images, view.reconstruction))
-        error = ((reconstruction - target) / 255).square().mean(dim=(1, 2, 3))
-        self.add('psnr', -10 * error.clamp_min(_MIN_SQUARED_ERROR).log10())
-        self.add(
-            'ssim', structural_similarity_index_measure(reconstruction, target, data_range=255.0, reduction='none')
-        )
+        target = view.images
+        reconstruction = view.reconstruction if self.latent == 'mean' else view.sampled_reconstruction
+        difference = to_double(to_uint8(reconstruction)) - to_double(to_uint8(target))
+        error = (difference / 255).square().mean(dim=(1, 2, 3))
+        self.add('error', error)
+        self.add('psnr', _decibels(error))
+        self.add('ssim', self._ssim(reconstruction, target))
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return both averages."""
-        return {name: (sums[name] / sums['count']).item() for name in ('psnr', 'ssim')}
+        psnr = sums['psnr'] / sums['count'] if self.average == 'image' else _decibels(sums['error'] / sums['count'])
+        return {self._psnr_key: psnr.item(), self._ssim_key: (sums['ssim'] / sums['count']).item()}
 
     def card(self) -> dict[str, Any]:
-        """Name the protocol."""
-        return {'protocol': self.protocol, 'data_range': 255, 'average': 'per image', 'latent': 'posterior mean'}
+        """Name the protocol and what it means."""
+        return {
+            'protocol': self.protocol,
+            'psnr': '8-bit values, range 255',
+            'ssim': f'torchmetrics, Gaussian of sigma 1.5; {self._values}',
+            'average': 'per image' if self.average == 'image' else 'of the squared error, over all images',
+            'latent': f'posterior {self.latent}',
+        }
 
 
 def to_uint8(images: Tensor) -> Tensor:
     """Round images in [-1, 1] to 8 bits, to the nearest value."""
     return (127.5 * images + 128).clamp(0, 255).to(torch.uint8)
+
+
+def _decibels(error: Tensor) -> Tensor:
+    """Return the PSNR of squared errors of values in [0, 1]."""
+    return -10 * error.clamp_min(_MIN_SQUARED_ERROR).log10()

@@ -2,6 +2,7 @@
 
 from eqzoo.losses.adversarial import AdversarialLoss, PatchGAN
 from eqzoo.losses.comparison import Comparison
+from eqzoo.losses.features import FeatureDistance
 from eqzoo.losses.kl import KLDivergence
 from eqzoo.losses.objectives import ExplicitEquivariance, ImplicitEquivariance, Plain
 from eqzoo.losses.perceptual import LPIPS
@@ -15,6 +16,7 @@ __all__ = [
     'AdversarialLoss',
     'Comparison',
     'ExplicitEquivariance',
+    'FeatureDistance',
     'ImplicitEquivariance',
     'KLDivergence',
     'PatchGAN',

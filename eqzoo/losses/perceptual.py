@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eqzoo.registry import LOSSES, Requirement
-from eqzoo.zoo import cached, fetch_command
+from eqzoo.zoo import cached, digest, fetch_command
 
 # torchvision's file names, and their names in the zoo
 _TRUNKS = {'vgg': 'vgg16-397923af.pth', 'alex': 'alexnet-owt-7be5be79.pth'}
@@ -45,8 +45,10 @@ class LPIPS:
             # lpips names torchvision's arguments as before torchvision 0.13
             warnings.filterwarnings('ignore', category=UserWarning, module='torchvision')
             network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-        if weights != 'random':
-            _load_trunk(network, _find_trunk(net, weights))
+        trunk = None if weights == 'random' else _find_trunk(net, weights)
+        if trunk is not None:
+            _load_trunk(network, trunk)
+        self.net, self._trunk = net, trunk
         self._network = network.eval().requires_grad_(False)
 
     def __call__(self, reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -54,6 +56,20 @@ class LPIPS:
         if next(self._network.parameters()).device != target.device:
             self._network.to(target.device)
         return self._network(reconstruction, target).flatten()
+
+    @property
+    def key(self) -> str:
+        """What its values are called: 'lpips' and 'lpips_alex', and another name for random features."""
+        if self._trunk is None:
+            return f'random_{self.net}'
+        return 'lpips' if self.net == 'vgg' else f'lpips_{self.net}'
+
+    def card(self) -> dict[str, Any]:
+        """Say which network it is; the hash is that of the trunk's file."""
+        return {
+            'network': f'LPIPS 0.1 ({self.net})',
+            'trunk_sha256': digest(self._trunk) if self._trunk else 'random weights',
+        }
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:

@@ -16,7 +16,13 @@ class Transform(ABC):
 
     Parameters are plain values (numbers, fractions, tuples of them), drawn once and then
     used at any resolution: what is drawn for a latent grid is exact on the images too.
+
+    One that fills in something at the border has a method `mask(size, params)` that says where of
+    a tensor of `size` (H, W), transformed, it did not: bool, of the transformed size.
     """
+
+    parameter: str | None = None
+    """What the names of its cases are numbers of, with the unit: a curve's axis; None if they are words."""
 
     @abstractmethod
     def sample(self, generator: Generator, grid: Grid) -> Any:
@@ -33,6 +39,11 @@ class Transform(ABC):
     def __repr__(self) -> str:
         arguments = ', '.join(f'{name}={value!r}' for name, value in vars(self).items())
         return f'{type(self).__name__}({arguments})'
+
+
+def valid_area(transform: Any, size: tuple[int, int], params: Any) -> Tensor | None:
+    """Return where of a tensor of `size` (H, W), transformed, there is nothing filled in: bool; None for everywhere."""
+    return transform.mask(size, params) if hasattr(transform, 'mask') else None
 
 
 def require_transform(where: str, value: Any) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, EquivarianceTransform
-from eqzoo.transforms.base import Grid, Transform, require_transform
+from eqzoo.transforms.base import Grid, Transform, require_transform, valid_area
 
 
 @TRANSFORMS.register_module()
@@ -44,6 +45,15 @@ class Compose(Transform):
             x = transform(x, own)
         return x
 
+    def mask(self, size: tuple[int, int], params: tuple[Any, ...]) -> Tensor:
+        """Return where nothing is that any of them filled in, of the transformed size: (H, W), bool."""
+        valid = torch.ones(size, dtype=torch.bool)
+        for transform, own in zip(self.transforms, params, strict=True):
+            area = valid_area(transform, tuple(valid.shape), own)
+            valid = _moved(transform, valid, own)
+            valid = valid if area is None else valid & area
+        return valid
+
 
 @TRANSFORMS.register_module()
 class Choice(Transform):
@@ -76,6 +86,11 @@ class Choice(Transform):
         index, own = params
         return self.transforms[index](x, own)
 
+    def mask(self, size: tuple[int, int], params: tuple[int, Any]) -> Tensor | None:
+        """Return the drawn transform's mask; None for everywhere."""
+        index, own = params
+        return valid_area(self.transforms[index], size, own)
+
     def cases(self, grid: Grid) -> dict[str, tuple[int, Any]]:
         """Return every transform's cases, named by transform and case; by number, too, if of one class."""
         classes = [type(transform).__name__ for transform in self.transforms]
@@ -86,6 +101,12 @@ class Choice(Transform):
             for index, transform in enumerate(self.transforms)
             for case, own in transform.cases(grid).items()
         }
+
+
+def _moved(transform: EquivarianceTransform, valid: Tensor, params: Any) -> Tensor:
+    """Transform an area (H, W), then take a cell off its border, as resampling may have mixed there."""
+    moved = transform(valid[None, None].float(), params) > 0.5
+    return F.max_pool2d((~moved).float(), 3, stride=1, padding=1)[0, 0] == 0
 
 
 def _checked(name: str, transforms: Sequence[EquivarianceTransform]) -> tuple[EquivarianceTransform, ...]:

@@ -27,6 +27,8 @@ class Rotate(Transform):
                   [1, 3]]]])
     """
 
+    parameter = 'angle / degrees'
+
     def __init__(self, turns: Collection[int] = _TURNS) -> None:
         if not isinstance(turns, Collection) or not turns or not all(k in _TURNS for k in turns):
             raise ValueError(f'Rotate.turns must be a non-empty subset of {_TURNS}, got {turns!r}.')

@@ -18,6 +18,8 @@ Scales = tuple[Fraction, Fraction]  # of height and of width
 class _Scale(Transform):
     """Resample to smaller sizes; subclasses draw the scales."""
 
+    parameter = 'scale'
+
     def __init__(
         self,
         minimum: float = 0.25,

@@ -1,6 +1,7 @@
 """Released weights: what there is, where it is kept, and how to have it."""
 
 from eqzoo.zoo.cache import cache_folder
+from eqzoo.zoo.digest import digest
 from eqzoo.zoo.downloads import cached, fetch, fetch_command, located, record_of
 from eqzoo.zoo.index import ReleasedFile, ReleasedModel, configs_folder, find, models
 from eqzoo.zoo.loading import autoencoder_config, load
@@ -15,6 +16,7 @@ __all__ = [
     'cache_folder',
     'cached',
     'configs_folder',
+    'digest',
     'fetch',
     'fetch_command',
     'find',

@@ -1,7 +1,6 @@
 """Public files on this machine: looked up, or downloaded and checked."""
 
 import datetime
-import hashlib
 import os
 import shlex
 import zipfile
@@ -11,6 +10,7 @@ from typing import NoReturn
 from filelock import FileLock
 
 from eqzoo.zoo.cache import Entry, Record
+from eqzoo.zoo.digest import digest
 from eqzoo.zoo.index import ReleasedFile, models
 from eqzoo.zoo.sources import address, is_remote, resolve
 from eqzoo.zoo.transfer import Patience, transfer
@@ -95,7 +95,7 @@ def _download(file: ReleasedFile, entry: Entry, patience: Patience) -> None:
     transfer(address(file), entry, license_page=file.license_page, patience=patience)
     if file.member is not None:
         _extract(file, entry)
-    found, size = _digest(entry.part), entry.part.stat().st_size
+    found, size = digest(entry.part), entry.part.stat().st_size
     before = entry.record()
     expected = file.sha256 or (before.sha256 if before else None)
     if expected not in (None, found):
@@ -128,11 +128,3 @@ def _extract(file: ReleasedFile, entry: Entry) -> None:
         entry.discard()
         raise ValueError(f'download: {file.url} is no whole zip archive ({error}); try again.') from error
     unpacked.replace(entry.part)
-
-
-def _digest(path: Path) -> str:
-    hashed = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(1 << 20):
-            hashed.update(chunk)
-    return hashed.hexdigest()

@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision import transforms
 
-from eqzoo.data.crops import CROPS, center, random_square
+from eqzoo.data import ImageFolder
+from eqzoo.data.crops import CROPS, center, exact, random_square
 
 
 def picture(height: int, width: int) -> Image.Image:
@@ -55,10 +57,42 @@ def test_random_square_covers_sides_and_places():
     assert middles.max() > 46
 
 
-@pytest.mark.parametrize('crop', CROPS)
+@pytest.mark.parametrize('crop', [name for name in CROPS if name != 'exact'])
 @pytest.mark.parametrize(('height', 'width'), [(1, 1), (3, 200), (200, 3), (1, 40_000), (17, 16)])
 def test_any_size_gives_a_full_square(crop, height, width):
     image = Image.new('RGB', (width, height), (10, 200, 30))
     pixels = CROPS[crop](image, 16, np.random.default_rng(0))
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, np.broadcast_to(np.uint8([10, 200, 30]), (16, 16, 3)))
+
+
+@pytest.mark.parametrize(
+    ('crop', 'steps'),
+    [
+        ('resize_tensor', [transforms.ToTensor(), transforms.Resize(20, antialias=True)]),
+        ('resize_tensor_aliased', [transforms.ToTensor(), transforms.Resize(20, antialias=False)]),
+        ('resize_pil', [transforms.Resize(20), transforms.ToTensor()]),
+    ],
+)
+def test_other_evaluations_resize_as_torchvision_does(crop, steps):
+    image = picture(45, 61)
+    expected = transforms.Compose([*steps, transforms.CenterCrop(20)])(image).numpy().transpose(1, 2, 0)
+    np.testing.assert_allclose(CROPS[crop](image, 20, None) / 255, expected, atol=0.5001 / 255)
+
+
+def test_the_ways_to_resize_differ():
+    image = picture(45, 61)
+    pixels = [CROPS[crop](image, 20, None).astype(int) for crop in CROPS if crop.startswith('resize')]
+    assert np.abs(pixels[0] - pixels[1]).mean() > 5  # what antialiasing does
+    assert np.abs(pixels[0] - pixels[2]).max() in (1, 2)  # Pillow's rounding between its two passes
+
+
+def test_exact_takes_one_size_only(tmp_path):
+    image = picture(12, 12)
+    np.testing.assert_array_equal(exact(image, 12, None), np.asarray(image))
+    picture(12, 12).save(tmp_path / 'a.png')
+    picture(13, 12).save(tmp_path / 'b.png')
+    data = ImageFolder(str(tmp_path), 12, crop='exact')
+    np.testing.assert_array_equal(data[0]['image'].permute(1, 2, 0), np.asarray(image))
+    with pytest.raises(ValueError, match="b.png: 12 x 13 pixels; crop='exact' accepts 12 x 12 only; give a set of one"):
+        data[1]

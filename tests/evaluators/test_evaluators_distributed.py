@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 
-from eqzoo.evaluators import AutoencoderView, EquivarianceError, LatentStatistics, ReconstructionMetric
+from eqzoo.evaluators import AutoencoderView, EquivarianceError, Evaluator, LatentStatistics, ReconstructionMetric
 
 
 class Normalization(nn.Module):
@@ -32,16 +32,28 @@ class Pooling(nn.Module):
         return F.interpolate(z, scale_factor=4)
 
 
+class FirstPixels(Evaluator):
+    """Keeps a pixel of each image; the last image is shown twice, as padded loaders do."""
+
+    def update(self, view):
+        self.keep('pixel', view.images[:, 0, 0, 0], view.numbers)
+        self.keep('pixel', view.images[-1:, 0, 0, 0], view.numbers[-1:])
+
+    def compute(self, sums):
+        return {f'pixel {number}': value.item() for number, value in enumerate(self.kept['pixel'])}
+
+
 IMAGES = torch.randn(7, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-1, 1)
+ORDER = torch.tensor([5, 2, 0, 6, 3, 1, 4])
 # how many images each of the two processes sees
 SHARES = {'uneven': (5, 2), 'first only': (7, 0), 'second only': (0, 7), 'none': (0, 0)}
 
 
-def measure(images):
-    evaluators = [ReconstructionMetric(), EquivarianceError(), LatentStatistics()]
-    for batch in images.split(3) if len(images) else ():
+def measure(numbers):
+    evaluators = [ReconstructionMetric(), EquivarianceError(), LatentStatistics(), FirstPixels()]
+    for batch in numbers.split(3) if len(numbers) else ():
         for evaluator in evaluators:
-            evaluator.process({}, [AutoencoderView(Pooling(), batch)])
+            evaluator.process({}, [AutoencoderView(Pooling(), IMAGES[batch], batch)])
     metrics = {name: value for each in evaluators for name, value in each.evaluate(len(IMAGES)).items()}
     return {'metrics': metrics, 'cases': evaluators[1].card()['cases']}
 
@@ -59,7 +71,7 @@ def process(rank, port, folder):
     for name, shares in SHARES.items():
         try:
             start = sum(shares[:rank])
-            results[name] = measure(IMAGES[start : start + shares[rank]])
+            results[name] = measure(ORDER[start : start + shares[rank]])
         except ValueError as error:
             results[name] = str(error)
     (folder / f'{rank}.json').write_text(json.dumps(results))
@@ -79,7 +91,7 @@ def two(tmp_path_factory):
 
 @pytest.mark.parametrize('shares', ['uneven', 'first only', 'second only'])
 def test_two_processes_equal_one(two, shares):
-    one = measure(IMAGES)
+    one = measure(ORDER)
     for results in two:
         assert results[shares]['metrics'] == pytest.approx(one['metrics'], rel=1e-12)
         assert results[shares]['cases'] == one['cases']
@@ -89,3 +101,9 @@ def test_two_processes_equal_one(two, shares):
 def test_no_image_anywhere_is_an_error_in_both(two):
     for results in two:
         assert results['none'] == 'ReconstructionMetric saw none of the 7 images; is every one unreadable?'
+
+
+def test_kept_rows_come_back_once_in_the_order_of_the_data_set(two):
+    wanted = {f'pixel {number}': image[0, 0, 0].item() for number, image in enumerate(IMAGES)}
+    given = two[1]['uneven']['metrics']
+    assert {name: value for name, value in given.items() if name.startswith('pixel')} == wanted

@@ -1,12 +1,16 @@
 """PSNR and SSIM: the stated protocol, against other implementations."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
+from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from eqzoo.evaluators import AutoencoderView, ReconstructionMetric
 from eqzoo.evaluators.reconstruction import to_uint8
+from eqzoo.randomness import SampleNoise
 
 
 class Identity(nn.Module):
@@ -29,16 +33,20 @@ class Noisy(nn.Module):
     def decode(self, z):
         return z + self.error[: len(z)]
 
+    def encode(self, images):
+        return SimpleNamespace(mean=images, std=torch.full_like(images, 0.1))
+
 
 def randn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def measure(images, reconstructions, batch=4):
-    metric = ReconstructionMetric()
+def measure(images, reconstructions, batch=4, **arguments):
+    metric = ReconstructionMetric(**arguments)
     error = reconstructions - images
-    for x, e in zip(images.split(batch), error.split(batch), strict=True):
-        metric.process({}, [AutoencoderView(Noisy(e), x)])
+    numbers = torch.arange(len(images))
+    for x, e, number in zip(images.split(batch), error.split(batch), numbers.split(batch), strict=True):
+        metric.process({}, [AutoencoderView(Noisy(e), x, number)])
     return metric.evaluate(len(images))
 
 
@@ -98,5 +106,50 @@ def test_small_images_and_unknown_protocols_are_refused():
     small = torch.zeros(1, 3, 8, 16)
     with pytest.raises(ValueError, match=r'images of \(8, 16\) pixels; SSIM needs 11 or more'):
         measure(small, small)
-    with pytest.raises(ValueError, match="ReconstructionMetric.protocol must be 'uint8', got 'eqvae'"):
-        ReconstructionMetric('eqvae')
+    with pytest.raises(ValueError, match=r"ReconstructionMetric.protocol must be one of \('uint8', .*\), got 'eq-vae'"):
+        ReconstructionMetric('eq-vae')
+    with pytest.raises(
+        ValueError, match=r"ReconstructionMetric.average must be one of \('image', 'global'\), got 'mean'"
+    ):
+        ReconstructionMetric(average='mean')
+    with pytest.raises(ValueError, match='ReconstructionMetric.latent must be one of'):
+        ReconstructionMetric(latent='mode')
+
+
+def test_global_psnr_is_torchmetrics_default(pair):
+    x, y = (to_uint8(each).double() for each in pair)
+    reference = PeakSignalNoiseRatio(data_range=255.0)(y, x).item()
+    assert measure(*pair, average='global')['psnr_global'] == pytest.approx(reference, abs=1e-4)
+
+
+def test_ssim_of_eqvae_has_each_images_own_range(pair):
+    """Torchmetrics with `data_range=None` and batches of one, on what the decoder gives."""
+    x, y = (each.double() for each in pair)
+    wanted = torch.stack([torchmetrics_ssim(y[i : i + 1], x[i : i + 1]) for i in range(len(x))]).mean().item()
+    assert measure(*pair, protocol='eqvae', latent='mean')['ssim_eqvae_mean'] == pytest.approx(wanted, abs=1e-6)
+    together = torchmetrics_ssim(y, x).item()  # the batch's range instead: another number
+    assert abs(wanted - together) > 1e-3
+
+
+def test_ssim_of_lightningdit_clamps(pair):
+    x, y = (each.double() for each in pair)
+    wanted = torchmetrics_ssim(y, x, data_range=(-1.0, 1.0)).item()
+    given = measure(*pair, protocol='lightningdit', latent='mean')
+    assert given['ssim_lightningdit_mean'] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_sample_belongs_to_the_images_number(pair):
+    x, y = pair
+    noise = SampleNoise(0, torch.arange(len(x)))(x)
+    wanted = measure(x, y + 0.1 * noise)
+    given = measure(x, y, latent='sample', batch=3)
+    assert given == {f'{name}_sample': pytest.approx(value, rel=1e-6) for name, value in wanted.items()}
+    assert list(measure(x, y, protocol='eqvae')) == ['psnr_sample', 'ssim_eqvae']
+    assert measure(x, y, protocol='eqvae')['psnr_sample'] == given['psnr_sample']
+
+
+def test_an_image_that_is_not_finite_is_named(pair):
+    x, y = (each.clone() for each in pair)
+    y[6, 1, 3, 3] = float('nan')
+    with pytest.raises(ValueError, match='NaN or infinite values in the reconstruction of image 6'):
+        measure(x, y)

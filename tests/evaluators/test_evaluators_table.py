@@ -1,6 +1,9 @@
 """The text table."""
 
+import pytest
+
 from eqzoo.evaluators import format_table
+from eqzoo.evaluators.table import better
 
 
 def test_columns_are_aligned_and_gaps_are_shown():
@@ -16,3 +19,17 @@ def test_a_tiny_number_does_not_look_like_zero():
     lines = format_table({'run': {'a': 0.0, 'b': 3.21e-6, 'c': float('nan'), 'd': -2e-5}}).splitlines()[1:]
     assert [line.split()[-1] for line in lines] == ['0.0000', '3e-06', 'nan', '-2e-05']
     assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ('arrow', 'names'),
+    [
+        ('↑', 'psnr psnr_sample_global ssim_eqvae is is_effnet_lite0 precision recall_random_inception density psnr#2'),
+        ('↑', 'coverage codebook/usage'),
+        ('↓', 'fid rfid sfid ifid fid_pytorch_fid fd_effnet_lite0 rfd_effnet_lite0 sfd_x fdd ifdd swd kid kid_x lpips'),
+        ('↓', 'lpips_alex_float distance_effnet_lite0 eq_err/rotation eq_err_paper/scale eq_err/rotation/90'),
+        ('', 'latent_std kid_std is_std spectrum/slope intrinsic_dimension codebook/perplexity isolated psnrs grid'),
+    ],
+)
+def test_which_way_is_better(arrow, names):
+    assert {name: better(name) for name in names.split()} == dict.fromkeys(names.split(), arrow)

@@ -5,13 +5,17 @@ import re
 import pytest
 import torch
 import yaml
+from mmengine.config import Config
 
+from eqzoo.extractors import dinov2, inception
+from eqzoo.extractors.weights import Identity
 from eqzoo.registry import build
 from eqzoo.zoo import autoencoder_config, configs_folder, find, models, resolve
 from eqzoo.zoo.sources import is_remote
 
 LPIPS = ('lpips-vgg16', 'lpips-alexnet')
-AUTOENCODERS = sorted(set(models()) - set(LPIPS))
+EXTRACTORS = ('fid-inception', 'dinov2-vits14', 'dinov2-vitb14', 'dinov2-vitl14')
+AUTOENCODERS = sorted(set(models()) - set(LPIPS) - set(EXTRACTORS))
 
 
 def test_the_index_lists_every_metafile(root):
@@ -47,6 +51,8 @@ def test_a_model_is_complete(root, name):
 
 # taming's files also have LPIPS, a discriminator (of three layers, and of two) and Adam's two moments of both networks.
 LPIPS_NUMBERS = 14_716_992
+# The Inception's batch norms have two running statistics a channel, and a count each.
+RUNNING_STATISTICS = {'fid-inception': 34_526}
 DISCRIMINATORS = {'vqgan-f16-1024': 2_767_809, 'vqgan-f16-16384': 663_361}
 SIZED = sorted(name for name, model in models().items() if all(file.size for file in model.files))
 
@@ -55,7 +61,8 @@ SIZED = sorted(name for name, model in models().items() if all(file.size for fil
 def test_sizes_agree_with_parameter_counts(name):
     """A file of weights is its numbers, of four bytes or two, plus headers."""
     model = find(name)
-    count, limit = model.parameters, 60_000
+    count = model.parameters + RUNNING_STATISTICS.get(name, 0)
+    limit = 120_000 if name in ('fid-inception', 'dinov2-vitl14') else 60_000  # many small tensors have many headers
     if name in DISCRIMINATORS:
         count, limit = 3 * (count + DISCRIMINATORS[name]) + LPIPS_NUMBERS, 600_000
     per_number = 2 if name in ('sd3-vae', 'taef2') else 4
@@ -70,6 +77,18 @@ def test_the_config_builds_what_the_index_counts(root, name):
     assert sum(parameter.numel() for parameter in autoencoder.parameters()) == find(name).parameters
 
 
+@pytest.mark.parametrize('name', EXTRACTORS)
+def test_the_extractors_of_configs_are_what_the_index_counts(root, name, monkeypatch):
+    for module in (inception, dinov2):  # networks on the device 'meta' stay there
+        monkeypatch.setattr(module, 'load_weights', lambda *_: Identity('0' * 64, is_known=True))
+    extractor = build(Config.fromfile(root / find(name).config).extractor.to_dict())
+    counted = sum(parameter.numel() for parameter in extractor._network.parameters())
+    if name != 'fid-inception':
+        # in Meta's files there are also the positions of 518 pixels instead of 224, and the vector of masked patches
+        counted += (37**2 - 16**2 + 1) * extractor.num_features
+    assert counted == find(name).parameters
+
+
 def test_the_sources_of_base_configs_are_in_the_index(root):
     for path in (root / 'configs' / '_base_' / 'autoencoders').glob('*.py'):
         weights = autoencoder_config(path)['weights']
@@ -79,5 +98,8 @@ def test_the_sources_of_base_configs_are_in_the_index(root):
 
 
 def test_unknown_names_get_the_nearest():
-    with pytest.raises(ValueError, match=r"Unknown model 'eqvae'. Did you mean 'eq-vae'\? In the zoo: eq-sdxl-vae, eq"):
+    with pytest.raises(
+        ValueError,
+        match=r"Unknown model 'eqvae'. Did you mean 'eq-vae'\? In the zoo: dinov2-vitb14, .*, eq-sdxl-vae, eq",
+    ):
         find('eqvae')

@@ -1,0 +1,11 @@
+"""As much as can be measured where no weights can be fetched: Fréchet distance on EfficientNet-Lite0, swd."""
+
+test_evaluators = [
+    dict(type='ReconstructionMetric'),
+    dict(type='ReconstructionFrechet', extractor=dict(type='EfficientNetLite0')),
+    dict(type='ReconstructionSlicedWasserstein'),
+    dict(type='EquivarianceError'),
+    dict(type='LatentStatistics'),
+    dict(type='LatentSpectrum'),
+    dict(type='IntrinsicDimension'),
+]

@@ -1,0 +1,112 @@
+"""The Fréchet distance of reconstructions: streamed, against pictures saved, read back and extracted."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import linalg
+from torch import Tensor
+
+from eqzoo.benchmarks.cost import Cost
+from eqzoo.benchmarks.memory import peak_memory
+from eqzoo.evaluators import ReconstructionFrechet, SampleView
+from eqzoo.extractors import FeatureExtractor
+from eqzoo.statistics.frechet import frechet_distance
+from eqzoo.statistics.gaussian import FeatureMoments
+
+_BATCH = 50  # pytorch-fid's default
+
+
+def compare_pipelines(extractor: FeatureExtractor, pairs: list[tuple[Tensor, Tensor]]) -> dict[str, Cost]:
+    """Return the cost per image of both ways, from images in memory to moments, one after the other by batches.
+
+    Args:
+        extractor: The same for both.
+        pairs: Batches of (images, reconstructions), each uint8 (B, 3, H, W).
+    """
+    device = pairs[0][0].device
+    metric = ReconstructionFrechet(extractor, min_images=2)
+    count = sum(len(images) for images, _ in pairs)
+    extractor(pairs[0][0])  # the first call sets the network up
+    costs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        ways: dict[str, Callable[[], object]] = {
+            'streamed': lambda: _stream(metric, pairs),
+            'through PNGs': lambda: _through_files(extractor, pairs, Path(folder)),
+        }
+        for name, work in ways.items():
+            started = time.perf_counter()
+            memory = peak_memory(work, device)
+            costs[name] = Cost(count / (time.perf_counter() - started), memory)
+    return costs
+
+
+def streamed_memory(extractor: FeatureExtractor, batch: Tensor, num_batches: int) -> float:
+    """Return the peak memory in GiB of evaluating `num_batches` times the images `batch` (B, 3, H, W), uint8."""
+    metric = ReconstructionFrechet(extractor, min_images=2)
+    return peak_memory(lambda: _stream(metric, ((batch, batch.flip(3)) for _ in range(num_batches))), batch.device)
+
+
+def compare_frechet(num_features: int, num_images: int, rounds: int) -> tuple[float, float, float]:
+    """Return the seconds of eqzoo's Fréchet distance and of scipy's `sqrtm` formula, and their relative difference."""
+    generator = torch.Generator().manual_seed(0)
+    moments = []
+    for shift in (0.0, 0.1):
+        mixing = torch.randn(num_features, num_features, generator=generator) / num_features**0.5
+        moments.append(FeatureMoments(num_features))
+        for _ in range(0, num_images, 1000):
+            moments[-1].add((torch.randn(1000, num_features, generator=generator) @ mixing).relu() + shift)
+    first, second = moments
+    ours = min(_timed(lambda: frechet_distance(first, second)) for _ in range(rounds))
+    theirs = min(_timed(lambda: sqrtm_distance(first, second)) for _ in range(rounds))
+    return ours[0], theirs[0], abs(ours[1] / theirs[1] - 1)
+
+
+def sqrtm_distance(first: Any, second: Any) -> float:
+    """Return the Fréchet distance as ADM's evaluator and pytorch-fid compute it."""
+    difference = (first.mean - second.mean).numpy()
+    root = linalg.sqrtm(first.covariance.numpy() @ second.covariance.numpy())
+    traces = np.trace(first.covariance.numpy()) + np.trace(second.covariance.numpy())
+    return float(difference @ difference + traces - 2 * np.trace(root.real))
+
+
+def _timed(work: Callable[[], float]) -> tuple[float, float]:
+    started = time.perf_counter()
+    value = work()
+    return time.perf_counter() - started, value
+
+
+def _stream(metric: ReconstructionFrechet, pairs: Any) -> None:
+    seen = 0
+    for images, reconstructions in pairs:
+        view = SampleView(images.float() / 127.5 - 1, torch.arange(seen, seen + len(images)))
+        view.reconstruction = reconstructions.float() / 127.5 - 1
+        metric.process({}, [view])
+        seen += len(images)
+    metric.evaluate(seen)
+
+
+def _through_files(extractor: FeatureExtractor, pairs: list[tuple[Tensor, Tensor]], folder: Path) -> float:
+    """Save both sets as PNGs, then read, extract and compare them as pytorch-fid does."""
+    sides = {'images': [], 'reconstructions': []}
+    for number, batches in enumerate(pairs):
+        for (side, paths), images in zip(sides.items(), batches, strict=True):
+            for index, pixels in enumerate(images.permute(0, 2, 3, 1).cpu().numpy()):
+                paths.append(folder / f'{side}-{number}-{index}.png')
+                Image.fromarray(pixels).save(paths[-1])
+    moments = []
+    for paths in sides.values():
+        features = []
+        for start in range(0, len(paths), _BATCH):
+            pixels = np.stack([np.asarray(Image.open(path).convert('RGB')) for path in paths[start : start + _BATCH]])
+            images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(pairs[0][0].device)
+            with torch.no_grad():
+                features.append(extractor.extract(images.float()).pooled.double().cpu())
+        moments.append(FeatureMoments(extractor.num_features))
+        moments[-1].add(torch.cat(features))
+    return frechet_distance(*moments)

@@ -1,0 +1,40 @@
+"""`tools/compare.py`: results of several tests side by side."""
+
+from pathlib import Path
+
+from eqzoo.report import (
+    Comparison,
+    compare_results,
+    read_result,
+    run_names,
+    to_csv,
+    to_markdown,
+    to_text,
+    write_comparison_page,
+)
+
+
+def compare(
+    results: list[str], *, out: str = 'work_dirs/comparison', allow_unlike: bool = False, cases: bool = False
+) -> Comparison:
+    """Put results side by side; write comparison.md, comparison.csv and comparison.html.
+
+    Values of a metric that were not measured alike, as their cards tell, are refused.
+
+    Args:
+        results: The metrics.json of each test, or the folder it is in.
+        out: The folder to write to.
+        allow_unlike: Mark values that were not measured alike with footnotes, instead of refusing them.
+        cases: Show single cases, such as one angle, as well.
+    """
+    read = [read_result(each) for each in results]
+    named = dict(zip(run_names([each.path for each in read]), read, strict=True))
+    comparison = compare_results(named, allow_unlike=allow_unlike, with_cases=cases)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (('comparison.md', to_markdown(comparison)), ('comparison.csv', to_csv(comparison))):
+        (folder / name).write_text(text, encoding='utf-8', errors='backslashreplace')
+    write_comparison_page(folder / 'comparison.html', comparison)
+    print(to_text(comparison))
+    print(f'\nWritten: {folder}/comparison.md, comparison.csv and comparison.html')
+    return comparison

@@ -1,0 +1,116 @@
+"""`tools/reference.py`: statistics of a reference set, in the layout of ADM's evaluator."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.device import get_device
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from eqzoo.commands.sets import build_extractor, open_images
+from eqzoo.data import build_eval_loader
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, wait_for_all
+from eqzoo.engine.autoencoder_training import to_float
+from eqzoo.engine.evaluation import evaluate
+from eqzoo.evaluators import SampleView
+from eqzoo.evaluators.reference import ReferenceMoments
+from eqzoo.randomness import seeded
+from eqzoo.statistics.reference import write_reference
+
+
+def reference(
+    images: str,
+    out: str,
+    *,
+    extractor: str = 'FIDInception',
+    size: int = 256,
+    crop: str = 'center',
+    limit: int | None = None,
+    num_stored: int = 10_000,
+    labels: str = 'balanced',
+    batch_size: int = 64,
+    num_workers: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Measure a reference set, and write its statistics and some of its images to an npz file.
+
+    Args:
+        images: A folder, a zip or an npz file of images.
+        out: The npz file to write.
+        extractor: FIDInception for FID; EfficientNetLite0 needs no download.
+        size: Pixels of a side, of the samples to be compared with it.
+        crop: How images become squares: center is ADM's.
+        limit: Use at most this many images.
+        num_stored: Images to keep in the file, for precision, recall, KID and swd; 10,000 in ADM's files.
+        labels: Which images these are: balanced, alike many of each class; or random.
+        batch_size: Images at once, over all processes.
+        num_workers: Processes that read images.
+        overwrite: Replace OUT if it is there.
+    """
+    if labels not in ('balanced', 'random'):
+        raise ValueError(f'--labels must be balanced or random, got {labels!r}.')
+    if Path(out).exists() and not overwrite:
+        raise ValueError(f'{out} is there already; --overwrite replaces it.')
+    data = open_images(images, size, crop, limit)
+    network = build_extractor(extractor)
+    init_distributed()
+    loading = (batch_size, num_workers)
+    made = make_reference(data, network, Path(out), num_stored=num_stored, labels=labels, loading=loading)
+    if rank_and_world_size()[0] == 0:
+        print(
+            f'{data.describe()}\nWritten: {out}: statistics of {len(data)} images ({network.key}), {made} images kept'
+        )
+    close_distributed()
+
+
+def make_reference(
+    data: Dataset,
+    extractor: Any,
+    out: Path,
+    *,
+    num_stored: int = 10_000,
+    labels: str = 'balanced',
+    loading: tuple[int, int] = (64, 0),
+) -> int:
+    """Write the statistics of `data` on `extractor` to `out`, and return how many images are kept in it."""
+    rank, world_size = rank_and_world_size()
+    batch_size, num_workers = loading
+    loader = build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
+    moments, device = ReferenceMoments(extractor), get_device()
+    evaluate([moments], loader, lambda images, numbers: SampleView(to_float(images.to(device)), numbers))
+    numbers = _stored(data, num_stored, labels)
+    if rank == 0:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_reference(
+            out,
+            extractor,
+            moments.pooled,
+            spatial=moments.spatial,
+            data=data.identity(),
+            images=_batches(data, numbers),
+            num_stored=len(numbers),
+        )
+    wait_for_all()
+    return len(numbers)
+
+
+def _stored(data: Dataset, count: int, labels: str) -> list[int]:
+    """Return the numbers of `count` images: of each class alike many, to within what it has, or of all at random."""
+    order = torch.randperm(len(data), generator=seeded(0)).numpy()
+    if count >= len(data) or labels == 'random':
+        return sorted(order[:count].tolist())
+    classes = np.asarray(data.labels())[order]
+    # the n-th image of each class, in the shuffled order, for n = 0, 1, …
+    place = np.empty(len(order), np.int64)
+    for each in np.unique(classes):
+        own = np.flatnonzero(classes == each)
+        place[own] = np.arange(len(own))
+    return sorted(order[np.argsort(place, kind='stable')][:count].tolist())
+
+
+def _batches(data: Dataset, numbers: list[int]) -> Iterator[Tensor]:
+    for number in numbers:
+        yield data[number]['image'][None]

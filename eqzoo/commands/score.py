@@ -1,0 +1,99 @@
+"""`tools/score.py`: how close a set of samples is to a reference."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from eqzoo.commands.reference import make_reference
+from eqzoo.commands.results import save_result
+from eqzoo.commands.sets import build_extractor, open_images, open_samples
+from eqzoo.data import build_eval_loader
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
+from eqzoo.engine.autoencoder_training import to_float
+from eqzoo.engine.evaluation import evaluate
+from eqzoo.engine.picture_hook import example_images
+from eqzoo.evaluators import GenerationMetric, SampleView
+from eqzoo.evaluators.sliced import GenerationSlicedWasserstein
+from eqzoo.npz import NpzArchive
+from eqzoo.pictures import Row, draw_grid
+
+
+def score(
+    samples: str,
+    reference: str,
+    *,
+    extractor: str = 'FIDInception',
+    metrics: str | None = None,
+    min_images: int | None = None,
+    crop: str = 'center',
+    batch_size: int = 64,
+    num_workers: int = 0,
+    out: str | None = None,
+) -> dict[str, Any]:
+    """Compare a set of samples with a reference set; write metrics.json and report.html.
+
+    Args:
+        samples: A folder or zip of images of one size, or an npz file of samples as ADM's.
+        reference: An npz file of statistics (ADM's, or made by tools/reference.py), or images: a
+            folder, a zip or an npz file, whose statistics are then measured and kept in OUT.
+        extractor: FIDInception for FID and published numbers; EfficientNetLite0 needs no download.
+        metrics: Of fd, sfd, is, pr, kid and swd, with commas. Default: all that extractor and reference have.
+        min_images: Fewer samples are refused. Default: one more than there are features.
+        crop: How images of a reference become squares.
+        batch_size: Images at once, over all processes.
+        num_workers: Processes that read images.
+        out: Where results go. Default: work_dirs/score/SAMPLES.
+    """
+    folder = Path(out or Path('work_dirs/score') / Path(samples).stem)
+    data = open_samples(samples)
+    network = build_extractor(extractor)
+    init_distributed()
+    statistics = _reference(reference, network, data.size, crop, folder, (batch_size, num_workers))
+    evaluators = _evaluators(network, statistics, metrics, min_images)
+    rank, world_size = rank_and_world_size()
+    loader = build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
+    device = get_device()
+    result = evaluate(evaluators, loader, lambda images, numbers: _view(images.to(device), numbers))
+    result['card'] = {'samples': samples, **result['card']}
+    if rank == 0:
+        save_result(result, {'Samples': _grid(data)}, folder, Path(samples).stem)
+    close_distributed()
+    return result
+
+
+def _reference(path: str, extractor: Any, size: int, crop: str, folder: Path, loading: tuple[int, int]) -> str:
+    """Return the file of statistics: `path`, or one made of its images for this extractor."""
+    if Path(path).suffix == '.npz' and 'mu' in NpzArchive(path):
+        return path
+    made = folder / f'reference_{extractor.key}.npz'
+    print(f'Measuring the reference {path} …')
+    make_reference(open_images(path, size, crop), extractor, made, loading=loading)
+    return str(made)
+
+
+def _evaluators(extractor: Any, reference: str, metrics: str | None, min_images: int | None) -> list[Any]:
+    chosen = None if metrics is None else [name.strip() for name in metrics.split(',')]
+    features = chosen if chosen is None else [name for name in chosen if name != 'swd']
+    evaluators: list[Any] = []
+    if features is None or features:
+        evaluators.append(GenerationMetric(extractor, reference, features, min_images=min_images))
+    if chosen is None or 'swd' in chosen:
+        sliced = GenerationSlicedWasserstein(reference)
+        if chosen is not None or sliced.reference.has_images:
+            evaluators.append(sliced)
+    return evaluators
+
+
+def _view(images: Tensor, numbers: Tensor) -> SampleView:
+    return SampleView(to_float(images), numbers)
+
+
+def _grid(data: Dataset, columns: int = 8, rows: int = 4) -> Any:
+    images = example_images(data, columns * rows)
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    full = [row for row in rows if len(row) == len(rows[0])]
+    return draw_grid([Row('', torch.as_tensor(row)) for row in full])

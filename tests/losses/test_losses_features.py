@@ -1,0 +1,101 @@
+"""Distance in an extractor's features: the formula, order of damage, gradients, and what it leaves alone."""
+
+import pytest
+import torch
+
+from eqzoo.losses import L1, FeatureDistance, ReconstructionLoss
+from eqzoo.registry import build
+
+
+class Pixels:
+    """Feature maps one can compute by hand."""
+
+    key = 'pixels'
+
+    def maps(self, images):
+        return [images, images[:, :2, ::2, ::2]]
+
+    def card(self):
+        return {'network': 'none'}
+
+
+@pytest.fixture(scope='module')
+def distance():
+    return build(dict(type='FeatureDistance', extractor=dict(type='EfficientNetLite0')))
+
+
+@pytest.fixture
+def images():
+    """Smooth images: noise is no photograph."""
+    coarse = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(2 * coarse - 1, size=(64, 64), mode='bicubic').clamp(-1, 1)
+
+
+def noise(seed=1):
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_it_is_the_squared_distance_of_unit_vectors_averaged_and_summed():
+    a, b = noise(1), noise(2)
+    found = FeatureDistance(Pixels())(a, b)
+    expected = torch.zeros(2)
+    for maps in ((lambda x: x), (lambda x: x[:, :2, ::2, ::2])):
+        first, second = (maps(127.5 * (x + 1)) for x in (a, b))
+        cosine = torch.nn.functional.cosine_similarity(first, second, dim=1)
+        expected += (2 - 2 * cosine).mean(dim=(1, 2))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_it_is_zero_for_equal_images_and_symmetric(distance, images):
+    other = (images + 0.2 * noise()).clamp(-1, 1)
+    assert torch.equal(distance(images, images), torch.zeros(2))
+    torch.testing.assert_close(distance(images, other), distance(other, images))
+
+
+def test_more_damage_is_farther(distance, images):
+    by_noise = torch.stack([distance(images + sigma * noise(), images) for sigma in (0.05, 0.1, 0.2, 0.4)])
+    small = [torch.nn.functional.avg_pool2d(images, k, 1, k // 2) for k in (3, 7, 15)]
+    by_blur = torch.stack([distance(each, images) for each in small])
+    assert (by_noise.diff(dim=0) > 0).all()
+    assert (by_blur.diff(dim=0) > 0).all()
+    # like LPIPS and unlike pixels: a grey level more everywhere is nothing beside noise of the same power
+    assert (distance(images * 0.9 + 0.05, images) < 0.2 * distance(images + 0.1 * noise(), images)).all()
+
+
+def test_going_down_its_gradient_comes_closer(distance, images):
+    x = (images + 0.3 * noise()).requires_grad_()
+    before = distance(x, images)
+    for _ in range(5):
+        (gradient,) = torch.autograd.grad(distance(x, images).sum(), x)
+        x = (x - 0.5 * gradient / gradient.norm()).detach().requires_grad_()
+    assert (distance(x, images) < 0.9 * before).all()
+    assert not any(parameter.requires_grad for parameter in distance.extractor._network.parameters())
+
+
+def test_it_is_a_perceptual_loss_outside_the_module_tree(distance, images):
+    x = (images + 0.1 * noise()).requires_grad_()
+    loss, parts = ReconstructionLoss(L1(), distance, perceptual_weight=2.0)(x, images)
+    loss.backward()
+    plain, _ = ReconstructionLoss(L1())(x, images)
+    torch.testing.assert_close(parts['perceptual'], distance(x, images).mean().detach())
+    torch.testing.assert_close(loss - plain, 2 * parts['perceptual'] * 3 * 64 * 64, rtol=1e-4, atol=0.1)
+    assert x.grad.abs().sum() > 0
+    module = ReconstructionLoss(L1(), distance)
+    module.train()
+    assert [name for name, _ in module.named_parameters()] == ['log_variance']
+    assert not distance.extractor._network.training
+
+
+def test_images_of_16_pixels_and_autocast(distance, images):
+    assert distance(images[:, :, :16, :16], -images[:, :, :16, :16]).min() > 0
+    with torch.autocast('cpu', torch.bfloat16):
+        reduced = distance(images + 0.2 * noise(), images)
+    assert reduced.dtype == torch.float32
+    torch.testing.assert_close(reduced, distance(images + 0.2 * noise(), images), rtol=0.1, atol=0)
+
+
+def test_names_and_refusals(distance):
+    assert distance.key == 'distance_effnet_lite0'
+    assert distance.card()['extractor'] == distance.extractor.card()
+    with pytest.raises(TypeError, match='FeatureDistance.extractor must have feature maps; str has none'):
+        FeatureDistance('effnet')

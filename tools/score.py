@@ -1,0 +1,7 @@
+"""Score samples against a reference: python tools/score.py SAMPLES REFERENCE [--extractor EfficientNetLite0]."""
+
+from eqzoo.commands.parsing import run
+from eqzoo.commands.score import score
+
+if __name__ == '__main__':
+    run(score)
