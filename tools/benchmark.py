@@ -1,7 +1,8 @@
-"""Speed and memory as ratios within one run: python tools/benchmark.py {coding,eq-step} ..."""
+"""Speed and memory as ratios within one run: python tools/benchmark.py {coding,eq-step,frechet,rfid} ..."""
 
 from eqzoo.commands.benchmark import coding, eq_step
+from eqzoo.commands.benchmark_evaluation import frechet, rfid
 from eqzoo.commands.parsing import run_subcommand
 
 if __name__ == '__main__':
-    run_subcommand({'coding': coding, 'eq-step': eq_step})
+    run_subcommand({'coding': coding, 'eq-step': eq_step, 'frechet': frechet, 'rfid': rfid})

@@ -4,6 +4,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .data.openimages_256 import *
+    from .evaluation.paper import *
     from .losses.ldm import adversarial_loss, kl_loss, reconstruction_loss
     from .objectives.rot_scale import objective
     from .runtime import *

@@ -8,6 +8,7 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.autoencoders.taef2 import autoencoder
     from .._base_.data.openimages_256 import *
+    from .._base_.evaluation.offline import *
     from .._base_.objectives.rot_scale import objective
     from .._base_.runtime import *
 

@@ -15,4 +15,5 @@ model.update(
     autoencoder=autoencoder, reconstruction_loss=reconstruction_loss, adversarial_loss=adversarial_loss, kl_loss=None
 )
 evaluators.append(dict(type='CodebookUsage'))
+test_evaluators.append(dict(type='CodebookUsage'))
 custom_hooks.append(dict(type='CodebookHook'))

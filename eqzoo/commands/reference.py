@@ -60,9 +60,8 @@ def reference(
     loading = (batch_size, num_workers)
     made = make_reference(data, network, Path(out), num_stored=num_stored, labels=labels, loading=loading)
     if rank_and_world_size()[0] == 0:
-        print(
-            f'{data.describe()}\nWritten: {out}: statistics of {len(data)} images ({network.key}), {made} images kept'
-        )
+        print(data.describe())
+        print(f'Written: {out}, statistics of {len(data)} images on {network.key}; {made} images are kept in it.')
     close_distributed()
 
 

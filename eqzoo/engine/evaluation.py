@@ -27,7 +27,7 @@ def evaluate(
         view_of: (images uint8 (B, 3, H, W), their numbers (B,)) → what evaluators look at.
 
     Returns:
-        As `metrics.json` holds it: `metrics` by name, `cases` (a transform's single cases),
+        As `metrics.json` holds it: `metrics` by name, `cases` (a transform's single cases, standard errors),
         `curves`, and the `card`, to which the caller adds what was evaluated.
 
     Raises:
@@ -95,4 +95,5 @@ def _cards(evaluators: Sequence[Evaluator], given: Sequence[Mapping[str, float]]
 
 
 def _is_case(name: str) -> bool:
-    return name.count('/') == 2
+    """Whether a value is a part of a metric, `eq_err/rotation/90`, or its standard error, `eq_err/rotation_std`."""
+    return name.count('/') == 2 or ('/' in name and name.endswith('_std'))

@@ -2,13 +2,16 @@
 
 from eqzoo.evaluators.base import Evaluator
 from eqzoo.evaluators.codebook import CodebookUsage
+from eqzoo.evaluators.dimension import IntrinsicDimension
 from eqzoo.evaluators.equivariance import EquivarianceError
 from eqzoo.evaluators.frechet import ReconstructionFrechet
 from eqzoo.evaluators.generation import GenerationMetric
+from eqzoo.evaluators.interpolation import InterpolationFrechet
 from eqzoo.evaluators.latents import LatentStatistics
 from eqzoo.evaluators.perceptual import PerceptualMetric
 from eqzoo.evaluators.reconstruction import ReconstructionMetric
 from eqzoo.evaluators.sliced import GenerationSlicedWasserstein, ReconstructionSlicedWasserstein
+from eqzoo.evaluators.spectrum import LatentSpectrum
 from eqzoo.evaluators.table import format_table
 from eqzoo.evaluators.view import AutoencoderView, SampleView
 
@@ -19,6 +22,9 @@ __all__ = [
     'Evaluator',
     'GenerationMetric',
     'GenerationSlicedWasserstein',
+    'InterpolationFrechet',
+    'IntrinsicDimension',
+    'LatentSpectrum',
     'LatentStatistics',
     'PerceptualMetric',
     'ReconstructionFrechet',

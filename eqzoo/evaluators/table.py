@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-_HIGHER = {'psnr', 'ssim', 'is', 'precision', 'recall', 'density', 'coverage', 'codebook/usage'}
+_HIGHER = {'eq_rec', 'psnr', 'ssim', 'is', 'precision', 'recall', 'density', 'coverage', 'codebook/usage'}
 _LOWER = {
     'lpips',
     'distance',
     'eq_err',
+    'eq_rec_err',
     'swd',
     'kid',
     # Fréchet distances: of generated, reconstructed and interpolated images, on Inception and on other networks

@@ -22,8 +22,9 @@ class Shift(Transform):
     What comes in over the border is the mirror image of what is there. Whole cells are moved
     exactly, whatever the interpolation. Between cells 'fourier' shifts the phase of the mirrored
     rows and columns, so that neither the wrap-around nor a jump at the border rings (AF-LDM
-    shifts without mirroring); it loses nothing. 'bilinear' is the mean of neighbours,
-    which blurs: it alone gives an equivariant encoder an error (docs/metrics.md).
+    shifts without mirroring). It is exact for what has no frequencies above Nyquist's; 'bilinear', a
+    weighted mean of neighbours, blurs even that. By either, average pooling of photographs, which
+    has such frequencies, is 0.008 off (docs/metrics.md).
 
     Args:
         maximum: Of what is drawn, in latent cells, to all four sides.

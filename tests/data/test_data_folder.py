@@ -248,7 +248,7 @@ def test_requirements_are_none_for_a_good_root_and_one_without_any(folder, archi
     ('arguments', 'message'),
     [
         (dict(size=0), 'size must be at least 1 pixel, got 0'),
-        (dict(crop='centre'), "crop must be one of 'center', 'random_square', got 'centre'"),
+        (dict(crop='centre'), "crop must be one of 'center', 'random_square', .*'exact', got 'centre'"),
         (dict(on_unreadable='ignore'), "on_unreadable must be 'skip' or 'fail', got 'ignore'"),
         (dict(part=(0.5, 0.2)), r'part must be \(from, to\) with 0 <= from < to <= 1'),
         (dict(part=(0, 1.5)), 'part must be'),

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from eqzoo.data import Shapes, collate
-from eqzoo.randomness import SampleNoise, StepRandomness, seeded
 from eqzoo.engine.runner import build_optimizers
+from eqzoo.randomness import SampleNoise, StepRandomness, seeded
 from eqzoo.registry import build
 
 AUTOENCODER = dict(type='KLAutoencoder', block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4)

@@ -1,0 +1,119 @@
+"""`tools/score.py` and `tools/reference.py`: folders, zips and npz files against each other."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eqzoo.commands.parsing import run
+from eqzoo.commands.reference import reference
+from eqzoo.commands.score import score
+from eqzoo.data import write_npz_images
+
+OFFLINE = ['--extractor', 'EfficientNetLite0']
+
+
+def pixels(count, seed, size=32):
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(each).resize((size, size))) for each in coarse])
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """The same samples as a folder of two classes, a zip and an npz; and other images as a reference."""
+    (tmp_path / 'work').mkdir()
+    for name, values in (('samples', pixels(12, 0)), ('images', pixels(14, 1))):
+        for index, value in enumerate(values):
+            path = tmp_path / name / f'{index % 2}' / f'{index // 2:03d}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(value).save(path)
+    with zipfile.ZipFile(tmp_path / 'samples.zip', 'w') as archive:
+        for path in sorted((tmp_path / 'samples').rglob('*.png')):
+            archive.write(path, path.relative_to(tmp_path / 'samples'))
+    ordered = [*pixels(12, 0)[::2], *pixels(12, 0)[1::2]]  # as the folder's names are sorted
+    batch = torch.from_numpy(np.stack(ordered)).permute(0, 3, 1, 2)
+    write_npz_images(tmp_path / 'samples.npz', [batch], 12, labels=[0] * 6 + [1] * 6)
+    return tmp_path
+
+
+def test_folder_zip_and_npz_have_the_same_numbers(sets, capsys):
+    run(reference, [str(sets / 'images'), str(sets / 'ref.npz'), *OFFLINE, '--size', '32'])
+    assert 'statistics of 14 images on effnet_lite0; 14 images are kept in it.' in capsys.readouterr().out
+    results = []
+    for kind in ('samples', 'samples.zip', 'samples.npz'):
+        words = ['--metrics', 'fd,pr,swd', '--min-images', '2', '--out', str(sets / 'work' / kind)]
+        results.append(run(score, [str(sets / kind), str(sets / 'ref.npz'), *OFFLINE, *words]))
+    first = results[0]
+    assert next(iter(first['metrics'])) == 'fd_effnet_lite0'
+    assert first['metrics']['fd_effnet_lite0'] > 10
+    assert 'swd' in first['metrics']
+    assert not [name for name in first['metrics'] if 'fid' in name]
+    for other in results[1:]:
+        assert other['metrics'] == pytest.approx(first['metrics'], rel=1e-9)
+    assert results[2]['card']['evaluators']['GenerationMetric']['labels'] == 'balanced, grouped by class'
+    folder = sets / 'work' / 'samples'
+    assert json.loads((folder / 'metrics.json').read_text())['metrics'] == first['metrics']
+    assert 'fd_effnet_lite0' in (folder / 'report.html').read_text()
+    assert 'fd_effnet_lite0 ↓' in capsys.readouterr().out
+
+
+def test_a_set_is_its_own_reference(sets):
+    words = ['--metrics', 'fd,swd', '--min-images', '2', '--out', str(sets / 'work')]
+    result = run(score, [str(sets / 'samples'), str(sets / 'samples.npz'), *OFFLINE, *words])
+    assert result['metrics'] == {
+        'fd_effnet_lite0': pytest.approx(0, abs=1e-4),
+        'swd': pytest.approx(0, abs=1e-6),
+    }
+    assert (sets / 'work' / 'reference_effnet_lite0.npz').is_file()  # measured once, to be used again
+
+
+def fails(command, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(command, words)
+    return str(stopped.value)
+
+
+def test_mistakes_are_one_message(sets, capsys, monkeypatch):
+    samples, images = str(sets / 'samples'), str(sets / 'images')
+    out = ['--out', str(sets / 'work')]
+    assert 'no such folder or zip of images' in fails(score, [str(sets / 'none'), images, *OFFLINE, *out], capsys)
+    message = fails(score, [samples, images, *OFFLINE, *out], capsys)
+    assert 'fd_effnet_lite0: 12 images, but it needs 1281 or more' in message
+    message = fails(score, [samples, images, '--extractor', 'EfficientNetLite', *out], capsys)
+    assert "Unknown feature extractor 'EfficientNetLite'. Did you mean 'EfficientNetLite0'?" in message
+    monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(sets))
+    message = fails(score, [samples, images, *out], capsys)
+    assert 'FIDInception' in message
+    assert 'tools/download.py fid-inception' in message
+    assert '--extractor EfficientNetLite0' in message
+    Image.fromarray(pixels(1, 3, size=16)[0]).save(sets / 'samples' / '0' / 'small.png')
+    message = fails(score, [samples, images, *OFFLINE, '--metrics', 'fd', '--min-images', '2', *out], capsys)
+    assert "0/small.png: 16 x 16 pixels; crop='exact' accepts 32 x 32 only" in message
+
+
+def test_a_reference_is_not_overwritten_unasked(sets, capsys):
+    words = [str(sets / 'images'), str(sets / 'ref.npz'), *OFFLINE, '--size', '32', '--limit', '4']
+    run(reference, words)
+    before = (sets / 'ref.npz').read_bytes()
+    assert 'is there already; --overwrite replaces it.' in fails(reference, words, capsys)
+    run(reference, [*words, '--overwrite'])
+    assert (sets / 'ref.npz').read_bytes() == before
+
+
+def test_the_images_kept_are_of_all_classes_alike(sets):
+    from eqzoo.commands.reference import _stored
+    from eqzoo.data import ImageFolder
+
+    for number in range(7, 20):  # class 1 has three times as many
+        Image.fromarray(pixels(1, number)[0]).save(sets / 'images' / '1' / f'{number:03d}.png')
+    data = ImageFolder(str(sets / 'images'), 32)
+    labels = np.asarray(data.labels())
+    assert [int((labels[_stored(data, 8, 'balanced')] == each).sum()) for each in (0, 1)] == [4, 4]
+    assert [int((labels[_stored(data, 18, 'balanced')] == each).sum()) for each in (0, 1)] == [7, 11]
+    drawn = labels[_stored(data, 8, 'random')]
+    assert len(drawn) == 8
+    assert _stored(data, 99, 'balanced') == list(range(27))

@@ -1,0 +1,117 @@
+"""Fréchet distance of reconstructions: streamed sums against the formula on all features at once."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import linalg
+from torch import nn
+
+from eqzoo.evaluators import ReconstructionFrechet, ReconstructionSlicedWasserstein, SampleView
+from eqzoo.evaluators.reconstruction import to_uint8
+from eqzoo.extractors import FeatureExtractor, Features
+
+
+class Averages(FeatureExtractor):
+    """Means of a 2 x 2 grid: 12 features that are easy to compute another way."""
+
+    key = 'averages'
+    num_features = 12
+
+    def __init__(self):
+        self._network = nn.Linear(1, 1)
+
+    def extract(self, images):
+        return Features(F.adaptive_avg_pool2d(images, 2).flatten(1))
+
+    def card(self):
+        return {'network': 'none'}
+
+
+class Pinned(Averages):
+    frechet_key = 'fid'
+    suffix = ''
+
+
+def images(count, seed, spread=0.5):
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(count, 3, 4, 4, generator=generator) * spread
+    return F.interpolate(base, 32, mode='bilinear').clamp(-1, 1)
+
+
+def measure(metric, x, y, batch=7, numbers=None):
+    metric.check(len(x))
+    numbers = torch.arange(len(x)) if numbers is None else numbers
+    for chosen in numbers.split(batch):
+        view = SampleView(x[chosen], chosen)
+        view.reconstruction = y[chosen]
+        metric.process({}, [view])
+    return metric.evaluate(len(x))
+
+
+def features(x):
+    return F.adaptive_avg_pool2d(to_uint8(x).double(), 2).flatten(1).numpy()
+
+
+X, Y = images(60, 0), (images(60, 0) + 0.3 * images(60, 1)).clamp(-1, 1)
+
+
+def test_the_value_is_the_formula_with_sqrtm():
+    a, b = features(Y), features(X)
+    difference = a.mean(0) - b.mean(0)
+    covariances = np.cov(a.T), np.cov(b.T)
+    root = linalg.sqrtm(covariances[0] @ covariances[1]).real
+    wanted = difference @ difference + np.trace(covariances[0] + covariances[1] - 2 * root)
+    # the extractor's means are in float32: 1e-6 relative
+    assert measure(ReconstructionFrechet(Averages()), X, Y) == {'fd_averages': pytest.approx(wanted, rel=1e-5)}
+
+
+def test_batches_and_order_change_nothing():
+    whole = measure(ReconstructionFrechet(Averages()), X, Y, batch=60)
+    mixed = torch.randperm(60, generator=torch.Generator().manual_seed(3))
+    assert measure(ReconstructionFrechet(Averages()), X, Y, batch=4, numbers=mixed) == pytest.approx(whole, rel=1e-9)
+
+
+def test_only_the_pinned_inception_has_an_rfid():
+    assert list(measure(ReconstructionFrechet(Pinned()), X, Y)) == ['rfid']
+
+
+def test_perfect_reconstructions_have_none():
+    assert measure(ReconstructionFrechet(Averages()), X, X)['fd_averages'] == pytest.approx(0, abs=1e-6)
+
+
+def test_too_few_images_are_refused_before_the_first():
+    metric = ReconstructionFrechet(Averages())
+    with pytest.raises(ValueError, match='fd_averages: 12 images, but it needs 13 or more for a covariance'):
+        metric.check(12)
+    ReconstructionFrechet(Averages(), min_images=2).check(12)
+    with pytest.raises(ValueError, match='min_images must be at least 2, for a covariance, got 1'):
+        ReconstructionFrechet(Averages(), min_images=1)
+
+
+def test_state_does_not_grow_with_images():
+    metric = ReconstructionFrechet(Averages())
+    sizes = []
+    for start in (0, 30):
+        view = SampleView(X[start : start + 30], torch.arange(start, start + 30))
+        view.reconstruction = Y[start : start + 30]
+        metric.process({}, [view])
+        sizes.append(sum(each.numel() for side in metric._moments.values() for each in side.sums))
+    assert sizes == [2 * (1 + 12 + 144)] * 2
+    assert not metric._rows
+
+
+def test_swd_of_reconstructions_counts_what_changed_alone():
+    assert measure(ReconstructionSlicedWasserstein(), X, X)['swd'] == 0
+    noise = torch.randn(X.shape, generator=torch.Generator().manual_seed(5))
+    little, much = ((X + level * noise).clamp(-1, 1) for level in (0.02, 0.2))
+    small = measure(ReconstructionSlicedWasserstein(), X, little)['swd']
+    assert 0 < small < measure(ReconstructionSlicedWasserstein(), X, much)['swd']
+    mixed = torch.randperm(60, generator=torch.Generator().manual_seed(3))
+    again = measure(ReconstructionSlicedWasserstein(), X, little, batch=4, numbers=mixed)['swd']
+    assert again == pytest.approx(small, rel=1e-6)
+
+
+def test_swd_needs_to_know_the_number_of_images():
+    with pytest.raises(ValueError, match=r'check\(num_images\) comes before the first batch'):
+        ReconstructionSlicedWasserstein().process({}, [SampleView(X[:2], torch.arange(2))])
