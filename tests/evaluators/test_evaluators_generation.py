@@ -157,7 +157,9 @@ def test_too_few_samples_are_refused_before_the_first(reference):
     path = reference(extractor)
     with pytest.raises(ValueError, match='fd_averages: 12 images, but it needs 13 or more'):
         GenerationMetric(extractor, path).check(12)
-    with pytest.raises(ValueError, match='kid: 40 samples and 30 images in the reference; subsets of 1000 need as many'):
+    with pytest.raises(
+        ValueError, match='kid: 40 samples and 30 images in the reference; subsets of 1000 need as many'
+    ):
         GenerationMetric(extractor, path).check(40)
 
 

@@ -1,0 +1,118 @@
+"""What is measured between neighbouring latents: the intrinsic dimension, and the distance of interpolations."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from eqzoo.evaluators import AutoencoderView, InterpolationFrechet, IntrinsicDimension
+from eqzoo.evaluators.interpolation import draw_neighbors, slerp
+from eqzoo.evaluators.reconstruction import to_uint8
+from eqzoo.extractors import FeatureExtractor, Features
+from eqzoo.randomness import seeded
+from eqzoo.statistics.dimension import intrinsic_dimension
+
+
+class Averages(FeatureExtractor):
+    key = 'averages'
+    num_features = 12
+
+    def __init__(self):
+        self._network = nn.Linear(1, 1)
+
+    def extract(self, images):
+        return Features(F.adaptive_avg_pool2d(images, 2).flatten(1))
+
+    def card(self):
+        return {'network': 'none'}
+
+
+class Pixels(nn.Module):
+    """Latents are the pixels, in an order that belongs to nothing if `scrambled`."""
+
+    def __init__(self, scrambled=False):
+        super().__init__()
+        self.scrambled, self.normalization = scrambled, nn.Module()
+        self.normalization.denormalize = lambda z: z
+
+    def latents(self, images):
+        return images + 2.0 if self.scrambled else images
+
+    def decode(self, z):
+        z = z - 2.0 if self.scrambled else z
+        # between two images a scrambled space decodes to noise
+        between = (z.mean(dim=(1, 2, 3), keepdim=True) * 997).sin()
+        return between.expand_as(z) if self.scrambled else z
+
+
+def faces(count, seed=0):
+    """Images on a surface of two dimensions."""
+    where = torch.rand(count, 2, 1, 1, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    ramp = torch.linspace(-1, 1, 16)
+    image = where[:, :1] * ramp[:, None] + where[:, 1:] * ramp
+    return (0.5 * image).expand(-1, 3, -1, -1)
+
+
+def measure(metric, autoencoder, images, batch=16, numbers=None):
+    metric.check(len(images))
+    numbers = torch.arange(len(images)) if numbers is None else numbers
+    for chosen in numbers.split(batch):
+        metric.process({}, [AutoencoderView(autoencoder, images[chosen], chosen)])
+    return metric.evaluate(len(images))
+
+
+def test_dimension_of_latents_that_lie_on_a_surface():
+    images = faces(400)
+    given = measure(IntrinsicDimension(), Pixels(), images)
+    wanted = intrinsic_dimension(images.flatten(1), generator=seeded(1))
+    assert given['intrinsic_dimension'] == pytest.approx(2, abs=0.25)
+    assert given['intrinsic_dimension'] == pytest.approx(wanted.dimension, rel=1e-9)
+    mixed = torch.randperm(400, generator=torch.Generator().manual_seed(1))
+    assert measure(IntrinsicDimension(), Pixels(), images, batch=33, numbers=mixed) == given
+
+
+def test_only_so_many_latents_are_kept():
+    metric = IntrinsicDimension(max_images=120)
+    measure(metric, Pixels(), faces(300))
+    assert metric.card()['points'] == 120
+
+
+def test_too_few_images_are_refused_before_the_first():
+    with pytest.raises(ValueError, match='intrinsic_dimension: 99 images, but it needs 100 or more'):
+        IntrinsicDimension().check(99)
+    with pytest.raises(ValueError, match='ifd_averages: 12 images, but it needs 13 or more'):
+        InterpolationFrechet(Averages()).check(12)
+    with pytest.raises(ValueError, match=r'InterpolationFrechet.position must be in \[0, 1\], got 2'):
+        InterpolationFrechet(Averages(), position=2)
+
+
+def test_interpolations_on_the_arc():
+    a, b = torch.tensor([[2.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 2.0], [2.0, 2.0]])
+    middle = slerp(a, b, 0.5)
+    assert torch.allclose(middle, torch.tensor([[2**0.5, 2**0.5], [1.5, 1.5]]))
+    assert torch.allclose(slerp(a, b, 0.0), a)
+    assert torch.allclose(slerp(a, b, 1.0), b, atol=1e-6)
+
+
+def test_neighbours_are_near_by_the_cosine():
+    angles = torch.tensor([0.0, 0.1, 1.5, 1.6, 3.1, 3.2])
+    points = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([[1.0], [9.0]] * 3)
+    drawn = draw_neighbors(points, 1, generator=torch.Generator().manual_seed(0))
+    assert drawn.tolist() == [1, 0, 3, 2, 5, 4]
+
+
+def test_the_distance_at_position_0_is_that_of_reconstructions():
+    images = faces(60)
+    given = measure(InterpolationFrechet(Averages(), position=0.0), Pixels(), images)
+    assert given == {'ifd_averages': pytest.approx(0, abs=1e-3)}
+
+
+def test_a_space_with_holes_is_far_from_the_images():
+    images = faces(60)
+    smooth = measure(InterpolationFrechet(Averages()), Pixels(), images)['ifd_averages']
+    rough = measure(InterpolationFrechet(Averages()), Pixels(scrambled=True), images)['ifd_averages']
+    assert 0 < smooth < 0.05 * rough
+    mixed = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    again = measure(InterpolationFrechet(Averages()), Pixels(), images, batch=7, numbers=mixed)['ifd_averages']
+    assert again == pytest.approx(smooth, rel=1e-6)
+    assert to_uint8(images).float().std() > 10  # images that do differ
