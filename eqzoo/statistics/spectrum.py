@@ -14,7 +14,8 @@ class Spectrum(NamedTuple):
     """Power over the distance from frequency 0.
 
     Args:
-        frequency: Mean of each bin that has any, ascending, over Nyquist's frequency.
+        frequency: Of each bin that has any, ascending, over Nyquist's: the geometric mean, which is nearest to the
+            slope of known spectra (within 2 % on 8 to 32 cells, 9 % on 64).
         power: Mean of each bin.
         slope: Of the straight line through both logarithms, each bin counting once: 0 for white noise, below it
             where fine structure is weak.
@@ -62,11 +63,12 @@ def radial_spectrum(power: Tensor) -> Spectrum:
     bins = (distance * _NUM_BINS).long().clamp_max(_NUM_BINS - 1)
     counts = torch.bincount(bins, minlength=_NUM_BINS)
     filled = counts > 0
-    frequency, mean = (
-        torch.bincount(bins, weights=each, minlength=_NUM_BINS)[filled] / counts[filled] for each in (distance, values)
+    logarithm, mean = (
+        torch.bincount(bins, weights=each, minlength=_NUM_BINS)[filled] / counts[filled]
+        for each in (distance.log(), values)
     )
     high = values[distance >= 0.5].sum() / values.sum()
-    return Spectrum(frequency, mean, _slope(frequency.log(), mean.log()), high.item())
+    return Spectrum(logarithm.exp(), mean, _slope(logarithm, mean.log()), high.item())
 
 
 def check_sides(size: tuple[int, int]) -> None:

@@ -12,7 +12,16 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 
-from eqzoo.evaluators import AutoencoderView, EquivarianceError, Evaluator, LatentStatistics, ReconstructionMetric
+from eqzoo.evaluators import (
+    AutoencoderView,
+    EquivarianceError,
+    Evaluator,
+    InterpolationFrechet,
+    LatentSpectrum,
+    LatentStatistics,
+    ReconstructionMetric,
+)
+from eqzoo.extractors import FeatureExtractor, Features
 
 
 class Normalization(nn.Module):
@@ -30,6 +39,20 @@ class Pooling(nn.Module):
 
     def decode(self, z):
         return F.interpolate(z, scale_factor=4)
+
+
+class Averages(FeatureExtractor):
+    key = 'averages'
+    num_features = 3
+
+    def __init__(self):
+        self._network = nn.Linear(1, 1)
+
+    def extract(self, images):
+        return Features(images.mean(dim=(2, 3)))
+
+    def card(self):
+        return {'network': 'none'}
 
 
 class FirstPixels(Evaluator):
@@ -50,7 +73,14 @@ SHARES = {'uneven': (5, 2), 'first only': (7, 0), 'second only': (0, 7), 'none':
 
 
 def measure(numbers):
-    evaluators = [ReconstructionMetric(), EquivarianceError(), LatentStatistics(), FirstPixels()]
+    evaluators = [
+        ReconstructionMetric(),
+        EquivarianceError(image_side=True),
+        LatentStatistics(),
+        LatentSpectrum(),
+        InterpolationFrechet(Averages(), min_images=2, neighbors=3),
+        FirstPixels(),
+    ]
     for batch in numbers.split(3) if len(numbers) else ():
         for evaluator in evaluators:
             evaluator.process({}, [AutoencoderView(Pooling(), IMAGES[batch], batch)])

@@ -10,6 +10,8 @@ from torch import nn
 from eqzoo.evaluators import ReconstructionFrechet, ReconstructionSlicedWasserstein, SampleView
 from eqzoo.evaluators.reconstruction import to_uint8
 from eqzoo.extractors import FeatureExtractor, Features
+from eqzoo.statistics.gaussian import FeatureMoments
+from eqzoo.statistics.reference import write_reference
 
 
 class Averages(FeatureExtractor):
@@ -74,6 +76,19 @@ def test_batches_and_order_change_nothing():
 
 def test_only_the_pinned_inception_has_an_rfid():
     assert list(measure(ReconstructionFrechet(Pinned()), X, Y)) == ['rfid']
+
+
+def test_a_reference_of_the_same_images_gives_the_same_and_another_is_refused(tmp_path):
+    extractor = Averages()
+    moments = FeatureMoments(12)
+    moments.add(extractor(to_uint8(X)).pooled)
+    write_reference(tmp_path / 'x.npz', extractor, moments, data={'kind': 'test'})
+    whole = measure(ReconstructionFrechet(extractor), X, Y)
+    metric = ReconstructionFrechet(extractor, reference=str(tmp_path / 'x.npz'))
+    assert measure(metric, X, Y) == pytest.approx(whole, rel=1e-9)
+    assert metric.card()['reference']['num_images'] == 60
+    with pytest.raises(ValueError, match=r'fd_averages: .*x.npz is of 60 images, the data set has 50'):
+        metric.check(50)
 
 
 def test_perfect_reconstructions_have_none():
