@@ -1,6 +1,6 @@
 """The Fréchet distance of what lies between neighbouring latents, which predicts a generator's FID (iFID)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -103,7 +103,7 @@ class InterpolationFrechet(LatentSample):
         self._num_interpolated = len(latents)
         partners = draw_neighbors(latents.flatten(1), self.neighbors, generator=seeded(_SEED))
         moments = FeatureMoments(self.extractor.num_features)
-        for part in _share(len(latents), is_able=self._autoencoder is not None).split(self._batch_size):
+        for part in _share(len(latents), self._batch_size, is_able=self._autoencoder is not None):
             between = slerp(latents[part], latents[partners[part]], self.position)
             decoded = self._autoencoder.decode(self._autoencoder.normalization.denormalize(between))
             moments.add(self.extractor(to_uint8(decoded)).pooled)
@@ -154,7 +154,9 @@ def slerp(a: Tensor, b: Tensor, position: float) -> Tensor:
     return (first * flat[0] + second * flat[1]).view_as(a).to(a.dtype)
 
 
-def _share(count: int, *, is_able: bool) -> Tensor:
-    """Return this process's share of 0, …, `count` - 1, which those that are able have among them."""
+def _share(count: int, batch_size: int, *, is_able: bool) -> Iterator[Tensor]:
+    """Yield this process's batches of 0, …, `count` - 1, which those that are able have among them."""
     able = [rank for rank, each in enumerate(all_gather_object(is_able)) if each]
-    return torch.arange(able.index(rank_and_world_size()[0]), count, len(able)) if is_able else torch.arange(0)
+    if is_able:
+        own = torch.arange(able.index(rank_and_world_size()[0]), count, len(able))
+        yield from own.split(batch_size) if len(own) else ()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from eqzoo.evaluators import AutoencoderView, EquivarianceError, LatentStatistics
-from eqzoo.transforms import Flip, IsotropicScale, Rotate
+from eqzoo.transforms import Flip, IsotropicScale, Rotate, Shift, Turn
 
 
 class Encoder(nn.Module):
@@ -175,3 +175,90 @@ def test_latent_std_is_the_mean_over_channels_of_the_variance(images):
     assert measure(patches, images, metric=LatentStatistics)['latent_std'] == pytest.approx(wanted, rel=1e-6)
     spread = measure(lambda x: patches(x) + torch.arange(6.0)[:, None, None], images, metric=LatentStatistics)
     assert spread['latent_std'] == pytest.approx(wanted, rel=1e-5)  # offsets of channels are no spread
+
+
+class Identity(Encoder):
+    """Its latents are the images in other units, its reconstructions are perfect."""
+
+    def __init__(self):
+        super().__init__(lambda images: 0.5 * images)
+        self.normalization = nn.Module()
+        self.normalization.denormalize = lambda z: 2 * z
+
+    def decode(self, z):
+        return z
+
+
+def evaluated(model, images, transforms, **arguments):
+    evaluator = EquivarianceError(transforms, **arguments)
+    evaluator.process({}, [AutoencoderView(model, images)])
+    return evaluator.evaluate(len(images)), evaluator
+
+
+def test_a_perfect_autoencoder_has_100_decibels_on_the_image_side(images):
+    """By any transform, resampled or not: the latents are the images, so both are transformed alike."""
+    transforms = {'rotation': Rotate(), 'shift': Shift(eval_shifts=(0.5, 1)), 'turn': Turn(eval_angles=(20,))}
+    errors, _ = evaluated(Identity(), images, transforms, image_side=True)
+    for name in ('rotation', 'rotation/90', 'shift', 'shift/0.5', 'turn', 'turn/20'):
+        assert errors[f'eq_rec/{name}'] == pytest.approx(100, abs=1e-9)
+        assert errors[f'eq_rec_err/{name}'] < 1e-9
+
+
+@pytest.mark.parametrize('mask', [True, False])
+def test_known_error_of_an_encoder_that_knows_left_from_right(mask):
+    """b is 1 in one half of the columns and -1 in the other, the flipped a the opposite: (2² / 1²) = 4."""
+
+    def halves(x):
+        signs = torch.ones(x.shape[3] // 8, dtype=x.dtype)
+        signs[len(signs) // 2 :] = -1
+        return signs.expand(len(x), 2, x.shape[2] // 8, -1)
+
+    errors, _ = evaluated(Encoder(halves), torch.zeros(5, 3, 64, 64), {'flip': Flip(('horizontal',))}, mask=mask)
+    key = 'eq_err' if mask else 'eq_err_unmasked'
+    assert errors[f'{key}/flip'] == 4
+    assert errors[f'{key}/flip_std'] == pytest.approx(0, abs=1e-9)  # all images are alike
+
+
+def test_a_masked_turn_of_a_smooth_image_is_small_and_an_unmasked_one_larger():
+    """A ramp has to go on beyond the border; mirrored, it turns back, and differently on either grid."""
+    places = torch.linspace(-1, 1, 128, dtype=torch.float64)
+    slopes = torch.randn(6, 3, 2, generator=torch.Generator().manual_seed(0)).double()
+    images = slopes[..., :1, None] * places[:, None] + slopes[..., 1:, None] * places
+    transforms = {'turn': Turn(eval_angles=(15, 30))}
+    masked, _ = evaluated(Encoder(pool), images, transforms)
+    everything, _ = evaluated(Encoder(pool), images, transforms, mask=False)
+    assert masked['eq_err/turn'] < 1e-20  # a ramp is resampled exactly
+    assert everything['eq_err_unmasked/turn'] > 1e-4
+
+
+def test_the_standard_error_shrinks_with_the_root_of_the_number():
+    """Each image four times is four times the images: half the error, but for n and n - 1."""
+    images = torch.randn(40, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    images *= torch.linspace(0.3, 1, 40)[:, None, None, None]
+    few, many = (measure(patches, x, {'rotation': Rotate()}) for x in (images, images.repeat(4, 1, 1, 1)))
+    assert many['eq_err/rotation'] == pytest.approx(few['eq_err/rotation'], rel=1e-12)
+    wanted = few['eq_err/rotation_std'] / 2 * math.sqrt((1 - 1 / 40) / (1 - 1 / 160))
+    assert many['eq_err/rotation_std'] == pytest.approx(wanted, rel=1e-9)
+    fresh = torch.randn(640, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
+    errors = [measure(patches, fresh[:count], {'rotation': Rotate()})['eq_err/rotation_std'] for count in (40, 640)]
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.3)  # 40 images know their deviation to 11 %
+
+
+@pytest.mark.parametrize('channels', [1, 96])
+def test_the_standard_error_is_that_of_the_residuals(channels):
+    """Two passes over the images, μ known: (e − ratio · v) over images. Offsets of channels change nothing."""
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(channels, 3, 8, 8, generator=generator).double() / 14
+    offset = 5 * torch.randn(channels, 1, 1, generator=generator).double()
+    images = torch.randn(30, 3, 32, 32, generator=generator).double()
+    images *= torch.linspace(0.3, 1, 30)[:, None, None, None]
+
+    def encode(x):
+        return F.conv2d(x, weight, stride=8) + offset
+
+    a, b = encode(images).rot90(1, (2, 3)), encode(images.rot90(1, (2, 3)))
+    e = (a - b).square().sum(dim=(1, 2, 3))
+    v = (b - b.mean(dim=(0, 2, 3), keepdim=True)).square().sum(dim=(1, 2, 3))
+    residuals = (e - e.sum() / v.sum() * v) / v.mean()
+    found = measure(encode, images, {'turn': Rotate(turns=(1,))})
+    assert found['eq_err/turn_std'] == pytest.approx(residuals.std().item() / math.sqrt(30), rel=1e-8)
