@@ -23,8 +23,8 @@ from eqzoo.statistics.reference import write_reference
 _BATCH = 50  # pytorch-fid's default
 
 
-def compare_pipelines(extractor: FeatureExtractor, pairs: list[tuple[Tensor, Tensor]]) -> dict[str, Cost]:
-    """Return the cost of each way, from images in memory to the distance; 'again' has a reference of the images.
+def compare_pipelines(extractor: FeatureExtractor, pairs: list[tuple[Tensor, Tensor]]) -> dict[str, tuple[Cost, float]]:
+    """Return the cost and the value of each way, from images in memory to the distance; 'again' has a reference of the images.
 
     Args:
         extractor: The same for both.
@@ -41,15 +41,16 @@ def compare_pipelines(extractor: FeatureExtractor, pairs: list[tuple[Tensor, Ten
             measured.add(extractor(images).pooled)
         write_reference(Path(folder) / 'reference.npz', extractor, measured, data={})
         again = ReconstructionFrechet(extractor, reference=f'{folder}/reference.npz', min_images=2)
-        ways: dict[str, Callable[[], object]] = {
+        ways: dict[str, Callable[[], float]] = {
             'streamed': lambda: _stream(metric, pairs),
             'again': lambda: _stream(again, pairs),
             'through PNGs': lambda: _through_files(extractor, pairs, Path(folder)),
         }
         for name, work in ways.items():
             started = time.perf_counter()
-            memory = peak_memory(work, device)
-            costs[name] = Cost(count / (time.perf_counter() - started), memory)
+            values: list[float] = []
+            memory = peak_memory(lambda work=work, values=values: values.append(work()), device)
+            costs[name] = Cost(count / (time.perf_counter() - started), memory), values[0]
     return costs
 
 
@@ -88,14 +89,15 @@ def _timed(work: Callable[[], float]) -> tuple[float, float]:
     return time.perf_counter() - started, value
 
 
-def _stream(metric: ReconstructionFrechet, pairs: Any) -> None:
+def _stream(metric: ReconstructionFrechet, pairs: Any) -> float:
     seen = 0
     for images, reconstructions in pairs:
         view = SampleView(images.float() / 127.5 - 1, torch.arange(seen, seen + len(images)))
         view.reconstruction = reconstructions.float() / 127.5 - 1
         metric.process({}, [view])
         seen += len(images)
-    metric.evaluate(seen)
+    (value,) = metric.evaluate(seen).values()
+    return value
 
 
 def _through_files(extractor: FeatureExtractor, pairs: list[tuple[Tensor, Tensor]], folder: Path) -> float:

@@ -47,9 +47,9 @@ def rfid(*, extractor: str = 'EfficientNetLite0', images: int = 200, size: int =
     costs = compare_pipelines(network, pairs)
     print(f'{extractor}, {images} images of {size} px, {device}, {torch.get_num_threads()} threads')
     print(f'{"way":<14}{"images/s":>10}{"peak GiB":>10}')
-    for name, cost in costs.items():
+    for name, (cost, _) in costs.items():
         print(f'{name:<14}{cost.images_per_second:>10.3g}{cost.peak_memory:>10.2f}')
-    ours, again, usual = (costs[name].images_per_second for name in ('streamed', 'again', 'through PNGs'))
+    ours, again, usual = (costs[name][0].images_per_second for name in ('streamed', 'again', 'through PNGs'))
     print(f'ratio: {ours / usual:.1f}x; with the images measured before (reference=…): {again / usual:.1f}x')
     few, many = (streamed_memory(network, pairs[0][0], batches) for batches in (1, 8))
     print(f'peak memory of {len(pairs[0][0])} images: {few:.2f} GiB, of {8 * len(pairs[0][0])}: {many:.2f} GiB')

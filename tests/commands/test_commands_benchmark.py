@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from eqzoo.benchmarks.eq_step import compare_steps, released_step
+from eqzoo.benchmarks.evaluation import compare_pipelines
 from eqzoo.commands.benchmark import coding, eq_step
+from eqzoo.commands.benchmark_evaluation import frechet, rfid
 from eqzoo.commands.parsing import run
 from eqzoo.data import Shapes, collate
 from eqzoo.engine import StepRandomness, load_config, shrink
 from eqzoo.engine.runner import build_optimizers
+from eqzoo.extractors import EfficientNetLite0
 from eqzoo.registry import build
 
 
@@ -77,3 +80,23 @@ def test_without_configs_coding_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match='no configs/_base_/autoencoders here; give a config'):
         run(coding, [])
+
+
+def test_frechet_distances_agree(capsys):
+    frechet(features=48, images=1000, rounds=1)
+    printed = capsys.readouterr().out
+    assert 'scipy sqrtm' in printed
+    assert float(printed.split('values differ by ')[1].split()[0]) < 1e-9
+
+
+def test_rfid_is_the_same_streamed_and_through_pngs(capsys):
+    rfid(images=50, size=32)
+    assert re.search(
+        r'ratio: [\d.]+x; with the images measured before \(reference=…\): [\d.]+x', capsys.readouterr().out
+    )
+    extractor, generator = EfficientNetLite0(), torch.Generator().manual_seed(0)
+    batch = torch.randint(0, 256, (6, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    values = [value for _, value in compare_pipelines(extractor, [(batch, batch.flip(3))]).values()]
+    # batches of 50 round differently than those of 4
+    assert values == pytest.approx([values[0]] * 3, rel=1e-4)
+    assert values[0] > 1

@@ -19,13 +19,10 @@ KEYS = [
     'psnr',
     'ssim',
     'eq_err/rotation',
-    'eq_err/rotation_std',
     'eq_err_paper/rotation',
     'eq_err/scale',
-    'eq_err/scale_std',
     'eq_err_paper/scale',
     'latent_std',
-    'latent_kurtosis',
     'latent_kurtosis',
 ]
 

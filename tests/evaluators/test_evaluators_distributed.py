@@ -19,7 +19,9 @@ from eqzoo.evaluators import (
     InterpolationFrechet,
     LatentSpectrum,
     LatentStatistics,
+    ReconstructionFrechet,
     ReconstructionMetric,
+    ReconstructionSlicedWasserstein,
 )
 from eqzoo.extractors import FeatureExtractor, Features
 
@@ -80,7 +82,11 @@ def measure(numbers):
         LatentSpectrum(),
         InterpolationFrechet(Averages(), min_images=2, neighbors=3),
         FirstPixels(),
+        ReconstructionFrechet(Averages(), min_images=2),
+        ReconstructionSlicedWasserstein(),
     ]
+    for evaluator in evaluators:
+        evaluator.check(len(IMAGES))
     for batch in numbers.split(3) if len(numbers) else ():
         for evaluator in evaluators:
             evaluator.process({}, [AutoencoderView(Pooling(), IMAGES[batch], batch)])

@@ -206,7 +206,7 @@ def test_a_perfect_autoencoder_has_100_decibels_on_the_image_side(images):
 
 @pytest.mark.parametrize('mask', [True, False])
 def test_known_error_of_an_encoder_that_knows_left_from_right(mask):
-    """b is 1 in one half of the columns and -1 in the other, the flipped a the opposite: (2² / 1²) = 4."""
+    """One half of the columns is 1, the other -1, and a flip exchanges them: 2² / 1² = 4."""
 
     def halves(x):
         signs = torch.ones(x.shape[3] // 8, dtype=x.dtype)
@@ -219,16 +219,18 @@ def test_known_error_of_an_encoder_that_knows_left_from_right(mask):
     assert errors[f'{key}/flip_std'] == pytest.approx(0, abs=1e-9)  # all images are alike
 
 
-def test_a_masked_turn_of_a_smooth_image_is_small_and_an_unmasked_one_larger():
-    """A ramp has to go on beyond the border; mirrored, it turns back, and differently on either grid."""
+@pytest.mark.parametrize(('interpolation', 'floor'), [('bilinear', 1e-25), ('bicubic', 1e-4)])
+def test_a_masked_turn_of_a_ramp_has_only_the_resamplers_error(interpolation, floor):
+    """Pooling keeps ramps. Bilinear is exact on them, torch's bicubic (a = -0.75) is not, and the mirror bends them."""
     places = torch.linspace(-1, 1, 128, dtype=torch.float64)
     slopes = torch.randn(6, 3, 2, generator=torch.Generator().manual_seed(0)).double()
     images = slopes[..., :1, None] * places[:, None] + slopes[..., 1:, None] * places
-    transforms = {'turn': Turn(eval_angles=(15, 30))}
+    transforms = {'turn': Turn(interpolation=interpolation, eval_angles=(15, 30))}
     masked, _ = evaluated(Encoder(pool), images, transforms)
     everything, _ = evaluated(Encoder(pool), images, transforms, mask=False)
-    assert masked['eq_err/turn'] < 1e-20  # a ramp is resampled exactly
-    assert everything['eq_err_unmasked/turn'] > 1e-4
+    assert masked['eq_err/turn'] < floor
+    assert everything['eq_err_unmasked/turn'] > masked['eq_err/turn'] * 1.01
+    assert everything['eq_err_unmasked/turn'] > 5e-5
 
 
 def test_the_standard_error_shrinks_with_the_root_of_the_number():

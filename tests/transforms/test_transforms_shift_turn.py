@@ -81,21 +81,25 @@ def test_a_shifts_mask_by_hand(down, right, rows, columns):
 def test_a_turns_mask_by_hand():
     """A half turn takes off the outermost cells; at 45 degrees the middle stays and the corners go."""
     half = Turn().mask((5, 6), 180.0)
-    assert half.sum() == 3 * 4 and half[1:-1, 1:-1].all()
+    assert half.sum() == 3 * 4
+    assert half[1:-1, 1:-1].all()
     diagonal = Turn().mask((9, 9), 45.0)
     places = torch.arange(9) - 4
     # |row| + |column| at most 3 √2 = 4.24, as sources are 3 cells or less from the middle
     assert torch.equal(diagonal, places[:, None].abs() + places.abs() <= 4)
 
 
-def test_a_small_turn_is_undone_by_its_opposite_inside_the_mask():
+@pytest.mark.parametrize(('interpolation', 'limit'), [('bicubic', 6e-3), ('bilinear', 1.2e-2)])
+def test_a_small_turn_is_undone_by_its_opposite_inside_the_mask(interpolation, limit):
+    """Up to the resampler twice: torch's bicubic (a = -0.75) is not exact even on ramps."""
     places = torch.linspace(-1, 1, 48, dtype=torch.float64)
     x = (torch.sin(4 * places[:, None]) * torch.cos(3 * places + 1))[None, None]
-    turn = Turn()
+    turn = Turn(interpolation=interpolation)
     back = turn(turn(x, 6.0), -6.0)
     inside = turn.mask((48, 48), 6.0) & turn.mask((48, 48), -6.0)
     inside[[0, 1, 2, -3, -2, -1]] = False  # where the way back takes what came in on the way there
     inside[:, [0, 1, 2, -3, -2, -1]] = False
     assert inside.sum() > 1200
-    assert (back - x)[..., inside].abs().max() < 1e-3
-    assert (turn(x, 6.0) - x)[..., inside].abs().max() > 0.1
+    assert (back - x)[..., inside].abs().max() < limit
+    assert (turn(x, 6.0) - x)[..., inside].abs().max() > 0.3
+    assert (turn(turn(x, 6.0), 6.0) - x)[..., inside].abs().max() > 0.3  # the same way again is not back
