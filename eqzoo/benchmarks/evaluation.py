@@ -24,7 +24,7 @@ _BATCH = 50  # pytorch-fid's default
 
 
 def compare_pipelines(extractor: FeatureExtractor, pairs: list[tuple[Tensor, Tensor]]) -> dict[str, tuple[Cost, float]]:
-    """Return the cost and the value of each way, from images in memory to the distance; 'again' has a reference of the images.
+    """Return cost and value of each way, from images in memory to the distance; 'again' has a reference of them.
 
     Args:
         extractor: The same for both.

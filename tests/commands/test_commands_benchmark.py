@@ -90,7 +90,7 @@ def test_frechet_distances_agree(capsys):
 
 
 def test_rfid_is_the_same_streamed_and_through_pngs(capsys):
-    rfid(images=50, size=32)
+    rfid(images=8, size=32)
     assert re.search(
         r'ratio: [\d.]+x; with the images measured before \(reference=…\): [\d.]+x', capsys.readouterr().out
     )
