@@ -101,6 +101,16 @@ def test_neighbours_are_near_by_the_cosine():
     assert drawn.tolist() == [1, 0, 3, 2, 5, 4]
 
 
+def test_neighbours_are_drawn_by_a_softmax_of_their_distance():
+    points = torch.tensor([[1.0, 0.0], [2.0, 0.1], [3.0, 0.2]])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([draw_neighbors(points, 2, generator=generator) for _ in range(1500)])
+    errors = (points[1:] - points[0]).square().mean(dim=1)
+    share = (drawn[:, 0] == 1).double().mean().item()
+    assert share == pytest.approx((-errors).softmax(dim=0)[0].item(), abs=0.04)  # four standard deviations of 0.01
+    assert not (drawn == torch.arange(3)).any()
+
+
 def test_the_distance_at_position_0_is_that_of_reconstructions():
     images = faces(60)
     given = measure(InterpolationFrechet(Averages(), position=0.0), Pixels(), images)

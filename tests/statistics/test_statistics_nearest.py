@@ -63,6 +63,9 @@ def test_it_is_scikit_dimensions_estimate():
     found = intrinsic_dimension(points, generator=torch.Generator().manual_seed(0))
     wanted = TwoNN(discard_fraction=0.1).fit(points.numpy()).dimension_
     assert found.dimension == pytest.approx(wanted, rel=1e-6)
+    likelihood = TwoNN(discard_fraction=0.1, method='mle').fit(points.numpy()).dimension_
+    assert found.likelihood == pytest.approx(likelihood, rel=1e-6)
+    assert abs(likelihood - wanted) > 1e-3
 
 
 def test_duplicates_count_once_and_few_points_have_no_dimension():
