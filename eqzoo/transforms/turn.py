@@ -67,9 +67,13 @@ class Turn(Transform):
 
     def __call__(self, x: Tensor, angle: float) -> Tensor:
         """Turn `x` (B, C, H, W)."""
+        if x.is_meta:  # asked for the size alone, as Compose does; torch would work through the whole sampling
+            return torch.empty_like(x)
         # torch has no half-precision kernel for every mode on every device
         precise = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        rows, columns = _sources(tuple(x.shape[2:]), angle)
+        # Apple's devices have no float64
+        device = torch.device('cpu') if x.device.type == 'mps' else x.device
+        rows, columns = _sources(tuple(x.shape[2:]), angle, device)
         # to torch's coordinates, in which the outer borders, not the outer centres, are at -1 and 1
         places = torch.stack([(2 * columns + 1) / x.shape[3] - 1, (2 * rows + 1) / x.shape[2] - 1], dim=-1)
         places = places.to(precise).expand(len(x), *places.shape)
@@ -94,11 +98,12 @@ class Turn(Transform):
         return {f'{angle:g}': float(angle) for angle in self.eval_angles}
 
 
-def _sources(size: tuple[int, int], angle: float) -> tuple[Tensor, Tensor]:
+def _sources(size: tuple[int, int], angle: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return each cell's source, as a row and a column that are no whole numbers, each (H, W), float64."""
     centre = [(side - 1) / 2 for side in size]
     rows, columns = (
-        torch.arange(side, dtype=torch.float64) - middle for side, middle in zip(size, centre, strict=True)
+        torch.arange(side, dtype=torch.float64, device=device) - middle
+        for side, middle in zip(size, centre, strict=True)
     )
     cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     # rows count downwards: what is now up came from the right
