@@ -70,6 +70,11 @@ class Evaluator(BaseMetric):
         else:
             self.sums[name] = total.clone()
 
+    def add_totals(self, name: str, totals: Mapping[str, Tensor]) -> None:
+        """Add each of `totals` to the sum `<name> <its own name>`."""
+        for part, total in totals.items():
+            self.add_total(f'{name} {part}', total)
+
     def keep(self, name: str, rows: Tensor, numbers: Tensor) -> None:
         """Keep `rows` (B, ...) of the images `numbers` (B,) of the data set."""
         self._rows.setdefault(name, []).append(rows.detach().cpu())

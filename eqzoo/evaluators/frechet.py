@@ -78,8 +78,7 @@ class ReconstructionFrechet(Evaluator):
         """Hand the moments' sums over."""
         moments, self._moments = self._moments, {}
         for side, each in moments.items():
-            for name, total in each.sums._asdict().items():
-                self.add_total(f'{side} {name}', total)
+            self.add_totals(side, each.sums._asdict())
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the distance."""

@@ -130,8 +130,7 @@ class GenerationMetric(Evaluator):
         parts |= {'classes': self._classes.sums} if self._classes is not None else {}
         self._moments, self._classes = {}, None
         for name, sums in parts.items():
-            for part, total in sums._asdict().items():
-                self.add_total(f'{name} {part}', total)
+            self.add_totals(name, sums._asdict())
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the chosen metrics."""

@@ -93,8 +93,8 @@ class InterpolationFrechet(LatentSample):
     def flush(self) -> None:
         """Hand the images' moments over."""
         moments, self._moments = self._moments, None
-        for part, total in moments.sums._asdict().items() if moments else ():
-            self.add_total(f'images {part}', total)
+        if moments:
+            self.add_totals('images', moments.sums._asdict())
 
     @torch.no_grad()
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:

@@ -45,8 +45,7 @@ class ReferenceMoments(Evaluator):
         """Hand the moments' sums over."""
         moments, self._moments = self._moments, {}
         for name, each in moments.items():
-            for part, total in each.sums._asdict().items():
-                self.add_total(f'{name} {part}', total)
+            self.add_totals(name, each.sums._asdict())
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Set the moments over all processes; there is no metric."""
