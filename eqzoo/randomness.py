@@ -33,6 +33,10 @@ class StepRandomness:
         """Return the noise of the samples `draws` (B,)."""
         return SampleNoise(self.seed, draws)
 
+    def streams(self, draws: Tensor) -> 'SampleStreams':
+        """Return a stream of random numbers for each of the samples `draws` (B,)."""
+        return SampleStreams(self.seed, draws)
+
 
 @dataclass(frozen=True)
 class SampleNoise:
@@ -50,3 +54,32 @@ class SampleNoise:
         """Return noise with shape, dtype and device of `like` (B, ...)."""
         samples = [torch.randn(like.shape[1:], generator=seeded(self.seed, 1, int(draw))) for draw in self.draws]
         return torch.stack(samples).to(like)
+
+
+class SampleStreams:
+    """One stream of random numbers a sample, whatever batch or process it is in.
+
+    Every call goes on in each stream, so that the n-th draw of a sample depends on its number
+    and on n alone.
+
+    Args:
+        seed: The run's seed.
+        numbers: The samples' numbers (B,).
+
+    Example:
+        >>> both = SampleStreams(0, torch.tensor([7, 8])).uniform()
+        >>> bool(SampleStreams(0, torch.tensor([8])).uniform() == both[1])
+        True
+    """
+
+    def __init__(self, seed: int, numbers: Tensor) -> None:
+        self.generators = [seeded(seed, 2, int(number)) for number in numbers]
+        """For libraries that take a list of generators, one a sample."""
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Return standard normal noise with shape, dtype and device of `like` (B, ...)."""
+        return torch.stack([torch.randn(like.shape[1:], generator=each) for each in self.generators]).to(like)
+
+    def uniform(self, *shape: int, device: torch.device | str = 'cpu') -> Tensor:
+        """Return float32 numbers (B, *shape), uniform in [0, 1)."""
+        return torch.stack([torch.rand(shape, generator=each) for each in self.generators]).to(device)

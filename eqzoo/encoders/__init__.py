@@ -1,0 +1,1 @@
+"""Vision encoders whose features a generator is aligned with."""
