@@ -12,9 +12,9 @@ from torch import Tensor
 
 from eqzoo.engine import latest_checkpoint, load_config
 from eqzoo.engine.picture_hook import example_images
-from eqzoo.evaluators.table import format_table
 from eqzoo.pictures import Row, default_cases, draw_grid, principal_components
 from eqzoo.registry import build
+from eqzoo.report.table import format_table
 
 _CONFIGS = {'plain': 'configs/demo/plain.py', 'eq': 'configs/demo/rot_scale.py'}
 _START = 'configs/demo/pretrain.py'

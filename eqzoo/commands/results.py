@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from eqzoo.evaluators.table import format_table
 from eqzoo.report import write_report
+from eqzoo.report.table import format_table
 
 
 def save_result(result: Mapping[str, Any], pictures: Mapping[str, Image.Image], folder: Path, name: str) -> None:

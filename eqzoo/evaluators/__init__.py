@@ -12,7 +12,6 @@ from eqzoo.evaluators.perceptual import PerceptualMetric
 from eqzoo.evaluators.reconstruction import ReconstructionMetric
 from eqzoo.evaluators.sliced import GenerationSlicedWasserstein, ReconstructionSlicedWasserstein
 from eqzoo.evaluators.spectrum import LatentSpectrum
-from eqzoo.evaluators.table import format_table
 from eqzoo.evaluators.view import AutoencoderView, SampleView
 
 __all__ = [
@@ -31,5 +30,4 @@ __all__ = [
     'ReconstructionMetric',
     'ReconstructionSlicedWasserstein',
     'SampleView',
-    'format_table',
 ]

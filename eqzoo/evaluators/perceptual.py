@@ -9,6 +9,7 @@ from torch import Tensor
 from eqzoo.evaluators.base import Evaluator
 from eqzoo.evaluators.reconstruction import to_uint8
 from eqzoo.evaluators.view import AutoencoderView
+from eqzoo.precision import full_precision
 from eqzoo.registry import EVALUATORS
 
 
@@ -42,7 +43,8 @@ class PerceptualMetric(Evaluator):
         pair = view.reconstruction, view.images
         if self.values == 'uint8':
             pair = tuple(to_uint8(each).float() / 127.5 - 1 for each in pair)
-        self.add('distance', self.distance(*pair))
+        with full_precision():
+            self.add('distance', self.distance(*pair))
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the mean."""

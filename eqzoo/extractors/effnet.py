@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eqzoo.extractors.base import FeatureExtractor, Features
+from eqzoo.extractors.folding import fold_batch_norms
 from eqzoo.extractors.weights import KnownFile, load_weights, requirements
 from eqzoo.registry import EXTRACTORS, Requirement
 
@@ -48,6 +49,8 @@ class EfficientNetLite0(FeatureExtractor):
             self._network = timm.create_model('tf_efficientnet_lite0', pretrained=False)
         names = list(self._network.state_dict())
         self._weights = load_weights(self._network, _known_file(), weights, lambda state: _renamed(state, names))
+        # on a CPU this takes a third of the time off; pooled features differ by rounding, 3e-6 of the largest
+        fold_batch_norms(self._network)
         # depthwise convolutions run twice as fast on a CPU with channels last
         self._network.to(memory_format=torch.channels_last)
         self.key = self._weights.key('effnet_lite0')

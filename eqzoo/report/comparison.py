@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from eqzoo.evaluators.table import better, format_number
 from eqzoo.report.alike import Difference, differences
 from eqzoo.report.results import Result
+from eqzoo.report.table import better, format_number
 
 
 class Cell(NamedTuple):

@@ -3,8 +3,8 @@
 import csv
 import io
 
-from eqzoo.evaluators.table import align
 from eqzoo.report.comparison import Cell, Comparison, Row
+from eqzoo.report.table import align
 
 _BEST = '*'
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from eqzoo.evaluators.table import format_number
+from eqzoo.report.table import format_number
 
 _WEBP_LIMIT = 16383  # pixels of a side
 _WORDS = {'↑': 'higher is better', '↓': 'lower is better', '': ''}

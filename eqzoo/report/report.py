@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from eqzoo.evaluators.table import better
 from eqzoo.report.alike import giver
 from eqzoo.report.charts import draw_chart
 from eqzoo.report.pages import embed, write_page
+from eqzoo.report.table import better
 
 
 class _Line(NamedTuple):

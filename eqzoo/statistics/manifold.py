@@ -1,12 +1,11 @@
 """Fidelity and diversity by nearest neighbours: precision and recall, density and coverage."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from eqzoo.precision import full_precision
 from eqzoo.statistics.kernel import check_features
 
 _BLOCK = 4096  # rows and columns of distances at a time: 64 MiB
@@ -67,7 +66,7 @@ def manifold_scores(
             )
     center = real.mean(dim=0, dtype=torch.float64).to(real.dtype)
     real, generated = (real - center).float(), (generated - center).float()
-    with _full_precision():
+    with full_precision():
         real_radii = _radii(real, (neighbors, density_neighbors), block)
         (generated_radii,) = _radii(generated, (neighbors,), block)
         return _compare(real, generated, real_radii, generated_radii, density_neighbors, block)
@@ -122,14 +121,3 @@ def _compare(
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     norms = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
     return torch.addmm(norms, x, y.T, alpha=-2).clamp_min_(0)
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Products in float32 itself, whatever the run has set for its training."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

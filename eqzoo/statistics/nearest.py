@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from eqzoo.precision import full_precision
+
 _BLOCK = 2048  # rows of distances at a time
 _MARGIN = 4  # candidates more than asked for: single precision may confuse the order of close ones
 
@@ -36,7 +38,8 @@ def nearest(points: Tensor, count: int, *, block: int = _BLOCK) -> tuple[Tensor,
     distances, places = [], []
     for start in range(0, len(points), block):
         rows = slice(start, start + block)
-        found = torch.addmm(squares, centred[rows], centred.T, alpha=-2)  # less the row's own square
+        with full_precision():  # TF32 would lose neighbours
+            found = torch.addmm(squares, centred[rows], centred.T, alpha=-2)  # less the row's own square
         own = torch.arange(len(found), device=found.device)
         found[own, own + start] = torch.inf
         near = found.topk(candidates, dim=1, largest=False).indices

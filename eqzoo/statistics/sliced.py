@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from eqzoo.precision import full_precision
 from eqzoo.randomness import seeded
 
 _SIDE = 7  # of a patch, as Karras et al.
@@ -133,7 +134,8 @@ def _blurred(images: Tensor, gain: float = 1.0) -> Tensor:
     """Filter by the binomial kernel of five taps, mirrored at the borders without repeating them."""
     taps = images.new_tensor([1, 4, 6, 4, 1]) / 16
     kernel = (gain * taps[:, None] * taps[None, :]).expand(images.shape[1], 1, 5, 5)
-    return F.conv2d(F.pad(images, (2, 2, 2, 2), mode='reflect'), kernel, groups=images.shape[1])
+    with full_precision():
+        return F.conv2d(F.pad(images, (2, 2, 2, 2), mode='reflect'), kernel, groups=images.shape[1])
 
 
 def _doubled(images: Tensor) -> Tensor:
@@ -163,7 +165,8 @@ def _normalized(patches: Tensor) -> Tensor:
 
 
 def _sorted_projections(patches: Tensor, directions: Tensor) -> Tensor:
-    projections = directions.T @ patches.T
+    with full_precision():
+        projections = directions.T @ patches.T
     if projections.is_cuda:
         return projections.sort(dim=1).values
     projections.numpy().sort(axis=1)  # in place; three times as fast as torch's, which also returns the order

@@ -97,6 +97,6 @@ def test_rfid_is_the_same_streamed_and_through_pngs(capsys):
     extractor, generator = EfficientNetLite0(), torch.Generator().manual_seed(0)
     batch = torch.randint(0, 256, (6, 3, 32, 32), generator=generator, dtype=torch.uint8)
     values = [value for _, value in compare_pipelines(extractor, [(batch, batch.flip(3))]).values()]
-    # batches of 50 round differently than those of 4
+    # batches of 50 round differently than those of 3
     assert values == pytest.approx([values[0]] * 3, rel=1e-4)
     assert values[0] > 1

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from averages import Averages
 from torch import nn
 
 from eqzoo.evaluators import (
@@ -23,7 +24,6 @@ from eqzoo.evaluators import (
     ReconstructionMetric,
     ReconstructionSlicedWasserstein,
 )
-from eqzoo.extractors import FeatureExtractor, Features
 
 
 class Normalization(nn.Module):
@@ -41,20 +41,6 @@ class Pooling(nn.Module):
 
     def decode(self, z):
         return F.interpolate(z, scale_factor=4)
-
-
-class Averages(FeatureExtractor):
-    key = 'averages'
-    num_features = 3
-
-    def __init__(self):
-        self._network = nn.Linear(1, 1)
-
-    def extract(self, images):
-        return Features(images.mean(dim=(2, 3)))
-
-    def card(self):
-        return {'network': 'none'}
 
 
 class FirstPixels(Evaluator):

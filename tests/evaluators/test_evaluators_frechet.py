@@ -4,35 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from averages import Averages, Pinned
 from scipy import linalg
-from torch import nn
 
 from eqzoo.evaluators import ReconstructionFrechet, ReconstructionSlicedWasserstein, SampleView
 from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.extractors import FeatureExtractor, Features
 from eqzoo.statistics.gaussian import FeatureMoments
 from eqzoo.statistics.reference import write_reference
-
-
-class Averages(FeatureExtractor):
-    """Means of a 2 x 2 grid: 12 features that are easy to compute another way."""
-
-    key = 'averages'
-    num_features = 12
-
-    def __init__(self):
-        self._network = nn.Linear(1, 1)
-
-    def extract(self, images):
-        return Features(F.adaptive_avg_pool2d(images, 2).flatten(1))
-
-    def card(self):
-        return {'network': 'none'}
-
-
-class Pinned(Averages):
-    frechet_key = 'fid'
-    suffix = ''
 
 
 def images(count, seed, spread=0.5):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from averages import Averages, Pinned
 
 from eqzoo.evaluators import GenerationMetric, GenerationSlicedWasserstein, SampleView
 from eqzoo.evaluators.reconstruction import to_uint8
 from eqzoo.evaluators.reference import ReferenceMoments, image_features, label_scheme
-from eqzoo.extractors import EfficientNetLite0, FeatureExtractor, Features, FIDInception
+from eqzoo.extractors import EfficientNetLite0, FIDInception
 from eqzoo.randomness import seeded
 from eqzoo.statistics.frechet import frechet_distance
 from eqzoo.statistics.gaussian import FeatureMoments
@@ -17,30 +17,6 @@ from eqzoo.statistics.inception_score import InceptionScoreSums
 from eqzoo.statistics.kernel import kernel_distance
 from eqzoo.statistics.manifold import manifold_scores
 from eqzoo.statistics.reference import write_reference
-
-
-class Averages(FeatureExtractor):
-    """Means of a 2 x 2 grid, with a map and a classifier made of them."""
-
-    key = 'averages'
-    num_features, num_spatial, num_logits = 12, 3, 4
-
-    def __init__(self):
-        self._network = nn.Linear(1, 1)
-
-    def extract(self, images):
-        pooled = F.adaptive_avg_pool2d(images, 2).flatten(1)
-        return Features(pooled, pooled[:, ::4], pooled[:, :4] / 50)
-
-    def card(self):
-        return {'network': 'none'}
-
-
-class Pinned(Averages):
-    """As if it were the pinned Inception, for the names."""
-
-    frechet_key = 'fid'
-    suffix = ''
 
 
 def images(count, seed):

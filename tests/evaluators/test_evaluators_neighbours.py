@@ -2,29 +2,14 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
+from averages import Averages
 from torch import nn
 
 from eqzoo.evaluators import AutoencoderView, InterpolationFrechet, IntrinsicDimension
 from eqzoo.evaluators.interpolation import draw_neighbors, slerp
 from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.extractors import FeatureExtractor, Features
 from eqzoo.randomness import seeded
 from eqzoo.statistics.dimension import intrinsic_dimension
-
-
-class Averages(FeatureExtractor):
-    key = 'averages'
-    num_features = 12
-
-    def __init__(self):
-        self._network = nn.Linear(1, 1)
-
-    def extract(self, images):
-        return Features(F.adaptive_avg_pool2d(images, 2).flatten(1))
-
-    def card(self):
-        return {'network': 'none'}
 
 
 class Pixels(nn.Module):

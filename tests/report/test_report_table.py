@@ -2,8 +2,7 @@
 
 import pytest
 
-from eqzoo.evaluators import format_table
-from eqzoo.evaluators.table import better
+from eqzoo.report.table import better, format_table
 
 
 def test_columns_are_aligned_and_gaps_are_shown():

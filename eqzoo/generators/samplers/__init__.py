@@ -1,0 +1,1 @@
+"""From noise to latents: the ways of drawing samples with a trained generator."""
