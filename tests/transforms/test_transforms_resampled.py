@@ -1,64 +1,15 @@
-"""Shift and Turn, which resample: exact where they can be, right in between, and masks that leave out what came in."""
+"""What Shift and Turn, which resample, have in common: constants, precision, and arguments."""
 
 import math
-from collections import Counter
 from fractions import Fraction
 
-import numpy as np
 import pytest
-import scipy.ndimage
 import torch
-import torch.nn.functional as F
+from signals import randn
 
-from eqzoo.transforms import Choice, Compose, Flip, IsotropicScale, Rotate, Shift, Turn
-from eqzoo.transforms.base import valid_area
+from eqzoo.transforms import Shift, Turn
 
 NONE = Fraction(0)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def disc(side, across, down, width=3.0):
-    """A smooth spot at a place that is no whole number, (1, 1, side, side)."""
-    places = torch.arange(side, dtype=torch.float64)
-    squares = (places[:, None] - down) ** 2 + (places - across) ** 2
-    return torch.exp(-squares / (2 * width**2))[None, None]
-
-
-@pytest.mark.parametrize('interpolation', ['fourier', 'bilinear'])
-def test_whole_cells_are_exact_and_mirrored_at_the_border(interpolation):
-    x = torch.arange(24.0).view(1, 1, 4, 6)
-    shift = Shift(interpolation=interpolation)
-    assert torch.equal(shift(x, (Fraction(1, 4), NONE))[0, 0], x[0, 0][[0, 0, 1, 2]])
-    assert torch.equal(shift(x, (Fraction(-2, 4), NONE))[0, 0], x[0, 0][[2, 3, 3, 2]])
-    assert torch.equal(shift(x, (NONE, Fraction(2, 6)))[0, 0], x[0, 0][:, [1, 0, 0, 1, 2, 3]])
-
-
-@pytest.mark.parametrize('shift', [Fraction(1, 64), Fraction(-5, 128), Fraction(3, 32)])
-def test_fourier_moves_a_smooth_spot_to_where_it_belongs(shift):
-    spot = disc(32, 15.0, 17.0, width=2.0)
-    wanted = disc(32, 15.0 + float(32 * shift), 17.0 - float(32 * shift), width=2.0)
-    assert (Shift()(spot, (-shift, shift)) - wanted).abs().max() < 1e-7  # what the spot has above Nyquist
-    bilinear = Shift(interpolation='bilinear')(spot, (-shift, shift))
-    assert (bilinear - wanted).abs().max() < 0.08
-    if (32 * shift).denominator > 1:
-        assert (bilinear - wanted).abs().max() > 2e-3
-
-
-def test_bilinear_is_the_mean_of_neighbours():
-    x = randn(1, 2, 6, 8)
-    half = Shift(interpolation='bilinear')(x, (NONE, Fraction(1, 16)))
-    torch.testing.assert_close(half[..., 1:], (x[..., 1:] + x[..., :-1]) / 2)
-    quarter = Shift(interpolation='bilinear')(x, (Fraction(-1, 24), NONE))  # upwards
-    torch.testing.assert_close(quarter[:, :, :-1], 0.75 * x[:, :, :-1] + 0.25 * x[:, :, 1:])
-
-
-def test_fourier_is_undone_by_its_opposite_up_to_the_border():
-    spot = disc(64, 30.0, 33.0)
-    there = Shift()(spot, (Fraction(1, 200), Fraction(1, 300)))
-    torch.testing.assert_close(Shift()(there, (Fraction(-1, 200), Fraction(-1, 300))), spot, rtol=0, atol=1e-9)
 
 
 def test_constants_stay_constant():
@@ -66,132 +17,6 @@ def test_constants_stay_constant():
     for transform in (Shift(), Shift(interpolation='bilinear'), Turn(), Turn(interpolation='bilinear')):
         for params in transform.cases((8, 12)).values():
             torch.testing.assert_close(transform(x, params), x, rtol=0, atol=1e-12)
-
-
-def test_a_shift_of_latents_is_a_shift_of_images():
-    """By parts of the side: one cell of an 8 x 8 grid is 4 pixels of 32."""
-    x = torch.randint(0, 256, (1, 3, 32, 32)).double()
-    params = (Fraction(1, 8), Fraction(-2, 8))
-    assert torch.equal(Shift()(F.avg_pool2d(x, 4), params), F.avg_pool2d(Shift()(x, params), 4))
-
-
-@pytest.mark.parametrize('angle', [90, 180, 270, -90])
-@pytest.mark.parametrize('interpolation', ['bicubic', 'bilinear'])
-def test_quarter_turns_are_rotates(angle, interpolation):
-    x = randn(2, 3, 17, 17)
-    turned = Turn(interpolation=interpolation)(x, float(angle))
-    torch.testing.assert_close(turned, Rotate()(x, angle // 90 % 4 or 4), rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize('angle', [7.0, -33.0, 120.0])
-@pytest.mark.parametrize('sides', [(40, 40), (32, 48)])
-def test_bilinear_turns_are_scipys(angle, sides):
-    x = randn(1, 1, *sides)
-    theirs = scipy.ndimage.rotate(x[0, 0].numpy(), angle, reshape=False, order=1, mode='mirror')
-    turn = Turn(interpolation='bilinear')
-    inside = turn.mask(sides, angle)
-    assert inside.sum() > 300
-    ours = turn(x, angle)[0, 0]
-    np.testing.assert_allclose(ours[inside], theirs[inside], rtol=0, atol=1e-9)
-
-
-def test_bicubic_is_closer_to_the_truth_than_bilinear():
-    spot, angle = disc(48, 30.0, 20.0, width=2.0), math.radians(25)
-    across, down = 30 - 23.5, 20 - 23.5  # from the centre
-    wanted = disc(
-        48,
-        23.5 + math.cos(angle) * across + math.sin(angle) * down,  # counter-clockwise, with rows downwards
-        23.5 - math.sin(angle) * across + math.cos(angle) * down,
-        width=2.0,
-    )
-    errors = [(Turn(interpolation=each)(spot, 25.0) - wanted).abs().max() for each in ('bicubic', 'bilinear')]
-    assert errors[0] < 0.02 < errors[1] < 0.1
-
-
-def differs(transform, params, size, seed=0):
-    """Where a transformed image depends on what is beyond its border, as a larger image shows."""
-    margin = 48
-    large = randn(1, 1, size[0] + 2 * margin, size[1] + 2 * margin, seed=seed)
-    inner = large[..., margin:-margin, margin:-margin]
-    scaled = params
-    if isinstance(transform, Shift):  # parts of the side: the same number of cells
-        scaled = tuple(p * side / (side + 2 * margin) for p, side in zip(params, size, strict=True))
-    outer = transform(large, scaled)[..., margin:-margin, margin:-margin]
-    return ((transform(inner, params) - outer).abs() > 1e-9)[0, 0]
-
-
-@pytest.mark.parametrize('size', [(24, 24), (20, 32)])
-@pytest.mark.parametrize('cells', [1, 2.5, -0.25, -3])
-def test_a_shifts_mask_is_exactly_what_did_not_come_in(cells, size):
-    shift = Shift(interpolation='bilinear', eval_shifts=(cells,))
-    (params,) = shift.cases(size).values()
-    assert torch.equal(shift.mask(size, params), ~differs(shift, params, size))
-
-
-@pytest.mark.parametrize('interpolation', ['bicubic', 'bilinear'])
-@pytest.mark.parametrize('angle', [5.0, 45.0, -100.0])
-@pytest.mark.parametrize('size', [(24, 24), (20, 32)])
-def test_a_turns_mask_leaves_out_all_that_came_in_and_little_more(size, angle, interpolation):
-    turn = Turn(interpolation=interpolation)
-    came_in, mask = differs(turn, angle, size), turn.mask(size, angle)
-    assert came_in.any()
-    assert not (came_in & mask).any()
-    wasted = ~came_in & ~mask
-    assert wasted.sum() < 2 * sum(size) * 1.5  # a cell or so around
-
-
-def test_a_cells_whole_square_of_pixels_is_inside():
-    """The mask of latents holds for what an encoder sees of the image: 8 x 8 pixels."""
-    for angle in (5.0, 30.0, 45.0):
-        pixels = Turn().mask((128, 128), angle)
-        whole = F.avg_pool2d(pixels[None, None].float(), 8)[0, 0] == 1
-        assert not (Turn().mask((16, 16), angle) & ~whole).any()
-
-
-def test_exact_transforms_have_no_mask():
-    for transform in (Rotate(), Flip(), IsotropicScale()):
-        (_, params), *_ = transform.cases((8, 8)).items()
-        assert valid_area(transform, (8, 8), params) is None
-
-
-def test_a_choices_mask_is_the_drawn_ones():
-    choice = Choice([Rotate(), Shift()])
-    params = (Fraction(1, 8), NONE)
-    assert choice.mask((8, 8), (0, 1)) is None
-    assert torch.equal(choice.mask((8, 8), (1, params)), Shift().mask((8, 8), params))
-
-
-def test_a_composed_mask_leaves_out_what_any_of_them_filled_in():
-    compose = Compose([Turn(interpolation='bilinear'), Shift(interpolation='bilinear'), Rotate()])
-    params = (20.0, (Fraction(3, 32), Fraction(1, 32)), 1)
-    mask = compose.mask((32, 32), params)
-    # pixels that came in, made known: a value that no image has
-    turned = Turn(interpolation='bilinear')
-    x = turned.mask((32, 32), 20.0)[None, None].double()  # 1 where valid, 0 where not
-    shifted = Shift(interpolation='bilinear')(x, params[1])[0, 0]
-    valid = (shifted == 1) & Shift().mask((32, 32), params[1])
-    valid = valid.rot90(1)
-    assert not (mask & ~valid).any()
-    assert mask.sum() > 0.7 * valid.sum()
-    assert Compose([Rotate(), Flip()]).mask((8, 4), (1, 'vertical')).all()
-    assert Compose([Rotate(), Flip()]).mask((8, 4), (1, 'vertical')).shape == (4, 8)
-
-
-def test_shifts_are_drawn_uniformly_but_never_none():
-    shift = Shift(0.25, steps=8)
-    counts = Counter(shift.sample(torch.Generator().manual_seed(seed), (8, 16)) for seed in range(2400))
-    assert (NONE, NONE) not in counts
-    assert len(counts) == 24
-    assert {down * 64 for down, _ in counts} == {right * 128 for _, right in counts} == {-2, -1, 0, 1, 2}
-    assert sum((count - 100) ** 2 / 100 for count in counts.values()) < 49.7  # chi-square's 0.999 quantile
-
-
-def test_angles_are_drawn_uniformly_to_both_sides():
-    generator = torch.Generator().manual_seed(0)
-    angles = torch.tensor([Turn(30).sample(generator, (8, 8)) for _ in range(2000)])
-    assert angles.abs().max() < 30
-    counts = angles.histc(10, -30, 30)
-    assert ((counts - 200) ** 2 / 200).sum() < 27.9  # chi-square's 0.999 quantile at 9
 
 
 def test_every_argument_changes_something():
