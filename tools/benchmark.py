@@ -1,8 +1,11 @@
-"""Speed and memory as ratios within one run: python tools/benchmark.py {coding,eq-step,frechet,rfid} ..."""
+"""Speed and memory as ratios within one run: python tools/benchmark.py {cache,coding,eq-step,frechet,rfid,store} ..."""
 
 from eqzoo.commands.benchmark import coding, eq_step
 from eqzoo.commands.benchmark_evaluation import frechet, rfid
+from eqzoo.commands.benchmark_latents import cache, store
 from eqzoo.commands.parsing import run_subcommand
 
 if __name__ == '__main__':
-    run_subcommand({'coding': coding, 'eq-step': eq_step, 'frechet': frechet, 'rfid': rfid})
+    run_subcommand(
+        {'cache': cache, 'coding': coding, 'eq-step': eq_step, 'frechet': frechet, 'rfid': rfid, 'store': store}
+    )

@@ -66,7 +66,7 @@ def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
         batch_size=batch_size // world_size,
         sampler=sampler,
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=getattr(dataset, 'collate', collate),  # latents come as batches
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         # Its own: a loader would otherwise draw from, and so move, the global generator.

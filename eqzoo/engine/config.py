@@ -19,6 +19,8 @@ KEYS = (
     'train_dataloader',
     'val_dataloader',
     'test_dataloader',
+    'cache_dataloader',
+    'cache_encoder',
     'evaluators',
     'test_evaluators',
     'optim_wrapper',

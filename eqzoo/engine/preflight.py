@@ -13,14 +13,16 @@ COMPONENT_KEYS = (
     'train_dataloader',
     'val_dataloader',
     'test_dataloader',
+    'cache_dataloader',
+    'cache_encoder',
     'evaluators',
     'test_evaluators',
     'default_hooks',
     'custom_hooks',
 )
 
-# What testing alone needs: training starts without it, but not with a typo in it.
-_OF_TESTS = ('test_dataloader', 'test_evaluators')
+# What testing or caching alone needs: training starts without it, but not with a typo in it.
+_NOT_OF_TRAINING = ('test_dataloader', 'test_evaluators', 'cache_dataloader', 'cache_encoder')
 
 
 def missing_for_training(config: Config) -> list[tuple[str, Requirement]]:
@@ -30,7 +32,7 @@ def missing_for_training(config: Config) -> list[tuple[str, Requirement]]:
         ValueError: As `missing`.
     """
     missing(config)
-    return missing(config, [key for key in COMPONENT_KEYS if key not in _OF_TESTS])
+    return missing(config, [key for key in COMPONENT_KEYS if key not in _NOT_OF_TRAINING])
 
 
 def missing(config: Config, keys: Sequence[str] = COMPONENT_KEYS) -> list[tuple[str, Requirement]]:

@@ -28,4 +28,6 @@ def test_a_mistake_prints_one_line_and_no_traceback():
 def test_a_benchmark_needs_its_name():
     result = shell('tools/benchmark.py', 'eq_step')
     assert result.returncode == 1
-    assert "usage: benchmark.py {coding,eq-step,frechet,rfid} ...  (subcommand: got 'eq_step'" in result.stderr
+    assert (
+        "usage: benchmark.py {cache,coding,eq-step,frechet,rfid,store} ...  (subcommand: got 'eq_step'" in result.stderr
+    )

@@ -119,4 +119,11 @@ def test_check_config_builds_nothing(register):
 def test_every_kind_has_a_name_of_its_own():
     names = [kind.name for kind in KINDS]
     assert len(set(names)) == len(names)
-    assert DATASETS.names() == ['ImageFolder', 'NpzImages', 'Shapes']
+    assert DATASETS.names() == [
+        'ImageFolder',
+        'LatentStore',
+        'LightningDiTLatents',
+        'NpyLatents',
+        'NpzImages',
+        'Shapes',
+    ]

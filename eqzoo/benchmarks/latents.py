@@ -1,0 +1,152 @@
+"""Writing a latent store beside encoding alone, and reading it beside one `.npy` file an image."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from eqzoo.autoencoders.normalization import LatentNormalization
+from eqzoo.autoencoders.posterior import Deterministic
+from eqzoo.data import LatentStore, RunSampler, Shapes, build_train_loader
+from eqzoo.data.latent_writer import write_store
+
+
+def compare_reading(
+    folder: Path, *, num_images: int, batch_size: int, num_workers: int, dtype: str, posterior: bool, rounds: int
+) -> dict[str, float]:
+    """Return latents/s, shuffled, of the store and of three layouts with a `.npy` file an image.
+
+    'moments.npy' has mean and std in one file and labels in memory (REPA), 'latents.npy' a drawn latent and
+    labels in memory, 'latents.npy + labels.npy' one file for each (fast-DiT, EQ-VAE).
+    All are of 4 x 32 x 32; passes alternate, and the fastest of each counts.
+
+    Args:
+        folder: Where to write them; what is there already is read.
+        num_images: How many.
+        batch_size: Of the loaders.
+        num_workers: Processes that read for the loader; 0 reads in this one.
+        dtype: In which the store has its moments; files have float32.
+        posterior: Whether the store has std beside mean, and so as much as 'moments.npy', or as much as 'latents.npy'.
+        rounds: Of each.
+    """
+    store, files = folder / f'store-{dtype}', folder / 'files'
+    data = Shapes(num_images, 16)
+    write_store(_Fake(posterior).eval(), data, store, batch_size=256, dtype=dtype)
+    if not files.exists():
+        _write_files(LatentStore(str(store)), files)
+    readers = {
+        'store': build_train_loader(LatentStore(str(store)), batch_size=batch_size, num_workers=num_workers, seed=0),
+        **{
+            name: DataLoader(
+                _Files(files, name, data.labels()),
+                batch_size,
+                sampler=RunSampler(num_images),
+                num_workers=num_workers,
+                collate_fn=default_collate,
+                persistent_workers=num_workers > 0,
+            )
+            for name in ('moments.npy', 'latents.npy', 'latents.npy + labels.npy')
+        },
+    }
+    running = {name: iter(loader) for name, loader in readers.items()}
+    count = max(1, num_images // batch_size)
+    for batches in running.values():  # files come from the page cache, workers are started
+        _seconds(batches, count)
+    best = {name: min(_seconds(batches, count) for _ in range(rounds)) for name, batches in running.items()}
+    return {name: count * batch_size / seconds for name, seconds in best.items()}
+
+
+def compare_writing(
+    autoencoder: Any, dataset: Dataset, *, batch_size: int, num_workers: int, rounds: int
+) -> dict[str, float]:
+    """Return images/s of encoding alone, of writing a store, and of writing one with a batch of 1.
+
+    'encoder' runs on batches that are in memory; the others read, encode and write. They
+    alternate, and the fastest of each counts.
+    """
+    count = len(dataset)
+    images = torch.stack([dataset[index]['image'] for index in range(count)])
+    _encode(autoencoder, images[:batch_size])  # the first call sets the network up
+    ways: dict[str, Callable[[], Any]] = {
+        'encoder': lambda: [_encode(autoencoder, batch) for batch in images.split(batch_size)],
+        'store': lambda: _write(autoencoder, dataset, batch_size, num_workers),
+        'store, batch 1': lambda: _write(autoencoder, dataset, 1, num_workers),
+    }
+    best = dict.fromkeys(ways, float('inf'))
+    for _ in range(rounds):
+        for name, work in ways.items():
+            started = time.perf_counter()
+            work()
+            best[name] = min(best[name], time.perf_counter() - started)
+    return {name: count / seconds for name, seconds in best.items()}
+
+
+def _write(autoencoder: Any, dataset: Dataset, batch_size: int, num_workers: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_store(autoencoder, dataset, folder, batch_size=batch_size, num_workers=num_workers)
+
+
+@torch.no_grad()
+def _encode(autoencoder: Any, images: Tensor) -> None:
+    posterior = autoencoder.encode(images.to(autoencoder.last_layer.device).float().div_(127.5).sub_(1))
+    posterior.mean.cpu()
+
+
+def _seconds(batches: Iterable[Any], count: int) -> float:
+    started = time.perf_counter()
+    for _ in islice(batches, count):
+        pass
+    return time.perf_counter() - started
+
+
+def _write_files(store: LatentStore, folder: Path) -> None:
+    for name in ('moments', 'latents', 'labels'):
+        (folder / name).mkdir(parents=True)
+    for index in range(len(store)):
+        item = store[index]
+        np.save(folder / 'moments' / f'{index}.npy', torch.cat([item['mean'], item.get('std', item['mean'])]).numpy())
+        np.save(folder / 'latents' / f'{index}.npy', item['mean'].numpy())
+        np.save(folder / 'labels' / f'{index}.npy', np.array([item['label']]))
+
+
+class _Files(Dataset):
+    """One `.npy` file an image, as other projects' data sets read them."""
+
+    def __init__(self, folder: Path, layout: str, labels: list[int]) -> None:
+        self.latents = folder / layout.split('.')[0]
+        self.labels = folder / 'labels' if 'labels' in layout else labels
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any]:
+        index, _ = key
+        latent = torch.from_numpy(np.load(self.latents / f'{index}.npy'))
+        if isinstance(self.labels, Path):
+            return latent, torch.from_numpy(np.load(self.labels / f'{index}.npy'))
+        return latent, self.labels[index]
+
+
+class _Fake(nn.Module):
+    """Stands in for an autoencoder whose latents are 4 x 32 x 32, at no cost."""
+
+    has_codebook = False
+    latent_channels = 4
+
+    def __init__(self, posterior: bool) -> None:
+        super().__init__()
+        self.has_posterior = posterior
+        self.last_layer = nn.Parameter(torch.zeros(4, 32, 32))
+        self.normalization = LatentNormalization(4, scale=0.18215)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return 32, 32
+
+    def encode(self, images: Tensor) -> Any:
+        posterior = Deterministic(self.last_layer + images.mean((1, 2, 3))[:, None, None, None])
+        posterior.std = torch.full_like(posterior.mean, 0.1) if self.has_posterior else None
+        return posterior

@@ -1,0 +1,200 @@
+"""`tools/cache_latents.py`: images to a latent store."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from tqdm import tqdm
+
+from eqzoo.autoencoders.arguments import plain_config
+from eqzoo.data import LatentStore
+from eqzoo.data.latent_index import Index
+from eqzoo.data.latent_writer import WrittenStore, write_store
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
+from eqzoo.engine import load_config, shrink
+from eqzoo.engine.preflight import missing, report
+from eqzoo.registry import build
+
+# Generators expect latents with a standard deviation of about 1; outside of this a line says so.
+_USUAL_STD = (0.8, 1.25)
+
+_STORE = 'LatentStore'
+
+
+def cache_latents(
+    config_file: str,
+    checkpoint: str | None = None,
+    *,
+    overrides: list[str],
+    out: str | None = None,
+    flip: bool = False,
+    dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32',
+    precision: Literal['fp32', 'bf16'] = 'fp32',
+    shard_images: int | None = None,
+    verify: bool = False,
+    smoke: bool = False,
+) -> WrittenStore | None:
+    """Encode the images of a config to a latent store; run it again to go on after it was stopped.
+
+    Images are those of `cache_dataloader`, or else of `train_dataloader`; its batch_size is
+    encoded at once by each process. With `cache_encoder` in the config, that vision encoder's
+    features are stored too.
+
+    Args:
+        config_file: A config with a model.autoencoder, such as configs/demo/rot_scale.py.
+        checkpoint: The autoencoder's weights: a training checkpoint or a weights file. Without
+            it: the config's own.
+        overrides: Keys of the config to set, as key=value.
+        out: The store's folder. Without it: that of train_dataloader's LatentStore.
+        flip: Store the mirrored images' latents too.
+        dtype: How moments are stored.
+        precision: bf16 encodes under autocast.
+        shard_images: Images of a shard; 64 MiB without it.
+        verify: Write nothing; read the whole store and name every damaged row.
+        smoke: A tiny autoencoder with random weights, on built-in data.
+    """
+    config = load_config(config_file, overrides)
+    root = Path(out or _root_of(config))
+    if verify:
+        _verify(root)
+        return None
+    config = shrink(config) if smoke else config
+    loader = _image_loader(config)
+    _choose_weights(config, checkpoint, smoke=smoke)
+    _check(config, loader, f'python tools/cache_latents.py {config_file}')
+    init_distributed()
+    rank, world_size = rank_and_world_size()
+    torch.manual_seed(config.seed)
+    autoencoder = build(config.model.autoencoder).to(get_device()).eval()
+    encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
+    dataset = build(loader['dataset'])
+    with tqdm(total=len(dataset), desc='cache', unit='image', disable=rank > 0, mininterval=1) as bar:
+        written = write_store(
+            autoencoder,
+            dataset,
+            root,
+            batch_size=loader['batch_size'],
+            num_workers=loader['num_workers'],
+            flip=flip,
+            dtype=dtype,
+            precision=precision,
+            shard_images=shard_images,
+            encoder=encoder,
+            config=plain_config(config.model.autoencoder),
+            rank=rank,
+            world_size=world_size,
+            progress=lambda count: bar.update(count * world_size),
+        )
+    if rank == 0:
+        print('\n'.join(_table(written, root, config)))
+    close_distributed()
+    return written
+
+
+def _root_of(config: Config) -> str:
+    dataset = config.get('train_dataloader', {}).get('dataset', {})
+    if not _is_store(dataset) or not dataset.get('root'):
+        raise ValueError(
+            f'{config.filename}: train_dataloader.dataset is no LatentStore whose root could be written to; '
+            'say where: --out FOLDER.'
+        )
+    return dataset['root']
+
+
+def _image_loader(config: Config) -> dict[str, Any]:
+    """Return the loader of the images that the config's latents are of."""
+    for key in ('cache_dataloader', 'train_dataloader'):
+        loader = config.get(key)
+        if loader and not _is_latents(loader['dataset']):
+            return loader
+    raise ValueError(
+        f'{config.filename}: no images to encode: it has no cache_dataloader, and train_dataloader is of latents; '
+        'accepted is cache_dataloader=dict(batch_size=…, num_workers=…, dataset=dict(type=ImageFolder, …)); add it.'
+    )
+
+
+def _choose_weights(config: Config, checkpoint: str | None, *, smoke: bool) -> None:
+    if checkpoint is not None:
+        config.model.autoencoder.weights = checkpoint
+    elif not smoke and config.model.autoencoder.get('weights') is None:
+        raise ValueError(
+            f'{config.filename}: model.autoencoder names no weights, and latents of random ones are of no use; '
+            'give a CHECKPOINT, or model.autoencoder.weights=FILE.'
+        )
+
+
+def _check(config: Config, loader: dict[str, Any], command: str) -> None:
+    """Refuse a config whose images or weights are not there; the store itself need not be."""
+    parts = dict(autoencoder=config.model.autoencoder, images=loader, encoder=config.get('cache_encoder'))
+    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
+    if lacks:
+        raise ValueError(report(config, lacks, command))
+
+
+def _is_store(dataset: Any) -> bool:
+    return dataset.get('type') in (_STORE, LatentStore)
+
+
+def _is_latents(dataset: Any) -> bool:
+    kind = dataset.get('type')
+    return getattr(kind, '__name__', kind) in (_STORE, 'LightningDiTLatents', 'NpyLatents')
+
+
+def _verify(root: Path) -> None:
+    store = LatentStore(str(root))
+    shards = tqdm(range(store.plan.num_shards), desc='verify', unit='shard', mininterval=1)
+    damaged = [place for shard in shards for place in store.damaged_rows(shard)]
+    if damaged:
+        raise ValueError(
+            f'{root}: {len(damaged)} damaged rows:\n'
+            + '\n'.join(f'  {place}' for place in damaged)
+            + '\nDelete these shards and run python tools/cache_latents.py CONFIG, which writes what is missing.'
+        )
+    print(f'{root}: {len(store):,} images in {store.plan.num_shards} shards, every row as it was written.')
+
+
+def _table(written: WrittenStore, root: Path, config: Config) -> Iterator[str]:
+    index = written.index
+    plan = index.plan
+    size = sum(index.shards.values())
+    said = {
+        'complete': 'was whole already: nothing to do',
+        'renormalized': 'was whole already; it now has the normalisation that the autoencoder has now',
+        'written': f'written, {written.num_encoded:,} of {plan.num_images:,} images by this run',
+    }
+    yield f'{root}: {said[written.outcome]}'
+    kinds = ', '.join(f'{name} {"x".join(map(str, each.shape))} {each.dtype}' for name, each in plan.fields.items())
+    yield f'{"row":<12}{kinds}{", and of the mirrored image" if plan.flip else ""}'
+    yield f'{"images":<12}{plan.num_images:,} of {len(index.classes)} classes, in {len(index.shards)} shards'
+    yield f'{"size":<12}{size / 2**20:,.1f} MiB, {size / plan.num_images / 2**10:,.1f} KiB an image'
+    if written.num_encoded:
+        yield f'{"speed":<12}{written.num_encoded / written.seconds:,.3g} images/s'
+    if plan.num_codes is not None:
+        yield f'{"codes":<12}of a codebook of {plan.num_codes:,}'
+        return
+    std, channels = normalized_std(index)
+    yield f'{"std":<12}{std:.3f} in generator units, {min(channels):.3f} to {max(channels):.3f} by channel'
+    if not _USUAL_STD[0] <= std <= _USUAL_STD[1]:
+        weights = config.model.autoencoder.get('weights') or 'CHECKPOINT'
+        yield (
+            f'Generators expect about 1. Measure the latents again, then run this command again, which takes seconds: '
+            f'python tools/latent_stats.py {config.filename} {weights}'
+        )
+
+
+def normalized_std(index: Index) -> tuple[float, list[float]]:
+    """Return the standard deviation of drawn latents in generator units, over all channels and of each.
+
+    As `LatentMoments.overall_std`: about the mean over all channels.
+    """
+    normalization, raw = index.autoencoder['normalization'], index.statistics
+    stds = [std * scale for std, scale in zip(raw['std'], normalization['scale'], strict=True)]
+    moments = zip(raw['mean'], normalization['shift'], normalization['scale'], strict=True)
+    means = [(mean - shift) * scale for mean, shift, scale in moments]
+    middle = sum(means) / len(means)
+    variance = sum(std**2 + (mean - middle) ** 2 for std, mean in zip(stds, means, strict=True)) / len(stds)
+    return math.sqrt(variance), stds
