@@ -1,6 +1,6 @@
 """Pictures of what an autoencoder does to images, and of what its latents look like."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +72,29 @@ def principal_components(latents: Tensor) -> Tensor:
     return colours.reshape(len(latents), *latents.shape[2:], 3).permute(0, 3, 1, 2)
 
 
+def sample_rows(
+    read: Callable[[Sequence[int]], Tensor], labels: Sequence[int], *, columns: int = 8, rows: int = 8
+) -> list[Row]:
+    """Return samples as rows of a grid: a class a row, or in their order where classes have too few each.
+
+    Args:
+        read: Numbers of samples to their images (B, 3, H, W), uint8.
+        labels: The classes of the samples 0, 1, …
+        columns: At most so many samples a row.
+        rows: At most so many.
+    """
+    members: dict[int, list[int]] = {}
+    for number, label in enumerate(labels):
+        members.setdefault(label, []).append(number)
+    largest = sorted(members, key=lambda label: (-len(members[label][:columns]), label))[:rows]
+    width = min(columns, *(len(members[label]) for label in largest)) if largest else 0
+    if 2 * width > columns:
+        return [Row(f'class {label}', _unit(read(members[label][:width]))) for label in sorted(largest)]
+    columns = min(columns, len(labels))
+    starts = range(0, min(len(labels) - columns + 1, rows * columns), columns)
+    return [Row('', _unit(read(range(start, start + columns)))) for start in starts]
+
+
 def draw_grid(rows: Sequence[Row], tile: int | None = None) -> Image.Image:
     """Draw labelled rows of images; smaller images are centred on their tile, unless they fill it.
 
@@ -95,6 +118,10 @@ def draw_grid(rows: Sequence[Row], tile: int | None = None) -> Image.Image:
             left = _LABEL_WIDTH + column * step + (tile - width) // 2
             canvas.paste(picture, (left, number * step + (tile - height) // 2))
     return canvas
+
+
+def _unit(images: Tensor) -> Tensor:
+    return images.float() / 127.5 - 1
 
 
 def _to_uint8(images: Tensor) -> np.ndarray:

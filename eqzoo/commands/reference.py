@@ -1,6 +1,8 @@
 """`tools/reference.py`: statistics of a reference set, in the layout of ADM's evaluator."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from eqzoo.engine.evaluation import evaluate
 from eqzoo.evaluators import SampleView
 from eqzoo.evaluators.reference import ReferenceMoments
 from eqzoo.randomness import seeded
-from eqzoo.statistics.reference import write_reference
+from eqzoo.registry import build
+from eqzoo.statistics.reference import read_reference, write_reference
 
 
 def reference(
@@ -94,6 +97,38 @@ def make_reference(
         )
     wait_for_all()
     return len(numbers)
+
+
+def measured_references(evaluators: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Return evaluators' configs whose references are files: a data set is measured, into `folder`, unless it was.
+
+    Args:
+        evaluators: Configs; `reference` is a file, or the config of a data set.
+        folder: Where files of statistics go, `reference_<extractor>_<hash of the data set>.npz`.
+    """
+    found = []
+    # an evaluator without an extractor looks at the reference's images alone, whatever its statistics are of
+    extractors = [each['extractor'] for each in evaluators if each.get('extractor')]
+    default = extractors[0] if extractors else dict(type='EfficientNetLite0')
+    for evaluator in evaluators:
+        evaluator = dict(evaluator)
+        if isinstance(evaluator.get('reference'), Mapping):
+            data, network = build(evaluator['reference']), build(evaluator.get('extractor') or default)
+            name = hashlib.sha256(json.dumps(data.identity(), sort_keys=True).encode()).hexdigest()[:8]
+            file = folder / f'reference_{network.key}_{name}.npz'
+            if not _is_whole(file, network):
+                make_reference(data, network, file)
+            evaluator['reference'] = str(file)
+        found.append(evaluator)
+    return found
+
+
+def _is_whole(file: Path, extractor: Any) -> bool:
+    try:
+        read_reference(file, extractor)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _stored(data: Dataset, count: int, labels: str) -> list[int]:

@@ -9,6 +9,7 @@ from mmengine.device import get_device
 from torch import Tensor, nn
 
 from eqzoo.commands.results import save_result
+from eqzoo.commands.test_generator import test_generator
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine import latest_checkpoint, load_config, shrink
 from eqzoo.engine.autoencoder_training import to_float
@@ -23,9 +24,18 @@ from eqzoo.zoo import digest, located
 
 
 def test(
-    config_file: str, checkpoint: str | None = None, *, overrides: list[str], smoke: bool = False, images: int = 8
+    config_file: str,
+    checkpoint: str | None = None,
+    *,
+    overrides: list[str],
+    smoke: bool = False,
+    images: int = 8,
+    samples: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate what a config describes; write metrics.json, report.html and pictures to its work directory.
+
+    Of an autoencoder's config the reconstructions of `test_dataloader` are measured, of a
+    generator's `sampling.num_samples` images that it draws.
 
     Args:
         config_file: A Python config, such as configs/eqvae/sdxl_rot_scale.py.
@@ -33,10 +43,15 @@ def test(
             in the work directory, else the config's own weights.
         overrides: Keys of the config to set, as key=value.
         smoke: Shrink network and data as `train.py --smoke` does.
-        images: Columns of the picture grid.
+        images: Columns of an autoencoder's picture grid.
+        samples: Of a generator: a folder or an npz file to write its images to as well, as tools/sample.py does.
     """
     config = load_config(config_file, overrides)
     config = shrink(config) if smoke else config
+    if 'generator' in config.model:
+        return test_generator(config, checkpoint, samples)
+    if samples is not None:
+        raise ValueError(f'--samples: {config_file} is of an autoencoder, which has no samples; leave it out.')
     weights = _choose_weights(config, checkpoint)
     # only what is evaluated has to be there: neither training data nor losses
     needed = Config(

@@ -43,15 +43,14 @@ def train(
 def describe(config: Config) -> str:
     """Say in a few lines what `config` would run; builds the model and the data sets."""
     model, data = build(config.model), build(config.train_dataloader.dataset)
+    model.check_data(data)
     size = config.train_dataloader.batch_size
     lines = {
         'config': config.filename,
         'work_dir': config.work_dir,
-        'autoencoder': f'{type(model.autoencoder).__name__}, f{model.autoencoder.downsample_factor}, '
-        f'{model.autoencoder.latent_channels} channels',
-        'objective': type(model.objective).__name__,
+        **model.describe(),
         'data': data.describe(),
-        'steps': f'{config.train_cfg.max_iters:,} of {size} images '
+        'steps': f'{config.train_cfg.max_iters:,} of {size} '
         f'({config.train_cfg.max_iters * size / len(data):.1f} passes over the data)',
         **{
             f'{name} optimizer': f'{config.optim_wrapper[name].optimizer.type}, '

@@ -1,26 +1,31 @@
 """Training on mmengine's Runner: the only part of eqzoo that knows it."""
 
-from eqzoo.engine.autoencoder_config_hook import AutoencoderConfigHook
 from eqzoo.engine.autoencoder_training import AutoencoderTraining
 from eqzoo.engine.checkpoints import PlainCheckpointHook, latest_checkpoint, read_checkpoint
 from eqzoo.engine.codebook_hook import CodebookHook
 from eqzoo.engine.config import load_config
-from eqzoo.engine.ema import AutoencoderEMAHook
+from eqzoo.engine.ema import AutoencoderEMAHook, GeneratorEMAHook
+from eqzoo.engine.generator_training import GeneratorTraining
 from eqzoo.engine.loops import EvaluationLoop, StepLoop
+from eqzoo.engine.model_config_hook import ModelConfigHook
 from eqzoo.engine.picture_hook import PictureHook
 from eqzoo.engine.runner import build_runner
+from eqzoo.engine.sample_hook import SampleHook
 from eqzoo.engine.smoke import shrink
 from eqzoo.engine.unreadable_hook import UnreadableHook
 from eqzoo.randomness import SampleNoise, StepRandomness
 
 __all__ = [
-    'AutoencoderConfigHook',
     'AutoencoderEMAHook',
     'AutoencoderTraining',
     'CodebookHook',
     'EvaluationLoop',
+    'GeneratorEMAHook',
+    'GeneratorTraining',
+    'ModelConfigHook',
     'PictureHook',
     'PlainCheckpointHook',
+    'SampleHook',
     'SampleNoise',
     'StepLoop',
     'StepRandomness',

@@ -1,15 +1,16 @@
 """How an autoencoder is trained: one forward and one draw for both optimizers."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from eqzoo.distributed import average_gradients
+from eqzoo.autoencoders.arguments import plain_config
+from eqzoo.engine.training import Training, accumulate, update
 from eqzoo.evaluators.view import AutoencoderView
 from eqzoo.losses import AdversarialLoss, Comparison, KLDivergence, ReconstructionLoss
 from eqzoo.randomness import StepRandomness
@@ -17,7 +18,7 @@ from eqzoo.registry import MODELS, Objective
 
 
 @MODELS.register_module()
-class AutoencoderTraining(nn.Module):
+class AutoencoderTraining(Training):
     """An autoencoder with its objective and losses.
 
     A step draws once what the objective does, runs the autoencoder once, updates it, and
@@ -32,10 +33,11 @@ class AutoencoderTraining(nn.Module):
         reconstruction_loss: The loss between the two.
         kl_loss: The loss on the posterior.
         adversarial_loss: The discriminator and its losses, if any.
-        micro_batch_size: Samples per process that go through the network at once; gradients
-            of a batch's pieces are summed. None: the whole batch.
-        precision: 'fp32', or 'bf16' for autocast without gradient scaling.
+        micro_batch_size: See `Training`.
+        precision: See `Training`.
     """
+
+    subject = 'autoencoder'
 
     def __init__(
         self,
@@ -48,9 +50,7 @@ class AutoencoderTraining(nn.Module):
         micro_batch_size: int | None = None,
         precision: Literal['fp32', 'bf16'] = 'fp32',
     ) -> None:
-        super().__init__()
-        if precision not in ('fp32', 'bf16'):
-            raise ValueError(f"AutoencoderTraining.precision must be 'fp32' or 'bf16', got {precision!r}.")
+        super().__init__(micro_batch_size, precision)
         if kl_loss is not None and not autoencoder.has_posterior:
             raise ValueError(
                 f'AutoencoderTraining.kl_loss: {type(autoencoder).__name__} has no posterior; leave it out.'
@@ -65,8 +65,6 @@ class AutoencoderTraining(nn.Module):
         self.reconstruction_loss = reconstruction_loss
         self.kl_loss = kl_loss
         self.adversarial_loss = adversarial_loss
-        self.micro_batch_size = micro_batch_size
-        self.precision = precision
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return what each optimizer trains: 'autoencoder', and 'discriminator' if there is one."""
@@ -95,26 +93,48 @@ class AutoencoderTraining(nn.Module):
         log: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self._device))
         pairs = []
         with _frozen(self.adversarial_loss):
-            for images, draws, share in self._micro_batches(batch):
-                with self._autocast():
-                    pair = self.objective(self.autoencoder, images, draw, randomness.noise(draws))
+            for part, share in self.pieces(len(batch['images'])):
+                images = to_float(batch['images'][part].to(self._device, non_blocking=True))
+                with self.autocast(self._device):
+                    pair = self.objective(self.autoencoder, images, draw, randomness.noise(batch['draws'][part]))
                     loss, parts = self._autoencoder_loss(pair, adversarial)
                 (loss * share).backward()
-                _accumulate(log, parts, share)
+                accumulate(log, parts, share)
                 pairs.append((pair.reconstruction.detach(), pair.target.detach(), share))
-        _update(optimizers['autoencoder'], groups['autoencoder'])
+        update(optimizers['autoencoder'], groups['autoencoder'])
         if adversarial is not None:
             for reconstruction, target, share in pairs:
-                with self._autocast():
+                with self.autocast(self._device):
                     loss, parts = adversarial.discriminator_loss(reconstruction, target)
                 (loss * share).backward()
-                _accumulate(log, {'discriminator_loss': loss.detach(), **parts}, share)
-            _update(optimizers['discriminator'], groups['discriminator'])
+                accumulate(log, {'discriminator_loss': loss, **parts}, share)
+            update(optimizers['discriminator'], groups['discriminator'])
         return dict(log)
 
     def val_step(self, batch: Mapping[str, Any]) -> AutoencoderView:
         """Return what evaluators look at, for a batch as in `train_step`."""
         return AutoencoderView(self.autoencoder, to_float(batch['images'].to(self._device)), batch['indices'])
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the autoencoder's blocks.
+
+        The decoder's last convolution is not among them: a compiled module is one node of autograd,
+        so the gradient at a layer inside would run its whole backward twice a step.
+        """
+        return self.autoencoder.blocks()
+
+    def describe(self) -> dict[str, str]:
+        """Return a few lines about what is trained, by title."""
+        network = self.autoencoder
+        return {
+            'autoencoder': f'{type(network).__name__}, f{network.downsample_factor}, '
+            f'{network.latent_channels} channels',
+            'objective': type(self.objective).__name__,
+        }
+
+    def stored_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what builds the autoencoder, with its padding, which changes no weight's name or shape."""
+        return {'autoencoder': plain_config(config['autoencoder'])}
 
     @property
     def _device(self) -> torch.device:
@@ -123,17 +143,6 @@ class AutoencoderTraining(nn.Module):
     def _active_adversarial(self, step: int) -> AdversarialLoss | None:
         loss = self.adversarial_loss
         return loss if loss is not None and step >= loss.start_step else None
-
-    def _autocast(self) -> AbstractContextManager:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == 'bf16')
-
-    def _micro_batches(self, batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """Yield float images, draws and the share of the batch, piece by piece."""
-        size = len(batch['images'])
-        piece = self.micro_batch_size or size
-        for start in range(0, size, piece):
-            images = batch['images'][start : start + piece].to(self._device, non_blocking=True)
-            yield to_float(images), batch['draws'][start : start + piece], len(images) / size
 
     def _autoencoder_loss(
         self, pair: Comparison, adversarial: AdversarialLoss | None
@@ -147,7 +156,7 @@ class AutoencoderTraining(nn.Module):
                 pair.reconstruction, loss, self.autoencoder.last_layer
             )
         total = loss + sum(terms.values())
-        return total, {'loss': total.detach(), **parts, **{name: term.detach() for name, term in terms.items()}}
+        return total, {'loss': total, **parts, **terms}
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -163,14 +172,3 @@ def _frozen(module: nn.Module | None) -> Iterator[None]:
     yield
     if module is not None:
         module.requires_grad_(True)
-
-
-def _update(optimizer: OptimWrapper, parameters: Sequence[nn.Parameter]) -> None:
-    average_gradients(parameters)
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def _accumulate(log: dict[str, Tensor], parts: Mapping[str, Tensor], share: float) -> None:
-    for name, value in parts.items():
-        log[name] = log[name] + share * value

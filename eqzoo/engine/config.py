@@ -23,6 +23,7 @@ KEYS = (
     'cache_encoder',
     'evaluators',
     'test_evaluators',
+    'sampling',
     'optim_wrapper',
     'param_scheduler',
     'train_cfg',

@@ -19,10 +19,11 @@ COMPONENT_KEYS = (
     'test_evaluators',
     'default_hooks',
     'custom_hooks',
+    'sampling',
 )
 
-# What testing or caching alone needs: training starts without it, but not with a typo in it.
-_NOT_OF_TRAINING = ('test_dataloader', 'test_evaluators', 'cache_dataloader', 'cache_encoder')
+# What testing, sampling or caching alone needs: training starts without it, but not with a typo in it.
+_NOT_OF_TRAINING = ('test_dataloader', 'test_evaluators', 'cache_dataloader', 'cache_encoder', 'sampling')
 
 
 def missing_for_training(config: Config) -> list[tuple[str, Requirement]]:
@@ -64,7 +65,9 @@ def report(config: Config, lacks: Sequence[tuple[str, Requirement]], command: st
     for number, (requirement, places) in enumerate(merged.items(), start=1):
         lines.append(f'\n{number}. {requirement.what}  ({", ".join(places)})')
         lines.append(f'   looked for: {requirement.where}')
-        lines += [f'   {line}' for line in requirement.remedy.splitlines()]
+        # a component does not know which config it is in
+        remedy = requirement.remedy.replace(' CONFIG', f' {config.filename}')
+        lines += [f'   {line}' for line in remedy.splitlines()]
     lines.append(f'\nRelative paths start at {Path.cwd()}.')
     lines.append(f'To see it work without them, on built-in data and a tiny network:\n   {command} --smoke')
     return '\n'.join(lines)

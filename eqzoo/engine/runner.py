@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from eqzoo.data import build_eval_loader, build_train_loader
 from eqzoo.distributed import broadcast_weights, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint
-from eqzoo.engine.compilation import compile_autoencoder
+from eqzoo.engine.compilation import compile_blocks
 from eqzoo.registry import build
 
 # What mmengine says on every run of whatever project.
@@ -30,7 +30,7 @@ _BOILERPLATE = (
 )
 
 # What every run has, whatever its config says.
-_HOOKS = ('PlainCheckpointHook', 'AutoencoderConfigHook', 'UnreadableHook')
+_HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook')
 
 
 class QuietRunner(Runner):
@@ -66,12 +66,14 @@ def build_runner(config: Config, *, resume: bool = False) -> Runner:
     model = build(config.model)
     broadcast_weights(model)
     if config.get('compile', False):
-        compile_autoencoder(model.autoencoder)
+        compile_blocks(model.blocks())
+    loader = train_loader(config)
+    model.check_data(loader.dataset)
     has_validation = config.get('val_dataloader') is not None
     return QuietRunner(
         model=model,
         work_dir=config.work_dir,
-        train_dataloader=train_loader(config),
+        train_dataloader=loader,
         val_dataloader=eval_loader(config.val_dataloader) if has_validation else None,
         train_cfg=dict(type='StepLoop', **config.train_cfg),
         val_cfg=dict(type='EvaluationLoop') if has_validation else None,

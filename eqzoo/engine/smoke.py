@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from eqzoo.engine.preflight import COMPONENT_KEYS
+from eqzoo.engine.smoke_latents import write_smoke_latents
 from eqzoo.registry import check_config, find
 
 STEPS = 4
@@ -17,15 +18,17 @@ def shrink(config: Config) -> Config:
 
     Components shrink themselves by their classmethod `smoke`; the run's length, batches and
     intervals are shrunk here. What a config is about (objective, transforms, losses,
-    optimizers, hooks) stays.
+    optimizers, hooks) stays. A generator gets latents to learn from, written to the work directory.
     """
     small = config.copy()
     for key in COMPONENT_KEYS:
         if key in small:
             list(check_config(small[key], key))  # a misspelt argument is told before it is replaced
             small[key] = _shrink_value(small[key].to_dict() if hasattr(small[key], 'to_dict') else small[key])
-    small.train_cfg.update(max_iters=STEPS, val_interval=STEPS)
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    small.train_cfg.update(max_iters=STEPS)
+    if 'val_dataloader' in small:
+        small.train_cfg.val_interval = STEPS
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'cache_dataloader'):
         if key in small:
             small[key].update(batch_size=BATCH, num_workers=0)
     if small.model.get('micro_batch_size'):
@@ -35,6 +38,9 @@ def shrink(config: Config) -> Config:
             hook.interval = STEPS // 2
     small.compile = False
     small.work_dir = str(config.work_dir).replace('work_dirs', 'work_dirs/smoke', 1)
+    if 'generator' in small.model:
+        small.sampling.update(num_samples=2 * BATCH, batch_size=BATCH)
+        write_smoke_latents(small)
     return small
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from eqzoo.evaluators.base import Evaluator
 from eqzoo.evaluators.frechet import check_min_images, moments_of, refuse_too_few
 from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.evaluators.reference import image_features, label_scheme
+from eqzoo.evaluators.reference import SMOKE_REFERENCE, image_features, label_scheme
 from eqzoo.evaluators.view import SampleView
 from eqzoo.extractors import FeatureExtractor
 from eqzoo.randomness import seeded
@@ -41,7 +41,8 @@ class GenerationMetric(Evaluator):
 
     Args:
         extractor: The features.
-        reference: A file as ADM's evaluator or `tools/reference.py` writes it, of the same features.
+        reference: A file as ADM's evaluator or `tools/reference.py` writes it, of the same features;
+            in a config also a data set, which `tools/test.py` measures once.
         metrics: Of 'fd', 'sfd', 'is', 'pr', 'kid'. Default: all that extractor and reference
             have: spatial features for 'sfd', FID's Inception for 'is', images for 'pr' and 'kid'.
         min_images: Fewer samples are refused; by default one more than features.
@@ -79,7 +80,7 @@ class GenerationMetric(Evaluator):
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
         """Return what keeps the reference from being read."""
         reference = arguments.get('reference')
-        if isinstance(reference, Reference):
+        if isinstance(reference, Reference | Mapping):  # a data set's config has requirements of its own
             return []
         try:
             read_reference(reference or '')
@@ -87,6 +88,11 @@ class GenerationMetric(Evaluator):
             remedy = 'Make one: python tools/reference.py IMAGES FILE.npz, and set reference=FILE.npz'
             return [Requirement(f'GenerationMetric: {error}', str(reference), remedy)]
         return []
+
+    @classmethod
+    def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the same against a few built-in pictures, for as few samples as there may be."""
+        return {**arguments, 'reference': SMOKE_REFERENCE, 'min_images': 2, 'splits': 2, 'kid_subset_size': 4}
 
     def check(self, num_images: int) -> None:
         """Refuse too few samples, and extract the features of the reference's images where they are needed.

@@ -16,6 +16,9 @@ from eqzoo.evaluators.view import SampleView
 from eqzoo.extractors import FeatureExtractor
 from eqzoo.statistics.gaussian import FeatureMoments
 
+# What shrunk configs compare samples with.
+SMOKE_REFERENCE = dict(type='Shapes', num_images=16, size=64)
+
 _BATCH = 64
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from eqzoo.evaluators.base import Evaluator
 from eqzoo.evaluators.reconstruction import to_uint8
+from eqzoo.evaluators.reference import SMOKE_REFERENCE
 from eqzoo.evaluators.view import AutoencoderView, SampleView
 from eqzoo.registry import EVALUATORS
 from eqzoo.statistics.reference import Reference, read_reference
@@ -72,7 +73,8 @@ class GenerationSlicedWasserstein(_Sliced):
     of as many images only.
 
     Args:
-        reference: A file with images, as ADM's evaluator or `tools/reference.py` writes it.
+        reference: A file with images, as ADM's evaluator or `tools/reference.py` writes it; in a config
+            also a data set, which `tools/test.py` measures once.
 
     Raises:
         ValueError: If it is no such file.
@@ -82,6 +84,11 @@ class GenerationSlicedWasserstein(_Sliced):
     def __init__(self, reference: str | Reference) -> None:
         super().__init__()
         self.reference = read_reference(reference) if not isinstance(reference, Reference) else reference
+
+    @classmethod
+    def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the same against a few built-in pictures."""
+        return {**arguments, 'reference': SMOKE_REFERENCE}
 
     def check(self, num_images: int) -> None:
         """Refuse a reference without images.

@@ -1,1 +1,29 @@
-"""Latent generators; there are none yet."""
+"""Latent generators: networks, the processes they invert, guidance and samplers."""
+
+from eqzoo.generators.aligned_transformer import AlignedTransformer
+from eqzoo.generators.base import Generator
+from eqzoo.generators.dit import DiT
+from eqzoo.generators.gaussian_diffusion import GaussianDiffusion
+from eqzoo.generators.guidance import AutoGuidance, ClassifierFree
+from eqzoo.generators.interpolant import Interpolant
+from eqzoo.generators.samplers import DDIM, DDPM, ODE, SDE, DPMSolver, Sampler
+from eqzoo.generators.sit import SiT
+from eqzoo.generators.transformer import DiffusionTransformer
+
+__all__ = [
+    'DDIM',
+    'DDPM',
+    'ODE',
+    'SDE',
+    'AlignedTransformer',
+    'AutoGuidance',
+    'ClassifierFree',
+    'DPMSolver',
+    'DiT',
+    'DiffusionTransformer',
+    'GaussianDiffusion',
+    'Generator',
+    'Interpolant',
+    'Sampler',
+    'SiT',
+]

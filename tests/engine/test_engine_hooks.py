@@ -12,6 +12,7 @@ from eqzoo.engine import AutoencoderEMAHook, UnreadableHook
 
 def runner_of(value):
     model = nn.Module()
+    model.subject = 'autoencoder'
     model.autoencoder = nn.Linear(2, 2)
     for parameter in model.autoencoder.parameters():
         parameter.data.fill_(value)

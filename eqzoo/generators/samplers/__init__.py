@@ -1,1 +1,8 @@
 """From noise to latents: the ways of drawing samples with a trained generator."""
+
+from eqzoo.generators.samplers.base import Sampler
+from eqzoo.generators.samplers.ode import ODE
+from eqzoo.generators.samplers.scheduled import DDIM, DDPM, DPMSolver
+from eqzoo.generators.samplers.sde import SDE
+
+__all__ = ['DDIM', 'DDPM', 'ODE', 'SDE', 'DPMSolver', 'Sampler']

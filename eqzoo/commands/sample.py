@@ -1,0 +1,114 @@
+"""`tools/sample.py`: images from a trained generator."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_gather_object
+from tqdm import tqdm
+
+from eqzoo import __version__
+from eqzoo.data.sample_files import check_card, open_sample_files, write_card
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, wait_for_all
+from eqzoo.engine import load_config, shrink
+from eqzoo.engine.preflight import missing, report
+from eqzoo.engine.sampling import ImageSampler, batches, build_image_sampler, generator_weights, identity, sha256_of
+from eqzoo.pictures import draw_grid, sample_rows
+
+_GRID = 8
+
+
+def sample(
+    config_file: str,
+    checkpoint: str | None = None,
+    *,
+    overrides: list[str],
+    out: str,
+    num: int | None = None,
+    smoke: bool = False,
+) -> Path:
+    """Draw images from a generator; run it again to go on after it was stopped, or to add more.
+
+    Sample n depends on `sampling.seed` and n alone: batch size and processes change nothing but
+    rounding. Beside OUT are a JSON file that says how they were drawn, and a picture of some.
+
+    Args:
+        config_file: A generator's config, such as configs/dit/dit_tiny_shapes.py.
+        checkpoint: A training checkpoint, whose moving average is taken, or a published weights
+            file. Without it: the newest checkpoint in the work directory, else the config's own weights.
+        overrides: Keys of the config to set, such as sampling.labels=balanced or sampling.sampler.steps=50.
+        out: A folder, for PNG files, or an npz file as ADM's evaluator reads it.
+        num: How many. Default: the config's sampling.num_samples.
+        smoke: For the checkpoint of a `--smoke` run.
+    """
+    config = load_config(config_file, overrides)
+    config = shrink(config) if smoke else config
+    check_samples(config)
+    if num is not None:
+        config.sampling.num_samples = num
+    weights = generator_weights(config, checkpoint)
+    parts = dict(generator=config.model.generator, autoencoder=config.model.autoencoder, sampling=config.sampling)
+    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
+    if lacks:
+        raise ValueError(report(config, lacks, f'python tools/sample.py {config_file}'))
+    init_distributed()
+    draw = build_image_sampler(config, weights)
+    plan = {**identity(config), 'weights_sha256': sha256_of(weights)}
+    del plan['num_images']  # more may be added
+    check_card(out, plan)
+    rank, _ = rank_and_world_size()
+    if rank == 0:
+        write_card(out, {'plan': plan, 'weights': weights, 'eqzoo': __version__, 'torch': torch.__version__})
+    _draw_missing(draw, out, config.sampling)
+    if rank == 0:
+        print(_finish(draw, out, config.sampling.num_samples))
+    close_distributed()
+    return Path(out)
+
+
+def check_samples(config: Config) -> None:
+    """Refuse a config that describes no samples.
+
+    Raises:
+        ValueError: Saying what it lacks.
+    """
+    if 'generator' not in config.model or 'sampling' not in config:
+        raise ValueError(
+            f'{config.filename}: describes no samples: a config with model.generator and '
+            'sampling=dict(num_samples=…, batch_size=…, sampler=dict(type=…)) does, as those in configs/dit do.'
+        )
+
+
+def _draw_missing(draw: ImageSampler, out: str, sampling: Any) -> None:
+    """Draw what is not there yet, each process its share."""
+    rank, world_size = rank_and_world_size()
+    files = open_sample_files(out)
+    wanted = range(sampling.num_samples)
+    # the first process's list: others may already be writing when this one looks
+    lacking = all_gather_object(sorted(set(wanted) - files.numbers()) if rank == 0 else [])[0]
+    own = lacking[rank::world_size]
+    bar = tqdm(total=len(lacking), desc='sample', unit='image', disable=rank > 0, file=sys.stdout, mininterval=1)
+    with bar:
+        started = time.perf_counter()
+        for numbers in batches(own, sampling.batch_size):
+            files.write(numbers, draw(numbers))
+            bar.update(min(len(numbers) * world_size, bar.total - bar.n))
+        seconds = time.perf_counter() - started
+    wait_for_all()
+    if rank == 0 and lacking:
+        print(f'{len(lacking):,} images drawn, {len(lacking) / seconds:.3g} images/s')
+
+
+def _finish(draw: ImageSampler, out: str, count: int) -> str:
+    files = open_sample_files(out)
+    count = max(count, len(files.numbers()))
+    labels = draw.labels_of(range(count))
+    files.finish(labels.tolist())
+    picture = Path(out).with_suffix('') if Path(out).suffix == '.npz' else Path(out)
+    picture = picture.with_name(f'{picture.name}_grid.png')
+    some = list(range(min(count, 16 * _GRID * _GRID)))
+    draw_grid(sample_rows(files.read, labels[some].tolist(), columns=_GRID)).save(picture)
+    return f'Written: {out}, {count:,} samples of {len(labels.unique())} classes; {picture}'

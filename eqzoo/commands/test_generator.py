@@ -1,0 +1,82 @@
+"""`tools/test.py` of a generator's config: sample, decode, measure."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import Tensor
+
+from eqzoo.commands.reference import measured_references
+from eqzoo.commands.results import save_result
+from eqzoo.commands.sample import check_samples
+from eqzoo.data.sample_files import check_card, open_sample_files, write_card
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, wait_for_all
+from eqzoo.engine.autoencoder_training import to_float
+from eqzoo.engine.evaluation import evaluate
+from eqzoo.engine.preflight import missing, report
+from eqzoo.engine.runner import build_evaluators
+from eqzoo.engine.sample_batches import SampleBatches
+from eqzoo.engine.sampling import build_image_sampler, generator_weights, identity, sha256_of
+from eqzoo.evaluators import SampleView
+from eqzoo.pictures import draw_grid, sample_rows
+
+_COLUMNS = 8
+
+
+def test_generator(config: Config, checkpoint: str | None = None, samples: str | None = None) -> dict[str, Any]:
+    """Sample from a generator and measure the images; write metrics.json, report.html and a grid.
+
+    Args:
+        config: Of a generator, as `load_config` returns it.
+        checkpoint: As `tools/sample.py` takes it.
+        samples: Where to write the images too; those that are there already are not drawn again.
+
+    Returns:
+        As `metrics.json` holds it.
+    """
+    check_samples(config)
+    weights = generator_weights(config, checkpoint)
+    parts = dict(
+        generator=config.model.generator,
+        autoencoder=config.model.autoencoder,
+        sampling=config.sampling,
+        test_evaluators=config.test_evaluators,
+    )
+    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
+    if lacks:
+        raise ValueError(report(config, lacks, f'python tools/test.py {config.filename}'))
+    init_distributed()
+    folder, device = Path(config.work_dir), get_device()
+    draw = build_image_sampler(config, weights)
+    evaluators = build_evaluators(measured_references(config.test_evaluators, folder))
+    weights_card = {'file': weights, 'sha256': sha256_of(weights)}
+    is_first = rank_and_world_size()[0] == 0
+    files = None
+    if samples is not None:
+        plan = {**identity(config), 'weights_sha256': weights_card['sha256']}
+        del plan['num_images']
+        check_card(samples, plan)
+        wait_for_all()
+        if is_first:
+            write_card(samples, {'plan': plan, 'weights': weights})
+        files = open_sample_files(samples)
+    sampling = config.sampling
+    loader = SampleBatches(
+        draw, sampling.num_samples, batch_size=sampling.batch_size, identity=identity(config), files=files
+    )
+    result = evaluate(evaluators, loader, lambda images, numbers: _view(images.to(device), numbers))
+    result['card'] = {'config': config.filename, 'weights': weights_card, **result['card']}
+    if is_first:
+        if files is not None:
+            files.finish(draw.labels_of(range(sampling.num_samples)).tolist())
+        examples = torch.stack(loader.examples)
+        rows = sample_rows(lambda numbers: examples[list(numbers)], loader.example_labels, columns=_COLUMNS)
+        save_result(result, {'Samples': draw_grid(rows)}, folder, Path(config.filename).stem)
+    close_distributed()
+    return result
+
+
+def _view(images: Tensor, numbers: Tensor) -> SampleView:
+    return SampleView(to_float(images), numbers)

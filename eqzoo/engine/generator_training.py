@@ -1,0 +1,185 @@
+"""How a generator is trained: on the latents of an autoencoder that stays as it is."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from eqzoo.autoencoders import Autoencoder
+from eqzoo.autoencoders.arguments import plain_config
+from eqzoo.autoencoders.digest import autoencoder_digest
+from eqzoo.data import LatentDataset
+from eqzoo.engine.training import Training, accumulate, update
+from eqzoo.generators.base import Generator
+from eqzoo.generators.flops import count_macs
+from eqzoo.randomness import SampleStreams, StepRandomness
+from eqzoo.registry import MODELS
+
+
+@MODELS.register_module()
+class GeneratorTraining(Training):
+    """A generator, and the autoencoder whose latents it learns.
+
+    The autoencoder is in none of parameters, state dict and average: it only decodes samples,
+    and tells whether stored latents are its own.
+
+    Args:
+        generator: What is trained.
+        autoencoder: What the latents are of.
+        micro_batch_size: See `Training`.
+        precision: See `Training`.
+
+    Raises:
+        ValueError: If the two do not fit.
+    """
+
+    subject = 'generator'
+
+    def __init__(
+        self,
+        generator: Generator,
+        autoencoder: Autoencoder,
+        *,
+        micro_batch_size: int | None = None,
+        precision: Literal['fp32', 'bf16'] = 'fp32',
+    ) -> None:
+        super().__init__(micro_batch_size, precision)
+        check_fit(generator, autoencoder)
+        self.generator = generator
+        self._outside = (autoencoder.requires_grad_(False).eval(),)  # in a tuple, where nn.Module does not look
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """The autoencoder, on the generator's device."""
+        return self._outside[0].to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(self.generator.parameters()).device
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return what the one optimizer trains: 'generator'."""
+        return {'generator': [p for p in self.generator.parameters() if p.requires_grad]}
+
+    def train_step(
+        self, batch: Mapping[str, Any], optimizers: Mapping[str, OptimWrapper], randomness: StepRandomness
+    ) -> dict[str, Tensor]:
+        """Update the generator.
+
+        Latents are drawn from their posteriors anew in every step, `mean + std * noise`. All that
+        is random comes from the streams of the batch's draws.
+
+        Args:
+            batch: As `eqzoo.data.LatentDataset` makes it.
+            optimizers: That of 'generator'.
+            randomness: The step's streams.
+        """
+        log: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        for part, share in self.pieces(len(batch['labels'])):
+            streams = randomness.streams(batch['draws'][part])
+            piece = self._drawn({name: value[part] for name, value in batch.items() if torch.is_tensor(value)}, streams)
+            with self.autocast(self.device):
+                losses = self.generator.loss(piece, streams)
+            (losses['loss'] * share).backward()
+            accumulate(log, losses, share)
+        update(optimizers['generator'], self.parameter_groups()['generator'])
+        return dict(log)
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the network's blocks."""
+        return list(self.generator.network.blocks)
+
+    def describe(self) -> dict[str, str]:
+        """Return a few lines about what is trained, by title."""
+        network = self.generator.network
+        size = sum(parameter.numel() for parameter in network.parameters())
+        return {
+            'generator': f'{type(self.generator).__name__} of latents {"x".join(map(str, network.latent_shape))} and '
+            f'{network.num_classes:,} classes',
+            'network': f'{type(network).__name__}, {size:,} parameters, {count_macs(network) / 1e9:.2f} GMACs',
+            'autoencoder': f'{type(self.autoencoder).__name__}, f{self.autoencoder.downsample_factor}',
+        }
+
+    def stored_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what builds the generator, and whose latents it makes."""
+        generator = {key: value for key, value in config['generator'].items() if key != 'encoder'}
+        generator['network'] = plain_config(generator['network'])
+        return {'generator': plain_config(generator), 'latents': latents_card(self.autoencoder)}
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Refuse latents of another autoencoder, size or number of classes.
+
+        Raises:
+            ValueError: Naming what differs.
+        """
+        if not isinstance(dataset, LatentDataset):
+            raise ValueError(
+                f'train_dataloader.dataset: {type(dataset).__name__} has no latents; a generator learns from a '
+                'LatentStore, which python tools/cache_latents.py CONFIG writes, LightningDiTLatents or NpyLatents.'
+            )
+        kinds = {'latents': 'moments', 'codes': 'codes'}
+        wanted = kinds[self.generator.learns]
+        if dataset.kind != wanted:
+            raise ValueError(
+                f'train_dataloader.dataset has {dataset.kind}; {type(self.generator).__name__} learns {wanted}; '
+                'take a generator for these, or the latents of another autoencoder.'
+            )
+        shape = self.generator.latent_shape
+        if wanted == 'moments' and dataset.latent_shape != shape:
+            raise ValueError(
+                f'train_dataloader.dataset has latents {_shown(dataset.latent_shape)}; the network is for '
+                f'{_shown(shape)}; set latent_channels and latent_size of model.generator.network to those.'
+            )
+        if dataset.num_classes > self.generator.num_classes:
+            raise ValueError(
+                f'train_dataloader.dataset has {dataset.num_classes} classes, labels 0 to {dataset.num_classes - 1}; '
+                f'the network has {self.generator.num_classes}; set model.generator.network.num_classes to '
+                f'{dataset.num_classes}.'
+            )
+        normalization = self.autoencoder.normalization
+        dataset.check_autoencoder(autoencoder_digest(self.autoencoder), normalization.shift, normalization.scale)
+
+    def _drawn(self, piece: dict[str, Tensor], streams: SampleStreams) -> dict[str, Tensor]:
+        """Return a piece of a batch on the generator's device, its latents drawn."""
+        piece = {name: value.to(self.device, non_blocking=True) for name, value in piece.items()}
+        if 'mean' in piece:
+            latents, std = piece.pop('mean'), piece.pop('std', None)
+            piece['latents'] = latents if std is None else torch.addcmul(latents, std, streams.normal(latents))
+        return piece
+
+
+def check_fit(generator: Generator, autoencoder: Autoencoder) -> None:
+    """Refuse a generator of latents that the autoencoder cannot decode.
+
+    Raises:
+        ValueError: If the numbers of channels differ, or there is no codebook for a generator of codes.
+    """
+    if generator.learns == 'codes' and not autoencoder.has_codebook:
+        raise ValueError(
+            f'{type(generator).__name__} makes codes, and {type(autoencoder).__name__} has no codebook; take an '
+            'autoencoder with one, or a generator of latents.'
+        )
+    if generator.learns == 'latents' and generator.latent_shape[0] != autoencoder.latent_channels:
+        raise ValueError(
+            f'the generator makes latents of {generator.latent_shape[0]} channels, {type(autoencoder).__name__} has '
+            f'{autoencoder.latent_channels}; set model.generator.network.latent_channels={autoencoder.latent_channels}.'
+        )
+
+
+def latents_card(autoencoder: Autoencoder) -> dict[str, Any]:
+    """Return what tells the latents of an autoencoder from others: plain data."""
+    normalization = autoencoder.normalization
+    return {
+        'autoencoder': autoencoder_digest(autoencoder),
+        'shift': normalization.shift.tolist(),
+        'scale': normalization.scale.tolist(),
+    }
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return ' x '.join(map(str, shape))

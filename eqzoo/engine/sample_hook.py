@@ -1,0 +1,86 @@
+"""Picture grids of samples while a generator trains."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from eqzoo.engine.ema import averaged
+from eqzoo.engine.sampling import ImageSampler, batches
+from eqzoo.pictures import draw_grid, sample_rows
+from eqzoo.registry import HOOKS
+
+_BATCH = 16
+
+
+@HOOKS.register_module()
+class SampleHook(Hook):
+    """Draw the same samples every N steps, from the moving average where there is one.
+
+    Classes are spread evenly over all, noise depends on the seed alone: grids of different steps
+    and runs can be laid beside each other. They go to `<work_dir>/pictures/<step>.png` and to
+    the visualizer.
+
+    Args:
+        sampler: How samples are drawn; fewer steps than `sampling.sampler` has are enough to look at.
+        interval: N, in steps; a grid is also drawn after the last step.
+        num_classes: Rows of the grid, or fewer if there are not as many classes.
+        num_samples: Columns.
+        seed: Of the noise.
+    """
+
+    priority = 'BELOW_NORMAL'
+
+    def __init__(
+        self,
+        sampler: Callable[..., Tensor],
+        *,
+        interval: int = 5000,
+        num_classes: int = 8,
+        num_samples: int = 8,
+        seed: int = 0,
+    ) -> None:
+        self.sampler = sampler
+        self.interval = interval
+        self.num_classes, self.num_samples, self.seed = num_classes, num_samples, seed
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse a sampler that does not fit the generator, before the first step."""
+        self.sampler.check(runner.model.generator)
+
+    @master_only
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Draw the grid when it is due."""
+        if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
+            return
+        generator = averaged(runner)
+        was_training = generator.training
+        classes = generator.num_classes
+        chosen = np.linspace(0, classes - 1, min(self.num_classes, classes)).round().astype(int).tolist()
+        labels = [label for label in chosen for _ in range(self.num_samples)]
+        draw = ImageSampler(
+            generator.eval(),
+            runner.model.autoencoder,
+            self.sampler,
+            labels=labels,
+            seed=self.seed,
+            precision=runner.model.precision,
+        )
+        images = torch.cat([draw(numbers) for numbers in batches(range(len(labels)), _BATCH)])
+        generator.train(was_training)
+        grid = draw_grid(sample_rows(lambda numbers: images[list(numbers)], labels, columns=self.num_samples))
+        path = Path(runner.work_dir) / 'pictures' / f'{runner.iter + 1:07d}.png'
+        path.parent.mkdir(exist_ok=True)
+        grid.save(path)
+        runner.visualizer.add_image('samples', np.asarray(grid), step=runner.iter + 1)
+
+    @classmethod
+    def smoke(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return two rows of two."""
+        return {**arguments, 'interval': 2, 'num_classes': 2, 'num_samples': 2}

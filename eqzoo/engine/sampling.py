@@ -1,0 +1,188 @@
+"""Samples by number: what sample n is depends on the seed and on n, not on how the work is cut."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import Tensor
+
+from eqzoo.autoencoders import Autoencoder
+from eqzoo.autoencoders.arguments import plain_config
+from eqzoo.engine.checkpoints import latest_checkpoint
+from eqzoo.engine.generator_training import check_fit, latents_card
+from eqzoo.evaluators.reconstruction import to_uint8
+from eqzoo.generators.base import Generator
+from eqzoo.generators.published import read_generator
+from eqzoo.randomness import SampleStreams, seeded
+from eqzoo.registry import build
+from eqzoo.zoo import digest, located
+
+_LABEL_STREAM = 3
+
+Labels = Literal['random', 'balanced'] | Sequence[int]
+
+
+def label_of(number: int, labels: Labels, num_classes: int, seed: int) -> int:
+    """Return the class of sample `number`.
+
+    Args:
+        number: From 0.
+        labels: 'random': any class, drawn by seed and number. 'balanced': class after class,
+            0 to K - 1 and again. A list of classes: these, one after the other.
+        num_classes: K.
+        seed: Of the samples.
+    """
+    if labels == 'random':
+        return int(torch.randint(num_classes, (), generator=seeded(seed, _LABEL_STREAM, number)))
+    cycle = range(num_classes) if labels == 'balanced' else labels
+    return cycle[number % len(cycle)]
+
+
+class ImageSampler:
+    """Draws images: latents by a sampler from a generator, decoded by the autoencoder.
+
+    Args:
+        generator: Trained, in evaluation mode.
+        autoencoder: Whose latents the generator makes.
+        sampler: How they are drawn.
+        labels: Which classes; see `label_of`.
+        seed: Of the samples.
+        precision: 'bf16' runs the generator's network under autocast; latents are decoded in float32.
+
+    Raises:
+        ValueError: If generator, autoencoder, sampler and labels do not fit.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        autoencoder: Autoencoder,
+        sampler: Callable[..., Tensor],
+        *,
+        labels: Labels = 'random',
+        seed: int = 0,
+        precision: Literal['fp32', 'bf16'] = 'fp32',
+    ) -> None:
+        if precision not in ('fp32', 'bf16'):
+            raise ValueError(f"sampling.precision must be 'fp32' or 'bf16', got {precision!r}.")
+        check_fit(generator, autoencoder)
+        check_labels(labels, generator.num_classes)
+        sampler.check(generator)
+        self.generator, self.autoencoder, self.sampler = generator, autoencoder, sampler
+        self.labels, self.seed, self.precision = labels, seed, precision
+
+    def labels_of(self, numbers: Sequence[int]) -> Tensor:
+        """Return the classes (B,) of the samples `numbers`."""
+        found = [label_of(number, self.labels, self.generator.num_classes, self.seed) for number in numbers]
+        return torch.tensor(found, dtype=torch.int64)
+
+    @torch.no_grad()
+    def __call__(self, numbers: Sequence[int]) -> Tensor:
+        """Return the samples `numbers` as images (B, 3, H, W), uint8, on the CPU."""
+        device = next(self.generator.parameters()).device
+        streams = SampleStreams(self.seed, torch.tensor(numbers))
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
+            latents = self.sampler(self.generator, self.labels_of(numbers).to(device), streams)
+        latents = self.autoencoder.normalization.denormalize(latents.float())
+        return to_uint8(self.autoencoder.decode(latents)).cpu()
+
+
+def check_labels(labels: Labels, num_classes: int) -> None:
+    """Refuse classes that a generator of `num_classes` does not know.
+
+    Raises:
+        ValueError: Naming them.
+    """
+    accepted = f"accepted is 'random', 'balanced', or a list of classes, 0 to {num_classes - 1}"
+    if isinstance(labels, str):
+        if labels not in ('random', 'balanced'):
+            raise ValueError(f'sampling.labels: got {labels!r}; {accepted}.')
+        return
+    outside = [label for label in labels if not 0 <= label < num_classes]
+    if outside or not labels:
+        raise ValueError(f'sampling.labels: got {outside or "none"}; {accepted}.')
+
+
+def generator_weights(config: Config, checkpoint: str | None) -> str:
+    """Return the file of the generator's weights: `checkpoint`, the work directory's newest, or the config's.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    latest = latest_checkpoint(config.work_dir)
+    chosen = checkpoint or (str(latest) if latest else config.model.generator.network.get('weights'))
+    if not chosen:
+        raise ValueError(
+            f'Nothing to sample from: {config.work_dir} has no checkpoint and model.generator.network names no '
+            f'weights. Train first (python tools/train.py {config.filename}) or give a CHECKPOINT.'
+        )
+    return chosen
+
+
+def build_image_sampler(config: Config, weights: str) -> ImageSampler:
+    """Build what `sampling` of a generator's config describes, with the generator of the file `weights`.
+
+    Raises:
+        ValueError: If the parts do not fit, or the file is of a generator of other latents.
+    """
+    generator_config = config.model.generator.to_dict()
+    generator_config.pop('encoder', None)  # only training looks at images
+    generator_config['network']['weights'] = weights
+    generator = build(generator_config).to(get_device()).eval()
+    autoencoder = build(config.model.autoencoder).to(get_device()).eval()
+    _check_latents(weights, autoencoder)
+    sampling = config.sampling
+    return ImageSampler(
+        generator.requires_grad_(False),
+        autoencoder.requires_grad_(False),
+        build(sampling.sampler),
+        labels=sampling.get('labels', 'random'),
+        seed=sampling.get('seed', 0),
+        precision=sampling.get('precision', 'fp32'),
+    )
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return what has to be alike for two sets of samples to be compared, for metric cards: how they were drawn."""
+    sampling = config.sampling
+    return dict(
+        kind='samples',
+        sampler=plain_config(sampling.sampler),
+        labels=sampling.get('labels', 'random'),
+        seed=sampling.get('seed', 0),
+        precision=sampling.get('precision', 'fp32'),
+        num_images=sampling.num_samples,
+    )
+
+
+def sha256_of(weights: str) -> str:
+    """Return the digest of a weights file."""
+    return digest(located(weights))
+
+
+def batches(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Cut `numbers` into lists of `size`, the last one shorter."""
+    for start in range(0, len(numbers), size):
+        yield list(numbers[start : start + size])
+
+
+def _check_latents(weights: str | Path, autoencoder: Autoencoder) -> None:
+    """Compare the autoencoder with the one whose latents the generator learned, where its file says so."""
+    theirs: Mapping[str, Any] | None = read_generator(weights).latents
+    if theirs is None:
+        return
+    ours = latents_card(autoencoder)
+    if theirs['autoencoder'] != ours['autoencoder']:
+        raise ValueError(
+            f'{weights}: a generator of latents of the autoencoder {theirs["autoencoder"][:12]}…, the config has '
+            f'{ours["autoencoder"][:12]}…; set model.autoencoder.weights to those it was trained with.'
+        )
+    for name in ('shift', 'scale'):
+        if not torch.allclose(torch.tensor(theirs[name]), torch.tensor(ours[name]), rtol=1e-4, atol=1e-6):
+            raise ValueError(
+                f'{weights}: its latents were normalised with {name} {theirs[name]}, the autoencoder of the config has '
+                f'{ours[name]}; set {name} of model.autoencoder to the former.'
+            )

@@ -1,0 +1,144 @@
+"""Gaussian diffusion in discrete steps, as ADM and DiT train it (arXiv 2006.11239, 2102.09672)."""
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eqzoo.registry import PROCESSES
+
+_BIN = 1 / 255  # half of a pixel's step in [-1, 1], which ADM's decoder likelihood keeps for latents too
+_LEAST = 1e-12  # of a probability before its logarithm
+
+
+class Respaced(NamedTuple):
+    """A process of fewer steps through the same noise levels.
+
+    Args:
+        times: The steps of the whole process that are kept (S,), rising.
+        betas: Their variances (S,), such that the products of 1 - beta are those of the whole.
+    """
+
+    times: np.ndarray
+    betas: np.ndarray
+
+
+@PROCESSES.register_module()
+class GaussianDiffusion:
+    """Noise added in steps, x_t = sqrt(a_t) x + sqrt(1 - a_t) noise, and the loss of the network that undoes it.
+
+    The network predicts the noise; with twice the channels also where between its least and
+    largest value the logarithm of each reverse step's variance is.
+
+    Args:
+        num_steps: T.
+        schedule: 'linear', betas from 1e-4 to 0.02 where T is 1000; or 'cosine', of arXiv 2102.09672.
+
+    Raises:
+        ValueError: If there are fewer than two steps, or no such schedule.
+    """
+
+    def __init__(self, num_steps: int = 1000, schedule: Literal['linear', 'cosine'] = 'linear') -> None:
+        if num_steps < 2:
+            raise ValueError(f'GaussianDiffusion.num_steps must be at least 2, got {num_steps}.')
+        self.num_steps, self.schedule = num_steps, schedule
+        self.betas = _betas(schedule, num_steps)
+        products = np.cumprod(1 - self.betas)
+        before = np.append(1.0, products[:-1])
+        variance = self.betas * (1 - before) / (1 - products)
+        self.products = products
+        # at t = 0 the variance is 0: ADM takes that of t = 1
+        self._log_variance = np.log(np.append(variance[1], variance[1:]))
+        self._from_start = self.betas * np.sqrt(before) / (1 - products)
+        self._from_noisy = (1 - before) * np.sqrt(1 - self.betas) / (1 - products)
+
+    def sample_times(self, uniform: Tensor) -> Tensor:
+        """Return steps (B,), int64, for numbers (B,) uniform in [0, 1)."""
+        return (uniform * self.num_steps).long().clamp_max(self.num_steps - 1)
+
+    def noised(self, x: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Return x_t (B, C, h, w) at `times` (B,), int64."""
+        return self._at(np.sqrt(self.products), times, x) * x + self._at(np.sqrt(1 - self.products), times, x) * noise
+
+    def losses(self, output: Tensor, x: Tensor, noise: Tensor, noisy: Tensor, times: Tensor) -> dict[str, Tensor]:
+        """Return the loss of each sample and its parts, (B,) each.
+
+        `loss` is the mean squared error of the predicted noise, `mse`; with a learned variance
+        plus `vb`, the variational bound in bits per dimension, whose gradient reaches the
+        variance alone (the hybrid loss of arXiv 2102.09672).
+
+        Args:
+            output: Of the network, (B, C or 2C, h, w).
+            x: Latents (B, C, h, w).
+            noise: As large.
+            noisy: x_t.
+            times: (B,), int64.
+        """
+        channels = x.shape[1]
+        output = output.float()
+        mse = _mean(F.mse_loss(output[:, :channels], noise, reduction='none'))
+        if output.shape[1] == channels:
+            return {'loss': mse}
+        vb = self._variational_bound(output[:, :channels].detach(), output[:, channels:], x, noisy, times)
+        return {'loss': mse + vb, 'mse': mse, 'vb': vb}
+
+    def respaced(self, steps: int) -> Respaced:
+        """Return the process of `steps` steps, spread evenly and rounded, the first and the last among them.
+
+        Raises:
+            ValueError: If there are not so many.
+        """
+        if not 1 <= steps <= self.num_steps:
+            raise ValueError(f'steps: got {steps}; accepted are 1 to {self.num_steps}, as many as were trained.')
+        times = np.round(np.linspace(0, self.num_steps - 1, steps)).astype(np.int64) if steps > 1 else np.array([0])
+        products = self.products[times]
+        return Respaced(times, 1 - products / np.append(1.0, products[:-1]))
+
+    def _variational_bound(self, noise: Tensor, fraction: Tensor, x: Tensor, noisy: Tensor, times: Tensor) -> Tensor:
+        """Return the KL divergence of the reverse step, at t = 0 the negative log-likelihood, (B,)."""
+
+        def at(table: np.ndarray) -> Tensor:
+            return self._at(table, times, x)
+
+        start = at(1 / np.sqrt(self.products)) * noisy - at(np.sqrt(1 / self.products - 1)) * noise
+        true_mean, mean = (at(self._from_start) * each + at(self._from_noisy) * noisy for each in (x, start))
+        true_log = at(self._log_variance)
+        share = (fraction + 1) / 2
+        log_variance = share * at(np.log(self.betas)) + (1 - share) * true_log
+        gap = (true_mean - mean).square() * (-log_variance).exp()
+        divergence = 0.5 * (log_variance - true_log - 1 + (true_log - log_variance).exp() + gap)
+        likelihood = _log_likelihood(x, mean, 0.5 * log_variance)
+        return torch.where(times == 0, _mean(-likelihood), _mean(divergence)) / math.log(2)
+
+    def _at(self, table: np.ndarray, times: Tensor, like: Tensor) -> Tensor:
+        """Return the values of a table at `times` as (B, 1, 1, 1) float32."""
+        return torch.from_numpy(table).to(like.device)[times].float().view(-1, 1, 1, 1)
+
+
+def _betas(schedule: str, num_steps: int) -> np.ndarray:
+    if schedule == 'linear':
+        scale = 1000 / num_steps
+        return np.linspace(scale * 1e-4, scale * 0.02, num_steps)
+    if schedule == 'cosine':
+        levels = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
+        return np.minimum(1 - levels[1:] / levels[:-1], 0.999)
+    raise ValueError(f"GaussianDiffusion.schedule: got {schedule!r}; accepted are 'linear' and 'cosine'.")
+
+
+def _log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Return the log-probability of each value's bin of 8 bits under a Gaussian, as ADM approximates it."""
+    inverse = (-log_scale).exp()
+    below, above = (_normal_cdf(inverse * (x - mean + edge)) for edge in (-_BIN, _BIN))
+    inside = torch.where(x > 0.999, 1 - below, above - below)
+    return torch.where(x < -0.999, above, inside).clamp_min(_LEAST).log()
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.flatten(1).mean(dim=1)

@@ -1,0 +1,44 @@
+"""The published sizes of diffusion transformers."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """A transformer's size: blocks, channels of a token, attention heads."""
+
+    depth: int
+    width: int
+    heads: int
+
+
+SIZES = {'S': Size(12, 384, 6), 'B': Size(12, 768, 12), 'L': Size(24, 1024, 16), 'XL': Size(28, 1152, 16)}
+"""DiT's (arXiv 2212.09748, table 1), which SiT and REPA share."""
+
+
+def size_of(size: str | Sequence[int]) -> Size:
+    """Return a size by its published name, or (depth, width, heads) checked.
+
+    Raises:
+        ValueError: If the name is unknown, or the width cannot be cut into heads and sines.
+
+    Example:
+        >>> size_of('B')
+        Size(depth=12, width=768, heads=12)
+    """
+    if isinstance(size, str):
+        if size not in SIZES:
+            raise ValueError(f'size: got {size!r}; accepted are {", ".join(SIZES)}, or (depth, width, heads).')
+        return SIZES[size]
+    if len(size) != 3 or min(size) < 1 or size[1] % size[2] or size[1] % 4:
+        raise ValueError(
+            f'size: got {tuple(size)}; accepted is (depth, width, heads) with a width that heads and 4 divide, '
+            f'or one of {", ".join(SIZES)}.'
+        )
+    return Size(*size)
+
+
+def name_of(depth: int, width: int) -> str:
+    """Return the published name of a size, or its numbers."""
+    known = {(each.depth, each.width): name for name, each in SIZES.items()}
+    return known.get((depth, width), f'({depth} blocks of {width})')

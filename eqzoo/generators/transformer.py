@@ -1,0 +1,277 @@
+"""DiT's network: a transformer on patches of latents, told time and class by adaLN-zero.
+
+Names and shapes of weights are those of the published DiT and SiT (arXiv 2212.09748, 2401.08740).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from eqzoo.generators.published import load_generator
+from eqzoo.generators.sizes import size_of
+from eqzoo.registry import NETWORKS, Requirement
+from eqzoo.zoo import cached, fetch_command
+
+_FREQUENCIES = 256  # values of a time's embedding before its MLP
+_MLP_RATIO = 4
+_EPS = 1e-6
+
+
+@NETWORKS.register_module()
+class DiffusionTransformer(nn.Module):
+    """A vision transformer from noisy latents, time and class to a prediction as large as the latents.
+
+    Args:
+        size: 'S', 'B', 'L' or 'XL', or (depth, width, heads).
+        patch_size: Latent cells of a token's side.
+        latent_channels: C.
+        latent_size: Cells of a latent's side, h = w.
+        num_classes: K. Labels are 0 to K - 1, and K stands for no class.
+        learn_sigma: Whether the output has C channels more, for the variance of DiT's reverse
+            process. SiT's published files have them too; their processes cut them off.
+        qk_norm: Whether queries and keys go through a LayerNorm of their own.
+        checkpointing: Whether activations are computed again in the backward pass, for a third
+            more time and memory that hardly grows with depth.
+        weights: A file as DiT, SiT, fast-DiT or eqzoo write it; see `read_generator`.
+
+    Raises:
+        ValueError: If the patch does not divide the latent, the size is not possible, or the
+            weights are of another network.
+    """
+
+    def __init__(
+        self,
+        size: str | Sequence[int] = 'XL',
+        patch_size: int = 2,
+        *,
+        latent_channels: int = 4,
+        latent_size: int = 32,
+        num_classes: int = 1000,
+        learn_sigma: bool = True,
+        qk_norm: bool = False,
+        checkpointing: bool = False,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        depth, width, heads = size_of(size)
+        if patch_size < 1 or latent_size % patch_size:
+            raise ValueError(
+                f'{name}.patch_size: got {patch_size} for latents of {latent_size} x {latent_size}; accepted is a '
+                f'divisor of {latent_size}; change patch_size or latent_size.'
+            )
+        if num_classes < 1:
+            raise ValueError(f'{name}.num_classes must be at least 1, got {num_classes}.')
+        self.latent_shape = (latent_channels, latent_size, latent_size)
+        self.patch_size, self.num_classes, self.checkpointing = patch_size, num_classes, checkpointing
+        self.out_channels = latent_channels * (2 if learn_sigma else 1)
+        self.grid = latent_size // patch_size
+        self.x_embedder = PatchEmbedder(patch_size, latent_channels, width)
+        self.t_embedder = TimeEmbedder(width)
+        self.y_embedder = LabelEmbedder(num_classes, width)
+        self.pos_embed = nn.Parameter(sine_positions(self.grid, width)[None], requires_grad=False)
+        self.blocks = nn.ModuleList([Block(width, heads, qk_norm) for _ in range(depth)])
+        self.final_layer = FinalLayer(width, patch_size**2 * self.out_channels)
+        self._initialize()
+        if weights is not None:
+            load_generator(self, weights)
+
+    @classmethod
+    def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
+        """Return the weights file, if a config names one that is not there."""
+        file = arguments.get('weights')
+        if file is None or cached(file) is not None:
+            return []
+        return [Requirement(f'weights of {cls.__name__}', str(file), fetch_command(file) or 'weights=PATH')]
+
+    @classmethod
+    def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments for hardly any width and depth, without weights."""
+        return {**arguments, 'size': (2, 32, 2), 'weights': None}
+
+    def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
+        """Return the prediction (B, C or 2C, h, w) for noisy latents.
+
+        Args:
+            x: (B, C, h, w).
+            times: (B,), as the process counts them: 0 to 999 of DiT, [0, 1] of SiT.
+            labels: (B,), 0 to K; K stands for no class.
+
+        Raises:
+            ValueError: If latents have another shape, or, on a CPU, a label is out of range.
+        """
+        tokens, condition = self.embed(x, times, labels)
+        for block in self.blocks:
+            tokens = self.run_block(block, tokens, condition)
+        return self.head(tokens, condition)
+
+    def embed(self, x: Tensor, times: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tokens (B, T, D) and the condition (B, D), activated as every block wants it."""
+        if x.shape[1:] != self.latent_shape:
+            raise ValueError(
+                f'{type(self).__name__}: got latents of shape {tuple(x.shape)}; accepted is '
+                f'(B, {", ".join(map(str, self.latent_shape))}).'
+            )
+        condition = self.t_embedder(times) + self.y_embedder(labels)
+        return self.x_embedder(x) + self.pos_embed, F.silu(condition)
+
+    def run_block(self, block: nn.Module, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Return what `block` makes of tokens (B, T, D)."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, tokens, condition, use_reentrant=False)
+        return block(tokens, condition)
+
+    def head(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Return tokens (B, T, D) as the prediction (B, C or 2C, h, w)."""
+        patches = self.final_layer(tokens, condition)
+        p, g, channels = self.patch_size, self.grid, self.out_channels
+        patches = patches.view(len(patches), g, g, p, p, channels)
+        return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), channels, g * p, g * p)
+
+    def _initialize(self) -> None:
+        """Start as DiT does: every block is the identity, and the prediction is zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        projection = self.x_embedder.proj
+        nn.init.xavier_uniform_(projection.weight.view(len(projection.weight), -1))
+        nn.init.zeros_(projection.bias)
+        for weight in (self.y_embedder.embedding_table.weight, *(self.t_embedder.mlp[i].weight for i in (0, 2))):
+            nn.init.normal_(weight, std=0.02)
+        zeros = [block.adaLN_modulation[1] for block in self.blocks]
+        for linear in (*zeros, self.final_layer.adaLN_modulation[1], self.final_layer.linear):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+
+class PatchEmbedder(nn.Module):
+    """Latents (B, C, h, w) to tokens (B, T, D), row by row."""
+
+    def __init__(self, patch_size: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens."""
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class TimeEmbedder(nn.Module):
+    """Times (B,) to (B, D): cosines and sines of 128 frequencies, then an MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, times: Tensor) -> Tensor:
+        """Return the embedding."""
+        half = _FREQUENCIES // 2
+        steps = torch.arange(half, dtype=torch.float32, device=times.device)
+        angles = times.float()[:, None] * torch.exp(-math.log(10000) * steps / half)
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(self.mlp[0].weight.dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """Classes (B,) to (B, D), from a table whose last row stands for no class."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, width)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the rows."""
+        # on a GPU looking at labels would wait for it, and the lookup itself fails
+        if labels.device.type == 'cpu' and not torch.compiler.is_compiling():
+            last = self.embedding_table.num_embeddings - 1
+            if len(labels) and not 0 <= labels.min() <= labels.max() <= last:
+                raise ValueError(
+                    f'label {int(labels.max()) if labels.max() > last else int(labels.min())} is out of range; '
+                    f'accepted are 0 to {last - 1}, and {last} for no class.'
+                )
+        return self.embedding_table(labels)
+
+
+class Attention(nn.Module):
+    """Self-attention of tokens (B, T, D), computed by torch's fused kernels."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = nn.LayerNorm(width // heads) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(width // heads) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the attended tokens."""
+        batch, count, width = x.shape
+        q, k, v = self.qkv(x).view(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        return self.proj(attended.transpose(1, 2).reshape(batch, count, width))
+
+
+class Mlp(nn.Module):
+    """Two layers with GELU, as its tanh approximation, between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, _MLP_RATIO * width)
+        self.fc2 = nn.Linear(_MLP_RATIO * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens (B, T, D)."""
+        return self.fc2(F.gelu(self.fc1(x), approximate='tanh'))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each between a shift, a scale and a gate that the condition gives (adaLN-zero)."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
+        self.attn = Attention(width, heads, qk_norm)
+        self.norm2 = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
+        self.mlp = Mlp(width)
+        # the activation is that of all blocks, and done once; its place keeps the published names
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return tokens (B, T, D) for the activated condition (B, D)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition)[:, None].chunk(6, dim=2)
+        x = torch.addcmul(x, gate1, self.attn(torch.addcmul(shift1, self.norm1(x), 1 + scale1)))
+        return torch.addcmul(x, gate2, self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2)))
+
+
+class FinalLayer(nn.Module):
+    """Tokens (B, T, D) to the values of their patches."""
+
+    def __init__(self, width: int, out_features: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
+        self.linear = nn.Linear(width, out_features)
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return (B, T, p * p * channels) for the activated condition (B, D)."""
+        shift, scale = self.adaLN_modulation(condition)[:, None].chunk(2, dim=2)
+        return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))
+
+
+def sine_positions(grid: int, width: int) -> Tensor:
+    """Return the fixed embedding (grid * grid, width) of a square of tokens, row by row.
+
+    The first half is of the column, the second of the row; each is sines, then cosines, of
+    width / 4 frequencies (MAE's and DiT's).
+    """
+    frequencies = 1 / 10000 ** (np.arange(width // 4) / (width / 4))
+    angles = np.arange(grid)[:, None] * frequencies
+    line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    columns, rows = np.tile(line, (grid, 1)), np.repeat(line, grid, axis=0)
+    return torch.from_numpy(np.concatenate([columns, rows], axis=1)).float()

@@ -1,0 +1,79 @@
+"""What sample n is depends on the seed and on n alone."""
+
+import pytest
+import torch
+
+from eqzoo.autoencoders import KLAutoencoder
+from eqzoo.engine.sampling import ImageSampler, batches, check_labels, label_of
+from eqzoo.randomness import SampleStreams
+from eqzoo.registry import build
+
+CLASSES = 4
+
+
+def autoencoder(channels=3):
+    torch.manual_seed(0)
+    return KLAutoencoder(channels, (8, 8), layers_per_block=1, norm_num_groups=4, scale=0.5, shift=0.1).eval()
+
+
+def generator():
+    torch.manual_seed(1)
+    network = dict(type='DiffusionTransformer', size=(1, 16, 2), latent_channels=3, latent_size=4, num_classes=CLASSES)
+    built = build(dict(type='DiT', network=network, process=dict(type='GaussianDiffusion'))).eval()
+    for parameter in built.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return built
+
+
+class FirstNoise:
+    """A sampler that returns each sample's noise, moved by its class."""
+
+    def check(self, generator):
+        pass
+
+    def __call__(self, generator, labels, streams):
+        latents = torch.zeros(len(labels), *generator.latent_shape)
+        return streams.normal(latents) + labels.view(-1, 1, 1, 1)
+
+
+def test_labels_follow_from_seed_and_number():
+    assert [label_of(number, 'balanced', 3, 0) for number in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert [label_of(number, [5, 2], 9, 0) for number in range(3)] == [5, 2, 5]
+    drawn = [label_of(number, 'random', CLASSES, 0) for number in range(400)]
+    assert [drawn.count(label) for label in range(CLASSES)] == pytest.approx([100] * CLASSES, abs=30)
+    assert drawn[:50] == [label_of(number, 'random', CLASSES, 0) for number in range(50)]
+    assert drawn[:50] != [label_of(number, 'random', CLASSES, 1) for number in range(50)]
+
+
+def test_images_are_the_decoded_denormalised_latents():
+    draw = ImageSampler(generator(), autoencoder(), FirstNoise(), labels='balanced', seed=3)
+    noise = SampleStreams(3, torch.tensor([5, 2])).normal(torch.zeros(2, 3, 4, 4))
+    latents = (noise + torch.tensor([1.0, 2.0]).view(-1, 1, 1, 1)) / 0.5 + 0.1
+    images = autoencoder().decode(latents)
+    assert torch.equal(draw([5, 2]), (127.5 * images + 128).clamp(0, 255).to(torch.uint8))
+
+
+@pytest.mark.parametrize('sampler', [dict(type='DDPM', steps=3), dict(type='DDIM', steps=3)])
+def test_samples_do_not_depend_on_how_they_are_cut(sampler):
+    draw = ImageSampler(generator(), autoencoder(), build(sampler), seed=3)
+    whole = draw(list(range(7))).int()
+    parts = torch.cat([draw(numbers) for numbers in batches(range(7), 3)]).int()
+    assert (whole - parts).abs().max() <= 1  # rounding
+    again = draw([6, 1]).int()
+    assert (whole[[6, 1]] - again).abs().max() <= 1
+    assert (whole[0] - whole[1]).abs().max() > 20  # they are not all the same
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r'latents of 3 channels, KLAutoencoder has 4'):
+        ImageSampler(generator(), autoencoder(4), FirstNoise())
+    with pytest.raises(ValueError, match=r"sampling.precision must be 'fp32' or 'bf16', got 'fp16'"):
+        ImageSampler(generator(), autoencoder(), FirstNoise(), precision='fp16')
+    with pytest.raises(ValueError, match=r"sampling.labels: got \[4, -1\]; accepted is 'random', .* 0 to 3"):
+        ImageSampler(generator(), autoencoder(), FirstNoise(), labels=[1, 4, -1])
+    with pytest.raises(ValueError, match="sampling.labels: got 'even'"):
+        check_labels('even', 3)
+    with pytest.raises(ValueError, match='sampling.labels: got none'):
+        check_labels([], 3)
+    with pytest.raises(ValueError, match='ODE'):
+        ImageSampler(generator(), autoencoder(), build(dict(type='ODE', method='euler', steps=2)))
