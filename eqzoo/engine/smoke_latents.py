@@ -32,9 +32,16 @@ def write_smoke_latents(config: Config) -> None:
     torch.save(autoencoder.state_dict(), weights)
     config.model.autoencoder.weights = str(weights)
     dataset = config.train_dataloader.dataset
+    network = config.model.generator.network
+    _, side, _ = autoencoder.latents(torch.zeros(1, 3, _IMAGES['size'], _IMAGES['size']))[0].shape
+    network.patch_size = min(network.get('patch_size', 2), side)
+    for place, name in ((config.model.generator, 'encoder'), (config, 'cache_encoder')):
+        if place.get(name):
+            place[name] = dict(type='EfficientNetLite0Tokens', stride=16, size=16 * side // network.patch_size)
+            network.feature_dims = (112,)
     encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
     images = Shapes(**{key: value for key, value in _IMAGES.items() if key != 'type'})
-    store = write_store(
+    write_store(
         autoencoder,
         images,
         folder / 'latents',
@@ -46,11 +53,7 @@ def write_smoke_latents(config: Config) -> None:
     config.train_dataloader.dataset = _pointing_at(folder / 'latents', dataset)
     if 'cache_dataloader' in config:
         config.cache_dataloader.dataset = dict(_IMAGES)
-    shape = next(iter(store.index.plan.fields.values())).shape
-    network = config.model.generator.network
-    network.update(latent_channels=shape[0], latent_size=shape[-1], num_classes=len(images.classes))
-    if 'patch_size' in network:
-        network.patch_size = min(network.patch_size, shape[-1])
+    network.update(latent_channels=autoencoder.latent_channels, latent_size=side, num_classes=len(images.classes))
 
 
 def _pointing_at(root: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:

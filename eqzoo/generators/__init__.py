@@ -6,6 +6,7 @@ from eqzoo.generators.dit import DiT
 from eqzoo.generators.gaussian_diffusion import GaussianDiffusion
 from eqzoo.generators.guidance import AutoGuidance, ClassifierFree
 from eqzoo.generators.interpolant import Interpolant
+from eqzoo.generators.repa import REPA
 from eqzoo.generators.samplers import DDIM, DDPM, ODE, SDE, DPMSolver, Sampler
 from eqzoo.generators.sit import SiT
 from eqzoo.generators.transformer import DiffusionTransformer
@@ -14,6 +15,7 @@ __all__ = [
     'DDIM',
     'DDPM',
     'ODE',
+    'REPA',
     'SDE',
     'AlignedTransformer',
     'AutoGuidance',
