@@ -81,7 +81,8 @@ def build_runner(config: Config, *, resume: bool = False) -> Runner:
         optim_wrapper=build_optimizers(model, config),
         param_scheduler=config.get('param_scheduler', []),
         default_hooks=config.default_hooks,
-        custom_hooks=[*(dict(type=name) for name in _HOOKS), *config.get('custom_hooks', [])],
+        # built here: mmengine would not build what is nested in them
+        custom_hooks=[build(hook) for hook in (*(dict(type=name) for name in _HOOKS), *config.get('custom_hooks', []))],
         visualizer=config.get('visualizer'),
         log_processor=config.get('log_processor'),
         randomness=dict(seed=config.seed),

@@ -1,7 +1,6 @@
 """Samples by number: what sample n is depends on the seed and on n, not on how the work is cut."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +14,7 @@ from eqzoo.engine.checkpoints import latest_checkpoint
 from eqzoo.engine.generator_training import check_fit, latents_card
 from eqzoo.evaluators.reconstruction import to_uint8
 from eqzoo.generators.base import Generator
-from eqzoo.generators.published import read_generator
+from eqzoo.generators.published import load_generator
 from eqzoo.randomness import SampleStreams, seeded
 from eqzoo.registry import build
 from eqzoo.zoo import digest, located
@@ -130,14 +129,16 @@ def build_image_sampler(config: Config, weights: str) -> ImageSampler:
     """
     generator_config = config.model.generator.to_dict()
     generator_config.pop('encoder', None)  # only training looks at images
-    generator_config['network']['weights'] = weights
-    generator = build(generator_config).to(get_device()).eval()
-    autoencoder = build(config.model.autoencoder).to(get_device()).eval()
-    _check_latents(weights, autoencoder)
+    generator_config['network'].pop('weights', None)
+    generator = build(generator_config).eval()
+    stored = load_generator(generator.network, weights)
+    autoencoder = build(config.model.autoencoder).eval()
+    if stored.latents is not None:
+        _check_latents(stored.latents, autoencoder, weights)
     sampling = config.sampling
     return ImageSampler(
-        generator.requires_grad_(False),
-        autoencoder.requires_grad_(False),
+        generator.requires_grad_(False).to(get_device()),
+        autoencoder.requires_grad_(False).to(get_device()),
         build(sampling.sampler),
         labels=sampling.get('labels', 'random'),
         seed=sampling.get('seed', 0),
@@ -169,11 +170,8 @@ def batches(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
         yield list(numbers[start : start + size])
 
 
-def _check_latents(weights: str | Path, autoencoder: Autoencoder) -> None:
-    """Compare the autoencoder with the one whose latents the generator learned, where its file says so."""
-    theirs: Mapping[str, Any] | None = read_generator(weights).latents
-    if theirs is None:
-        return
+def _check_latents(theirs: Mapping[str, Any], autoencoder: Autoencoder, weights: str) -> None:
+    """Compare the autoencoder with the one whose latents the generator learned."""
     ours = latents_card(autoencoder)
     if theirs['autoencoder'] != ours['autoencoder']:
         raise ValueError(

@@ -28,7 +28,7 @@ def write_smoke_latents(config: Config) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         autoencoder = build(config.model.autoencoder).eval()
-    weights = folder / 'autoencoder.pth'
+    weights = folder / 'autoencoder.pt'
     torch.save(autoencoder.state_dict(), weights)
     config.model.autoencoder.weights = str(weights)
     dataset = config.train_dataloader.dataset
