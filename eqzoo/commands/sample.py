@@ -28,6 +28,7 @@ def sample(
     overrides: list[str],
     out: str,
     num: int | None = None,
+    labels: str | None = None,
     smoke: bool = False,
 ) -> Path:
     """Draw images from a generator; run it again to go on after it was stopped, or to add more.
@@ -39,9 +40,11 @@ def sample(
         config_file: A generator's config, such as configs/dit/dit_tiny_shapes.py.
         checkpoint: A training checkpoint, whose moving average is taken, or a published weights
             file. Without it: the newest checkpoint in the work directory, else the config's own weights.
-        overrides: Keys of the config to set, such as sampling.labels=balanced or sampling.sampler.steps=50.
+        overrides: Keys of the config to set, such as sampling.seed=1 or sampling.sampler.steps=50.
         out: A folder, for PNG files, or an npz file as ADM's evaluator reads it.
         num: How many. Default: the config's sampling.num_samples.
+        labels: random, any class; balanced, class after class; or classes with commas, such as 207,360.
+            Default: the config's sampling.labels.
         smoke: For the checkpoint of a `--smoke` run.
     """
     config = load_config(config_file, overrides)
@@ -49,6 +52,8 @@ def sample(
     check_samples(config)
     if num is not None:
         config.sampling.num_samples = num
+    if labels is not None:
+        config.sampling.labels = _parsed(labels)
     weights = generator_weights(config, checkpoint)
     parts = dict(generator=config.model.generator, autoencoder=config.model.autoencoder, sampling=config.sampling)
     lacks = missing(Config(parts, filename=config.filename), tuple(parts))
@@ -80,6 +85,11 @@ def check_samples(config: Config) -> None:
             f'{config.filename}: describes no samples: a config with model.generator and '
             'sampling=dict(num_samples=…, batch_size=…, sampler=dict(type=…)) does, as those in configs/dit do.'
         )
+
+
+def _parsed(labels: str) -> str | list[int]:
+    words = [word.strip() for word in labels.split(',')]
+    return [int(word) for word in words] if all(word.isdigit() for word in words) else labels
 
 
 def _draw_missing(draw: ImageSampler, out: str, sampling: Any) -> None:

@@ -1,0 +1,18 @@
+"""A small DiT of the built-in Shapes, on plain latents: minutes on two CPU cores.
+
+    make demo
+    python tools/latent_stats.py configs/demo/plain.py work_dirs/demo/plain/iter_500.pth
+    python tools/cache_latents.py configs/dit/dit_tiny_shapes.py
+    python tools/train.py configs/dit/dit_tiny_shapes.py
+    python tools/test.py configs/dit/dit_tiny_shapes.py
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.generator_demo import *
+
+sampler = dict(type='DDPM', steps=50, guidance=dict(type='ClassifierFree', scale=1.5))
+model.update(generator=dict(type='DiT', network=network, process=dict(type='GaussianDiffusion')))
+custom_hooks[1].update(sampler=sampler)
+sampling.update(sampler=sampler)

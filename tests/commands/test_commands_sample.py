@@ -1,0 +1,170 @@
+"""A generator's way from latents to numbers: train, sample, measure; sampling goes on, in any pieces, to the same images."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eqzoo.commands.parsing import run
+from eqzoo.commands.sample import sample
+from eqzoo.commands.test import test as evaluate
+from eqzoo.commands.train import train
+from eqzoo.engine import read_checkpoint
+
+DIT = 'configs/dit/dit_tiny_shapes.py'
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, module_root):
+    """The work directory of a smoke run."""
+    folder = tmp_path_factory.mktemp('dit')
+    train(DIT, overrides=[f'work_dir={folder}'], smoke=True)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def module_root(request):
+    """The repository as working directory before fixtures of a module run."""
+    before = Path.cwd()
+    os.chdir(request.config.rootpath)
+    yield request.config.rootpath
+    os.chdir(before)
+
+
+def draw(folder, out, *words, checkpoint=None):
+    given = [DIT] if checkpoint is None else [DIT, str(checkpoint)]
+    return run(sample, [*given, '--smoke', '--out', str(out), f'work_dir={folder}', *words])
+
+
+def pixels(file):
+    return np.load(file)['arr_0'].astype(int)
+
+
+def test_checkpoints_hold_generator_average_and_whose_latents(trained):
+    checkpoint = read_checkpoint(trained / 'iter_4.pth')
+    assert checkpoint['generator']['type'] == 'DiT'
+    assert checkpoint['generator']['network']['size'] == [2, 32, 2]
+    assert len(checkpoint['latents']['autoencoder']) == 64
+    names = {name.removeprefix('generator.') for name in checkpoint['state_dict']}
+    assert names == set(checkpoint['ema_state_dict'])
+    assert not torch.equal(
+        checkpoint['ema_state_dict']['network.final_layer.linear.bias'],
+        checkpoint['state_dict']['generator.network.final_layer.linear.bias'],
+    )
+    assert {path.name for path in (trained / 'pictures').iterdir()} == {'0000002.png', '0000004.png'}
+
+
+def test_samples_go_on_where_they_stopped_and_more_can_be_added(trained, tmp_path, capsys):
+    draw(trained, tmp_path / 'whole.npz', '--num', '11')
+    assert 'Written: ' in capsys.readouterr().out
+    draw(trained, tmp_path / 'parts.npz', '--num', '3', 'sampling.batch_size=2')
+    draw(trained, tmp_path / 'parts.npz', '--num', '11', 'sampling.batch_size=5')
+    assert '8 images drawn' in capsys.readouterr().out
+    assert np.abs(pixels(tmp_path / 'whole.npz') - pixels(tmp_path / 'parts.npz')).max() <= 1  # rounding
+    assert np.load(tmp_path / 'parts.npz')['arr_1'].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    draw(trained, tmp_path / 'parts.npz', '--num', '4')
+    out = capsys.readouterr().out
+    assert 'drawn' not in out
+    assert '11 samples of 10 classes' in out
+    assert sorted(path.name for path in tmp_path.iterdir() if 'parts' in path.name) == [
+        'parts.json',
+        'parts.npz',
+        'parts_grid.png',
+    ]
+    plan = json.loads((tmp_path / 'parts.json').read_text())['plan']
+    assert plan['sampler'] == dict(type='DDPM', steps=2, guidance=dict(type='ClassifierFree', scale=1.5))
+
+
+def test_a_folder_has_the_same_images(trained, tmp_path):
+    draw(trained, tmp_path / 'a.npz', '--num', '3')
+    draw(trained, tmp_path / 'a', '--num', '3')
+    images = np.stack([np.asarray(Image.open(path)) for path in sorted((tmp_path / 'a').iterdir())]).astype(int)
+    assert np.abs(images - pixels(tmp_path / 'a.npz')).max() <= 1
+
+
+def test_the_average_is_sampled_not_the_last_weights(trained, tmp_path):
+    checkpoint = read_checkpoint(trained / 'iter_4.pth')
+    checkpoint['state_dict'] = {name: torch.zeros_like(each) for name, each in checkpoint['state_dict'].items()}
+    torch.save(checkpoint, tmp_path / 'zeros.pth')
+    for name, checkpoint in (('a', None), ('b', tmp_path / 'zeros.pth')):
+        draw(trained, tmp_path / f'{name}.npz', '--num', '2', checkpoint=checkpoint)
+    assert np.abs(pixels(tmp_path / 'a.npz') - pixels(tmp_path / 'b.npz')).max() <= 1
+
+
+def test_other_samples_and_other_latents_are_refused(trained, tmp_path):
+    draw(trained, tmp_path / 'a.npz', '--num', '2')
+    with pytest.raises(SystemExit, match=r'a.npz: has other samples: seed 0 there, 1 asked; choose another --out'):
+        draw(trained, tmp_path / 'a.npz', '--num', '2', 'sampling.seed=1')
+    checkpoint = read_checkpoint(trained / 'iter_4.pth')
+    checkpoint['latents']['autoencoder'] = 'f' * 64
+    torch.save(checkpoint, tmp_path / 'other.pth')
+    with pytest.raises(SystemExit, match=r'other.pth: a generator of latents of the autoencoder ffffffffffff…'):
+        draw(trained, tmp_path / 'b.npz', checkpoint=tmp_path / 'other.pth')
+    checkpoint['latents'] = {**read_checkpoint(trained / 'iter_4.pth')['latents'], 'scale': [9.0] * 4}
+    torch.save(checkpoint, tmp_path / 'scaled.pth')
+    with pytest.raises(SystemExit, match=r'its latents were normalised with scale \[9.0, 9.0, 9.0, 9.0\]'):
+        draw(trained, tmp_path / 'b.npz', checkpoint=tmp_path / 'scaled.pth')
+    with pytest.raises(SystemExit, match=r'sampling.labels: got \[10\]'):
+        draw(trained, tmp_path / 'b.npz', '--labels', '1,10')
+    assert not (tmp_path / 'b.npz').exists()
+
+
+def test_classes_can_be_chosen(trained, tmp_path):
+    draw(trained, tmp_path / 'a.npz', '--num', '3', '--labels', '4,2')
+    assert np.load(tmp_path / 'a.npz')['arr_1'].tolist() == [4, 2, 4]
+
+
+def test_mistakes_are_one_message(trained, tmp_path):
+    with pytest.raises(SystemExit, match=r'configs/demo/plain.py: describes no samples: a config with model.generator'):
+        run(sample, ['configs/demo/plain.py', '--out', str(tmp_path / 'a.npz')])
+    with pytest.raises(SystemExit, match=r'Nothing to sample from: .* has no checkpoint .*Train first'):
+        run(sample, [DIT, '--out', str(tmp_path / 'a.npz'), f'work_dir={tmp_path}'])
+    with pytest.raises(SystemExit, match='no_such.pth'):
+        draw(trained, tmp_path / 'a.npz', checkpoint='no_such.pth')
+    with pytest.raises(SystemExit, match='--samples: configs/demo/plain.py is of an autoencoder'):
+        run(evaluate, ['configs/demo/plain.py', '--samples', str(tmp_path / 'a')])
+
+
+def test_two_processes_draw_the_same_samples(trained, tmp_path, root):
+    draw(trained, tmp_path / 'one.npz')
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'tools/sample.py']
+    words = [DIT, '--smoke', f'work_dir={trained}', '--out', str(tmp_path / 'two.npz')]
+    done = subprocess.run([*command, *words], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r'Written: .*two.npz, 8 samples of 8 classes', done.stdout)
+    assert np.abs(pixels(tmp_path / 'one.npz') - pixels(tmp_path / 'two.npz')).max() <= 1
+
+
+def test_a_test_draws_and_measures_and_writes_images_only_if_asked(trained, tmp_path):
+    result = run(evaluate, [DIT, '--smoke', f'work_dir={trained}'])
+    metrics = result['metrics']
+    assert next(iter(metrics)) == 'fd_effnet_lite0'
+    assert not [name for name in metrics if 'fid' in name]
+    assert result['card']['data']['kind'] == 'samples'
+    assert result['card']['num_images'] == 8
+    assert result['card']['evaluators']['GenerationMetric']['labels'].startswith('balanced')
+    assert result['card']['weights']['file'].endswith('iter_4.pth')
+    assert {path.suffix for path in trained.iterdir()} & {'.npz'} == {'.npz'}  # the reference alone
+    assert not list(trained.glob('*.parts'))
+    files = ['--samples', str(tmp_path / 'samples.npz')]
+    again = run(evaluate, [DIT, '--smoke', f'work_dir={trained}', *files])
+    assert again['metrics'] == pytest.approx(metrics, rel=1e-6)
+    assert len(pixels(tmp_path / 'samples.npz')) == 8
+    read = run(evaluate, [DIT, '--smoke', f'work_dir={trained}', *files])  # none is drawn
+    assert read['metrics'] == pytest.approx(metrics, rel=1e-6)
+    assert 'Samples' in (trained / 'report.html').read_text()
+
+
+def test_a_dry_run_says_what_would_be_trained(tmp_path, capsys):
+    train(DIT, overrides=[f'work_dir={tmp_path}'], smoke=True, dry_run=True)
+    out = capsys.readouterr().out
+    assert re.search(r'generator +DiT of latents 4x16x16 and 10 classes\n', out)
+    assert re.search(r'network +DiffusionTransformer, [\d,]+ parameters, 0.0\d GMACs\n', out)
+    assert re.search(r'data +LatentStore: 16 latents 4x16x16 of 10 classes', out)
