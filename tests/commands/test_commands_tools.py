@@ -29,5 +29,6 @@ def test_a_benchmark_needs_its_name():
     result = shell('tools/benchmark.py', 'eq_step')
     assert result.returncode == 1
     assert (
-        "usage: benchmark.py {cache,coding,eq-step,frechet,rfid,store} ...  (subcommand: got 'eq_step'" in result.stderr
+        "usage: benchmark.py {cache,coding,eq-step,frechet,generator-step,rfid,store} ...  (subcommand: got 'eq_step'"
+        in result.stderr
     )

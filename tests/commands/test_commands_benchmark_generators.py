@@ -1,0 +1,30 @@
+"""`tools/benchmark.py generator-step`: both forms compute the same, and are timed."""
+
+import re
+
+import torch
+
+from eqzoo.benchmarks.generators import PlainTransformer
+from eqzoo.commands.benchmark_generators import generator_step
+from eqzoo.generators import DiffusionTransformer
+
+
+def test_the_plain_form_is_the_same_function():
+    torch.manual_seed(0)
+    ours = DiffusionTransformer((2, 32, 2), 2, latent_size=8)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    plain = PlainTransformer((2, 32, 2), 2, latent_size=8)
+    plain.load_state_dict(ours.state_dict())
+    inputs = torch.randn(3, 4, 8, 8), torch.tensor([0.0, 500.0, 999.0]), torch.tensor([0, 1000, 7])
+    torch.testing.assert_close(ours(*inputs), plain(*inputs))
+    assert not plain.blocks[0].attn.fused_attn
+
+
+def test_the_benchmark_prints_a_ratio(capsys):
+    generator_step(size='S', patch=8, latent_size=8, batch_size=1, rounds=1)
+    out = capsys.readouterr().out
+    assert re.search(r'DiT-S/8, batch 1, cpu, \d+ threads, eqzoo in fp32\n', out)
+    ratio, difference = re.search(r'ratio: (\S+)x, losses differ by (\S+) relatively', out).groups()
+    assert float(ratio) > 0
+    assert float(difference) < 1e-5
