@@ -5,6 +5,8 @@
     python tools/cache_latents.py configs/dit/dit_tiny_shapes.py
     python tools/train.py configs/dit/dit_tiny_shapes.py
     python tools/test.py configs/dit/dit_tiny_shapes.py
+
+Pictures of samples are in work_dirs/dit/dit_tiny_shapes/pictures.
 """
 
 from mmengine.config import read_base

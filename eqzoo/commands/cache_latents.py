@@ -50,7 +50,7 @@ def cache_latents(
             it: the config's own.
         overrides: Keys of the config to set, as key=value.
         out: The store's folder. Without it: that of train_dataloader's LatentStore.
-        flip: Store the mirrored images' latents too.
+        flip: Store the mirrored images' latents too; as does a LatentStore with flip=True in the config.
         dtype: How moments are stored.
         precision: bf16 encodes under autocast.
         shard_images: Images of a shard; 64 MiB without it.
@@ -79,7 +79,7 @@ def cache_latents(
             root,
             batch_size=loader['batch_size'],
             num_workers=loader['num_workers'],
-            flip=flip,
+            flip=flip or _is_flipping(config),
             dtype=dtype,
             precision=precision,
             shard_images=shard_images,
@@ -137,6 +137,11 @@ def _check(config: Config, loader: dict[str, Any], command: str) -> None:
 
 def _is_store(dataset: Any) -> bool:
     return dataset.get('type') in (_STORE, LatentStore)
+
+
+def _is_flipping(config: Config) -> bool:
+    dataset = config.get('train_dataloader', {}).get('dataset', {})
+    return _is_store(dataset) and dataset.get('flip', False)
 
 
 def _is_latents(dataset: Any) -> bool:

@@ -43,10 +43,15 @@ class _ViTTokens(VisionEncoder):
         self.grid, self.size = grid, grid * patch
         with torch.device('meta'):
             self.network = timm.create_model(name, pretrained=False, num_classes=0, img_size=self.size)
-        found = load_weights(self.network, file, weights, lambda state: checkpoint_filter_fn(dict(state), self.network))
+        found = load_weights(self.network, file, weights, self._from_published)
         if self.before_norm:
             self.network.norm = nn.Identity()
         self.num_features, self.key, self._weights = self.network.embed_dim, found.key(key), found
+
+    def _from_published(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the network's weights in a file of timm's or the authors', without what comes after the tokens."""
+        state = checkpoint_filter_fn(dict(content), self.network)
+        return {name: value for name, value in state.items() if not name.startswith('head.')}
 
     def encode(self, images: Tensor) -> Tensor:
         """Return features (B, T, D) of `images` (B, 3, H, W), float in [0, 255]."""

@@ -89,7 +89,7 @@ def load_weights(
     network: nn.Module,
     known: KnownFile,
     weights: str | Path | None,
-    convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
+    convert: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> Identity:
     """Give weights to a network on the device 'meta', freeze it, and say which weights they are.
 
@@ -97,7 +97,7 @@ def load_weights(
         network: In any mode; it is put into evaluation mode.
         known: The file to take where `weights` is None.
         weights: Another file, as a path or URL; or 'random', the same numbers every time.
-        convert: From the file's state dict to the network's.
+        convert: From the file's content to the network's state dict.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -116,7 +116,7 @@ def load_weights(
                 f'that: {known.remedy}; or give weights={str(path)!r}, and metrics will be called after its hash.'
             )
         content, _ = read_file(path)
-        state = convert({name: value for name, value in content.items() if isinstance(value, Tensor)})
+        state = {name: value for name, value in convert(content).items() if isinstance(value, Tensor)}
         check_fit(state, network.state_dict(), f'weights: {str(path)!r}')
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     network.load_state_dict(state, assign=True)

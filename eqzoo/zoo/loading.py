@@ -50,7 +50,10 @@ def released_config(name: str) -> dict[str, Any]:
     Raises:
         ValueError: If there is none of that name, or it is no autoencoder.
     """
-    return autoencoder_config(configs_folder().parent / find(name).config)
+    path = configs_folder().parent / find(name).config
+    if _is_of_a_generator(path):
+        raise ValueError(f'{name} is a generator; draw samples of it: python tools/sample.py {find(name).config}.')
+    return autoencoder_config(path)
 
 
 def _load_released(name: str) -> 'Autoencoder':
@@ -60,6 +63,12 @@ def _load_released(name: str) -> 'Autoencoder':
     config = released_config(name)  # told before a long download, not after
     paths = [fetch(f'eqzoo://{name}/{file.name}') for file in model.files]
     return build({**config, 'weights': paths[0] if len(paths) == 1 else paths}).eval()
+
+
+def _is_of_a_generator(path: Path) -> bool:
+    from mmengine.config import Config
+
+    return 'generator' in Config.fromfile(path).get('model', {})
 
 
 def _looks_like_a_path(source: str | Path) -> bool:

@@ -171,3 +171,12 @@ def test_the_layouts_compared_hold_the_same_latents(tmp_path):
     latent, stored = _Files(tmp_path / 'files', 'latents.npy + labels.npy', [])[5, 0]
     assert torch.equal(latent, item['mean'])
     assert (label, stored.tolist()) == (5, [item['label']])
+
+
+def test_a_config_that_flips_its_latents_gets_the_mirrored_copy(tmp_path):
+    leaf = 'configs/dit/dit_b2_sd.py'
+    words = [leaf, '--smoke', '--out', str(tmp_path / 'store'), f'work_dir={tmp_path / "run"}']
+    run(cache_latents, words)
+    assert LatentStore(tmp_path / 'store', flip=True).plan.flip
+    run(cache_latents, [*words, 'train_dataloader.dataset.flip=false', f'--out={tmp_path / "other"}'])
+    assert not LatentStore(tmp_path / 'other').plan.flip

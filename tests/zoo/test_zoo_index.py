@@ -7,15 +7,17 @@ import torch
 import yaml
 from mmengine.config import Config
 
+from eqzoo.engine import load_config
 from eqzoo.extractors import dinov2, inception
 from eqzoo.extractors.weights import Identity
 from eqzoo.registry import build
-from eqzoo.zoo import autoencoder_config, configs_folder, find, models, resolve
+from eqzoo.zoo import autoencoder_config, configs_folder, find, load, models, resolve
 from eqzoo.zoo.sources import is_remote
 
 LPIPS = ('lpips-vgg16', 'lpips-alexnet')
 EXTRACTORS = ('fid-inception', 'dinov2-vits14', 'dinov2-vitb14', 'dinov2-vitl14')
-AUTOENCODERS = sorted(set(models()) - set(LPIPS) - set(EXTRACTORS))
+GENERATORS = ('dit-xl2-256', 'repa-xl2-256', 'sit-s2-256', 'sit-xl2-256')
+AUTOENCODERS = sorted(set(models()) - set(LPIPS) - set(EXTRACTORS) - set(GENERATORS))
 
 
 def test_the_index_lists_every_metafile(root):
@@ -41,7 +43,7 @@ def test_a_model_is_complete(root, name):
     assert len({file.name for file in model.files}) == len(model.files)
     for file in model.files:
         assert file.url.startswith('https://')
-        assert file.name.endswith(('.safetensors', '.ckpt', '.pth'))
+        assert file.name.endswith(('.safetensors', '.ckpt', '.pth', '.pt'))
         assert (file.member is None) or file.url.endswith('.zip')
         assert file.sha256 is None or re.fullmatch('[0-9a-f]{64}', file.sha256)
         assert resolve(file.url) == resolve(f'eqzoo://{name}/{file.name}') == file
@@ -62,7 +64,9 @@ def test_sizes_agree_with_parameter_counts(name):
     """A file of weights is its numbers, of four bytes or two, plus headers."""
     model = find(name)
     count = model.parameters + RUNNING_STATISTICS.get(name, 0)
-    limit = 120_000 if name in ('fid-inception', 'dinov2-vitl14') else 60_000  # many small tensors have many headers
+    limit = (
+        120_000 if name in ('fid-inception', 'dinov2-vitl14', 'dit-xl2-256') else 60_000
+    )  # many small tensors have many headers
     if name in DISCRIMINATORS:
         count, limit = 3 * (count + DISCRIMINATORS[name]) + LPIPS_NUMBERS, 600_000
     per_number = 2 if name in ('sd3-vae', 'taef2') else 4
@@ -75,6 +79,19 @@ def test_the_config_builds_what_the_index_counts(root, name):
     with torch.device('meta'):
         autoencoder = build({**config, 'weights': None})
     assert sum(parameter.numel() for parameter in autoencoder.parameters()) == find(name).parameters
+
+
+@pytest.mark.parametrize('name', GENERATORS)
+def test_a_generators_config_is_of_its_file_and_builds_what_the_index_counts(root, name):
+    config = load_config(root / find(name).config).model.generator
+    assert resolve(config.network.weights) == find(name).files[0]
+    with torch.device('meta'):
+        network = build({**config.network, 'weights': None})
+    assert sum(parameter.numel() for parameter in network.parameters()) == find(name).parameters
+    with pytest.raises(
+        ValueError, match=rf'{name} is a generator; draw samples of it: python tools/sample.py configs/'
+    ):
+        load(name)
 
 
 @pytest.mark.parametrize('name', EXTRACTORS)

@@ -1,0 +1,13 @@
+"""DiT-XL/2 with DiT's own settings, as EQ-VAE's paper trains it."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ..generator_imagenet import *
+
+network = dict(
+    type='DiffusionTransformer', size='XL', patch_size=2, latent_channels=4, latent_size=32, num_classes=1000
+)
+model.update(generator=dict(type='DiT', network=network, process=dict(type='GaussianDiffusion')))
+custom_hooks[1].update(sampler=dict(type='DDPM', steps=50, guidance=dict(type='ClassifierFree', scale=4.0)))
+sampling.update(sampler=dict(type='DDPM', steps=250, guidance=None))
