@@ -1,5 +1,6 @@
 """What a shrunk generator learns from: an autoencoder's file and its latents, written in a second."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,12 @@ def write_smoke_latents(config: Config) -> None:
             network.feature_dims = (112,)
     encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
     images = Shapes(**{key: value for key, value in _IMAGES.items() if key != 'type'})
-    write_store(
-        autoencoder,
-        images,
-        folder / 'latents',
-        batch_size=len(images),
-        flip=dataset.get('flip', False),
-        encoder=encoder,
-        config=plain_config(config.model.autoencoder),
-    )
+    options = dict(flip=dataset.get('flip', False), encoder=encoder, config=plain_config(config.model.autoencoder))
+    try:
+        write_store(autoencoder, images, folder / 'latents', batch_size=len(images), **options)
+    except ValueError:  # an earlier smoke run of another config
+        shutil.rmtree(folder / 'latents')
+        write_store(autoencoder, images, folder / 'latents', batch_size=len(images), **options)
     config.train_dataloader.dataset = _pointing_at(folder / 'latents', dataset)
     if 'cache_dataloader' in config:
         config.cache_dataloader.dataset = dict(_IMAGES)
