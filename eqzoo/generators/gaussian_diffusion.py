@@ -12,6 +12,7 @@ from eqzoo.registry import PROCESSES
 
 _BIN = 1 / 255  # half of a pixel's step in [-1, 1], which ADM's decoder likelihood keeps for latents too
 _LEAST = 1e-12  # of a probability before its logarithm
+_LEAST_STEPS = {'linear': 21, 'cosine': 2}  # with fewer the last step of the linear schedule leaves nothing
 
 
 class Respaced(NamedTuple):
@@ -34,16 +35,17 @@ class GaussianDiffusion:
     largest value the logarithm of each reverse step's variance is.
 
     Args:
-        num_steps: T.
+        num_steps: T, at least 2, or 21 where the linear schedule is stretched to so few.
         schedule: 'linear', betas from 1e-4 to 0.02 where T is 1000; or 'cosine', of arXiv 2102.09672.
 
     Raises:
-        ValueError: If there are fewer than two steps, or no such schedule.
+        ValueError: If there are fewer steps, or no such schedule.
     """
 
     def __init__(self, num_steps: int = 1000, schedule: Literal['linear', 'cosine'] = 'linear') -> None:
-        if num_steps < 2:
-            raise ValueError(f'GaussianDiffusion.num_steps must be at least 2, got {num_steps}.')
+        least = _LEAST_STEPS.get(schedule, 2)
+        if num_steps < least:
+            raise ValueError(f'GaussianDiffusion.num_steps: got {num_steps}; accepted is at least {least}.')
         self.num_steps, self.schedule = num_steps, schedule
         self.betas = _betas(schedule, num_steps)
         products = np.cumprod(1 - self.betas)
@@ -89,11 +91,13 @@ class GaussianDiffusion:
         """Return the process of `steps` steps, spread evenly and rounded, the first and the last among them.
 
         Raises:
-            ValueError: If there are not so many.
+            ValueError: If there are not so many, or less than these two.
         """
-        if not 1 <= steps <= self.num_steps:
-            raise ValueError(f'steps: got {steps}; accepted are 1 to {self.num_steps}, as many as were trained.')
-        times = np.round(np.linspace(0, self.num_steps - 1, steps)).astype(np.int64) if steps > 1 else np.array([0])
+        if not 2 <= steps <= self.num_steps:
+            raise ValueError(f'steps: got {steps}; accepted are 2 to {self.num_steps}, as many as were trained.')
+        # added up, not multiplied, so that halves are rounded as ADM rounds them
+        strides = np.full(steps - 1, (self.num_steps - 1) / (steps - 1))
+        times = np.round(np.append(0.0, strides.cumsum())).astype(np.int64)
         products = self.products[times]
         return Respaced(times, 1 - products / np.append(1.0, products[:-1]))
 

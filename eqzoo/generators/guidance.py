@@ -68,7 +68,15 @@ class ClassifierFree(Guidance):
             times: (B,), as the network counts them.
             labels: (B,).
             noise_time: (B,) in [0, 1], 1 at pure noise, on the CPU.
+
+        Raises:
+            ValueError: If the latents have fewer channels than are to be guided.
         """
+        if self.channels is not None and self.channels > network.latent_shape[0]:
+            raise ValueError(
+                f'ClassifierFree.channels: got {self.channels}; accepted are 1 to {network.latent_shape[0]}, those of '
+                'the latents, or None for all.'
+            )
         guided = self.guided(noise_time)
         if not len(guided):
             return network(x, times, labels)
@@ -101,12 +109,13 @@ class AutoGuidance(Guidance):
         """Return the network's output (B, C or 2C, h, w), guided; arguments as `ClassifierFree` takes them.
 
         Raises:
-            ValueError: If the worse network is of other latents.
+            ValueError: If the worse network is of other latents or classes.
         """
-        if self.network.latent_shape != network.latent_shape:
+        theirs, ours = ((each.latent_shape, each.num_classes) for each in (self.network, network))
+        if theirs != ours:
             raise ValueError(
-                f'AutoGuidance.network: of latents {self.network.latent_shape}; the generator is of '
-                f'{network.latent_shape}; take one of the same autoencoder.'
+                f'AutoGuidance.network: of latents {theirs[0]} and {theirs[1]} classes; the generator is of {ours[0]} '
+                f'and {ours[1]}; take one of the same autoencoder and data.'
             )
         output, guided = network(x, times, labels), self.guided(noise_time)
         if not len(guided):

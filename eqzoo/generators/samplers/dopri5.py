@@ -49,7 +49,7 @@ def solve_adaptively(
         atol: Likewise.
 
     Raises:
-        RuntimeError: If a sample takes more than 10,000 steps: the flow is not smooth, or not finite.
+        RuntimeError: If the flow is not finite, or so rough that a sample takes more than 10,000 steps.
     """
     x = x.clone()
     places = torch.arange(len(x))
@@ -66,6 +66,8 @@ def solve_adaptively(
         here = active.to(x.device)
         moved, slope, error = _step(flow, x[here], times[active], active, slopes[here], direction * size)
         ratio = _norm(error, torch.maximum(x[here].abs(), moved.abs()), rtol, atol)
+        if not ratio.isfinite().all():
+            raise RuntimeError('dopri5: the network gives values that are not finite.')
         accepted = ratio <= 1
         kept, kept_here = active[accepted], here[accepted.to(x.device)]
         x[kept_here], slopes[kept_here] = moved[accepted.to(x.device)], slope[accepted.to(x.device)]
@@ -73,9 +75,7 @@ def solve_adaptively(
         times[kept] = reached[accepted]
         growth = (_SAFETY * ratio.clamp_min(1e-10) ** (-1 / _ORDER)).clamp(_SLOWEST, _FASTEST)
         steps[active] = size * torch.where(accepted, growth.clamp_min(1.0), growth.clamp_max(1.0))
-    raise RuntimeError(
-        f'dopri5: more than {_MOST_STEPS:,} steps; the network is not finite, or rtol and atol are too small.'
-    )
+    raise RuntimeError(f'dopri5: more than {_MOST_STEPS:,} steps; rtol and atol are too small for the network.')
 
 
 def _step(

@@ -65,14 +65,15 @@ class ODE(Sampler):
 
         def flow(x: Tensor, times: Tensor, places: Tensor) -> Tensor:
             """Return dx/dt of the samples at `places`, at their `times` on the CPU."""
-            at = times.to(x.device, torch.float32)
-            output = self.predict(network, x, process.network_times(at), labels[places.to(labels.device)], times)
-            return process.velocity(output, x, at.to(x.dtype))
+            at = times.to(x.device)
+            inputs = process.network_times(at.float())
+            output = self.predict(network, x, inputs, labels[places.to(labels.device)], times)
+            return process.velocity(output, x, at)
 
         x = noise.double()
         if self.method == 'dopri5':
             return solve_adaptively(flow, x, start, end, rtol=self.rtol, atol=self.atol)
-        return _solve_evenly(flow, x, torch.linspace(start, end, self.steps + 1).double(), self.method)
+        return _solve_evenly(flow, x, torch.linspace(start, end, self.steps + 1, dtype=torch.float64), self.method)
 
 
 def _solve_evenly(flow: Flow, x: Tensor, times: Tensor, method: str) -> Tensor:

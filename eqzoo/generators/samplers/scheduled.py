@@ -1,6 +1,7 @@
 """Samplers of Gaussian diffusion: diffusers' schedulers, on the noise levels that were trained."""
 
-from typing import Any
+import warnings
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,10 +25,13 @@ class _Scheduled(Sampler):
     """
 
     process = GaussianDiffusion
+    # ADM's spacing has the first trained step and the last, and may have all
+    least_steps: ClassVar[int] = 2
+    unused_steps: ClassVar[int] = 0
 
     def __init__(self, steps: int, guidance: Guidance | None) -> None:
         super().__init__(guidance)
-        check_steps(f'{type(self).__name__}.steps', steps)
+        check_steps(f'{type(self).__name__}.steps', steps, self.least_steps)
         self.steps = steps
 
     def check(self, generator: Generator) -> None:
@@ -37,10 +41,11 @@ class _Scheduled(Sampler):
             ValueError: If it is of another process, or one of fewer steps.
         """
         super().check(generator)
-        if self.steps > generator.process.num_steps:
+        trained = generator.process.num_steps
+        if self.steps > trained - self.unused_steps:
             raise ValueError(
-                f'{type(self).__name__}.steps: got {self.steps}; accepted are 1 to {generator.process.num_steps}, as '
-                'many as the generator was trained with.'
+                f'{type(self).__name__}.steps: got {self.steps}; accepted are {self.least_steps} to '
+                f'{trained - self.unused_steps}; the generator was trained with {trained}.'
             )
 
     @classmethod
@@ -137,6 +142,8 @@ class DPMSolver(_Scheduled):
         guidance: See `Sampler`.
     """
 
+    least_steps, unused_steps = 1, 1  # the spacing ends before the first trained step
+
     def __init__(self, steps: int = 20, *, guidance: Guidance | None = None) -> None:
         super().__init__(steps, guidance)
 
@@ -150,7 +157,9 @@ class DPMSolver(_Scheduled):
             algorithm_type='dpmsolver++',
             timestep_spacing='linspace',
         )
-        scheduler.set_timesteps(self.steps)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', DeprecationWarning)  # of numpy, at how diffusers hands it a tensor
+            scheduler.set_timesteps(self.steps)
         times = np.arange(process.num_steps)
         return self.run(generator, noise, labels, scheduler, times, {}, channels=generator.latent_shape[0])
 

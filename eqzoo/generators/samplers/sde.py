@@ -31,7 +31,7 @@ class SDE(Sampler):
         steps: Evaluations of the network, the last step's among them.
         diffusion: w(t) with t = 1 at noise: 'sigma', sigma(t); 'linear', t; 'sbdm', that of the SDE along the path;
             'constant', 1; 'decreasing', (1 - cos(pi t))^2 / 4; 'increasing-decreasing', sin(pi t)^2.
-        diffusion_scale: Factor of w; inside of the square where there is one, as SiT's code has it.
+        diffusion_scale: Factor of w; of the cosine in 'decreasing', as SiT's code has it.
         last_step: 'mean', without noise; 'tweedie', the denoised latents; 'euler', along the ODE;
             None for no such step.
         last_step_size: The time that is left for it.
@@ -78,9 +78,9 @@ class SDE(Sampler):
         is_singular = process.prediction != 'velocity' or self.diffusion == 'sbdm'
         start = largest if process.path == 'vp' or not is_singular else min(largest, 1 - _MARGIN)
         has_last = self.last_step is not None
-        end = self.last_step_size if has_last else max(least, _MARGIN)
+        end = self.last_step_size if has_last else least
         x = noise.double()
-        times = torch.linspace(start, end, self.steps if has_last else self.steps + 1).double()
+        times = torch.linspace(start, end, self.steps + (not has_last), dtype=torch.float64)
         for now, then in pairwise(times.tolist()):
             size = now - then
             velocity, score, path = self._fields(generator, x, now, labels)
@@ -114,6 +114,6 @@ class SDE(Sampler):
             'sbdm': lambda: scale * path.diffusion,
             'constant': lambda: scale,
             'decreasing': lambda: 0.25 * (1 - scale * math.cos(math.pi * time)) ** 2,
-            'increasing-decreasing': lambda: (scale * math.sin(math.pi * time)) ** 2,
+            'increasing-decreasing': lambda: scale * math.sin(math.pi * time) ** 2,
         }
         return torch.ones_like(path.sigma) * forms[self.diffusion]()

@@ -1,0 +1,146 @@
+"""Interpolants: paths and their derivatives, and predictions that say the same in other words."""
+
+import math
+
+import pytest
+import torch
+from deterministic import wave
+
+from eqzoo.generators import Interpolant
+from eqzoo.generators.paths import PATHS
+
+TIMES = torch.tensor([0.05, 0.3, 0.6, 0.95], dtype=torch.float64)
+PATH_NAMES = list(PATHS)
+
+
+def batch():
+    return wave(4, 2, 3, 3, step=0.37).double(), wave(4, 2, 3, 3, step=1.3).double()
+
+
+def test_paths_are_those_of_sit():
+    at = torch.tensor([0.25], dtype=torch.float64)
+    values = {name: [float(each) for each in path(at)[:2]] for name, path in PATHS.items()}
+    log_alpha = -0.25 * 0.25**2 * 19.9 - 0.5 * 0.25 * 0.1
+    assert values['linear'] == [0.75, 0.25]
+    assert values['gvp'] == pytest.approx([math.cos(math.pi / 8), math.sin(math.pi / 8)])
+    assert values['vp'] == pytest.approx([math.exp(log_alpha), math.sqrt(1 - math.exp(2 * log_alpha))])
+
+
+@pytest.mark.parametrize('path', PATH_NAMES)
+def test_derivatives_are_those_of_the_path(path):
+    times = TIMES.clone().requires_grad_()
+    found = PATHS[path](times)
+    for value, derivative in ((found.alpha, found.d_alpha), (found.sigma, found.d_sigma)):
+        (expected,) = torch.autograd.grad(value.sum(), times, retain_graph=True)
+        torch.testing.assert_close(derivative.expand(4), expected)
+
+
+@pytest.mark.parametrize('path', PATH_NAMES)
+def test_the_diffusion_along_a_path_adds_its_variance(path):
+    found, step = PATHS[path](TIMES), 1e-6
+    then = PATHS[path](TIMES + step)
+    # x_{t+dt} = (alpha' / alpha) x_t + noise: what is lacking to sigma'^2 is 2 diffusion dt
+    lacking = then.sigma**2 - (then.alpha / found.alpha) ** 2 * found.sigma**2
+    torch.testing.assert_close(2 * found.diffusion * step, lacking, rtol=1e-4, atol=0)
+    assert (found.growth < 0).all()
+
+
+@pytest.mark.parametrize('path', PATH_NAMES)
+def test_every_prediction_says_the_same(path):
+    x, noise = batch()
+    found = Interpolant(path).at(TIMES)
+    noisy = Interpolant(path).noised(x, noise, TIMES)
+    torch.testing.assert_close(noisy, found.alpha * x + found.sigma * noise)
+    velocity, score = found.d_alpha * x + found.d_sigma * noise, -noise / found.sigma
+    outputs = dict(velocity=velocity, score=score, noise=noise)
+    for prediction, output in outputs.items():
+        process = Interpolant(path, prediction)
+        torch.testing.assert_close(process.velocity(output, noisy, TIMES), velocity, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(process.score(output, noisy, TIMES), score, rtol=1e-6, atol=1e-8)
+        longer = torch.cat([output, output], dim=1)  # a learned variance counts for nothing
+        torch.testing.assert_close(process.velocity(longer, noisy, TIMES), velocity, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(process.score(longer, noisy, TIMES), score, rtol=1e-6, atol=1e-8)
+        assert process.losses(longer, x, noise, TIMES).abs().max() < 1e-10
+
+
+def test_published_networks_count_time_from_the_noise():
+    x, noise = batch()
+    process = Interpolant(network_time='noise_to_data')
+    assert process.network_times(torch.tensor([0.0, 0.25, 1.0])).tolist() == [1, 0.75, 0]
+    assert Interpolant().network_times(torch.tensor([0.25])).tolist() == [0.25]
+    noisy = process.noised(x, noise, TIMES)
+    torch.testing.assert_close(process.velocity(x - noise, noisy, TIMES), noise - x)
+    torch.testing.assert_close(process.score(x - noise, noisy, TIMES), -noise / TIMES.view(-1, 1, 1, 1))
+    assert process.losses(x - noise, x, noise, TIMES).max() < 1e-12
+    assert Interpolant().losses(x - noise, x, noise, TIMES).min() > 1
+    for prediction in ('noise', 'score'):  # whose sign does not depend on the direction
+        torch.testing.assert_close(
+            Interpolant('linear', prediction, network_time='noise_to_data').score(noise, noisy, TIMES),
+            Interpolant('linear', prediction).score(noise, noisy, TIMES),
+        )
+
+
+def test_losses_are_weighted():
+    x, noise = batch()
+    t = TIMES
+    squares = 0.25  # of an error of 0.5 in each value of the noise
+    weights = dict(none=torch.ones(4), velocity=(1 / (1 - t)) ** 2, likelihood=1 / (t * (1 - t)))
+    for weighting, weight in weights.items():
+        of_noise = Interpolant('linear', 'noise', weighting).losses(noise + 0.5, x, noise, t)
+        torch.testing.assert_close(of_noise.double(), squares * weight.double(), rtol=1e-5, atol=0)
+        score = -(noise + 0.5) / t.view(-1, 1, 1, 1)
+        of_score = Interpolant('linear', 'score', weighting).losses(score, x, noise, t)
+        torch.testing.assert_close(of_score, of_noise, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize('path', PATH_NAMES)
+def test_weighted_as_velocity_is_the_error_of_the_velocity(path):
+    x, noise = batch()
+    noisy, wrong = Interpolant(path).noised(x, noise, TIMES), noise + 0.1 * x
+    velocity = Interpolant(path, 'noise').velocity(wrong, noisy, TIMES)
+    expected = Interpolant(path).losses(velocity, x, noise, TIMES)
+    torch.testing.assert_close(Interpolant(path, 'noise', 'velocity').losses(wrong, x, noise, TIMES), expected)
+
+
+@pytest.mark.parametrize(
+    ('path', 'prediction', 'training', 'sampling'),
+    [
+        ('linear', 'velocity', (0, 1), (0, 1)),
+        ('gvp', 'velocity', (0, 1), (0, 1)),
+        ('linear', 'noise', (1e-3, 1 - 1e-3), (1e-3, 1 - 1e-3)),
+        ('gvp', 'score', (1e-3, 1 - 1e-3), (1e-3, 1 - 1e-3)),
+        ('vp', 'velocity', (1e-5, 1), (1e-3, 1)),
+        ('vp', 'noise', (1e-5, 1), (1e-3, 1)),
+    ],
+)
+def test_intervals_are_those_of_sit(path, prediction, training, sampling):
+    process = Interpolant(path, prediction)
+    assert process.interval(training=True) == training
+    assert process.interval() == sampling
+    times = process.sample_times(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
+    assert times.tolist() == pytest.approx([training[0], sum(training) / 2, training[1]])
+
+
+@pytest.mark.parametrize('path', ['linear', 'gvp'])
+def test_lognormal_times_are_those_whose_ratio_of_noise_to_data_is(path):
+    process = Interpolant(path, time_sampling='lognormal')
+    numbers = torch.tensor([-3.0, 0.0, 0.7])
+    found = process.at(process.sample_times(numbers))
+    torch.testing.assert_close((found.sigma / found.alpha).flatten(), numbers.exp())
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(path='cosine'), "Interpolant.path: got 'cosine'; accepted are 'linear', 'gvp', 'vp'"),
+        (dict(prediction='data'), "prediction: got 'data'; accepted are 'velocity', 'score', 'noise'"),
+        (dict(weighting='snr'), "weighting: got 'snr'; accepted are 'none', 'velocity', 'likelihood'"),
+        (dict(network_time='up'), "network_time: got 'up'; accepted are 'data_to_noise', 'noise_to_data'"),
+        (dict(time_sampling='edm'), "time_sampling: got 'edm'; accepted are 'uniform', 'lognormal'"),
+        (dict(weighting='velocity'), "weighting: got 'velocity' for a velocity, whose loss has no weights"),
+        (dict(path='vp', time_sampling='lognormal'), "'lognormal' is for the paths linear and gvp; use 'uniform'"),
+    ],
+)
+def test_impossible_interpolants_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Interpolant(**arguments)
