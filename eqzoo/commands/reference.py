@@ -82,7 +82,9 @@ def make_reference(
     batch_size, num_workers = loading
     loader = build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
     moments, device = ReferenceMoments(extractor), get_device()
-    evaluate([moments], loader, lambda images, numbers: SampleView(to_float(images.to(device)), numbers))
+    evaluate(
+        [moments], loader, lambda images, numbers: SampleView(to_float(images.to(device)), numbers), title='reference'
+    )
     numbers = _stored(data, num_stored, labels)
     if rank == 0:
         out.parent.mkdir(parents=True, exist_ok=True)

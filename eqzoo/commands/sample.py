@@ -11,7 +11,7 @@ from mmengine.dist import all_gather_object
 from tqdm import tqdm
 
 from eqzoo import __version__
-from eqzoo.data.sample_files import check_card, open_sample_files, write_card
+from eqzoo.data.sample_files import NpzSamples, PngSamples, check_card, open_sample_files, write_card
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, wait_for_all
 from eqzoo.engine import load_config, shrink
 from eqzoo.engine.preflight import missing, report
@@ -61,15 +61,10 @@ def sample(
         raise ValueError(report(config, lacks, f'python tools/sample.py {config_file}'))
     init_distributed()
     draw = build_image_sampler(config, weights)
-    plan = {**identity(config), 'weights_sha256': sha256_of(weights)}
-    del plan['num_images']  # more may be added
-    check_card(out, plan)
-    rank, _ = rank_and_world_size()
-    if rank == 0:
-        write_card(out, {'plan': plan, 'weights': weights, 'eqzoo': __version__, 'torch': torch.__version__})
-    _draw_missing(draw, out, config.sampling)
-    if rank == 0:
-        print(_finish(draw, out, config.sampling.num_samples))
+    files = claim_files(out, config, weights)
+    _draw_missing(draw, files, config.sampling)
+    if rank_and_world_size()[0] == 0:
+        print(_finish(draw, files, out, config.sampling.num_samples))
     close_distributed()
     return Path(out)
 
@@ -87,15 +82,29 @@ def check_samples(config: Config) -> None:
         )
 
 
+def claim_files(out: str, config: Config, weights: str) -> PngSamples | NpzSamples:
+    """Return where the samples of `config` go, with the card that says what they are; refuse a place that has others.
+
+    Raises:
+        ValueError: If other samples are there.
+    """
+    plan = {**identity(config), 'weights_sha256': sha256_of(weights)}
+    del plan['num_images']  # more may be added
+    check_card(out, plan)
+    wait_for_all()  # before the card is written that others may still look for
+    if rank_and_world_size()[0] == 0:
+        write_card(out, {'plan': plan, 'weights': weights, 'eqzoo': __version__, 'torch': torch.__version__})
+    return open_sample_files(out)
+
+
 def _parsed(labels: str) -> str | list[int]:
     words = [word.strip() for word in labels.split(',')]
     return [int(word) for word in words] if all(word.isdigit() for word in words) else labels
 
 
-def _draw_missing(draw: ImageSampler, out: str, sampling: Any) -> None:
+def _draw_missing(draw: ImageSampler, files: PngSamples | NpzSamples, sampling: Any) -> None:
     """Draw what is not there yet, each process its share."""
     rank, world_size = rank_and_world_size()
-    files = open_sample_files(out)
     wanted = range(sampling.num_samples)
     # the first process's list: others may already be writing when this one looks
     lacking = all_gather_object(sorted(set(wanted) - files.numbers()) if rank == 0 else [])[0]
@@ -112,8 +121,7 @@ def _draw_missing(draw: ImageSampler, out: str, sampling: Any) -> None:
         print(f'{len(lacking):,} images drawn, {len(lacking) / seconds:.3g} images/s')
 
 
-def _finish(draw: ImageSampler, out: str, count: int) -> str:
-    files = open_sample_files(out)
+def _finish(draw: ImageSampler, files: PngSamples | NpzSamples, out: str, count: int) -> str:
     count = max(count, len(files.numbers()))
     labels = draw.labels_of(range(count))
     files.finish(labels.tolist())

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from eqzoo.commands.reference import measured_references
 from eqzoo.commands.results import save_result
-from eqzoo.commands.sample import check_samples
-from eqzoo.data.sample_files import check_card, open_sample_files, write_card
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, wait_for_all
+from eqzoo.commands.sample import check_samples, claim_files
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine.autoencoder_training import to_float
 from eqzoo.engine.evaluation import evaluate
 from eqzoo.engine.preflight import missing, report
@@ -51,24 +50,18 @@ def test_generator(config: Config, checkpoint: str | None = None, samples: str |
     folder, device = Path(config.work_dir), get_device()
     draw = build_image_sampler(config, weights)
     evaluators = build_evaluators(measured_references(config.test_evaluators, folder))
-    weights_card = {'file': weights, 'sha256': sha256_of(weights)}
-    is_first = rank_and_world_size()[0] == 0
-    files = None
-    if samples is not None:
-        plan = {**identity(config), 'weights_sha256': weights_card['sha256']}
-        del plan['num_images']
-        check_card(samples, plan)
-        wait_for_all()
-        if is_first:
-            write_card(samples, {'plan': plan, 'weights': weights})
-        files = open_sample_files(samples)
+    files = None if samples is None else claim_files(samples, config, weights)
     sampling = config.sampling
     loader = SampleBatches(
         draw, sampling.num_samples, batch_size=sampling.batch_size, identity=identity(config), files=files
     )
     result = evaluate(evaluators, loader, lambda images, numbers: _view(images.to(device), numbers))
-    result['card'] = {'config': config.filename, 'weights': weights_card, **result['card']}
-    if is_first:
+    result['card'] = {
+        'config': config.filename,
+        'weights': {'file': weights, 'sha256': sha256_of(weights)},
+        **result['card'],
+    }
+    if rank_and_world_size()[0] == 0:
         if files is not None:
             files.finish(draw.labels_of(range(sampling.num_samples)).tolist())
         examples = torch.stack(loader.examples)

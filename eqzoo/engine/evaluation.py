@@ -17,7 +17,11 @@ from eqzoo.evaluators.base import Evaluator
 
 @torch.no_grad()
 def evaluate(
-    evaluators: Sequence[Evaluator], loader: DataLoader, view_of: Callable[[Tensor, Tensor], Any]
+    evaluators: Sequence[Evaluator],
+    loader: DataLoader,
+    view_of: Callable[[Tensor, Tensor], Any],
+    *,
+    title: str = 'test',
 ) -> dict[str, Any]:
     """Show every image of `loader` to all evaluators, over all processes, and return the result.
 
@@ -25,6 +29,7 @@ def evaluate(
         evaluators: With empty states.
         loader: Batches, every image once over all processes.
         view_of: (images uint8 (B, 3, H, W), their numbers (B,)) → what evaluators look at.
+        title: Of the progress bar.
 
     Returns:
         As `metrics.json` holds it: `metrics` by name, `cases` (a transform's single cases, standard errors),
@@ -38,7 +43,7 @@ def evaluate(
         evaluator.check(size)
     unreadable: list[str] = []
     hidden = rank_and_world_size()[0] > 0
-    for batch in tqdm(loader, desc='test', unit='batch', disable=hidden, file=sys.stdout, mininterval=1):
+    for batch in tqdm(loader, desc=title, unit='batch', disable=hidden, file=sys.stdout, mininterval=1):
         update(evaluators, view_of(batch['images'], batch['indices']), batch)
         unreadable += batch['unreadable']
     unreadable = sorted(name for names in all_gather_object(unreadable) for name in names)

@@ -8,6 +8,7 @@ import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -43,15 +44,20 @@ class PictureHook(Hook):
         was_training = autoencoder.training
         grid = draw_grid(autoencoder_rows(autoencoder.eval(), images))
         autoencoder.train(was_training)
-        path = Path(runner.work_dir) / 'pictures' / f'{runner.iter + 1:07d}.png'
-        path.parent.mkdir(exist_ok=True)
-        grid.save(path)
-        runner.visualizer.add_image('autoencoder', np.asarray(grid), step=runner.iter + 1)
+        save_picture(runner, 'autoencoder', grid)
 
     @classmethod
     def smoke(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return two columns."""
         return {**arguments, 'interval': 2, 'num_images': 2}
+
+
+def save_picture(runner: Runner, name: str, picture: Image.Image) -> None:
+    """Write a picture of the step just done to the work directory, and to the visualizer under `name`."""
+    path = Path(runner.work_dir) / 'pictures' / f'{runner.iter + 1:07d}.png'
+    path.parent.mkdir(exist_ok=True)
+    picture.save(path)
+    runner.visualizer.add_image(name, np.asarray(picture), step=runner.iter + 1)
 
 
 def example_images(dataset: Dataset, count: int) -> Tensor:

@@ -1,7 +1,6 @@
 """Picture grids of samples while a generator trains."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from eqzoo.engine.ema import averaged
+from eqzoo.engine.picture_hook import save_picture
 from eqzoo.engine.sampling import ImageSampler, batches
 from eqzoo.pictures import draw_grid, sample_rows
 from eqzoo.registry import HOOKS
@@ -75,10 +75,7 @@ class SampleHook(Hook):
         images = torch.cat([draw(numbers) for numbers in batches(range(len(labels)), _BATCH)])
         generator.train(was_training)
         grid = draw_grid(sample_rows(lambda numbers: images[list(numbers)], labels, columns=self.num_samples))
-        path = Path(runner.work_dir) / 'pictures' / f'{runner.iter + 1:07d}.png'
-        path.parent.mkdir(exist_ok=True)
-        grid.save(path)
-        runner.visualizer.add_image('samples', np.asarray(grid), step=runner.iter + 1)
+        save_picture(runner, 'samples', grid)
 
     @classmethod
     def smoke(cls, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,8 @@ class _Scheduled(Sampler):
 class DDPM(_Scheduled):
     """Ancestral sampling (arXiv 2006.11239) in fewer steps, with the variance that the network learned, if it did.
 
-    Steps are spread as ADM's and DiT's, whose numbers are reproduced: 250, without clipping.
+    Steps are spread as ADM's and DiT's, whose numbers are reproduced: 250, without clipping. A network
+    without a learned variance gets the posterior's (DiT's code would take the larger one, beta).
 
     Args:
         steps: See `_Scheduled`.
