@@ -55,10 +55,7 @@ def sample(
     if labels is not None:
         config.sampling.labels = _parsed(labels)
     weights = generator_weights(config, checkpoint)
-    parts = dict(generator=config.model.generator, autoencoder=config.model.autoencoder, sampling=config.sampling)
-    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
-    if lacks:
-        raise ValueError(report(config, lacks, f'python tools/sample.py {config_file}'))
+    check_parts(config, weights, f'python tools/sample.py {config_file}')
     init_distributed()
     draw = build_image_sampler(config, weights)
     files = claim_files(out, config, weights)
@@ -80,6 +77,26 @@ def check_samples(config: Config) -> None:
             f'{config.filename}: describes no samples: a config with model.generator and '
             'sampling=dict(num_samples=…, batch_size=…, sampler=dict(type=…)) does, as those in configs/dit do.'
         )
+
+
+def check_parts(config: Config, weights: str, command: str, **more: Any) -> None:
+    """Refuse to begin where something is not there that sampling needs: not what training alone does.
+
+    Args:
+        config: A generator's.
+        weights: The file that is sampled from.
+        command: For the message.
+        **more: Further parts of the config that are needed, by name.
+
+    Raises:
+        ValueError: Naming all that is missing.
+    """
+    generator = {key: value for key, value in config.model.generator.items() if key != 'encoder'}
+    generator['network'] = {**generator['network'], 'weights': weights}
+    parts = dict(generator=generator, autoencoder=config.model.autoencoder, sampling=config.sampling, **more)
+    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
+    if lacks:
+        raise ValueError(report(config, lacks, command))
 
 
 def claim_files(out: str, config: Config, weights: str) -> PngSamples | NpzSamples:
@@ -122,7 +139,9 @@ def _draw_missing(draw: ImageSampler, files: PngSamples | NpzSamples, sampling: 
 
 
 def _finish(draw: ImageSampler, files: PngSamples | NpzSamples, out: str, count: int) -> str:
-    count = max(count, len(files.numbers()))
+    there = files.numbers()
+    while count in there:
+        count += 1
     labels = draw.labels_of(range(count))
     files.finish(labels.tolist())
     picture = Path(out).with_suffix('') if Path(out).suffix == '.npz' else Path(out)

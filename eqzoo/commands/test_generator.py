@@ -10,11 +10,10 @@ from torch import Tensor
 
 from eqzoo.commands.reference import measured_references
 from eqzoo.commands.results import save_result
-from eqzoo.commands.sample import check_samples, claim_files
+from eqzoo.commands.sample import check_parts, check_samples, claim_files
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine.autoencoder_training import to_float
 from eqzoo.engine.evaluation import evaluate
-from eqzoo.engine.preflight import missing, report
 from eqzoo.engine.runner import build_evaluators
 from eqzoo.engine.sample_batches import SampleBatches
 from eqzoo.engine.sampling import build_image_sampler, generator_weights, identity, sha256_of
@@ -37,15 +36,8 @@ def test_generator(config: Config, checkpoint: str | None = None, samples: str |
     """
     check_samples(config)
     weights = generator_weights(config, checkpoint)
-    parts = dict(
-        generator=config.model.generator,
-        autoencoder=config.model.autoencoder,
-        sampling=config.sampling,
-        test_evaluators=config.test_evaluators,
-    )
-    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
-    if lacks:
-        raise ValueError(report(config, lacks, f'python tools/test.py {config.filename}'))
+    command = f'python tools/test.py {config.filename}'
+    check_parts(config, weights, command, test_evaluators=config.test_evaluators)
     init_distributed()
     folder, device = Path(config.work_dir), get_device()
     draw = build_image_sampler(config, weights)

@@ -16,6 +16,7 @@ from eqzoo.commands.parsing import run
 from eqzoo.commands.sample import sample
 from eqzoo.commands.test import test as evaluate
 from eqzoo.commands.train import train
+from eqzoo.data.sample_files import NpzSamples
 from eqzoo.engine import read_checkpoint
 
 DIT = 'configs/dit/dit_tiny_shapes.py'
@@ -114,6 +115,25 @@ def test_other_samples_and_other_latents_are_refused(trained, tmp_path):
     with pytest.raises(SystemExit, match=r'sampling.labels: got \[10\]'):
         draw(trained, tmp_path / 'b.npz', '--labels', '1,10')
     assert not (tmp_path / 'b.npz').exists()
+
+
+def test_a_gap_of_a_stopped_run_ends_the_file(trained, tmp_path):
+    draw(trained, tmp_path / 'a.npz', '--num', '2')
+    draw(trained, tmp_path / 'b.npz', '--num', '1')
+    (tmp_path / 'b.json').write_bytes((tmp_path / 'a.json').read_bytes())
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    NpzSamples(tmp_path / 'b.npz').write([7], images)  # of another process, which was ahead
+    draw(trained, tmp_path / 'b.npz', '--num', '2')
+    assert np.abs(pixels(tmp_path / 'a.npz') - pixels(tmp_path / 'b.npz')).max() <= 1
+
+
+def test_what_training_alone_needs_is_not_asked_for(trained, tmp_path):
+    leaf = 'configs/repa/repa_xl2_sd_eq.py'
+    with pytest.raises(SystemExit) as said:
+        run(sample, [leaf, 'no_such.pth', '--out', str(tmp_path / 'a.npz')])
+    assert 'looked for: no_such.pth' in str(said.value)
+    assert 'DINOv2' not in str(said.value)
+    assert 'LatentStore' not in str(said.value)
 
 
 def test_classes_can_be_chosen(trained, tmp_path):
