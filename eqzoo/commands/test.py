@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import Tensor, nn
 
+from eqzoo.commands.measure_samples import measure_samples
 from eqzoo.commands.results import save_result
-from eqzoo.commands.test_generator import test_generator
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine import latest_checkpoint, load_config, shrink
 from eqzoo.engine.autoencoder_training import to_float
@@ -49,7 +49,7 @@ def test(
     config = load_config(config_file, overrides)
     config = shrink(config) if smoke else config
     if 'generator' in config.model:
-        return test_generator(config, checkpoint, samples)
+        return measure_samples(config, checkpoint, samples)
     if samples is not None:
         raise ValueError(f'--samples: {config_file} is of an autoencoder, which has no samples; leave it out.')
     weights = _choose_weights(config, checkpoint)

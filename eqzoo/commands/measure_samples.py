@@ -23,7 +23,7 @@ from eqzoo.pictures import draw_grid, sample_rows
 _COLUMNS = 8
 
 
-def test_generator(config: Config, checkpoint: str | None = None, samples: str | None = None) -> dict[str, Any]:
+def measure_samples(config: Config, checkpoint: str | None = None, samples: str | None = None) -> dict[str, Any]:
     """Sample from a generator and measure the images; write metrics.json, report.html and a grid.
 
     Args:
