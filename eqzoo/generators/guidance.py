@@ -60,7 +60,7 @@ class ClassifierFree(Guidance):
         self.channels = channels
 
     def __call__(self, network: nn.Module, x: Tensor, times: Tensor, labels: Tensor, noise_time: Tensor) -> Tensor:
-        """Return the network's output (B, C or 2C, h, w), guided.
+        """Return the network's output (B, C or 2C, h, w), guided, in float32.
 
         Args:
             network: Called once, with samples that are guided twice in the batch.
@@ -83,7 +83,7 @@ class ClassifierFree(Guidance):
         places = guided.to(x.device)
         nothing = torch.full_like(labels[places], network.num_classes)
         inputs = zip((x, times, labels), (x[places], times[places], nothing), strict=True)
-        output = network(*(torch.cat(pair) for pair in inputs))
+        output = network(*(torch.cat(pair) for pair in inputs)).float()
         output, unconditional = output[: len(x)], output[len(x) :]
         channels = self.channels or network.latent_shape[0]
         worse, better = unconditional[:, :channels], output[places, :channels]
@@ -117,11 +117,11 @@ class AutoGuidance(Guidance):
                 f'AutoGuidance.network: of latents {theirs[0]} and {theirs[1]} classes; the generator is of {ours[0]} '
                 f'and {ours[1]}; take one of the same autoencoder and data.'
             )
-        output, guided = network(x, times, labels), self.guided(noise_time)
+        output, guided = network(x, times, labels).float(), self.guided(noise_time)
         if not len(guided):
             return output
         places = guided.to(x.device)
-        worse = self.network.to(x.device)(x[places], times[places], labels[places])
+        worse = self.network.to(x.device)(x[places], times[places], labels[places]).float()
         channels = network.latent_shape[0]
         worse, better = worse[:, :channels], output[places, :channels]
         output[places, :channels] = worse + self.scale * (better - worse)

@@ -94,6 +94,14 @@ def test_the_first_step_is_scored_by_the_likelihood_of_eight_bits():
     assert float(process.losses(output, x, noise, noisy, times)['vb']) == pytest.approx(float(expected), rel=5e-3)
 
 
+def test_what_is_impossible_costs_forty_bits():
+    process, times = GaussianDiffusion(), torch.tensor([0])
+    x, noise = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    output = torch.cat([noise + 1000, torch.zeros_like(x)], dim=1)
+    vb = process.losses(output, x, noise, process.noised(x, noise, times), times)['vb']
+    assert float(vb) == pytest.approx(-np.log2(1e-12))
+
+
 def test_a_perfect_network_has_no_loss():
     process, (x, noise) = GaussianDiffusion(), batch()
     noisy = process.noised(x, noise, TIMES)

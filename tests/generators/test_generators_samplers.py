@@ -278,6 +278,49 @@ def test_samples_that_go_on_longer_keep_their_classes():
     torch.testing.assert_close(samples, expected.float(), rtol=0, atol=1e-3)
 
 
+class Rounding(nn.Module):
+    """A velocity whose last digits depend on the size of the batch, as those of matrix products do."""
+
+    latent_shape, num_classes, out_channels = (4, 4, 4), 9, 1
+
+    def forward(self, x, times, labels):
+        velocity = (3 * x + labels.view(-1, 1, 1, 1)).sin() + times.view(-1, 1, 1, 1)
+        return velocity * (1 + 1e-7 * (1000 * x + len(x)).sin())
+
+
+@pytest.mark.parametrize('guidance', [None, ClassifierFree(3.0, interval=(0.3, 0.8))], ids=['plain', 'guided'])
+def test_rounding_that_depends_on_the_batch_does_not_choose_dopri5s_steps(guidance):
+    sit, labels, sampler = SiT(Rounding(), Interpolant()), torch.arange(COUNT) % 9, ODE(guidance=guidance)
+    whole = sampler(sit, labels, streams())
+    parts = [sampler(sit, labels[[place]], streams([place])) for place in range(COUNT)]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=2e-5)
+
+
+class Steady(nn.Module):
+    """A velocity of 1 for a class, and of 0 for none."""
+
+    latent_shape, num_classes, out_channels = (1, 2, 2), 3, 1
+
+    def __init__(self):
+        super().__init__()
+        self.num_calls = 0
+
+    def forward(self, x, times, labels):
+        self.num_calls += 1
+        return torch.ones_like(x) * (labels < 3).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize('interval', [(0.0, 1.0), (0.3, 0.8), (0.0, 0.7), (0.25, 1.0)])
+def test_dopri5_stops_where_guidance_begins_and_ends(interval):
+    steady, (low, high) = Steady(), interval
+    sampler = ODE(guidance=ClassifierFree(4.0, interval=interval))
+    samples = sampler(SiT(steady, Interpolant()), LABELS.clamp_max(2), streams())
+    noise = streams().normal(torch.zeros(COUNT, 1, 2, 2))
+    # without a jump within a step, each part is exact
+    torch.testing.assert_close(samples, noise - 4 * (high - low) - (1 - high + low), rtol=0, atol=1e-6)
+    assert steady.num_calls < 100
+
+
 class Recording(Guidance):
     """Guidance that changes nothing and keeps the times that it is told."""
 

@@ -23,7 +23,9 @@ _ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 /
 _ORDER = 5
 
 # Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, section II.4: how steps follow errors.
-_SAFETY, _SLOWEST, _FASTEST = 0.9, 0.2, 10.0
+# Differs from their 10, and torchdiffeq's: the error of a short first step is the rounding of a float32 network, which
+# depends on the batch; it would choose the next step. Growth by at most 3 makes errors below 0.0024 all the same.
+_SAFETY, _SLOWEST, _FASTEST = 0.9, 0.2, 3.0
 
 _MOST_STEPS = 10_000
 

@@ -1,6 +1,7 @@
 """The probability-flow ODE of an interpolant, from noise to data."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
 
 Flow = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+_INSIDE = 1e-9  # how far from an end of the guidance's interval one is on one side of it
 
 
 @SAMPLERS.register_module()
@@ -63,17 +66,25 @@ class ODE(Sampler):
         process, network = generator.process, generator.network
         end, start = process.interval()
 
-        def flow(x: Tensor, times: Tensor, places: Tensor) -> Tensor:
-            """Return dx/dt of the samples at `places`, at their `times` on the CPU."""
+        def flow(x: Tensor, times: Tensor, places: Tensor, within: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+            """Return dx/dt of the samples at `places`, at their `times` on the CPU, guided as `within` these times."""
             at = times.to(x.device)
             inputs = process.network_times(at.float())
-            output = self.predict(network, x, inputs, labels[places.to(labels.device)], times)
+            output = self.predict(network, x, inputs, labels[places.to(labels.device)], times.clamp(*within))
             return process.velocity(output, x, at)
 
         x = noise.double()
-        if self.method == 'dopri5':
-            return solve_adaptively(flow, x, start, end, rtol=self.rtol, atol=self.atol)
-        return _solve_evenly(flow, x, torch.linspace(start, end, self.steps + 1, dtype=torch.float64), self.method)
+        if self.method != 'dopri5':
+            return _solve_evenly(flow, x, torch.linspace(start, end, self.steps + 1, dtype=torch.float64), self.method)
+        for now, then in pairwise(self._smooth_parts(start, end)):
+            part = partial(flow, within=(then + _INSIDE, now - _INSIDE))
+            x = solve_adaptively(part, x, now, then, rtol=self.rtol, atol=self.atol)
+        return x
+
+    def _smooth_parts(self, start: float, end: float) -> list[float]:
+        """Return the times from `start` to `end` between which nothing jumps: guidance begins and ends at one."""
+        jumps = () if self.guidance is None or self.guidance.scale == 1 else self.guidance.interval
+        return [start, *sorted((time for time in jumps if end < time < start), reverse=True), end]
 
 
 def _solve_evenly(flow: Flow, x: Tensor, times: Tensor, method: str) -> Tensor:
