@@ -87,6 +87,16 @@ def test_a_resumed_run_is_the_same_run(tmp_path):
     assert len(changed) > 50  # the average is not simply the weights
 
 
+def test_a_resumed_generator_is_the_same_run(tmp_path):
+    leaf = 'configs/repa/repa_tiny_shapes.py'
+    whole = smoke(leaf, tmp_path / 'run')
+    (tmp_path / 'run' / 'iter_4.pth').unlink()
+    (tmp_path / 'run' / 'last_checkpoint').unlink()
+    resumed = smoke(leaf, tmp_path / 'run', resume=True)
+    for part in ('state_dict', 'ema_state_dict', 'optimizer', 'generator', 'latents'):
+        assert_same(resumed[part], whole[part], part)
+
+
 def test_resume_works_after_the_folder_was_moved(tmp_path):
     leaf = 'configs/demo/plain.py'
     smoke(leaf, tmp_path / 'old')
