@@ -1,6 +1,6 @@
 """`dit_tiny_shapes` on equivariant latents: the same commands with eq in place of plain.
 
-python tools/latent_stats.py configs/demo/rot_scale.py work_dirs/demo/eq/iter_500.pth
+python tools/latent_stats.py configs/demo/rot_scale.py work_dirs/demo/eq/iter_500.pth --normalization per_channel
 """
 
 from mmengine.config import read_base
