@@ -74,14 +74,18 @@ class NpzSamples:
 
     def write(self, numbers: Sequence[int], images: Tensor) -> None:
         """Add the samples `numbers`, `images` (B, 3, H, W), uint8; they appear when they are whole."""
-        with write_npz(self._parts / f'{numbers[0]:08d}-{len(numbers)}.npz') as npz:
+        file = self._parts / f'{numbers[0]:08d}-{len(numbers)}.npz'
+        with write_npz(file) as npz:
             npz.add('numbers', np.asarray(numbers, np.int64))
             npz.add_images('images', [images], len(images))
-        self._places = None
+        if self._places is not None:  # looking through all parts again would cost more with every batch
+            self._places |= _places_in(file)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
         """Return the samples `numbers` as (B, 3, H, W), uint8."""
-        places = self._places = self._places or self._find()
+        if self._places is None or not self._places.keys() >= set(numbers):  # another process may have written more
+            self._places = self._find()
+        places = self._places
         mapped: dict[int, np.ndarray] = {}
         images = []
         for number in numbers:
@@ -108,9 +112,13 @@ class NpzSamples:
             archive = NpzArchive(self.path)
             places |= {number: (archive, number) for number in range(len(archive.map('arr_0')))}
         for file in sorted(self._parts.glob('*.npz')):
-            archive = NpzArchive(file)
-            places |= {int(number): (archive, row) for row, number in enumerate(archive.read('numbers'))}
+            places |= _places_in(file)
         return places
+
+
+def _places_in(part: Path) -> dict[int, tuple[NpzArchive, int]]:
+    archive = NpzArchive(part)
+    return {int(number): (archive, row) for row, number in enumerate(archive.read('numbers'))}
 
 
 def open_sample_files(path: str | Path) -> PngSamples | NpzSamples:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -109,7 +110,7 @@ class GeneratorTraining(Training):
         """Return what builds the generator, and whose latents it makes."""
         generator = {key: value for key, value in config['generator'].items() if key != 'encoder'}
         generator['network'] = plain_config(generator['network'])
-        return {'generator': plain_config(generator), 'latents': latents_card(self.autoencoder)}
+        return {'generator': plain_config(generator), 'latents': self._latents}
 
     def check_data(self, dataset: Dataset) -> None:
         """Refuse latents of another autoencoder, size or number of classes.
@@ -142,7 +143,12 @@ class GeneratorTraining(Training):
                 f'{dataset.num_classes}.'
             )
         normalization = self.autoencoder.normalization
-        dataset.check_autoencoder(autoencoder_digest(self.autoencoder), normalization.shift, normalization.scale)
+        dataset.check_autoencoder(self._latents['autoencoder'], normalization.shift, normalization.scale)
+
+    @cached_property
+    def _latents(self) -> dict[str, Any]:
+        """Of which autoencoder: it stays as it is, and every checkpoint says it."""
+        return latents_card(self.autoencoder)
 
     def _drawn(self, piece: dict[str, Tensor], streams: SampleStreams) -> dict[str, Tensor]:
         """Return a piece of a batch on the generator's device, its latents drawn."""

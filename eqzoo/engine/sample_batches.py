@@ -61,9 +61,14 @@ class SampleBatches:
         if self.files is None:
             return self.draw(numbers)
         lacking = [number for number in numbers if number not in there]
+        found = [number for number in numbers if number in there]
+        pieces = [self.files.read(found)] if found else []
         if lacking:
-            self.files.write(lacking, self.draw(lacking))
-        return self.files.read(numbers)
+            drawn = self.draw(lacking)
+            self.files.write(lacking, drawn)
+            pieces.append(drawn)
+        order = torch.tensor([*found, *lacking]).argsort()
+        return torch.cat(pieces)[order]
 
 
 class _Samples:

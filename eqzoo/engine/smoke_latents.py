@@ -9,7 +9,6 @@ import torch
 from mmengine.config import Config
 
 from eqzoo.autoencoders.arguments import plain_config
-from eqzoo.data import Shapes
 from eqzoo.data.latent_writer import write_store
 from eqzoo.registry import build
 
@@ -41,7 +40,7 @@ def write_smoke_latents(config: Config) -> None:
             place[name] = dict(type='EfficientNetLite0Tokens', stride=16, size=16 * side // network.patch_size)
             network.feature_dims = (112,)
     encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
-    images = Shapes(**{key: value for key, value in _IMAGES.items() if key != 'type'})
+    images = build(dict(_IMAGES))
     options = dict(flip=dataset.get('flip', False), encoder=encoder, config=plain_config(config.model.autoencoder))
     try:
         write_store(autoencoder, images, folder / 'latents', batch_size=len(images), **options)

@@ -53,9 +53,17 @@ class GaussianDiffusion:
         variance = self.betas * (1 - before) / (1 - products)
         self.products = products
         # at t = 0 the variance is 0: ADM takes that of t = 1
-        self._log_variance = np.log(np.append(variance[1], variance[1:]))
-        self._from_start = self.betas * np.sqrt(before) / (1 - products)
-        self._from_noisy = (1 - before) * np.sqrt(1 - self.betas) / (1 - products)
+        tables = {
+            'signal': np.sqrt(products),
+            'noise': np.sqrt(1 - products),
+            'start_from_noisy': 1 / np.sqrt(products),
+            'start_from_noise': np.sqrt(1 / products - 1),
+            'mean_from_start': self.betas * np.sqrt(before) / (1 - products),
+            'mean_from_noisy': (1 - before) * np.sqrt(1 - self.betas) / (1 - products),
+            'log_variance': np.log(np.append(variance[1], variance[1:])),
+            'log_beta': np.log(self.betas),
+        }
+        self._tables = {name: torch.from_numpy(table).float() for name, table in tables.items()}
 
     def sample_times(self, uniform: Tensor) -> Tensor:
         """Return steps (B,), int64, for numbers (B,) uniform in [0, 1)."""
@@ -63,7 +71,7 @@ class GaussianDiffusion:
 
     def noised(self, x: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """Return x_t (B, C, h, w) at `times` (B,), int64."""
-        return self._at(np.sqrt(self.products), times, x) * x + self._at(np.sqrt(1 - self.products), times, x) * noise
+        return self._at('signal', times) * x + self._at('noise', times) * noise
 
     def losses(self, output: Tensor, x: Tensor, noise: Tensor, noisy: Tensor, times: Tensor) -> dict[str, Tensor]:
         """Return the loss of each sample and its parts, (B,) each.
@@ -103,23 +111,23 @@ class GaussianDiffusion:
 
     def _variational_bound(self, noise: Tensor, fraction: Tensor, x: Tensor, noisy: Tensor, times: Tensor) -> Tensor:
         """Return the KL divergence of the reverse step, at t = 0 the negative log-likelihood, (B,)."""
-
-        def at(table: np.ndarray) -> Tensor:
-            return self._at(table, times, x)
-
-        start = at(1 / np.sqrt(self.products)) * noisy - at(np.sqrt(1 / self.products - 1)) * noise
-        true_mean, mean = (at(self._from_start) * each + at(self._from_noisy) * noisy for each in (x, start))
-        true_log = at(self._log_variance)
+        start = self._at('start_from_noisy', times) * noisy - self._at('start_from_noise', times) * noise
+        of_start, of_noisy = self._at('mean_from_start', times), self._at('mean_from_noisy', times)
+        true_mean, mean = (of_start * each + of_noisy * noisy for each in (x, start))
+        true_log = self._at('log_variance', times)
         share = (fraction + 1) / 2
-        log_variance = share * at(np.log(self.betas)) + (1 - share) * true_log
+        log_variance = share * self._at('log_beta', times) + (1 - share) * true_log
         gap = (true_mean - mean).square() * (-log_variance).exp()
         divergence = 0.5 * (log_variance - true_log - 1 + (true_log - log_variance).exp() + gap)
         likelihood = _log_likelihood(x, mean, 0.5 * log_variance)
         return torch.where(times == 0, _mean(-likelihood), _mean(divergence)) / math.log(2)
 
-    def _at(self, table: np.ndarray, times: Tensor, like: Tensor) -> Tensor:
+    def _at(self, name: str, times: Tensor) -> Tensor:
         """Return the values of a table at `times` as (B, 1, 1, 1) float32."""
-        return torch.from_numpy(table).to(like.device)[times].float().view(-1, 1, 1, 1)
+        table = self._tables[name]
+        if table.device != times.device:  # copied once, not in every step
+            table = self._tables[name] = table.to(times.device)
+        return table[times].view(-1, 1, 1, 1)
 
 
 def _betas(schedule: str, num_steps: int) -> np.ndarray:
