@@ -1,5 +1,7 @@
 """Randomness by counting: a step depends on its number, a sample on its draw, and on nothing before."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,3 +85,16 @@ class SampleStreams:
     def uniform(self, *shape: int, device: torch.device | str = 'cpu') -> Tensor:
         """Return float32 numbers (B, *shape), uniform in [0, 1)."""
         return torch.stack([torch.rand(shape, generator=each) for each in self.generators]).to(device)
+
+    @contextmanager
+    def for_modules(self, device: torch.device) -> Iterator[None]:
+        """Seed what modules draw by themselves on `device`, as dropout does; torch's own streams stay as they were.
+
+        Such draws belong to a batch, not to its samples: they are the same when a run is repeated
+        or resumed, and others when the batch is cut otherwise, by micro-batches or processes.
+        """
+        seed = int(torch.randint(2**62, (), generator=self.generators[0]))
+        devices = [device] if device.type == 'cuda' else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield

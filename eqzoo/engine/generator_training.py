@@ -99,9 +99,9 @@ class GeneratorTraining(Training):
         """Return a few lines about what is trained, by title."""
         network = self.generator.network
         size = sum(parameter.numel() for parameter in network.parameters())
+        learns = f'{self.generator.learns} {_shown(network.latent_shape)}'
         return {
-            'generator': f'{type(self.generator).__name__} of latents {"x".join(map(str, network.latent_shape))} and '
-            f'{network.num_classes:,} classes',
+            'generator': f'{type(self.generator).__name__} of {learns} and {network.num_classes:,} classes',
             'network': f'{type(network).__name__}, {size:,} parameters, {count_macs(network) / 1e9:.2f} GMACs',
             'autoencoder': f'{type(self.autoencoder).__name__}, f{self.autoencoder.downsample_factor}',
         }
@@ -130,11 +130,16 @@ class GeneratorTraining(Training):
                 f'train_dataloader.dataset has {dataset.kind}; {type(self.generator).__name__} learns {wanted}; '
                 'take a generator for these, or the latents of another autoencoder.'
             )
-        shape = self.generator.latent_shape
-        if wanted == 'moments' and dataset.latent_shape != shape:
+        shape, arguments = self.generator.latent_shape, {'latents': 'latent_channels and latent_size', 'codes': 'grid'}
+        if dataset.latent_shape != shape:
             raise ValueError(
-                f'train_dataloader.dataset has latents {_shown(dataset.latent_shape)}; the network is for '
-                f'{_shown(shape)}; set latent_channels and latent_size of model.generator.network to those.'
+                f'train_dataloader.dataset has {self.generator.learns} {_shown(dataset.latent_shape)}; the network is '
+                f'for {_shown(shape)}; set {arguments[self.generator.learns]} of model.generator.network to the former.'
+            )
+        if wanted == 'codes' and dataset.num_codes != self.generator.num_codes:
+            raise ValueError(
+                f'train_dataloader.dataset has codes of a codebook of {dataset.num_codes:,}; the network is for '
+                f'{self.generator.num_codes:,}; set model.generator.network.num_codes={dataset.num_codes}.'
             )
         if dataset.num_classes > self.generator.num_classes:
             raise ValueError(
@@ -163,12 +168,17 @@ def check_fit(generator: Generator, autoencoder: Autoencoder) -> None:
     """Refuse a generator of latents that the autoencoder cannot decode.
 
     Raises:
-        ValueError: If the numbers of channels differ, or there is no codebook for a generator of codes.
+        ValueError: If the numbers of channels or codes differ, or there is no codebook for a generator of codes.
     """
     if generator.learns == 'codes' and not autoencoder.has_codebook:
         raise ValueError(
             f'{type(generator).__name__} makes codes, and {type(autoencoder).__name__} has no codebook; take an '
             'autoencoder with one, or a generator of latents.'
+        )
+    if generator.learns == 'codes' and generator.num_codes != autoencoder.num_codes:
+        raise ValueError(
+            f'the generator makes {generator.num_codes:,} codes, {type(autoencoder).__name__} has '
+            f'{autoencoder.num_codes:,}; set model.generator.network.num_codes={autoencoder.num_codes}.'
         )
     if generator.learns == 'latents' and generator.latent_shape[0] != autoencoder.latent_channels:
         raise ValueError(

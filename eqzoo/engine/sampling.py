@@ -41,11 +41,11 @@ def label_of(number: int, labels: Labels, num_classes: int, seed: int) -> int:
 
 
 class ImageSampler:
-    """Draws images: latents by a sampler from a generator, decoded by the autoencoder.
+    """Draws images: latents or codes by a sampler from a generator, decoded by the autoencoder.
 
     Args:
         generator: Trained, in evaluation mode.
-        autoencoder: Whose latents the generator makes.
+        autoencoder: Whose latents or codes the generator makes.
         sampler: How they are drawn.
         labels: Which classes; see `label_of`.
         seed: Of the samples.
@@ -84,9 +84,14 @@ class ImageSampler:
         device = next(self.generator.parameters()).device
         streams = SampleStreams(self.seed, torch.tensor(numbers))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
-            latents = self.sampler(self.generator, self.labels_of(numbers).to(device), streams)
-        latents = self.autoencoder.normalization.denormalize(latents.float())
-        return to_uint8(self.autoencoder.decode(latents)).cpu()
+            drawn = self.sampler(self.generator, self.labels_of(numbers).to(device), streams)
+        return to_uint8(self._decoded(drawn)).cpu()
+
+    def _decoded(self, drawn: Tensor) -> Tensor:
+        """Return the images (B, 3, H, W) of codes (B, h, w), or of latents in generator units."""
+        if self.generator.learns == 'codes':
+            return self.autoencoder.decode_tokens(drawn)
+        return self.autoencoder.decode(self.autoencoder.normalization.denormalize(drawn.float()))
 
 
 def check_labels(labels: Labels, num_classes: int) -> None:

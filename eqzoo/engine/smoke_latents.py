@@ -34,7 +34,11 @@ def write_smoke_latents(config: Config) -> None:
     dataset = config.train_dataloader.dataset
     network = config.model.generator.network
     _, side, _ = autoencoder.latents(torch.zeros(1, 3, _IMAGES['size'], _IMAGES['size']))[0].shape
-    network.patch_size = min(network.get('patch_size', 2), side)
+    if autoencoder.has_codebook:
+        network.update(num_codes=autoencoder.num_codes, grid=side)
+    else:
+        network.patch_size = min(network.get('patch_size', 2), side)
+        network.update(latent_channels=autoencoder.latent_channels, latent_size=side)
     for place, name in ((config.model.generator, 'encoder'), (config, 'cache_encoder')):
         if place.get(name):
             place[name] = dict(type='EfficientNetLite0Tokens', stride=16, size=16 * side // network.patch_size)
@@ -50,7 +54,7 @@ def write_smoke_latents(config: Config) -> None:
     config.train_dataloader.dataset = _pointing_at(folder / 'latents', dataset)
     if 'cache_dataloader' in config:
         config.cache_dataloader.dataset = dict(_IMAGES)
-    network.update(latent_channels=autoencoder.latent_channels, latent_size=side, num_classes=len(images.classes))
+    network.num_classes = len(images.classes)
 
 
 def _pointing_at(root: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from eqzoo.generators.dit import DiT
 from eqzoo.generators.gaussian_diffusion import GaussianDiffusion
 from eqzoo.generators.guidance import AutoGuidance, ClassifierFree
 from eqzoo.generators.interpolant import Interpolant
+from eqzoo.generators.mask_transformer import MaskTransformer
+from eqzoo.generators.maskgit import MaskGIT
 from eqzoo.generators.repa import REPA
-from eqzoo.generators.samplers import DDIM, DDPM, ODE, SDE, DPMSolver, Sampler
+from eqzoo.generators.samplers import DDIM, DDPM, ODE, SDE, CodeSampler, Confidence, DPMSolver, Halton, Sampler
 from eqzoo.generators.sit import SiT
 from eqzoo.generators.transformer import DiffusionTransformer
 
@@ -20,12 +22,17 @@ __all__ = [
     'AlignedTransformer',
     'AutoGuidance',
     'ClassifierFree',
+    'CodeSampler',
+    'Confidence',
     'DPMSolver',
     'DiT',
     'DiffusionTransformer',
     'GaussianDiffusion',
     'Generator',
+    'Halton',
     'Interpolant',
+    'MaskGIT',
+    'MaskTransformer',
     'Sampler',
     'SiT',
 ]

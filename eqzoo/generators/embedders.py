@@ -45,15 +45,24 @@ class LabelEmbedder(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         """Return the rows."""
-        # on a GPU looking at labels would wait for it, and the lookup itself fails
-        if labels.device.type == 'cpu' and not torch.compiler.is_compiling():
-            last = self.embedding_table.num_embeddings - 1
-            if len(labels) and not 0 <= labels.min() <= labels.max() <= last:
-                raise ValueError(
-                    f'label {int(labels.max()) if labels.max() > last else int(labels.min())} is out of range; '
-                    f'accepted are 0 to {last - 1}, and {last} for no class.'
-                )
+        check_labels(labels, self.embedding_table.num_embeddings - 1)
         return self.embedding_table(labels)
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels (B,) other than classes and `num_classes`, no class.
+
+    Raises:
+        ValueError: Naming one, on a CPU: on a GPU looking would wait for it, and the lookup itself fails.
+    """
+    if labels.device.type != 'cpu' or torch.compiler.is_compiling() or not len(labels):
+        return
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most > num_classes:
+        raise ValueError(
+            f'label {most if most > num_classes else least} is out of range; accepted are 0 to {num_classes - 1}, '
+            f'and {num_classes} for no class.'
+        )
 
 
 def sine_positions(grid: int, width: int) -> Tensor:

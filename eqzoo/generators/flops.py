@@ -17,7 +17,7 @@ def count_macs(network: nn.Module) -> int:
     activations, norms and sums do not. One pass is run, with zeros for weights that take no memory.
 
     Args:
-        network: A `DiffusionTransformer` or one like it.
+        network: A generator's; its `example_inputs` are those of one latent.
 
     Example:
         >>> from eqzoo.generators.transformer import DiffusionTransformer
@@ -31,8 +31,7 @@ def count_macs(network: nn.Module) -> int:
         zeros = {id(value): torch.zeros((), dtype=value.dtype).expand(value.shape) for value in network.buffers()}
         zeros |= {id(value): nn.Parameter(torch.zeros(()).expand(value.shape)) for value in network.parameters()}
         shapes = copy.deepcopy(network, zeros).eval()
-        time = torch.zeros(1)
-        counter = FlopCountAnalysis(shapes, (torch.zeros(1, *network.latent_shape), time, time.long()))
+        counter = FlopCountAnalysis(shapes, network.example_inputs())
         counter.set_op_handle('aten::layer_norm', lambda inputs, outputs: 0)
         counter.set_op_handle('aten::scaled_dot_product_attention', _attention)
         counter.unsupported_ops_warnings(enabled=False).uncalled_modules_warnings(enabled=False)

@@ -130,6 +130,10 @@ class DiffusionTransformer(nn.Module):
         patches = patches.view(len(patches), g, g, p, p, channels)
         return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), channels, g * p, g * p)
 
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Return the arguments of `forward` for one latent."""
+        return torch.zeros(1, *self.latent_shape), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
+
     def _initialize(self) -> None:
         """Start as DiT does: every block is the identity, and the prediction is zero."""
         for module in self.modules():

@@ -33,7 +33,8 @@ class Sampler(ABC):
         if not isinstance(process, self.process):
             raise ValueError(
                 f'{type(self).__name__} samples from {self.process.__name__}; {type(generator).__name__} has '
-                f'{type(process).__name__}; DDPM, DDIM and DPMSolver are for DiT, ODE and SDE for SiT and REPA.'
+                f'{type(process).__name__}; DDPM, DDIM and DPMSolver are for DiT, ODE and SDE for SiT and REPA, '
+                'Confidence and Halton for MaskGIT.'
             )
 
     @torch.no_grad()
@@ -49,9 +50,7 @@ class Sampler(ABC):
             ValueError: If a label is out of range, or the generator is not for this sampler.
         """
         self.check(generator)
-        last = generator.num_classes
-        if len(labels) and not 0 <= labels.min() <= labels.max() <= last:
-            raise ValueError(f'labels: got {labels.tolist()}; accepted are 0 to {last - 1}, and {last} for no class.')
+        check_labels(labels, generator.num_classes)
         noise = streams.normal(torch.zeros(len(labels), *generator.latent_shape, device=labels.device))
         return self.draw(generator, noise, labels, streams).float()
 
@@ -73,6 +72,18 @@ class Sampler(ABC):
         if self.guidance is None:
             return network(x, times, labels).float()
         return self.guidance(network, x, times, labels, noise_time).float()
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels (B,) other than classes and `num_classes`, no class.
+
+    Raises:
+        ValueError: With the labels.
+    """
+    if len(labels) and not 0 <= labels.min() <= labels.max() <= num_classes:
+        raise ValueError(
+            f'labels: got {labels.tolist()}; accepted are 0 to {num_classes - 1}, and {num_classes} for no class.'
+        )
 
 
 def check_steps(where: str, steps: int, least: int = 1) -> None:
