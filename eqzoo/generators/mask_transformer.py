@@ -168,7 +168,7 @@ def _resized(table: Tensor, grid: int) -> Tensor:
     rows = table.view(-1, table.shape[-1])
     old = round((len(rows) - 1) ** 0.5)
     places = rows[:-1].T.reshape(1, -1, old, old)
-    places = F.interpolate(places, size=(grid, grid), mode='bicubic', antialias=grid < old)
+    places = F.interpolate(places, size=(grid, grid), mode='bicubic', antialias=True)  # as timm does
     return torch.cat([places.flatten(2)[0].T, rows[-1:]]).view(*table.shape[:-2], grid**2 + 1, -1)
 
 
