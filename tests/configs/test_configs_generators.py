@@ -10,9 +10,11 @@ from eqzoo.engine import load_config
 from eqzoo.engine.preflight import missing
 from eqzoo.registry import build
 
-FOLDERS = ('dit', 'sit', 'repa')
+FOLDERS = ('dit', 'sit', 'repa', 'maskgit')
 LEAVES = sorted(str(path) for folder in FOLDERS for path in Path('configs', folder).glob('*.py'))
 IMAGENET = [leaf for leaf in LEAVES if 'shapes' not in leaf]
+CODES = [leaf for leaf in IMAGENET if 'maskgit' in leaf]
+LATENTS = [leaf for leaf in IMAGENET if leaf not in CODES]
 IMAGES = 1_281_167  # ImageNet's for training
 
 # Size, patch, latents, millions of steps, FID to reach: Table 1, Table 2, Table 4 and Table 10.
@@ -41,6 +43,17 @@ ROWS = {
     'repa/repa_xl2_sd_eq_1m': ('XL', 2, 4, 32, 1, '1.70'),
     'repa/repa_xl2_published': ('XL', 2, 4, 32, 4, '1.42'),
 }
+# Codes a side, batch, epochs, FID to reach: Tables 1, 3 and 11, and arXiv 2310.14400.
+CODE_ROWS = {
+    'maskgit/maskgit_base_vqgan': (16, 256, 300, 'FID 6.80, IS 214.0'),
+    'maskgit/maskgit_base_vqgan_130ep': (16, 256, 130, None),
+    'maskgit/maskgit_base_vqgan_eq': (16, 256, 300, 'FID 5.91, IS 228.8'),
+    'maskgit/maskgit_base_vqgan_eq_130ep': (16, 256, 130, 'FID 6.80, IS 188.1'),
+    'maskgit/maskgit_base_vqgan_512': (32, 128, 75, 'FID 7.26, IS 223.1'),
+    'maskgit/maskgit_base_vqgan_eq_512': (32, 128, 75, None),
+    'maskgit/maskgit_base_published': (16, 256, 300, 'FID 6.80, IS 214.0'),
+    'maskgit/maskgit_base_512_published': (32, 128, 75, 'FID 7.26, IS 223.1'),
+}
 
 
 def name_of(leaf):
@@ -48,10 +61,10 @@ def name_of(leaf):
 
 
 def test_there_is_a_config_for_each_row_and_no_other():
-    assert sorted(map(name_of, IMAGENET)) == sorted(ROWS)
+    assert sorted(map(name_of, IMAGENET)) == sorted([*ROWS, *CODE_ROWS])
 
 
-@pytest.mark.parametrize('leaf', IMAGENET)
+@pytest.mark.parametrize('leaf', LATENTS)
 def test_a_config_is_the_row_that_its_name_says(leaf):
     config = load_config(leaf)
     size, patch, channels, side, millions, fid = ROWS[name_of(leaf)]
@@ -70,7 +83,35 @@ def test_a_config_is_the_row_that_its_name_says(leaf):
     assert (guidance is None) == ('without guidance.' in said)
 
 
-@pytest.mark.parametrize('leaf', IMAGENET)
+@pytest.mark.parametrize('leaf', CODES)
+def test_a_config_of_codes_is_the_row_that_its_name_says(leaf):
+    config = load_config(leaf)
+    grid, batch, epochs, number = CODE_ROWS[name_of(leaf)]
+    assert (config.model.generator.network.grid, config.train_dataloader.batch_size) == (grid, batch)
+    assert config.cache_dataloader.dataset.size == 16 * grid
+    assert config.train_cfg.max_iters * batch / IMAGES == pytest.approx(epochs, rel=2e-3)
+    said = ast.get_docstring(ast.parse(Path(leaf).read_text()))
+    assert number is None or number in said
+    sampler = config.sampling.sampler
+    published = {16: (8, 3.0, 4.5), 32: (15, 2.8, 7.0)}  # arXiv 2310.14400, and EQ-VAE's paper after it
+    assert (sampler.steps, sampler.guidance, sampler.gumbel_temperature) == published[grid]
+
+
+@pytest.mark.parametrize('leaf', CODES)
+def test_all_of_codes_train_as_the_release_does(leaf):
+    config = load_config(leaf)
+    generator, optimizer = config.model.generator, config.optim_wrapper.generator.optimizer
+    assert (generator.schedule, generator.label_smoothing, generator.loss_on) == ('arccos', 0.1, 'all')
+    assert (generator.network.size, generator.network.num_codes, generator.network.dropout) == ('base', 1024, 0.1)
+    assert (optimizer.type, optimizer.lr, optimizer.betas, optimizer.weight_decay) == ('AdamW', 1e-4, (0.9, 0.96), 1e-5)
+    assert config.optim_wrapper.generator.clip_grad == dict(max_norm=1.0)
+    assert [each.end for each in config.param_scheduler] == [2500]
+    assert config.train_dataloader.dataset.flip
+    assert [hook.type for hook in config.custom_hooks] == ['SampleHook']  # no moving average
+    assert config.sampling.num_samples == 50_000
+
+
+@pytest.mark.parametrize('leaf', LATENTS)
 def test_all_train_as_the_papers_do(leaf):
     config = load_config(leaf)
     assert config.train_dataloader.batch_size == 256
@@ -97,8 +138,11 @@ def test_a_configs_parts_exist_and_fit(leaf):
     with torch.device('meta'):
         generator, autoencoder = build(model['generator']), build(model['autoencoder'])
     side = config.cache_dataloader.dataset.size
-    assert generator.latent_shape == (autoencoder.latent_channels, *autoencoder.grid(side, side))
-    for sampler in (config.sampling.sampler, config.custom_hooks[1].sampler):
+    grid = autoencoder.grid(side, side)
+    codes = generator.learns == 'codes'
+    assert generator.latent_shape == (grid if codes else (autoencoder.latent_channels, *grid))
+    assert not codes or generator.num_codes == autoencoder.num_codes
+    for sampler in (config.sampling.sampler, config.custom_hooks[-1].sampler):
         build(sampler).check(generator)
     if encoder is not None:
         assert (encoder['size'], generator.network.grid) == ('b', 16)
@@ -111,7 +155,7 @@ def test_latents_of_different_autoencoders_are_different_stores():
         root = config.train_dataloader.dataset.root
         stores.setdefault(root, set()).add(repr(config.model.autoencoder) + str(config.get('cache_encoder')))
     assert all(len(autoencoders) == 1 for autoencoders in stores.values())
-    assert len(stores) == 12
+    assert len(stores) == 17
 
 
 def test_lengths_in_epochs_are_the_papers():

@@ -128,6 +128,51 @@ def test_data_of_another_kind_size_or_autoencoder_are_refused(root, tmp_path):
         GeneratorTraining(dit(), kl()).check_data(LatentStore(tmp_path / 'codes'))
 
 
+def vq(num_codes=8):
+    torch.manual_seed(0)
+    return VQAutoencoder(3, num_codes, (8, 8), attention_levels=(), **SMALL).eval()
+
+
+def maskgit(**options):
+    network = dict(type='MaskTransformer', size=(1, 16, 2), num_codes=8, grid=8, num_classes=CLASSES, dropout=0.0)
+    torch.manual_seed(1)
+    return build(dict(type='MaskGIT', network={**network, **options}))
+
+
+def test_codes_are_learned_as_they_are_and_of_their_own_codebook(tmp_path):
+    write_store(vq(), Shapes(16, 16, num_classes=CLASSES), tmp_path, batch_size=8)
+    store = LatentStore(tmp_path)
+    batch = store.__getitems__([(index, 100 + index) for index in range(6)])
+    GeneratorTraining(maskgit(), vq()).check_data(store)
+    gradients = {}
+    for size in (None, 4):
+        model = GeneratorTraining(maskgit(), vq(), micro_batch_size=size)
+        before = copy.deepcopy(model.generator.state_dict())
+        log = model.train_step(batch, optimizers(model), StepRandomness(5, 9))
+        streams = StepRandomness(5, 9).streams(batch['draws'])
+        expected = maskgit().loss(batch, streams)
+        torch.testing.assert_close(log['loss'], expected['loss'])
+        gradients[size] = {n: before[n] - value for n, value in model.generator.state_dict().items()}
+        assert all(change.abs().max() > 0 for change in gradients[size].values())
+    torch.testing.assert_close(gradients[4], gradients[None], rtol=1e-4, atol=1e-6)
+
+    with pytest.raises(ValueError, match=r'has codes 8 x 8; the network is for 4 x 4; set grid of model'):
+        GeneratorTraining(maskgit(grid=4), vq()).check_data(store)
+    changed = vq()
+    changed.quantize.embedding.weight.data[0] += 1
+    with pytest.raises(ValueError, match=r'these latents are of the autoencoder'):
+        GeneratorTraining(maskgit(), changed).check_data(store)
+    with pytest.raises(ValueError, match='has codes of a codebook of 8; the network is for 9; set .*num_codes=8'):
+        GeneratorTraining(maskgit(num_codes=9), vq(9)).check_data(store)
+    with pytest.raises(ValueError, match='the generator makes 9 codes, VQAutoencoder has 8; set .*num_codes=8'):
+        GeneratorTraining(maskgit(num_codes=9), vq())
+    with pytest.raises(ValueError, match='MaskGIT makes codes, and KLAutoencoder has no codebook'):
+        GeneratorTraining(maskgit(), kl())
+    write_store(kl(), Shapes(8, 16, num_classes=CLASSES), tmp_path / 'latents', batch_size=8)
+    with pytest.raises(ValueError, match='has moments; MaskGIT learns codes'):
+        GeneratorTraining(maskgit(), vq()).check_data(LatentStore(tmp_path / 'latents'))
+
+
 def test_precision_is_one_of_two():
     with pytest.raises(ValueError, match="GeneratorTraining.precision must be 'fp32' or 'bf16', got 'fp16'"):
         GeneratorTraining(dit(), kl(), precision='fp16')

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eqzoo.autoencoders import KLAutoencoder
+from eqzoo.autoencoders import KLAutoencoder, VQAutoencoder
 from eqzoo.engine.sampling import ImageSampler, batches, check_labels, label_of
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import build
@@ -62,6 +62,30 @@ def test_samples_do_not_depend_on_how_they_are_cut(sampler):
     again = draw([6, 1]).int()
     assert (whole[[6, 1]] - again).abs().max() <= 1
     assert (whole[0] - whole[1]).abs().max() > 20  # they are not all the same
+
+
+class Counting:
+    """A sampler of codes: sample after sample its label, everywhere."""
+
+    def check(self, generator):
+        pass
+
+    def __call__(self, generator, labels, streams):
+        return labels.view(-1, 1, 1).expand(-1, *generator.latent_shape)
+
+
+def test_images_of_codes_are_the_decoded_codes():
+    torch.manual_seed(0)
+    vq = VQAutoencoder(3, 8, (8, 8), attention_levels=(), layers_per_block=1, norm_num_groups=4).eval()
+    network = dict(type='MaskTransformer', size=(1, 16, 2), num_codes=8, grid=4, num_classes=CLASSES)
+    maskgit = build(dict(type='MaskGIT', network=network)).eval()
+    images = vq.decode_tokens(torch.tensor([1, 2]).view(2, 1, 1).expand(2, 4, 4))
+    draw = ImageSampler(maskgit, vq, Counting(), labels='balanced')
+    assert torch.equal(draw([5, 2]), (127.5 * images + 128).clamp(0, 255).to(torch.uint8))
+    with pytest.raises(
+        ValueError, match='DDPM samples from GaussianDiffusion; MaskGIT has no such process; .* for MaskGIT'
+    ):
+        ImageSampler(maskgit, vq, build(dict(type='DDPM', steps=2)))
 
 
 def test_what_does_not_fit_is_refused():

@@ -13,6 +13,8 @@ model.generator.network.update(grid=32, weights_grid=16)
 cache_dataloader.dataset.update(size=512)
 train_dataloader.update(batch_size=128)
 train_cfg.max_iters = 750_000
-sampler.update(steps=15, guidance=2.8, gumbel_temperature=7.0)
+published = dict(steps=15, guidance=2.8, gumbel_temperature=7.0)
+custom_hooks[0].sampler.update(published)
+sampling.sampler.update(published)
 # ADM's batch, from https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/512/
 test_evaluators[0].update(reference='data/VIRTUAL_imagenet512.npz')

@@ -31,10 +31,10 @@ class Sampler(ABC):
         """
         process = getattr(generator, 'process', None)
         if not isinstance(process, self.process):
+            has = type(process).__name__ if process else 'no such process'
             raise ValueError(
-                f'{type(self).__name__} samples from {self.process.__name__}; {type(generator).__name__} has '
-                f'{type(process).__name__}; DDPM, DDIM and DPMSolver are for DiT, ODE and SDE for SiT and REPA, '
-                'Confidence and Halton for MaskGIT.'
+                f'{type(self).__name__} samples from {self.process.__name__}; {type(generator).__name__} has {has}; '
+                'DDPM, DDIM and DPMSolver are for DiT, ODE and SDE for SiT and REPA, Confidence and Halton for MaskGIT.'
             )
 
     @torch.no_grad()
