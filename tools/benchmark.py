@@ -2,7 +2,7 @@
 
 from eqzoo.commands.benchmark import coding, eq_step
 from eqzoo.commands.benchmark_evaluation import frechet, rfid
-from eqzoo.commands.benchmark_generators import generator_step
+from eqzoo.commands.benchmark_generators import generator_step, sampling
 from eqzoo.commands.benchmark_latents import cache, store
 from eqzoo.commands.parsing import run_subcommand
 
@@ -15,6 +15,7 @@ if __name__ == '__main__':
             'frechet': frechet,
             'generator-step': generator_step,
             'rfid': rfid,
+            'sampling': sampling,
             'store': store,
         }
     )

@@ -1,10 +1,11 @@
-"""`tools/benchmark.py generator-step`: what a generator's training step costs, beside the plainest form."""
+"""`tools/benchmark.py generator-step` and `sampling`: what a step and a sample cost, beside the plainest form."""
 
 from typing import Literal
 
 import torch
 from mmengine.device import get_device
 
+from eqzoo.benchmarks.code_sampling import compare_sampling
 from eqzoo.benchmarks.generators import compare_steps
 
 
@@ -45,3 +46,37 @@ def generator_step(
     for name, speed in speeds.items():
         print(f'{name:<8}{speed:>10.3g} samples/s')
     print(f'ratio: {speeds["eqzoo"] / speeds["plain"]:.2f}x, losses differ by {difference:.1e} relatively')
+
+
+def sampling(
+    *,
+    size: str = 'base',
+    grid: int = 16,
+    classes: int = 1000,
+    batch_size: int = 2,
+    steps: int = 8,
+    rounds: int = 2,
+) -> None:
+    """Time MaskGIT's sampling beside the same loop without what eqzoo spares.
+
+    That is the prediction for no class where guidance has no weight, the first prediction of a
+    class that other samples of the batch have too, and the logits of classes.
+
+    Args:
+        size: base, big or huge.
+        grid: Codes of an image's side.
+        classes: From which the batch's labels are drawn.
+        batch_size: Images at once.
+        steps: Of the sampler.
+        rounds: Batches of each form; the fastest counts.
+    """
+    device = torch.device(get_device())
+    options = dict(grid=grid, num_classes=classes, batch_size=batch_size, steps=steps, rounds=rounds)
+    speeds, same = compare_sampling(size, **options, device=device)
+    print(
+        f'MaskGIT-{size}, {grid} x {grid} codes, {classes} classes, batch {batch_size}, {steps} steps, {device}, '
+        f'{torch.get_num_threads()} threads'
+    )
+    for name, speed in speeds.items():
+        print(f'{name:<8}{speed:>10.3g} images/s')
+    print(f'ratio: {speeds["eqzoo"] / speeds["plain"]:.2f}x, {same:.2%} of the codes are the same')

@@ -1,11 +1,13 @@
-"""`tools/benchmark.py generator-step`: both forms compute the same, and are timed."""
+"""`tools/benchmark.py generator-step` and `sampling`: both forms compute the same, and are timed."""
 
 import re
 
 import torch
 
+from eqzoo.benchmarks.code_sampling import compare_sampling
 from eqzoo.benchmarks.generators import PlainTransformer
-from eqzoo.commands.benchmark_generators import generator_step
+from eqzoo.commands import benchmark_generators
+from eqzoo.commands.benchmark_generators import generator_step, sampling
 from eqzoo.generators import DiffusionTransformer
 
 
@@ -28,3 +30,20 @@ def test_the_benchmark_prints_a_ratio(capsys):
     ratio, difference = re.search(r'ratio: (\S+)x, losses differ by (\S+) relatively', out).groups()
     assert float(ratio) > 0
     assert float(difference) < 1e-5
+
+
+def test_both_ways_of_sampling_draw_the_same_codes():
+    """All classes alike or all different, the first step shared or not."""
+    for classes in (1, 50):
+        options = dict(grid=4, num_classes=classes, batch_size=6, steps=3, rounds=1)
+        speeds, same = compare_sampling((2, 32, 2), **options, device=torch.device('cpu'))
+        assert speeds.keys() == {'eqzoo', 'plain'}
+        assert same == 1
+
+
+def test_the_sampling_benchmark_prints_a_ratio(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark_generators, 'compare_sampling', lambda *_, **__: ({'eqzoo': 3.0, 'plain': 2.0}, 1.0))
+    sampling(grid=8, steps=4)
+    out = capsys.readouterr().out
+    assert out.startswith('MaskGIT-base, 8 x 8 codes, 1000 classes, batch 2, 4 steps, cpu')
+    assert out.endswith('ratio: 1.50x, 100.00% of the codes are the same\n')
