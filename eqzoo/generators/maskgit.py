@@ -75,7 +75,9 @@ class MaskGIT(Generator):
         with streams.for_modules(codes.device):
             logits = self.network(codes.masked_fill(masked, self.network.mask_code), labels).float()
         target, masked = codes.flatten(1), masked.flatten(1)
-        losses = F.cross_entropy(logits.transpose(1, 2), target, label_smoothing=self.label_smoothing, reduction='none')
+        losses = F.cross_entropy(
+            logits.flatten(0, 1), target.flatten(), label_smoothing=self.label_smoothing, reduction='none'
+        ).view_as(target)
         if self.loss_on == 'masked':
             losses = losses * masked / mean_masked_share(self.schedule)
         with torch.no_grad():
