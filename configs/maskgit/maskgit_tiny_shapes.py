@@ -16,7 +16,9 @@ with read_base():
     from .._base_.demo_vq import autoencoder
 
 autoencoder.update(weights='work_dirs/demo/vq_plain/iter_500.pth')
-network = dict(type='MaskTransformer', size=(4, 128, 4), num_codes=256, grid=8, num_classes=10, dropout=0.0)
+network = dict(
+    type='MaskTransformer', size=(4, 128, 4), num_codes=256, grid=8, num_classes=10, dropout=0.0, init_std=0.02
+)
 model.update(autoencoder=autoencoder, generator=dict(type='MaskGIT', network=network))
 train_dataloader.dataset.update(root='work_dirs/latents/shapes_vq_plain')
 sampler = dict(type='Confidence', steps=8, guidance=1.0)

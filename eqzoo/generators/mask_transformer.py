@@ -38,6 +38,8 @@ class MaskTransformer(nn.Module):
         dropout: How often a value is zeroed, in attention, MLPs and the layers around the blocks.
         checkpointing: Whether activations are computed again in the backward pass, for a third
             more time and memory that hardly grows with depth.
+        init_std: Of the truncated normal from which weights start, 0.02 in MaskGIT's own code. None: as
+            released, torch's defaults, whose embeddings have a deviation of 1: training starts far slower.
         weights: A file as the release or eqzoo write it; see `read_generator`.
         weights_grid: The grid of the network in that file, if it is another one: what belongs to
             places is resized, to go on at another resolution.
@@ -61,6 +63,7 @@ class MaskTransformer(nn.Module):
         mlp_width: int | None = None,
         dropout: float = 0.1,
         checkpointing: bool = False,
+        init_std: float | None = None,
         weights: str | None = None,
         weights_grid: int | None = None,
     ) -> None:
@@ -82,6 +85,8 @@ class MaskTransformer(nn.Module):
         self.transformer = nn.ModuleDict({'layers': nn.ModuleList(blocks)})
         self.last_layer = nn.Sequential(*_linear(width, dropout), nn.GELU(), nn.LayerNorm(width, eps=_EPS))
         self.bias = nn.Parameter(torch.zeros(grid**2 + 1, rows))
+        if init_std is not None:
+            self._initialize(init_std)
         if weights is None:
             return
         if weights_grid in (None, grid):
@@ -152,6 +157,14 @@ class MaskTransformer(nn.Module):
         places, codes = tokens.shape[1] - 1, self.num_codes + 1
         features = self.last_layer(tokens[:, :places])
         return F.linear(features, self.tok_emb.weight[:codes]) + self.bias[:places, :codes]
+
+    def _initialize(self, std: float) -> None:
+        """Start all weight matrices at a truncated normal, and biases of linear layers at 0."""
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2 and name != 'bias':
+                nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+            elif name.endswith('bias') and name != 'bias':
+                nn.init.zeros_(weight)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the arguments of `forward` for one image."""

@@ -124,6 +124,18 @@ def test_checkpointing_changes_memory_alone():
         assert torch.equal(one.grad, other.grad)
 
 
+def test_weights_start_as_released_or_as_maskgits_own():
+    torch.manual_seed(0)
+    deviations = {}
+    for std in (None, 0.02):
+        network = MaskTransformer((2, 64, 4), 500, grid=4, num_classes=10, init_std=std)
+        parts = network.tok_emb, network.first_layer[2], network.blocks[0][0].fn['mha'].out_proj
+        deviations[std] = [float(part.weight.detach().std()) for part in parts]
+        assert float(network.bias.detach().abs().max()) == 0
+    assert deviations[None] == pytest.approx([1.0, 64**-0.5 / 3**0.5, 64**-0.5 / 3**0.5], rel=0.05)
+    assert deviations[0.02] == pytest.approx([0.0176] * 3, rel=0.05)  # cut off at two deviations
+
+
 def test_files_of_the_release_load(tmp_path):
     network, file = small(), tmp_path / 'MaskGIT.pth'
     state = {f'module.{name}': value for name, value in network.state_dict().items()}
