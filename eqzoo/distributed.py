@@ -5,22 +5,51 @@ and checkpoints with plain names then need no special case.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from mmengine.device import get_device
 from torch import Tensor, nn
+
+# How long a process waits for the others: a first validation or a slow disk is no failure.
+_TIMEOUT = timedelta(minutes=30)
+
+# What gloo and NCCL say when a peer is lost.
+_LOST = re.compile(r'Connection (closed|reset)|NCCL|[Tt]imed out|gloo|Broken pipe|peer', re.ASCII)
 
 
 def init_distributed() -> None:
     """Join the group that torchrun set up, if it did: nccl with GPUs, gloo without."""
     if 'RANK' not in os.environ or dist.is_initialized():
         return
-    if torch.cuda.is_available():
+    if get_device().startswith('cuda'):
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-        dist.init_process_group('nccl')
+        dist.init_process_group('nccl', timeout=_TIMEOUT)
     else:
-        dist.init_process_group('gloo')
+        dist.init_process_group('gloo', timeout=_TIMEOUT)
+
+
+@contextmanager
+def failures_of_others() -> Iterator[None]:
+    """Turn what the communication library raises, when another process is gone, into a message.
+
+    Raises:
+        ConnectionError: In place of a `RuntimeError` of a collective.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if rank_and_world_size()[1] == 1 or not _LOST.search(str(error)):
+            raise
+        rank = rank_and_world_size()[0]
+        raise ConnectionError(
+            f'process {rank}: another process is gone or does not answer ({str(error).splitlines()[0][:200]}); its own '
+            'message, above or in its log, says why. Go on with --resume.'
+        ) from None
 
 
 def close_distributed() -> None:
@@ -39,6 +68,21 @@ def wait_for_all() -> None:
 def rank_and_world_size() -> tuple[int, int]:
     """Return this process's rank and the number of processes, (0, 1) outside a group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def least_over_processes(number: int) -> int:
+    """Return the least of a number over all processes, which all have to ask."""
+    return -greatest_over_processes(-number)
+
+
+def greatest_over_processes(number: int) -> int:
+    """Return the greatest of a number over all processes, which all have to ask."""
+    if rank_and_world_size()[1] == 1:
+        return number
+    device = 'cuda' if dist.get_backend() == 'nccl' else 'cpu'
+    tensor = torch.tensor(number, device=device)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return int(tensor)
 
 
 def average(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,15 +1,13 @@
 """What every run has: logs, checkpoints, timing."""
 
 default_hooks = dict(
-    runtime_info=dict(type='RuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
         type='CheckpointHook',
-        by_epoch=False,
         interval=1000,
-        max_keep_ckpts=2,  # mmengine deletes the old one before it writes: one alone could be lost
+        max_keep_ckpts=2,
         save_best='eq_err/rotation',
         rule='less',
     ),

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
+import torch
 from jsonargparse import ArgumentParser
 
 _OVERRIDE = re.compile(r'[A-Za-z_][\w.]*=')
+
+_OUT_OF_MEMORY = (
+    '\nTo need less: model.micro_batch_size=N, model.precision=bf16, checkpointing=true of a network, or a smaller '
+    'batch_size.'
+)
 
 
 def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name: str | None = None) -> Any:
@@ -21,8 +27,8 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name
     options, bools among them flags. Words of the form `key=value` go, wherever they stand, to
     the parameter `overrides`.
 
-    A `ValueError` or `OSError` ends the program with its message on stderr and status 1;
-    with `EQZOO_TRACEBACK=1` it is raised.
+    A `ValueError`, `OSError` or `FloatingPointError`, and a lack of memory, end the program with a
+    message on stderr and status 1; with `EQZOO_TRACEBACK=1` it is raised.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     overrides = [word for word in argv if _OVERRIDE.match(word)]
@@ -37,10 +43,10 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name
     arguments |= parser.parse_args(argv).as_dict()
     try:
         return function(**arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError, torch.OutOfMemoryError) as error:
         if os.environ.get('EQZOO_TRACEBACK') == '1':
             raise
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {error}{_OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else ""}')
 
 
 def run_subcommand(functions: Mapping[str, Callable[..., Any]], argv: Sequence[str] | None = None) -> Any:

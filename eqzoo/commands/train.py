@@ -1,12 +1,16 @@
 """`tools/train.py`: train what a config describes."""
 
+import sys
 from pathlib import Path
 
 from mmengine.config import Config
 
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
+from eqzoo.distributed import close_distributed, failures_of_others, init_distributed, rank_and_world_size
 from eqzoo.engine import build_runner, load_config, shrink
+from eqzoo.engine.device import use_device
 from eqzoo.engine.preflight import missing_for_training, report
+from eqzoo.engine.stop_hook import stopped_by
+from eqzoo.engine.work_dir import own_folder
 from eqzoo.registry import build
 
 
@@ -27,6 +31,7 @@ def train(
         config = shrink(config)
         if not resume:
             _forget(Path(config.work_dir))
+    use_device(config)
     lacks = missing_for_training(config)
     if lacks:
         raise ValueError(report(config, lacks, f'python tools/train.py {config_file}'))
@@ -34,10 +39,15 @@ def train(
         print(describe(config))
         return
     init_distributed()
-    build_runner(config, resume=resume).train()
+    with failures_of_others(), own_folder(config.work_dir):
+        runner = build_runner(config, resume=resume)
+        runner.train()
+        close_distributed()
+    stopped = stopped_by(runner)
+    if stopped:
+        sys.exit(128 + stopped)  # as a shell says it of a process that a signal ended
     if rank_and_world_size()[0] == 0:
         print(f'Done. Checkpoints, logs and pictures are in {config.work_dir}.')
-    close_distributed()
 
 
 def describe(config: Config) -> str:
@@ -64,5 +74,5 @@ def describe(config: Config) -> str:
 
 def _forget(work_dir: Path) -> None:
     """Remove the checkpoints of an earlier smoke run, which nobody wants to continue."""
-    for path in [*work_dir.glob('*.pth'), work_dir / 'last_checkpoint']:
+    for path in work_dir.glob('*.pth'):
         path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from eqzoo.autoencoders.arguments import plain_config
-from eqzoo.engine.training import Training, accumulate, update
+from eqzoo.engine.training import Training, accumulate
 from eqzoo.evaluators.view import AutoencoderView
 from eqzoo.losses import AdversarialLoss, Comparison, KLDivergence, ReconstructionLoss
 from eqzoo.randomness import StepRandomness
@@ -35,6 +35,7 @@ class AutoencoderTraining(Training):
         adversarial_loss: The discriminator and its losses, if any.
         micro_batch_size: See `Training`.
         precision: See `Training`.
+        on_nonfinite: See `Training`.
     """
 
     subject = 'autoencoder'
@@ -49,8 +50,9 @@ class AutoencoderTraining(Training):
         adversarial_loss: AdversarialLoss | None = None,
         micro_batch_size: int | None = None,
         precision: Literal['fp32', 'bf16'] = 'fp32',
+        on_nonfinite: Literal['stop', 'skip'] = 'stop',
     ) -> None:
-        super().__init__(micro_batch_size, precision)
+        super().__init__(micro_batch_size, precision, on_nonfinite)
         if kl_loss is not None and not autoencoder.has_posterior:
             raise ValueError(
                 f'AutoencoderTraining.kl_loss: {type(autoencoder).__name__} has no posterior; leave it out.'
@@ -101,14 +103,15 @@ class AutoencoderTraining(Training):
                 (loss * share).backward()
                 accumulate(log, parts, share)
                 pairs.append((pair.reconstruction.detach(), pair.target.detach(), share))
-        update(optimizers['autoencoder'], groups['autoencoder'])
+        log.update(self.update(optimizers['autoencoder'], groups['autoencoder']))
         if adversarial is not None:
             for reconstruction, target, share in pairs:
                 with self.autocast(self._device):
                     loss, parts = adversarial.discriminator_loss(reconstruction, target)
                 (loss * share).backward()
                 accumulate(log, {'discriminator_loss': loss, **parts}, share)
-            update(optimizers['discriminator'], groups['discriminator'])
+            updated = self.update(optimizers['discriminator'], groups['discriminator'])
+            log.update({f'discriminator_{name}': value for name, value in updated.items()})
         return dict(log)
 
     def val_step(self, batch: Mapping[str, Any]) -> AutoencoderView:

@@ -1,7 +1,9 @@
 """Checkpoints that load safely, strictly, and after a kill at any moment."""
 
 import os
+import zipfile
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,12 @@ import numpy as np
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from eqzoo.registry import HOOKS
+
+_LOG_VALUES = 1000  # of each scalar in a checkpoint: as many as a log's mean may be of
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -20,16 +25,23 @@ class AtomicLocalBackend(LocalBackend):
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write the bytes `obj` to `filepath`."""
         path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open('wb') as file:
                 file.write(obj)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f'{error.strerror}, writing {len(obj) / 2**20:.0f} MiB; what was there before is as it was',
+                str(path),
+            ) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 # mmengine has no other way to say how its hook writes files.
@@ -42,14 +54,19 @@ class PlainCheckpointHook(Hook):
 
     mmengine stores its log buffers and numpy scalars, which `torch.load` refuses with
     `weights_only=True`; and it resumes with `strict=False`, so that a checkpoint of another
-    model would go on from random weights after a warning.
+    model would go on from random weights after a warning. Of the log the last values are kept, as plain
+    lists, so that the means of a resumed run's log are those of a run that never stopped.
     """
 
     priority = 'LOWEST'
 
+    def __init__(self) -> None:
+        self._log: dict[str, Any] = {}
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Drop the log history and turn numpy values into Python's."""
+        """Replace the log history by its last values, and turn numpy values into Python's."""
         hub = dict(checkpoint['message_hub'])
+        checkpoint['log'] = {name: _last(buffer) for name, buffer in runner.message_hub.log_scalars.items()}
         dropped = set(hub['log_scalars'])
         hub['log_scalars'] = OrderedDict()
         hub['resumed_keys'] = OrderedDict((k, v) for k, v in hub['resumed_keys'].items() if k not in dropped)
@@ -71,24 +88,62 @@ class PlainCheckpointHook(Hook):
                 f'({_first(want - have)}), {len(have - want)} are unknown ({_first(have - want)}). '
                 'Resume with the config it was made with.'
             )
+        self._log = checkpoint.get('log', {})
+
+    def before_train(self, runner: Runner) -> None:
+        """Put the last values of the log back."""
+        for name, (values, counts) in self._log.items():
+            for value, count in zip(values, counts, strict=True):
+                runner.message_hub.update_scalar(name, value, count)
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """Return the newest checkpoint of a work directory, also after the directory was moved."""
-    pointer = Path(work_dir) / 'last_checkpoint'
-    if pointer.is_file():
-        # mmengine writes an absolute path
-        path = Path(work_dir) / Path(pointer.read_text().strip()).name
-        if path.is_file():
-            return path
-    steps = {path: path.stem.removeprefix('iter_') for path in Path(work_dir).glob('iter_*.pth')}
-    numbered = {path: int(step) for path, step in steps.items() if step.isdigit()}
-    return max(numbered, key=numbered.get, default=None)
+    """Return the newest checkpoint of a work directory."""
+    return max(_numbered(work_dir), key=step_of, default=None)
+
+
+def latest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """Return the newest checkpoint that is whole, and what is wrong with newer ones.
+
+    Every byte is read, and compared with the sums in the file.
+    """
+    damage = []
+    for file in sorted(_numbered(work_dir), key=step_of, reverse=True):
+        reason = damage_of(file)
+        if reason is None:
+            return file, damage
+        damage.append(f'{file.name}: {reason}')
+    return None, damage
+
+
+def _numbered(work_dir: str | Path) -> list[Path]:
+    return [file for file in Path(work_dir).glob('iter_*.pth') if step_of(file) is not None]
+
+
+def damage_of(file: Path) -> str | None:
+    """Return what is wrong with a checkpoint's bytes, or None."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entry = archive.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        return f'{type(error).__name__}: {error}'
+    return None if entry is None else f'the checksum of {entry} fails'
+
+
+def step_of(file: Path) -> int | None:
+    """Return the step that a checkpoint's name says, if it says one."""
+    number = file.stem.removeprefix('iter_')
+    return int(number) if number.isdigit() else None
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a training checkpoint without running any code in it."""
     return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def _last(buffer: HistoryBuffer) -> tuple[list[float], list[int]]:
+    values, counts = (each[-_LOG_VALUES:].tolist() for each in buffer.data)
+    return values, [int(count) for count in counts]
 
 
 def _plain(value: Any) -> Any:

@@ -74,8 +74,7 @@ class CodebookHook(Hook):
         self.idle = torch.where(counts > 0, 0, self.idle + 1)
         if self.revive_after is not None:
             scalars['revived'] = self._revive(runner, data_batch['draws'])
-        for name, value in scalars.items():
-            runner.message_hub.update_scalar(f'train/codebook/{name}', float(value))
+        outputs |= {f'codebook/{name}': value for name, value in scalars.items()}  # read with the step's other values
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Go on from the saved counts."""

@@ -34,6 +34,8 @@ KEYS = (
     'log_processor',
     'seed',
     'compile',
+    'resume',
+    'device',
     'work_dir',
 )
 

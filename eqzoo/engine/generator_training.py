@@ -14,7 +14,7 @@ from eqzoo.autoencoders import Autoencoder
 from eqzoo.autoencoders.arguments import plain_config
 from eqzoo.autoencoders.digest import autoencoder_digest
 from eqzoo.data import LatentDataset
-from eqzoo.engine.training import Training, accumulate, update
+from eqzoo.engine.training import Training, accumulate
 from eqzoo.generators.base import Generator
 from eqzoo.generators.flops import count_macs
 from eqzoo.randomness import SampleStreams, StepRandomness
@@ -33,6 +33,7 @@ class GeneratorTraining(Training):
         autoencoder: What the latents are of.
         micro_batch_size: See `Training`.
         precision: See `Training`.
+        on_nonfinite: See `Training`.
 
     Raises:
         ValueError: If the two do not fit.
@@ -47,8 +48,9 @@ class GeneratorTraining(Training):
         *,
         micro_batch_size: int | None = None,
         precision: Literal['fp32', 'bf16'] = 'fp32',
+        on_nonfinite: Literal['stop', 'skip'] = 'stop',
     ) -> None:
-        super().__init__(micro_batch_size, precision)
+        super().__init__(micro_batch_size, precision, on_nonfinite)
         check_fit(generator, autoencoder)
         self.generator = generator
         self._outside = (autoencoder.requires_grad_(False).eval(),)  # in a tuple, where nn.Module does not look
@@ -88,8 +90,7 @@ class GeneratorTraining(Training):
                 losses = self.generator.loss(piece, streams)
             (losses['loss'] * share).backward()
             accumulate(log, losses, share)
-        update(optimizers['generator'], self.parameter_groups()['generator'])
-        return dict(log)
+        return {**log, **self.update(optimizers['generator'], self.parameter_groups()['generator'])}
 
     def blocks(self) -> list[nn.Module]:
         """Return the network's blocks."""

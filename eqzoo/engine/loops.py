@@ -55,16 +55,21 @@ class StepLoop(BaseLoop):
         sampler.start_draw = self._iter * self.dataloader.batch_size * sampler.world_size
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
+        if self._iter:  # a resumed run: its checkpoint is from before the validation of that step
+            self._validate_if_due()
         batches = iter(self.dataloader)
         while self._iter < self.max_iters and not self.stop_training:
             runner.model.train()
             self._run_step(next(batches))
-            done = self._iter == self.max_iters
-            if runner.val_loop is not None and (done or self._iter % self.val_interval == 0):
-                runner.val_loop.run()
+            self._validate_if_due()
         runner.call_hook('after_train_epoch')
         runner.call_hook('after_train')
         return runner.model
+
+    def _validate_if_due(self) -> None:
+        due = self._iter % self.val_interval == 0 or self._iter == self.max_iters
+        if due and self.runner.val_loop is not None and not self.stop_training:
+            self.runner.val_loop.run()
 
     def _run_step(self, batch: Mapping[str, Any]) -> None:
         runner = self.runner

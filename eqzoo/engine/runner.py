@@ -2,22 +2,23 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapperDict
-from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
+from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from eqzoo.data import build_eval_loader, build_train_loader
 from eqzoo.distributed import broadcast_weights, rank_and_world_size
-from eqzoo.engine.checkpoints import latest_checkpoint
+from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint
 from eqzoo.engine.compilation import compile_blocks
-from eqzoo.registry import build
+from eqzoo.registry import OPTIM_WRAPPERS, build
 
 # What mmengine says on every run of whatever project.
 _BOILERPLATE = (
@@ -30,7 +31,7 @@ _BOILERPLATE = (
 )
 
 # What every run has, whatever its config says.
-_HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook')
+_HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook', 'ScalarsHook', 'StopHook')
 
 
 class QuietRunner(Runner):
@@ -55,7 +56,8 @@ def build_runner(config: Config, *, resume: bool = False) -> Runner:
 
     Args:
         config: As `load_config` returns it.
-        resume: Go on from the newest checkpoint in the work directory.
+        resume: Go on from the newest whole checkpoint in the work directory. A config's `resume='auto'`
+            does if there is one.
 
     Raises:
         ValueError: If the config is wrong, if there is nothing to resume from, or if the work
@@ -80,7 +82,7 @@ def build_runner(config: Config, *, resume: bool = False) -> Runner:
         val_evaluator=build_evaluators(config.evaluators) if has_validation else None,
         optim_wrapper=build_optimizers(model, config),
         param_scheduler=config.get('param_scheduler', []),
-        default_hooks=config.default_hooks,
+        default_hooks={**config.default_hooks, 'runtime_info': dict(type='RunInfoHook')},
         # built here: mmengine would not build what is nested in them
         custom_hooks=[build(hook) for hook in (*(dict(type=name) for name in _HOOKS), *config.get('custom_hooks', []))],
         visualizer=config.get('visualizer'),
@@ -130,18 +132,31 @@ def build_optimizers(model: nn.Module, config: Config) -> OptimWrapperDict:
 
 
 def _build_optimizer(parameters: list[nn.Parameter], config: dict[str, Any]) -> Any:
-    arguments = {'type': 'OptimWrapper', **config}
+    arguments = {'type': 'StepOptimWrapper', **config}
     optimizer = OPTIMIZERS.build(dict(params=parameters, **arguments.pop('optimizer')))
     return OPTIM_WRAPPERS.build(dict(arguments, optimizer=optimizer))
 
 
-def _checkpoint_to_resume(config: Config, resume: bool) -> Any:
-    latest = latest_checkpoint(config.work_dir)
-    if resume and latest is None:
-        raise ValueError(f'--resume: {config.work_dir} has no checkpoint; start without --resume, or set work_dir=.')
-    if not resume and latest is not None:
+def _checkpoint_to_resume(config: Config, resume: bool) -> Path | None:
+    automatic = config.get('resume')
+    if automatic not in (None, 'auto'):
+        raise ValueError(f"resume: got {automatic!r}; accepted is 'auto', or leave it out.")
+    if latest_checkpoint(config.work_dir) is None:
+        if resume and not automatic:
+            raise ValueError(
+                f'--resume: {config.work_dir} has no checkpoint; start without --resume, or set work_dir=.'
+            )
+        return None
+    if not resume and not automatic:
         raise ValueError(
-            f'{config.work_dir} already holds a run ({latest.name}); go on with it by --resume, choose another '
-            'place by work_dir=PATH, or delete it.'
+            f'{config.work_dir} already holds a run ({latest_checkpoint(config.work_dir).name}); go on with it by '
+            '--resume, choose another place by work_dir=PATH, or delete it.'
         )
-    return latest if resume else None
+    whole, damaged = latest_whole_checkpoint(config.work_dir)
+    if whole is None:
+        raise ValueError(
+            f'--resume: no checkpoint in {config.work_dir} is whole ({"; ".join(damaged)}); delete them to start anew.'
+        )
+    for each in damaged:
+        print(f'Skipped, a damaged checkpoint: {each}')
+    return whole

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eqzoo.distributed import average_gradients
+from eqzoo.engine.optim import clip_limit
 from eqzoo.randomness import StepRandomness
 
 
@@ -21,17 +22,24 @@ class Training(nn.Module):
         micro_batch_size: Samples per process that go through the network at once; gradients
             of a batch's pieces are summed. None: the whole batch.
         precision: 'fp32', or 'bf16' for autocast without gradient scaling.
+        on_nonfinite: What a loss or gradient that is not finite does: 'stop' ends the run, before such weights are
+            saved; 'skip' leaves the update out, for which the host waits for the device in every step.
     """
 
     subject: ClassVar[str]
     """The attribute that is trained to be used: it is averaged, compiled, and what checkpoints are of."""
 
-    def __init__(self, micro_batch_size: int | None, precision: Literal['fp32', 'bf16']) -> None:
+    def __init__(
+        self, micro_batch_size: int | None, precision: Literal['fp32', 'bf16'], on_nonfinite: Literal['stop', 'skip']
+    ) -> None:
         super().__init__()
+        if on_nonfinite not in ('stop', 'skip'):
+            raise ValueError(f"{type(self).__name__}.on_nonfinite must be 'stop' or 'skip', got {on_nonfinite!r}.")
         if precision not in ('fp32', 'bf16'):
             raise ValueError(f"{type(self).__name__}.precision must be 'fp32' or 'bf16', got {precision!r}.")
         self.micro_batch_size = micro_batch_size
         self.precision = precision
+        self.on_nonfinite = on_nonfinite
 
     @abstractmethod
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -76,19 +84,35 @@ class Training(nn.Module):
         """Return the context that computes in `precision`."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16')
 
+    def update(self, optimizer: OptimWrapper, parameters: Sequence[nn.Parameter]) -> dict[str, Tensor]:
+        """Step along the gradients' mean over all processes, and return scalars for the log.
+
+        These are 'grad_norm', of all gradients before they are clipped, where they are; and
+        'skipped', 1 or 0, where updates may be.
+        """
+        average_gradients(parameters)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        log: dict[str, Tensor] = {}
+        skips, limit = self.on_nonfinite == 'skip', clip_limit(optimizer)
+        if gradients and (skips or limit is not None):
+            log['grad_norm'] = norm = nn.utils.get_total_norm(gradients)
+            if skips:
+                log['skipped'] = (~norm.isfinite()).float()
+                if log['skipped']:
+                    optimizer.zero_grad()
+                    return log
+            if limit is not None:
+                nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        return log
+
     def pieces(self, size: int) -> Iterator[tuple[slice, float]]:
         """Yield the micro-batches of a batch of `size` samples, each with its share of it."""
         piece = self.micro_batch_size or size
         for start in range(0, size, piece):
             part = slice(start, min(start + piece, size))
             yield part, (part.stop - start) / size
-
-
-def update(optimizer: OptimWrapper, parameters: Sequence[nn.Parameter]) -> None:
-    """Step along the gradients' mean over all processes."""
-    average_gradients(parameters)
-    optimizer.step()
-    optimizer.zero_grad()
 
 
 def accumulate(log: dict[str, Tensor], parts: Mapping[str, Tensor], share: float) -> None:

@@ -17,11 +17,6 @@ from eqzoo.evaluators import AutoencoderView, CodebookUsage
 TINY = dict(latent_channels=2, num_codes=8, block_out_channels=(8, 8), attention_levels=(), norm_num_groups=4)
 
 
-class Hub(dict):
-    def update_scalar(self, name, value):
-        self[name] = value
-
-
 def make_runner(hook):
     autoencoder = VQAutoencoder(**TINY).eval()
     with torch.no_grad():
@@ -31,7 +26,7 @@ def make_runner(hook):
     model.parameter_groups = lambda: {'autoencoder': list(autoencoder.parameters())}
     config = Config(dict(optim_wrapper=dict(autoencoder=dict(optimizer=dict(type='Adam', lr=0.0)))))
     optimizers = build_optimizers(model, config)
-    runner = SimpleNamespace(model=model, message_hub=Hub(), optim_wrapper=optimizers, seed=0, iter=0)
+    runner = SimpleNamespace(model=model, optim_wrapper=optimizers, seed=0, iter=0)
     hook.before_run(runner)
     hook.before_train(runner)
     return runner
@@ -44,7 +39,8 @@ def step(hook, runner, *values):
         features = torch.as_tensor(value, dtype=torch.float32)[None, None, :, None].expand(1, 2, -1, 1)
         runner.model.autoencoder.bottleneck(features.clone().requires_grad_()).penalties['codebook'].backward()
     runner.optim_wrapper['autoencoder'].step()
-    hook.after_train_iter(runner, runner.iter, {'draws': torch.arange(len(values))})
+    runner.logged = {}
+    hook.after_train_iter(runner, runner.iter, {'draws': torch.arange(len(values))}, runner.logged)
     runner.iter += 1
 
 
@@ -52,13 +48,12 @@ def test_usage_and_perplexity_are_of_the_whole_step():
     hook = CodebookHook()
     runner = make_runner(hook)
     step(hook, runner, [1.1, 0.9], [3.0, 3.2, 5.0, 5.1])
-    assert runner.message_hub['train/codebook/usage'] == 3 / 8
-    assert runner.message_hub['train/codebook/perplexity'] == pytest.approx(3.0)
+    assert runner.logged['codebook/usage'] == 3 / 8
+    assert runner.logged['codebook/perplexity'] == pytest.approx(3.0)
     step(hook, runner, [1.0, 1.0, 1.0, 2.0])
-    assert runner.message_hub['train/codebook/usage'] == 2 / 8
+    assert runner.logged['codebook/usage'] == 2 / 8
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert runner.message_hub['train/codebook/perplexity'] == pytest.approx(math.exp(entropy))
-    assert 'train/codebook/revived' not in runner.message_hub
+    assert runner.logged['codebook/perplexity'] == pytest.approx(math.exp(entropy))
     assert hook.idle.tolist() == [2, 0, 0, 1, 2, 1, 2, 2]
 
 
@@ -67,17 +62,17 @@ def test_what_is_quantised_between_steps_does_not_count():
     runner = make_runner(hook)
     runner.model.autoencoder.bottleneck(torch.full((1, 2, 1, 1), 7.0))
     step(hook, runner, [0.0])
-    assert runner.message_hub['train/codebook/usage'] == 1 / 8
+    assert runner.logged['codebook/usage'] == 1 / 8
 
 
 def test_idle_codes_are_replaced_by_features_of_the_step():
     hook = CodebookHook(revive_after=2)
     runner = make_runner(hook)
     step(hook, runner, [0.1, 1.1, 2.1, 3.1, 4.1, 5.1])
-    assert runner.message_hub['train/codebook/revived'] == 0
+    assert runner.logged['codebook/revived'] == 0
     step(hook, runner, [0.1, 1.1, 2.1, 3.1, 4.1, 5.1])
     codes = runner.model.autoencoder.quantize.embedding.weight.detach()
-    assert runner.message_hub['train/codebook/revived'] == 2
+    assert runner.logged['codebook/revived'] == 2
     torch.testing.assert_close(codes[:6, 0], torch.arange(6.0))
     revived = {round(value, 4) for value in codes[6:, 0].tolist()}
     assert len(revived) == 2
@@ -92,7 +87,7 @@ def test_no_more_codes_are_revived_than_there_are_features():
     hook = CodebookHook(revive_after=1)
     runner = make_runner(hook)
     step(hook, runner, [0.1, 0.1])
-    assert runner.message_hub['train/codebook/revived'] == 2
+    assert runner.logged['codebook/revived'] == 2
     assert (hook.idle == 0).sum() == 3
 
 
