@@ -7,6 +7,7 @@ from eqzoo.engine.codebook_hook import CodebookHook
 from eqzoo.engine.config import load_config
 from eqzoo.engine.ema import AutoencoderEMAHook, GeneratorEMAHook
 from eqzoo.engine.generator_training import GeneratorTraining
+from eqzoo.engine.log_processor import MeanLogProcessor
 from eqzoo.engine.loops import EvaluationLoop, StepLoop
 from eqzoo.engine.model_config_hook import ModelConfigHook
 from eqzoo.engine.picture_hook import PictureHook
@@ -26,6 +27,7 @@ __all__ = [
     'EvaluationLoop',
     'GeneratorEMAHook',
     'GeneratorTraining',
+    'MeanLogProcessor',
     'ModelConfigHook',
     'PictureHook',
     'PlainCheckpointHook',

@@ -66,6 +66,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     config = Config({key: whole[key] for key in KEYS if key in whole}, filename=str(path))
     config.setdefault('work_dir', default_work_dir(path))
     config.setdefault('seed', 0)
+    config.setdefault('resume', None)
+    config.setdefault('device', 'auto')
     _import_custom(config, path)
     for override in overrides:
         apply_override(config, override)

@@ -86,7 +86,7 @@ def build_runner(config: Config, *, resume: bool = False) -> Runner:
         # built here: mmengine would not build what is nested in them
         custom_hooks=[build(hook) for hook in (*(dict(type=name) for name in _HOOKS), *config.get('custom_hooks', []))],
         visualizer=config.get('visualizer'),
-        log_processor=config.get('log_processor'),
+        log_processor={'type': 'MeanLogProcessor', **config.get('log_processor', {})},
         randomness=dict(seed=config.seed),
         load_from=str(checkpoint) if checkpoint else None,
         resume=checkpoint is not None,

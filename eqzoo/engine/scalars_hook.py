@@ -64,6 +64,8 @@ class ScalarsHook(Hook):
             FloatingPointError: Naming the first step whose loss is not finite, and its batch.
         """
         waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
         tensors = [value for _, outputs, _ in waiting for value in outputs.values() if isinstance(value, Tensor)]
         read = iter(torch.stack([each.detach().double().reshape(()) for each in tensors]).tolist() if tensors else [])
         steps = [

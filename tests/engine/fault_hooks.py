@@ -1,0 +1,56 @@
+"""Hooks that do harm, for tests."""
+
+import os
+import resource
+import signal
+
+import torch
+from mmengine.hooks import Hook
+
+from eqzoo.distributed import rank_and_world_size
+from eqzoo.registry import HOOKS
+
+
+class _At(Hook):
+    priority = 'VERY_HIGH'
+
+    def __init__(self, step, **arguments):
+        self.step, self.arguments = step, arguments
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 == self.step:
+            self.harm(runner, data_batch, **self.arguments)
+
+
+@HOOKS.register_module()
+class PoisonWeights(_At):
+    @torch.no_grad()
+    def harm(self, runner, batch):
+        next(iter(runner.model.parameter_groups().values()))[0].fill_(torch.nan)
+
+
+@HOOKS.register_module()
+class PoisonBatch(_At):
+    def harm(self, runner, batch):
+        batch['mean'][0] = torch.inf
+
+
+@HOOKS.register_module()
+class SendSignal(_At):
+    def harm(self, runner, batch, name):
+        os.kill(os.getpid(), getattr(signal, name))
+
+
+@HOOKS.register_module()
+class FillDisk(_At):
+    """Files can grow no further than this, whatever is written to them."""
+
+    def harm(self, runner, batch, size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@HOOKS.register_module()
+class KillRank(_At):
+    def harm(self, runner, batch, rank):
+        if rank_and_world_size()[0] == rank:
+            os.kill(os.getpid(), signal.SIGKILL)

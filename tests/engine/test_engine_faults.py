@@ -1,0 +1,182 @@
+"""What goes wrong is said in one message, and nothing is lost."""
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import fault_hooks  # noqa: F401  registers them
+import pytest
+import torch
+
+from eqzoo.commands.parsing import run
+from eqzoo.commands.train import train
+from eqzoo.engine import latest_checkpoint, read_checkpoint
+from eqzoo.engine.checkpoints import damage_of
+from eqzoo.engine.work_dir import own_folder
+
+AUTOENCODER = 'configs/demo/plain.py'
+DIT = 'configs/dit/dit_tiny_shapes.py'
+
+
+@pytest.fixture(autouse=True)
+def fresh_names(tmp_path, monkeypatch, root):
+    """Mmengine keeps one logger and message hub a second and name: give each run its own."""
+    from mmengine.runner import Runner
+
+    original = Runner.__init__
+
+    def named(self, *args, **kwargs):
+        original(self, *args, **kwargs, experiment_name=f'{tmp_path.name}-{id(self)}')
+
+    monkeypatch.setattr(Runner, '__init__', named)
+
+
+def smoke(leaf, folder, *words, hook=None):
+    """Run `tools/train.py` as the command line does, with one more hook."""
+    hooks = [] if hook is None else [f'custom_hooks=[{hook!r}]']
+    return run(train, [leaf, '--smoke', f'work_dir={folder}', *hooks, *words])
+
+
+def weights(folder):
+    return read_checkpoint(folder / 'iter_4.pth')['state_dict']
+
+
+def assert_same(left, right):
+    assert left.keys() == right.keys()
+    assert all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+@pytest.mark.parametrize(
+    ('leaf', 'said'),
+    [
+        (AUTOENCODER, 'loss nan, pixel nan, kl nan'),
+        (DIT, 'loss nan, mse nan, vb nan'),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(leaf, said, tmp_path):
+    with pytest.raises(
+        SystemExit, match=rf'error: step 3: the loss is not finite \(.*{said}.*\); its batch'
+    ) as stopped:
+        smoke(leaf, tmp_path, hook=dict(type='PoisonWeights', step=3))
+    assert 'iter_2.pth is from before: go on with --resume' in str(stopped.value)
+    assert 'model.on_nonfinite=skip' in str(stopped.value)
+    assert latest_checkpoint(tmp_path).name == 'iter_2.pth'
+    smoke(leaf, tmp_path, '--resume')
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+def test_steps_that_are_not_finite_can_be_left_out(tmp_path, capsys):
+    with pytest.raises(SystemExit, match='step 3: the loss is not finite'):
+        smoke(DIT, tmp_path / 'stop', hook=dict(type='PoisonBatch', step=3))
+    smoke(DIT, tmp_path / 'skip', 'model.on_nonfinite=skip', hook=dict(type='PoisonBatch', step=3))
+    out = capsys.readouterr().out
+    assert 'skipped: 0.2500' in out  # of four steps
+    assert 'nan' not in out.rsplit('[4/4]', 1)[1]
+    states = read_checkpoint(tmp_path / 'skip' / 'iter_4.pth')['optimizer']['generator']['state'].values()
+    assert {int(state['step']) for state in states} == {3}
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / 'skip').values())
+
+
+@pytest.mark.parametrize(('name', 'status'), [('SIGTERM', 143), ('SIGUSR1', 138)])
+def test_signals_save_and_stop(name, status, tmp_path, capsys):
+    smoke(DIT, tmp_path / 'whole')
+    with pytest.raises(SystemExit) as stopped:
+        smoke(DIT, tmp_path / 'cut', hook=dict(type='SendSignal', step=3, name=name))
+    assert stopped.value.code == status
+    assert f'{name}: stopped after step 3, which is saved; go on with --resume.' in capsys.readouterr().out
+    assert latest_checkpoint(tmp_path / 'cut').name == 'iter_3.pth'
+    smoke(DIT, tmp_path / 'cut', '--resume')
+    assert_same(weights(tmp_path / 'cut'), weights(tmp_path / 'whole'))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(
+            SystemExit, match=r'File too large, writing .* MiB; what was there before is as it was: .*iter_4'
+        ):
+            smoke(AUTOENCODER, tmp_path, hook=dict(type='FillDisk', step=3, size=20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [file.name for file in tmp_path.glob('*iter_*')] == ['iter_2.pth']
+    assert damage_of(tmp_path / 'iter_2.pth') is None
+    smoke(AUTOENCODER, tmp_path, '--resume')
+    assert (tmp_path / 'iter_4.pth').is_file()
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(tmp_path, capsys):
+    smoke(AUTOENCODER, tmp_path)
+    whole = weights(tmp_path)
+    file = tmp_path / 'iter_4.pth'
+    file.write_bytes(file.read_bytes()[:-2000])
+    capsys.readouterr()
+    smoke(AUTOENCODER, tmp_path, '--resume')
+    assert 'Skipped, a damaged checkpoint: iter_4.pth: BadZipFile' in capsys.readouterr().out
+    assert_same(weights(tmp_path), whole)
+    for file in tmp_path.glob('iter_*.pth'):
+        file.write_bytes(b'')
+    with pytest.raises(SystemExit, match=r'no checkpoint in .* is whole \(iter_4.pth: BadZipFile.*; iter_2.pth'):
+        smoke(AUTOENCODER, tmp_path, '--resume')
+
+
+def test_a_folder_that_cannot_be_written_is_named():
+    with pytest.raises(
+        SystemExit, match=r'work_dir: /proc/eqzoo cannot be written to \(.*\); set work_dir to a folder'
+    ):
+        smoke(AUTOENCODER, '/proc/eqzoo')
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with (
+        own_folder(tmp_path),
+        pytest.raises(SystemExit, match=rf'{tmp_path} is in use by another run \(process \d+ on'),
+    ):
+        smoke(AUTOENCODER, tmp_path)
+    smoke(AUTOENCODER, tmp_path)  # and is free again
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_a_gpu_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(SystemExit, match=r"device: got 'cuda', but torch .* sees no GPU here; look at nvidia-smi"):
+        smoke(AUTOENCODER, tmp_path, 'device=cuda')
+    with pytest.raises(SystemExit, match="device: got 'tpu'; accepted are 'auto', 'cpu' and 'cuda'"):
+        smoke(AUTOENCODER, tmp_path, 'device=tpu')
+
+
+def test_resume_is_auto_or_left_out(tmp_path):
+    smoke(AUTOENCODER, tmp_path, 'resume=auto')  # nothing there yet
+    smoke(AUTOENCODER, tmp_path, 'resume=auto', '--resume')
+    with pytest.raises(SystemExit, match="resume: got 'never'; accepted is 'auto', or leave it out"):
+        smoke(AUTOENCODER, tmp_path, 'resume=never')
+
+
+def test_a_process_that_dies_is_told_by_the_others(tmp_path, root):
+    """Two processes without torchrun, which would end the second by itself."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    program = (
+        'import fault_hooks; from eqzoo.commands.train import train; from eqzoo.commands.parsing import run; run(train)'
+    )
+    words = [DIT, '--smoke', f'work_dir={tmp_path}', "custom_hooks=[{'type': 'KillRank', 'step': 4, 'rank': 1}]"]
+    shared = dict(os.environ, WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), OMP_NUM_THREADS='1')
+    shared['PYTHONPATH'] = f'{Path(__file__).parent}{os.pathsep}{root}'
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-c', program, *words],
+            cwd=root,
+            env={**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [1, -9], outs
+    assert 'error: process 0: another process is gone or does not answer' in outs[0]
+    assert 'Traceback' not in outs[0]
+    assert (tmp_path / 'iter_2.pth').is_file(), outs[0]
