@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from mmengine.device import get_device
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 # How long a process waits for the others: a first validation or a slow disk is no failure.
 _TIMEOUT = timedelta(minutes=30)
@@ -70,11 +71,6 @@ def rank_and_world_size() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def least_over_processes(number: int) -> int:
-    """Return the least of a number over all processes, which all have to ask."""
-    return -greatest_over_processes(-number)
-
-
 def greatest_over_processes(number: int) -> int:
     """Return the greatest of a number over all processes, which all have to ask."""
     if rank_and_world_size()[1] == 1:
@@ -96,6 +92,16 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor, gathered if it is in shards: then every process has to ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's shard of a tensor, or the tensor if it is whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace the gradients of `parameters` by their mean over all processes.
 
@@ -103,7 +109,10 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """
     if rank_and_world_size()[1] == 1:
         return
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    # FSDP has averaged those of shards in the backward pass
+    trained = [each for each in parameters if each.requires_grad and not isinstance(each, DTensor)]
+    if not trained:
+        return
     for parameter in trained:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

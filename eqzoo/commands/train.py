@@ -42,12 +42,12 @@ def train(
     with failures_of_others(), own_folder(config.work_dir):
         runner = build_runner(config, resume=resume)
         runner.train()
+        stopped = stopped_by(runner)
+        if not stopped and rank_and_world_size()[0] == 0:
+            print(f'Done. Checkpoints, logs and pictures are in {config.work_dir}.')
         close_distributed()
-    stopped = stopped_by(runner)
     if stopped:
         sys.exit(128 + stopped)  # as a shell says it of a process that a signal ended
-    if rank_and_world_size()[0] == 0:
-        print(f'Done. Checkpoints, logs and pictures are in {config.work_dir}.')
 
 
 def describe(config: Config) -> str:

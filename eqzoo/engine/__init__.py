@@ -14,6 +14,7 @@ from eqzoo.engine.picture_hook import PictureHook
 from eqzoo.engine.runner import build_runner
 from eqzoo.engine.sample_hook import SampleHook
 from eqzoo.engine.scalars_hook import RunInfoHook, ScalarsHook
+from eqzoo.engine.sharding import GatherHook, ScatterHook
 from eqzoo.engine.smoke import shrink
 from eqzoo.engine.stop_hook import StopHook
 from eqzoo.engine.unreadable_hook import UnreadableHook
@@ -25,6 +26,7 @@ __all__ = [
     'CheckpointHook',
     'CodebookHook',
     'EvaluationLoop',
+    'GatherHook',
     'GeneratorEMAHook',
     'GeneratorTraining',
     'MeanLogProcessor',
@@ -35,6 +37,7 @@ __all__ = [
     'SampleHook',
     'SampleNoise',
     'ScalarsHook',
+    'ScatterHook',
     'StepLoop',
     'StepRandomness',
     'StopHook',

@@ -60,8 +60,7 @@ class CheckpointHook(Hook):
     def save(self, runner: Runner) -> None:
         """Save the step that has just been made, then delete what is no longer kept."""
         step = runner.iter + 1
-        name = f'iter_{step}.pth'
-        runner.save_checkpoint(runner.work_dir, name, by_epoch=False, meta=dict(epoch=0, iter=step))
+        _write(runner, f'iter_{step}.pth', step)
         if rank_and_world_size()[0] == 0:
             self._prune(Path(runner.work_dir))
 
@@ -85,7 +84,7 @@ class CheckpointHook(Hook):
         hub.update_info('best_score', value)
         metric = self.save_best.replace('/', '_')
         name = f'best_{metric}_iter_{runner.iter}.pth'
-        runner.save_checkpoint(runner.work_dir, name, by_epoch=False, meta=dict(epoch=0, iter=runner.iter))
+        _write(runner, name, runner.iter)
         if rank_and_world_size()[0] == 0:
             for file in Path(runner.work_dir).glob(f'best_{metric}_iter_*.pth'):
                 if file.name != name:
@@ -100,3 +99,9 @@ class CheckpointHook(Hook):
         for file in newest_last[: -self.max_keep_ckpts]:
             if self.keep_every is None or numbered[file] % self.keep_every:
                 file.unlink()
+
+
+def _write(runner: Runner, name: str, step: int) -> None:
+    """Save a checkpoint; hooks with a method `before_checkpoint` are called in every process before."""
+    runner.call_hook('before_checkpoint')  # mmengine's `before_save_checkpoint` is the first process's alone
+    runner.save_checkpoint(runner.work_dir, name, by_epoch=False, meta=dict(epoch=0, iter=step))

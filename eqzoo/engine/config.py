@@ -36,6 +36,7 @@ KEYS = (
     'compile',
     'resume',
     'device',
+    'sharding',
     'work_dir',
 )
 
@@ -68,6 +69,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     config.setdefault('seed', 0)
     config.setdefault('resume', None)
     config.setdefault('device', 'auto')
+    config.setdefault('sharding', None)
     _import_custom(config, path)
     for override in overrides:
         apply_override(config, override)

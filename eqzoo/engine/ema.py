@@ -8,6 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from eqzoo.distributed import local
+from eqzoo.engine.sharding import duplicate, is_sharded
 from eqzoo.registry import HOOKS
 
 
@@ -42,7 +44,9 @@ class MovingAverageHook(Hook):
                 f'{type(self).__name__} averages the {self.subject}, {type(runner.model).__name__} trains the '
                 f'{trained}; use {trained.capitalize()}EMAHook.'
             )
-        self.average = copy.deepcopy(getattr(runner.model, trained)).requires_grad_(False).eval()
+        module = getattr(runner.model, trained)
+        average = duplicate(runner.model, runner.cfg.model) if is_sharded(module) else copy.deepcopy(module)
+        self.average = average.requires_grad_(False).eval()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Go on from the saved average, or from the loaded weights where there is none."""
@@ -52,7 +56,8 @@ class MovingAverageHook(Hook):
     @torch.no_grad()
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Move the average a little towards the weights."""
-        new, old = list(getattr(runner.model, self.subject).parameters()), list(self.average.parameters())
+        trained = getattr(runner.model, self.subject)
+        new, old = ([local(each) for each in module.parameters()] for module in (trained, self.average))
         torch._foreach_lerp_(old, new, 1 - self.decay)
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -66,7 +71,8 @@ class MovingAverageHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Save the average."""
-        checkpoint['ema_state_dict'] = {name: value.cpu() for name, value in self.average.state_dict().items()}
+        if not is_sharded(self.average):  # else gathered by all processes, before
+            checkpoint['ema_state_dict'] = {name: value.cpu() for name, value in self.average.state_dict().items()}
 
 
 @HOOKS.register_module()

@@ -1,12 +1,16 @@
 """From a config to mmengine's Runner, with everything built and checked first."""
 
+import itertools
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import OPTIMIZERS
@@ -18,6 +22,8 @@ from eqzoo.data import build_eval_loader, build_train_loader
 from eqzoo.distributed import broadcast_weights, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint
 from eqzoo.engine.compilation import compile_blocks
+from eqzoo.engine.sharding import shard
+from eqzoo.engine.training import Training
 from eqzoo.registry import OPTIM_WRAPPERS, build
 
 # What mmengine says on every run of whatever project.
@@ -32,6 +38,9 @@ _BOILERPLATE = (
 
 # What every run has, whatever its config says.
 _HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook', 'ScalarsHook', 'StopHook')
+
+
+_RUNS = itertools.count()
 
 
 class QuietRunner(Runner):
@@ -67,6 +76,7 @@ def build_runner(config: Config, *, resume: bool = False) -> Runner:
     torch.manual_seed(config.seed)
     model = build(config.model)
     broadcast_weights(model)
+    sharded = _shard_if_asked(config, model)
     if config.get('compile', False):
         compile_blocks(model.blocks())
     loader = train_loader(config)
@@ -84,15 +94,31 @@ def build_runner(config: Config, *, resume: bool = False) -> Runner:
         param_scheduler=config.get('param_scheduler', []),
         default_hooks={**config.default_hooks, 'runtime_info': dict(type='RunInfoHook')},
         # built here: mmengine would not build what is nested in them
-        custom_hooks=[build(hook) for hook in (*(dict(type=name) for name in _HOOKS), *config.get('custom_hooks', []))],
+        custom_hooks=_hooks(config, sharded=sharded),
         visualizer=config.get('visualizer'),
         log_processor={'type': 'MeanLogProcessor', **config.get('log_processor', {})},
+        # mmengine names a run by the second, and gives runs of one name one log
+        experiment_name=f'{Path(config.filename or "run").stem}_{os.getpid()}_{next(_RUNS)}',
         randomness=dict(seed=config.seed),
         load_from=str(checkpoint) if checkpoint else None,
         resume=checkpoint is not None,
         default_scope='eqzoo',
         cfg=config,
     )
+
+
+def _shard_if_asked(config: Config, model: Training) -> bool:
+    sharding = config.get('sharding')
+    if sharding not in (None, 'full'):
+        raise ValueError(f"sharding: got {sharding!r}; accepted is 'full', or leave it out.")
+    if sharding:
+        shard(model, torch.device(get_device()))
+    return bool(sharding)
+
+
+def _hooks(config: Config, *, sharded: bool) -> list[Hook]:
+    names = (*_HOOKS, 'GatherHook', 'ScatterHook') if sharded else _HOOKS
+    return [build(hook) for hook in (*(dict(type=name) for name in names), *config.get('custom_hooks', []))]
 
 
 def train_loader(config: Config) -> DataLoader:

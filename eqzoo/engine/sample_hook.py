@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from eqzoo.distributed import rank_and_world_size
 from eqzoo.engine.ema import averaged
 from eqzoo.engine.picture_hook import save_picture
 from eqzoo.engine.sampling import ImageSampler, batches
+from eqzoo.engine.sharding import is_sharded
 from eqzoo.pictures import draw_grid, sample_rows
 from eqzoo.registry import HOOKS
 
@@ -54,11 +55,12 @@ class SampleHook(Hook):
         """Refuse a sampler that does not fit the generator, before the first step."""
         self.sampler.check(runner.model.generator)
 
-    @master_only
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draw the grid when it is due."""
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             return
+        if rank_and_world_size()[0] and not is_sharded(runner.model):
+            return  # whole weights need one process, shards all
         generator = averaged(runner)
         was_training = generator.training
         classes = generator.num_classes
@@ -75,7 +77,8 @@ class SampleHook(Hook):
         images = torch.cat([draw(numbers) for numbers in batches(range(len(labels)), _BATCH)])
         generator.train(was_training)
         grid = draw_grid(sample_rows(lambda numbers: images[list(numbers)], labels, columns=self.num_samples))
-        save_picture(runner, 'samples', grid)
+        if rank_and_world_size()[0] == 0:
+            save_picture(runner, 'samples', grid)
 
     @classmethod
     def smoke(cls, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The log's numbers, read from the device now and then, and a stop when one is not a number."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,13 +9,12 @@ from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from eqzoo.distributed import least_over_processes
+from eqzoo.distributed import average
 from eqzoo.engine.checkpoints import latest_checkpoint
 from eqzoo.registry import HOOKS
 
 _Step = tuple[int, Mapping[str, Any], Mapping[str, Any]]  # its number, what it logs, of what batch
 
-_NEVER = 2**62
 _AT_ONCE = 100  # steps whose values wait on the device, where no logger asks for them earlier
 
 
@@ -31,9 +30,9 @@ class RunInfoHook(RuntimeInfoHook):
 class ScalarsHook(Hook):
     """Keep what a step logs on its device until somebody asks: the logger, a validation, a checkpoint.
 
-    Then all of it is read at once, and the first step whose loss is not finite stops the run,
-    before a checkpoint of spoilt weights is written. Under `model.on_nonfinite='skip'` such
-    values are left out of the log's means instead.
+    Then all of it is averaged over processes and read at once, and the first step whose loss is
+    not finite stops the run, before a checkpoint of spoilt weights is written. Under
+    `model.on_nonfinite='skip'` such values are left out of the log's means instead.
     """
 
     priority = 55  # after hooks that add to a step's outputs, before the logger's 60
@@ -64,37 +63,30 @@ class ScalarsHook(Hook):
             FloatingPointError: Naming the first step whose loss is not finite, and its batch.
         """
         waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
         tensors = [value for _, outputs, _ in waiting for value in outputs.values() if isinstance(value, Tensor)]
-        read = iter(torch.stack([each.detach().double().reshape(()) for each in tensors]).tolist() if tensors else [])
-        steps = [
-            (step, {name: next(read) if isinstance(value, Tensor) else value for name, value in outputs.items()}, batch)
-            for step, outputs, batch in waiting
-        ]
+        if not tensors:
+            return
+        own = torch.stack([each.detach().double().reshape(()) for each in tensors])
+        (everyones,) = average([own])
         skips = runner.model.on_nonfinite == 'skip'
-        if not skips:
-            self._check(runner, steps)
-        for _, values, _ in steps:
-            for name, value in values.items():
+        own, everyones = iter(own.tolist()), iter(everyones.tolist())
+        for step, outputs, batch in waiting:
+            names = [name for name, value in outputs.items() if isinstance(value, Tensor)]
+            values, means = (dict(zip(names, each, strict=False)) for each in (own, everyones))
+            if not skips and not math.isfinite(means['loss']):
+                raise FloatingPointError(_message(runner, step, values, batch))
+            for name, value in {**outputs, **means}.items():
                 if math.isfinite(value) or not skips:
                     runner.message_hub.update_scalar(f'train/{name}', value)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def before_checkpoint(self, runner: Runner) -> None:
         """Read what waits: weights that are spoilt are not saved."""
         self.read(runner)
 
-    def _check(self, runner: Runner, steps: Sequence[_Step]) -> None:
-        bad = [each for each in steps if not math.isfinite(each[1].get('loss', 0.0))]
-        first = least_over_processes(bad[0][0] if bad else _NEVER)
-        if first == _NEVER:
-            return
-        if bad and bad[0][0] == first:
-            raise FloatingPointError(_message(runner, *bad[0]))
-        raise FloatingPointError(f'step {first + 1}: the loss of another process is not finite; its message says more.')
-
 
 def _message(runner: Runner, step: int, values: Mapping[str, float], batch: Mapping[str, Any]) -> str:
+    if math.isfinite(values['loss']):
+        return f'step {step + 1}: the loss of another process is not finite; its message says more.'
     shown = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
     indices = batch['indices'].tolist() if batch['indices'] is not None else []
     names = getattr(runner.train_dataloader.dataset, 'names', None)

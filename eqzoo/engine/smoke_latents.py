@@ -1,5 +1,6 @@
 """What a shrunk generator learns from: an autoencoder's file and its latents, written in a second."""
 
+import fcntl
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +26,18 @@ def write_smoke_latents(config: Config) -> None:
     """
     folder = Path(config.work_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / '.smoke').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of one run take turns, and write the same
+        _write(config, folder)
+
+
+def _write(config: Config, folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         autoencoder = build(config.model.autoencoder).eval()
     weights = folder / 'autoencoder.pt'
-    torch.save(autoencoder.state_dict(), weights)
+    torch.save(autoencoder.state_dict(), weights.with_suffix('.tmp'))
+    weights.with_suffix('.tmp').replace(weights)
     config.model.autoencoder.weights = str(weights)
     dataset = config.train_dataloader.dataset
     network = config.model.generator.network

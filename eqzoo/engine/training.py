@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from eqzoo.distributed import average_gradients
+from eqzoo.distributed import average_gradients, whole
 from eqzoo.engine.optim import clip_limit
 from eqzoo.randomness import StepRandomness
 
@@ -95,7 +95,7 @@ class Training(nn.Module):
         log: dict[str, Tensor] = {}
         skips, limit = self.on_nonfinite == 'skip', clip_limit(optimizer)
         if gradients and (skips or limit is not None):
-            log['grad_norm'] = norm = nn.utils.get_total_norm(gradients)
+            log['grad_norm'] = norm = whole(nn.utils.get_total_norm(gradients))
             if skips:
                 log['skipped'] = (~norm.isfinite()).float()
                 if log['skipped']:

@@ -1,0 +1,79 @@
+"""Whole runs by two processes, and in shards, come out as those of one; checkpoints pass between all."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pairs import LEAVES, SHARDED, run
+
+from eqzoo.engine import read_checkpoint
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory, request):
+    """The folder of all runs of `pairs.py`, and of the same by this process."""
+    folder = tmp_path_factory.mktemp('processes')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, str(Path(__file__).with_name('pairs.py')), str(folder), str(min(port, 60_000))]
+    options = dict(cwd=request.config.rootpath, env=dict(os.environ, OMP_NUM_THREADS='1'), text=True)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    processes = [subprocess.Popen([*words, str(rank)], **options, **pipes) for rank in range(2)]
+    outs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], '\n'.join(outs)
+    assert outs[0].count('Done.') == 10
+    assert 'Done.' not in outs[1]
+    return folder
+
+
+@pytest.fixture(scope='module')
+def one(runs, request):
+    before = Path.cwd()
+    os.chdir(request.config.rootpath)
+    for kind in LEAVES:
+        run(kind, runs / 'one' / kind)
+    os.chdir(before)
+    return runs
+
+
+def assert_close(left, right, where=''):
+    """Compare nested values to rounding."""
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            assert_close(left[key], right[key], f'{where}.{key}')
+    elif isinstance(left, torch.Tensor):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=2e-6, msg=lambda text: f'{where}: {text}')
+
+
+def assert_same_run(one, other):
+    left, right = (read_checkpoint(place / 'iter_4.pth') for place in (one, other))
+    for part in ('state_dict', 'ema_state_dict'):
+        assert_close(left.get(part), right.get(part), part)
+    for name, (values, _) in left['log'].items():
+        if 'time' not in name:
+            assert right['log'][name][0] == pytest.approx(values, rel=1e-3, abs=1e-5), name
+    start = read_checkpoint(one / 'iter_2.pth')['state_dict']
+    assert max(float((start[name] - value).abs().max()) for name, value in left['state_dict'].items()) > 1e-4
+
+
+@pytest.mark.parametrize('kind', SHARDED)
+def test_shards_are_whole_again_in_checkpoints(runs, kind):
+    assert_same_run(runs / 'two' / kind, runs / 'sharded' / kind)
+
+
+@pytest.mark.parametrize('name', ['from_sharded', 'from_two'])
+def test_runs_go_on_in_shards_or_out_of_them(runs, name):
+    assert_same_run(runs / 'two' / 'dit', runs / name)
+    states = [read_checkpoint(runs / each / 'iter_4.pth')['optimizer'] for each in ('two/dit', name)]
+    assert_close(*[each['generator']['state'] for each in states])
+
+
+@pytest.mark.parametrize('kind', LEAVES)
+def test_two_processes_are_as_one(one, kind):
+    assert_same_run(one / 'one' / kind, one / 'two' / kind)
