@@ -3,7 +3,8 @@
 from eqzoo.commands.benchmark import coding, eq_step
 from eqzoo.commands.benchmark_evaluation import frechet, rfid
 from eqzoo.commands.benchmark_generators import generator_step, sampling
-from eqzoo.commands.benchmark_latents import cache, store
+from eqzoo.commands.benchmark_latents import cache, growth, store
+from eqzoo.commands.benchmark_speed import speed
 from eqzoo.commands.parsing import run_subcommand
 
 if __name__ == '__main__':
@@ -14,8 +15,10 @@ if __name__ == '__main__':
             'eq-step': eq_step,
             'frechet': frechet,
             'generator-step': generator_step,
+            'growth': growth,
             'rfid': rfid,
             'sampling': sampling,
+            'speed': speed,
             'store': store,
         }
     )

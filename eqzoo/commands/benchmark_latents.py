@@ -1,4 +1,4 @@
-"""`tools/benchmark.py cache` and `store`: what writing and reading latents cost, beside what is usual."""
+"""`tools/benchmark.py cache`, `store` and `growth`: what writing and reading latents cost, and how it grows."""
 
 import tempfile
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Literal
 
 from mmengine.device import get_device
 
+from eqzoo.benchmarks.growth import growth as measure_growth
 from eqzoo.benchmarks.latents import compare_reading, compare_writing
 from eqzoo.data import Shapes
 from eqzoo.registry import build
@@ -81,3 +82,19 @@ def store(
     for name, speed in speeds.items():
         ratio = f'{speeds["store"] / speed:.1f}x'
         print(f'{name:<28}{speed:>12,.0f}{ratio:>12}')
+
+
+def growth(*, most: int = 10_000_000) -> None:
+    """Show how start-up time and memory grow with the number of images, from a thousand on; on Linux.
+
+    Images are simulated: their names, their order, and a latent store of as many rows.
+
+    Args:
+        most: Where to stop; ten million takes about two minutes and 2 GiB.
+    """
+    print(f'{"images":>12}  {"part":<18}{"seconds":>10}{"MiB":>10}{"bytes an image":>16}')
+    count = 1000
+    while count <= most:
+        for name, (seconds, memory) in measure_growth(count).items():
+            print(f'{count:>12,}  {name:<18}{seconds:>10.3f}{memory:>10.1f}{memory * 2**20 / count:>16.1f}', flush=True)
+        count *= 10

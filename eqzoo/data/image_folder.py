@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from eqzoo.data.crops import CROPS
 from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.keys import Key, split_key
+from eqzoo.data.names import Names
 from eqzoo.data.sources import EXTENSIONS, Source, open_source
 from eqzoo.registry import DATASETS, Requirement
 
@@ -150,7 +151,7 @@ class ImageFolder(Dataset):
         return f'ImageFolder: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}'
 
 
-def _open(root: str) -> tuple[Source, list[str]]:
+def _open(root: str) -> tuple[Source, Names]:
     source = open_source(root)
     names = source.names()
     if not names:
@@ -158,7 +159,7 @@ def _open(root: str) -> tuple[Source, list[str]]:
     return source, names
 
 
-def _select(names: list[str], part: Sequence[float], limit: int | None, *, root: str) -> list[str]:
+def _select(names: Names, part: Sequence[float], limit: int | None, *, root: str) -> Names:
     """Return the names in `part` of the fixed shuffle, at most `limit`, sorted."""
     if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
         raise ValueError(f'ImageFolder.part must be (from, to) with 0 <= from < to <= 1, got {tuple(part)}.')
@@ -170,7 +171,7 @@ def _select(names: list[str], part: Sequence[float], limit: int | None, *, root:
     chosen = shuffled[round(part[0] * len(names)) : round(part[1] * len(names))][:limit]
     if not chosen:
         raise ValueError(f'{root}: part {tuple(part)} of {_count(len(names), "image")} is none; widen the part.')
-    return sorted(chosen)
+    return Names(sorted(chosen))
 
 
 def _folder_of(name: str) -> str:

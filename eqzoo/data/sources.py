@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from eqzoo.data.names import Names
+
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 # A local header of a zip: 30 bytes, the lengths of name and extra field at byte 26 (APPNOTE.TXT 4.3.7).
@@ -24,7 +26,7 @@ class Source(Protocol):
     root: Path
     kind: str
 
-    def names(self) -> list[str]:
+    def names(self) -> Names:
         """Return the images' paths relative to the root, with '/', sorted."""
 
     def read(self, name: str) -> bytes:
@@ -61,7 +63,7 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
-    def names(self) -> list[str]:
+    def names(self) -> Names:
         """Return the images' paths relative to the root, with '/', sorted."""
         found: list[str] = []
         folders = [(str(self.root), '', frozenset([os.path.realpath(self.root)]))]
@@ -78,7 +80,7 @@ class FolderSource:
                     # A dangling link is listed too: its reader has to hear of it.
                     elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith('.'):
                         found.append(prefix + entry.name)
-        return sorted(found)
+        return Names(sorted(found))
 
     def read(self, name: str) -> bytes:
         """Return one image's bytes."""
@@ -120,14 +122,14 @@ class ZipSource:
                 if damaged
                 else f'{self.root}: neither a folder nor a zip of images; unpack it, or pack it as a zip.'
             ) from None
-        self._names = sorted(members)
+        self._names = Names(sorted(members))
         rows = [_row(self.root, members[name]) for name in self._names]
         self._rows = np.array(rows, np.int64).reshape(-1, 5)
         self._file: int | None = None
 
-    def names(self) -> list[str]:
+    def names(self) -> Names:
         """Return the images' paths inside the zip, sorted."""
-        return list(self._names)
+        return self._names
 
     def read(self, name: str) -> bytes:
         """Return one image's bytes, unpacked and checked; OSError if they are damaged."""

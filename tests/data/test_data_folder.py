@@ -149,7 +149,7 @@ def test_flip_mirrors_half_of_the_draws(folder):
 def test_parts_are_disjoint_and_together_whole(folder):
     first, second = (ImageFolder(folder, 8, part=part).names for part in ((0, 0.6), (0.6, 1)))
     assert (len(first), len(second)) == (13, 8)
-    assert sorted(first + second) == sorted(NAMES)
+    assert sorted([*first, *second]) == sorted(NAMES)
     assert len({name[:3] for name in second}) == 3  # shuffled, not the last class
     assert first == sorted(first)
 
