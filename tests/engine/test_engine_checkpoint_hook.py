@@ -1,0 +1,94 @@
+"""Which checkpoints are written, and which are deleted, after."""
+
+from types import SimpleNamespace
+
+import pytest
+from mmengine.logging import MessageHub
+
+from eqzoo.engine import CheckpointHook
+
+
+class Runner(SimpleNamespace):
+    """What the hook asks of mmengine's Runner; its checkpoints are empty files."""
+
+    def __init__(self, folder, steps=10):
+        hub = MessageHub.get_instance(f'{folder.name}-{id(self)}')
+        said = []
+        super().__init__(work_dir=str(folder), iter=0, max_iters=steps, message_hub=hub, calls=[], said=said)
+        self.logger = SimpleNamespace(info=said.append)
+        self.folder = folder
+
+    def call_hook(self, name):
+        self.calls.append(name)
+
+    def save_checkpoint(self, folder, name, *, by_epoch, meta):
+        assert (folder, by_epoch, meta['epoch']) == (self.work_dir, False, 0)
+        self.calls.append((name, meta['iter'], self.files()))
+        (self.folder / name).touch()
+
+    def files(self):
+        return {file.name for file in self.folder.glob('*.pth')}
+
+
+def train(hook, runner, validations=None):
+    while runner.iter < runner.max_iters:
+        hook.after_train_iter(runner, runner.iter)
+        runner.iter += 1  # as the loop counts, before it validates
+        if validations and runner.iter in validations:
+            error = validations[runner.iter]
+            hook.after_val_epoch(runner, {'error': error, 'other/score': -error})
+
+
+def test_the_newest_are_kept_and_the_last_step_is_saved(tmp_path):
+    runner = Runner(tmp_path)
+    train(CheckpointHook(3, max_keep_ckpts=2), runner)
+    assert runner.files() == {'iter_9.pth', 'iter_10.pth'}
+    saved = [each for each in runner.calls if each != 'before_checkpoint']
+    assert [(name, step) for name, step, _ in saved] == [(f'iter_{step}.pth', step) for step in (3, 6, 9, 10)]
+    assert saved[-1][2] == {'iter_6.pth', 'iter_9.pth'}  # nothing was deleted before
+    assert runner.calls.count('before_checkpoint') == 4
+
+
+def test_some_are_kept_for_good_and_others_files_are_left_alone(tmp_path):
+    (tmp_path / 'iter_mine.pth').touch()
+    runner = Runner(tmp_path)
+    train(CheckpointHook(1, max_keep_ckpts=1, keep_every=4), runner)
+    assert runner.files() == {'iter_4.pth', 'iter_8.pth', 'iter_10.pth', 'iter_mine.pth'}
+    runner = Runner(tmp_path)
+    train(CheckpointHook(2, max_keep_ckpts=-1), runner)
+    assert {'iter_2.pth', 'iter_4.pth', 'iter_6.pth', 'iter_8.pth', 'iter_10.pth'} <= runner.files()
+
+
+@pytest.mark.parametrize(
+    ('options', 'best'),
+    [
+        (dict(save_best='error'), 'best_error_iter_4.pth'),
+        (dict(save_best='error', rule='greater'), 'best_error_iter_6.pth'),
+        (dict(save_best='other/score', rule='greater'), 'best_other_score_iter_4.pth'),
+    ],
+)
+def test_the_best_is_kept_whatever_else_is_deleted(options, best, tmp_path):
+    runner = Runner(tmp_path)
+    train(CheckpointHook(10, max_keep_ckpts=1, **options), runner, {2: 0.5, 4: 0.25, 6: 0.75, 8: 0.5})
+    assert runner.files() == {'iter_10.pth', best}
+    writes = [each for each in runner.calls if each != 'before_checkpoint' and each[0] == best]
+    assert len(writes[0][2]) == 1  # the one before was still there
+
+
+def test_a_metric_that_nobody_gives_is_told(tmp_path):
+    with pytest.raises(ValueError, match="save_best: got 'psnr'; the evaluators give error, other/score"):
+        train(CheckpointHook(10, save_best='psnr'), Runner(tmp_path), {2: 0.5})
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(interval=0), 'interval and keep_every must be at least 1, got 0, None'),
+        (dict(keep_every=0), 'interval and keep_every must be at least 1, got 1000, 0'),
+        (dict(max_keep_ckpts=0), 'max_keep_ckpts must be at least 1, or -1 for all, got 0'),
+        (dict(rule='least'), "rule must be 'less' or 'greater', got 'least'"),
+    ],
+)
+def test_impossible_arguments_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        CheckpointHook(**options)
