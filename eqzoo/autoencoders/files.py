@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from eqzoo.zip_damage import zip_damage
 from eqzoo.zoo import located
 
 # Where safetensors' metadata, which is text only, has what eqzoo says of a file.
@@ -82,6 +83,9 @@ def _read_torch(path: Path) -> object:
     LDM's released files name the class `pytorch_lightning…ModelCheckpoint` beside their
     weights; DiT's and its successors' hold their command line as an `argparse.Namespace`.
     """
+    damage = zip_damage(path) if _is_zip(path) else None
+    if damage is not None:
+        raise ValueError(damage)
     pickled = _pickled_names(path)
     lightning = [name for name in pickled if name.startswith('pytorch_lightning.')]
     refused = sorted(set(pickled) - set(lightning) - {'argparse.Namespace'})
@@ -107,7 +111,11 @@ def _would_run_code(path: Path, names: list[str]) -> _RefusedError:
 
 def _pickled_names(path: Path) -> list[str]:
     """Return the classes and functions that a torch file would import, beyond torch's own."""
-    with path.open('rb') as file:
-        if file.read(4) != b'PK\x03\x04':  # the format before torch 1.6: `weights_only` alone judges it
-            return []
+    if not _is_zip(path):  # the format before torch 1.6: `weights_only` alone judges it
+        return []
     return torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open('rb') as file:
+        return file.read(4) == b'PK\x03\x04'

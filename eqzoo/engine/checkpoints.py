@@ -1,7 +1,6 @@
 """Checkpoints that load safely, strictly, and after a kill at any moment."""
 
 import os
-import zipfile
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from eqzoo.registry import HOOKS
+from eqzoo.zip_damage import zip_damage
 
 _LOG_VALUES = 1000  # of each scalar in a checkpoint: as many as a log's mean may be of
 
@@ -109,7 +109,7 @@ def latest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str
     """
     damage = []
     for file in sorted(_numbered(work_dir), key=step_of, reverse=True):
-        reason = damage_of(file)
+        reason = zip_damage(file)
         if reason is None:
             return file, damage
         damage.append(f'{file.name}: {reason}')
@@ -118,16 +118,6 @@ def latest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str
 
 def _numbered(work_dir: str | Path) -> list[Path]:
     return [file for file in Path(work_dir).glob('iter_*.pth') if step_of(file) is not None]
-
-
-def damage_of(file: Path) -> str | None:
-    """Return what is wrong with a checkpoint's bytes, or None."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            entry = archive.testzip()
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        return f'{type(error).__name__}: {error}'
-    return None if entry is None else f'the checksum of {entry} fails'
 
 
 def step_of(file: Path) -> int | None:

@@ -11,6 +11,7 @@ from taming.modules.vqvae.quantize import VectorQuantizer2
 
 from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder, load_autoencoder
 from eqzoo.autoencoders.arguments import plain_config
+from eqzoo.autoencoders.files import read_file
 from eqzoo.autoencoders.keys import to_diffusers, to_ldm
 from eqzoo.autoencoders.loading import complete
 from eqzoo.autoencoders.nests import split_parts
@@ -270,3 +271,16 @@ def test_taming_vq_gan_gives_the_same_numbers(tmp_path, monkeypatch):
         assert torch.equal(ours.tokens(x), indices)
         assert indices.unique().numel() > 4
         torch.testing.assert_close(ours.decode(features), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    """torch.load would hand out the wrong weight."""
+    file = tmp_path / 'weights.pt'
+    torch.save({'weight': torch.ones(1000)}, file)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    assert (torch.load(file)['weight'] != 1).any()
+    with pytest.raises(ValueError, match=r"weights.pt' cannot be read: it is damaged") as refused:
+        read_file(file)
+    assert str(refused.value.__cause__) == 'the checksum of weights/data/0 fails'

@@ -36,16 +36,8 @@ def run_convert(*words):
 
 
 @pytest.fixture
-def checkpoint(tmp_path, monkeypatch):
+def checkpoint(tmp_path):
     """A smoke run's checkpoint, with an average and a discriminator."""
-    from mmengine.runner import Runner
-
-    original = Runner.__init__
-
-    def named(self, *args, **kwargs):
-        original(self, *args, **kwargs, experiment_name=f'{tmp_path.name}-{id(self)}')
-
-    monkeypatch.setattr(Runner, '__init__', named)
     average = "custom_hooks=[{'type': 'AutoencoderEMAHook', 'decay': 0.5}]"
     train('configs/eqvae/sd16_rot_scale.py', overrides=[f'work_dir={tmp_path}/run', average], smoke=True)
     return max((tmp_path / 'run').glob('iter_*.pth'))

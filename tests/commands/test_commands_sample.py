@@ -185,6 +185,6 @@ def test_a_test_draws_and_measures_and_writes_images_only_if_asked(trained, tmp_
 def test_a_dry_run_says_what_would_be_trained(tmp_path, capsys):
     train(DIT, overrides=[f'work_dir={tmp_path}'], smoke=True, dry_run=True)
     out = capsys.readouterr().out
-    assert re.search(r'generator +DiT of latents 4x16x16 and 10 classes\n', out)
+    assert re.search(r'generator +DiT of latents 4 x 16 x 16 and 10 classes\n', out)
     assert re.search(r'network +DiffusionTransformer, [\d,]+ parameters, 0.0\d GMACs\n', out)
     assert re.search(r'data +LatentStore: 16 latents 4x16x16 of 10 classes', out)

@@ -29,6 +29,6 @@ def test_a_benchmark_needs_its_name():
     result = shell('tools/benchmark.py', 'eq_step')
     assert result.returncode == 1
     assert (
-        "usage: benchmark.py {cache,coding,eq-step,frechet,generator-step,rfid,store} ...  (subcommand: got 'eq_step'"
+        "usage: benchmark.py {cache,coding,eq-step,frechet,generator-step,growth,rfid,sampling,speed,store} ...  (subcommand: got 'eq_step'"
         in result.stderr
     )

@@ -15,19 +15,6 @@ GENERATORS = [leaf for leaf in LEAVES if Path(leaf).parent.name in ('dit', 'sit'
 AUTOENCODERS = [leaf for leaf in LEAVES if leaf not in GENERATORS]
 
 
-@pytest.fixture(autouse=True)
-def _own_experiment(monkeypatch, tmp_path):
-    """Mmengine keeps one logger and message hub a second and name: give each test its own."""
-    from mmengine.runner import Runner
-
-    original = Runner.__init__
-
-    def named(self, *args, **kwargs):
-        original(self, *args, **kwargs, experiment_name=f'{tmp_path.name}-{id(self)}')
-
-    monkeypatch.setattr(Runner, '__init__', named)
-
-
 def smoke(leaf, work_dir, *overrides, resume=False):
     train(leaf, overrides=[f'work_dir={work_dir}', *overrides], smoke=True, resume=resume)
     return read_checkpoint(latest_checkpoint(work_dir))

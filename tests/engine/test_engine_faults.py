@@ -14,24 +14,11 @@ import torch
 from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
 from eqzoo.engine import latest_checkpoint, read_checkpoint
-from eqzoo.engine.checkpoints import damage_of
 from eqzoo.engine.work_dir import own_folder
+from eqzoo.zip_damage import zip_damage
 
 AUTOENCODER = 'configs/demo/plain.py'
 DIT = 'configs/dit/dit_tiny_shapes.py'
-
-
-@pytest.fixture(autouse=True)
-def fresh_names(tmp_path, monkeypatch, root):
-    """Mmengine keeps one logger and message hub a second and name: give each run its own."""
-    from mmengine.runner import Runner
-
-    original = Runner.__init__
-
-    def named(self, *args, **kwargs):
-        original(self, *args, **kwargs, experiment_name=f'{tmp_path.name}-{id(self)}')
-
-    monkeypatch.setattr(Runner, '__init__', named)
 
 
 def smoke(leaf, folder, *words, hook=None):
@@ -102,7 +89,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [file.name for file in tmp_path.glob('*iter_*')] == ['iter_2.pth']
-    assert damage_of(tmp_path / 'iter_2.pth') is None
+    assert zip_damage(tmp_path / 'iter_2.pth') is None
     smoke(AUTOENCODER, tmp_path, '--resume')
     assert (tmp_path / 'iter_4.pth').is_file()
 

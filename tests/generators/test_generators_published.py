@@ -112,7 +112,7 @@ def test_published_sizes_are_named(file):
     with torch.device('meta'):
         state = DiffusionTransformer('XL', 2).state_dict()
     assert describe_state(state) == 'size XL, patch 2, latents 4 x 32 x 32, 8 output channels, 1,000 classes'
-    assert describe_state({'blocks.4.w': torch.zeros(1)}) == '5 blocks and other names than those of DiT'
+    assert describe_state({'blocks.4.w': torch.zeros(1)}) == '5 blocks and other names than those of DiT and MaskGIT'
 
 
 def test_projectors_that_the_network_lacks_are_named(file):
