@@ -33,7 +33,7 @@ LOSSES = dict(
     kl_loss=dict(type='KLDivergence', weight=1e-6),
     adversarial_loss=dict(type='AdversarialLoss', discriminator=dict(type='PatchGAN', num_layers=3), weight=0.5),
 )
-_ADAM = dict(optimizer=dict(type='Adam', lr=1e-5))
+_ADAM = dict(optimizer=dict(type='Adam', lr=1e-5, fused=True))
 
 
 def works(
