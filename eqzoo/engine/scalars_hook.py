@@ -73,7 +73,7 @@ class ScalarsHook(Hook):
         for step, outputs, batch in waiting:
             names = [name for name, value in outputs.items() if isinstance(value, Tensor)]
             values, means = (dict(zip(names, each, strict=False)) for each in (own, everyones))
-            if not skips and not math.isfinite(means['loss']):
+            if not skips and not _are_finite(means):
                 raise FloatingPointError(_message(runner, step, values, batch))
             for name, value in {**outputs, **means}.items():
                 if math.isfinite(value) or not skips:
@@ -84,8 +84,13 @@ class ScalarsHook(Hook):
         self.read(runner)
 
 
+def _are_finite(values: Mapping[str, float]) -> bool:
+    """Return whether all losses are, a discriminator's too."""
+    return all(math.isfinite(value) for name, value in values.items() if name.endswith('loss'))
+
+
 def _message(runner: Runner, step: int, values: Mapping[str, float], batch: Mapping[str, Any]) -> str:
-    if math.isfinite(values['loss']):
+    if _are_finite(values):
         return f'step {step + 1}: the loss of another process is not finite; its message says more.'
     shown = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
     indices = batch['indices'].tolist() if batch['indices'] is not None else []
