@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
@@ -54,3 +55,12 @@ class KillRank(_At):
     def harm(self, runner, batch, rank):
         if rank_and_world_size()[0] == rank:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@HOOKS.register_module()
+class DeleteImages(_At):
+    """What a clean-up job does to a data folder."""
+
+    def harm(self, runner, batch, folder, keep, every=1):
+        for file in sorted(Path(folder).rglob('*.png'))[keep::every]:
+            file.unlink()

@@ -1,6 +1,7 @@
 """What goes wrong is said in one message, and nothing is lost."""
 
 import os
+import re
 import resource
 import socket
 import subprocess
@@ -10,10 +11,11 @@ from pathlib import Path
 import fault_hooks  # noqa: F401  registers them
 import pytest
 import torch
+from PIL import Image
 
 from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
-from eqzoo.engine import latest_checkpoint, read_checkpoint
+from eqzoo.engine import build_runner, latest_checkpoint, load_config, read_checkpoint, shrink
 from eqzoo.engine.work_dir import own_folder
 from eqzoo.zip_damage import zip_damage
 
@@ -167,3 +169,45 @@ def test_a_process_that_dies_is_told_by_the_others(tmp_path, root):
     assert 'error: process 0: another process is gone or does not answer' in outs[0]
     assert 'Traceback' not in outs[0]
     assert (tmp_path / 'iter_2.pth').is_file(), outs[0]
+
+
+def test_images_that_are_broken_or_vanish_are_named_and_left_out(tmp_path, capsys, monkeypatch):
+    """Empty, cut off, no image at all, a decompression bomb; and a folder that shrinks while it is read."""
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for number in range(16):
+        noise = torch.randint(256, (40, 40, 3), dtype=torch.uint8).numpy()
+        Image.fromarray(noise).save(folder / f'{number:02d}.png')
+    whole = (folder / '01.png').read_bytes()
+    (folder / '01.png').write_bytes(b'')
+    (folder / '02.png').write_bytes(whole[: len(whole) // 2])
+    (folder / '03.png').write_bytes(b'<html>404</html>')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 40 * 40)
+    Image.new('RGB', (100, 100)).save(folder / '04.png')
+    data = dict(type='ImageFolder', root=str(folder), size=32)
+    hook = dict(type='DeleteImages', step=3, folder=str(folder), keep=6, every=3)
+    config = shrink(load_config(AUTOENCODER, [f'work_dir={tmp_path / "run"}', f'custom_hooks=[{hook!r}]']))
+    config.train_dataloader.dataset = config.val_dataloader.dataset = data
+    config.train_dataloader.batch_size = 8
+    config.train_cfg.max_iters = 6
+    build_runner(config).train()
+    out = capsys.readouterr().out
+    unreadable = re.findall(r'Unreadable image skipped: (\d\d).png', out)
+    assert {'01', '02', '03', '04'} <= set(unreadable) <= {'01', '02', '03', '04', '06', '09', '12', '15'}
+    assert set(unreadable) & {'06', '09', '12', '15'}
+    assert f'{len(set(unreadable))} unreadable images were skipped.' in out
+    assert latest_checkpoint(tmp_path / 'run').name == 'iter_6.pth'
+
+
+def test_a_folder_that_is_gone_stops_the_run(tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for number in range(8):
+        Image.new('RGB', (40, 40)).save(folder / f'{number}.png')
+    hook = dict(type='DeleteImages', step=2, folder=str(folder), keep=0)
+    config = shrink(load_config(AUTOENCODER, [f'work_dir={tmp_path / "run"}', f'custom_hooks=[{hook!r}]']))
+    config.train_dataloader.dataset = dict(type='ImageFolder', root=str(folder), size=32)
+    config.default_hooks.checkpoint.interval = 1
+    with pytest.raises(ValueError, match=r'No image of this batch of 4 can be read: \d.png'):
+        build_runner(config).train()
+    assert latest_checkpoint(tmp_path / 'run').name == 'iter_2.pth'
