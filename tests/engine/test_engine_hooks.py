@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import LoggerHook
 from torch import nn
 
-from eqzoo.engine import AutoencoderEMAHook, UnreadableHook
+from eqzoo.engine import AutoencoderEMAHook, CheckpointHook, ScalarsHook, StopHook, UnreadableHook, stop_hook
 
 
 def runner_of(value):
@@ -67,3 +68,39 @@ def test_unreadable_images_are_named_once_and_counted(caplog):
         'Unreadable image skipped: b.png (2 so far)',
         '2 unreadable images were skipped.',
     ]
+
+
+def test_several_processes_agree_on_the_step_after_which_they_stop(monkeypatch):
+    """This process has no signal, another has: they ask every four steps, and both stop there."""
+    saved = []
+    checkpoint = CheckpointHook(100)
+    checkpoint.save = lambda runner: saved.append(runner.iter + 1)
+    hook, asked = StopHook(interval=4), []
+    loop = SimpleNamespace(stop_training=False)
+    runner = SimpleNamespace(
+        hooks=[checkpoint, hook], iter=0, max_iters=20, train_loop=loop, logger=logging.getLogger('test')
+    )
+    monkeypatch.setattr(stop_hook, 'rank_and_world_size', lambda: (1, 2))
+    of_all = lambda own: asked.append(own) or (15 if runner.iter > 4 else 0)  # noqa: E731
+    monkeypatch.setattr(stop_hook, 'greatest_over_processes', of_all)
+    while not loop.stop_training:
+        hook.after_train_iter(runner, runner.iter)
+        runner.iter += 1
+    assert (asked, saved, hook.stopped_at) == ([0, 0], [8], 8)
+    assert stop_hook.stopped_by(runner) == 15
+
+
+def test_values_wait_on_the_device_until_the_log_is_due():
+    logged, hook = [], ScalarsHook()
+    hub = SimpleNamespace(update_scalar=lambda name, value: logged.append((name, value)))
+    model = SimpleNamespace(on_nonfinite='stop')
+    runner = SimpleNamespace(hooks=[LoggerHook(interval=3)], iter=0, max_iters=100, message_hub=hub, model=model)
+    hook.before_train(runner)
+    for step in range(4):
+        runner.iter = step
+        batch = {'indices': torch.tensor([runner.iter]), 'draws': torch.tensor([runner.iter])}
+        hook.after_train_iter(runner, runner.iter, batch, {'loss': torch.tensor(runner.iter / 2), 'count': 7})
+        assert len(logged) == (0 if runner.iter < 2 else 6)
+    assert logged[:2] == [('train/loss', 0.0), ('train/count', 7)]
+    hook.before_checkpoint(runner)
+    assert logged[6:] == [('train/loss', 1.5), ('train/count', 7)]

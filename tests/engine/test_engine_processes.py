@@ -10,7 +10,9 @@ import pytest
 import torch
 from pairs import LEAVES, SHARDED, run
 
-from eqzoo.engine import read_checkpoint
+from eqzoo.engine import load_config, read_checkpoint, sharding
+from eqzoo.engine.sharding import shard
+from eqzoo.registry import build
 
 
 @pytest.fixture(scope='module')
@@ -77,3 +79,23 @@ def test_runs_go_on_in_shards_or_out_of_them(runs, name):
 @pytest.mark.parametrize('kind', LEAVES)
 def test_two_processes_are_as_one(one, kind):
     assert_same_run(one / 'one' / kind, one / 'two' / kind)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'message'),
+    [
+        ('full', 'sharding: there is one process; start several with torchrun, or leave sharding out'),
+        ('half', "sharding: got 'half'; accepted is 'full', or leave it out"),
+    ],
+)
+def test_sharding_needs_several_processes(kind, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run('dit', tmp_path, f'sharding={kind}')
+
+
+def test_only_generators_are_sharded(monkeypatch):
+    config = load_config(LEAVES['autoencoder'])
+    config.model.autoencoder.weights = None
+    monkeypatch.setattr(sharding, 'rank_and_world_size', lambda: (0, 2))
+    with pytest.raises(ValueError, match='AutoencoderTraining trains the autoencoder; only generators are sharded'):
+        shard(build(config.model), torch.device('cpu'))
