@@ -18,3 +18,26 @@ def _same_start(monkeypatch):
 @pytest.fixture
 def root():
     return ROOT
+
+
+@pytest.fixture
+def assert_same():
+    """A function that compares nested values bit for bit."""
+    return _assert_same
+
+
+def _assert_same(left, right, where=''):
+    """Compare nested checkpoints bit for bit."""
+    assert type(left) is type(right), where
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            _assert_same(left[key], right[key], f'{where}.{key}')
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), where
+        for index, (a, b) in enumerate(zip(left, right, strict=True)):
+            _assert_same(a, b, f'{where}[{index}]')
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    else:
+        assert left == right, where

@@ -16,7 +16,8 @@ class Generator(nn.Module):
     sampler's business (`eqzoo.generators.samplers`).
 
     Args:
-        network: Predicts something of the process from (noisy latents, time, class).
+        network: Predicts something of the process from (noisy latents, time, class), or codes from
+            those that are not masked.
     """
 
     learns: ClassVar[str] = 'latents'
@@ -32,8 +33,8 @@ class Generator(nn.Module):
         return self.network.num_classes
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """The shape (C, h, w) of a latent."""
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape (C, h, w) of a latent; (h, w) of codes."""
         return self.network.latent_shape
 
     @abstractmethod

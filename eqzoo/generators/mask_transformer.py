@@ -12,17 +12,17 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from eqzoo.generators.embedders import check_labels
+from eqzoo.generators.network import Network
 from eqzoo.generators.published import load_generator
 from eqzoo.generators.sizes import MASKGIT_SIZES, size_of
-from eqzoo.registry import NETWORKS, Requirement
-from eqzoo.zoo import cached, fetch_command
+from eqzoo.registry import NETWORKS
 
 _EPS = 1e-12  # of the norms outside the blocks, as released
 _PUBLISHED_MLP = 3072  # of every published size, however wide
 
 
 @NETWORKS.register_module()
-class MaskTransformer(nn.Module):
+class MaskTransformer(Network):
     """A transformer from codes, some of them masked, and a class to the probabilities of each code.
 
     One table embeds codes, mask and classes, and is the output layer too; the class is one more
@@ -95,14 +95,6 @@ class MaskTransformer(nn.Module):
         size = (depth, width, heads)
         options = dict(grid=weights_grid, num_classes=num_classes, mlp_width=hidden, dropout=dropout)
         self.load_state_dict(resized(MaskTransformer(size, num_codes, weights=weights, **options).state_dict(), grid))
-
-    @classmethod
-    def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
-        """Return the weights file, if a config names one that is not there."""
-        file = arguments.get('weights')
-        if file is None or cached(file) is not None:
-            return []
-        return [Requirement(f'weights of {cls.__name__}', str(file), fetch_command(file) or 'weights=PATH')]
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:

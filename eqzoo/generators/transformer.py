@@ -13,14 +13,14 @@ from torch.utils.checkpoint import checkpoint
 
 from eqzoo.generators.blocks import Block, FinalLayer
 from eqzoo.generators.embedders import LabelEmbedder, PatchEmbedder, TimeEmbedder, sine_positions
+from eqzoo.generators.network import Network
 from eqzoo.generators.published import load_generator
 from eqzoo.generators.sizes import size_of
-from eqzoo.registry import NETWORKS, Requirement
-from eqzoo.zoo import cached, fetch_command
+from eqzoo.registry import NETWORKS
 
 
 @NETWORKS.register_module()
-class DiffusionTransformer(nn.Module):
+class DiffusionTransformer(Network):
     """A vision transformer from noisy latents, time and class to a prediction as large as the latents.
 
     Args:
@@ -77,14 +77,6 @@ class DiffusionTransformer(nn.Module):
         self._initialize()
         if weights is not None:
             load_generator(self, weights)
-
-    @classmethod
-    def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
-        """Return the weights file, if a config names one that is not there."""
-        file = arguments.get('weights')
-        if file is None or cached(file) is not None:
-            return []
-        return [Requirement(f'weights of {cls.__name__}', str(file), fetch_command(file) or 'weights=PATH')]
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:

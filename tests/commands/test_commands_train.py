@@ -20,23 +20,6 @@ def smoke(leaf, work_dir, *overrides, resume=False):
     return read_checkpoint(latest_checkpoint(work_dir))
 
 
-def assert_same(left, right, where=''):
-    """Compare nested checkpoints bit for bit."""
-    assert type(left) is type(right), where
-    if isinstance(left, dict):
-        assert left.keys() == right.keys(), where
-        for key in left:
-            assert_same(left[key], right[key], f'{where}.{key}')
-    elif isinstance(left, list | tuple):
-        assert len(left) == len(right), where
-        for index, (a, b) in enumerate(zip(left, right, strict=True)):
-            assert_same(a, b, f'{where}[{index}]')
-    elif isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), where
-    else:
-        assert left == right, where
-
-
 @pytest.mark.parametrize('leaf', GENERATORS)
 def test_every_generator_trains_in_smoke(leaf, tmp_path):
     checkpoint = smoke(leaf, tmp_path)
@@ -57,7 +40,7 @@ def test_every_autoencoder_trains_in_smoke(leaf, tmp_path):
     assert list(tmp_path.glob('best_eq_err_rotation_*.pth'))
 
 
-def test_a_resumed_run_is_the_same_run(tmp_path):
+def test_a_resumed_run_is_the_same_run(tmp_path, assert_same):
     """Autoencoder, discriminator, both optimizers and the average: all bit for bit."""
     leaf = 'configs/eqvae/sdxl_rot_scale.py'
     ema = "custom_hooks=[{'type': 'AutoencoderEMAHook', 'decay': 0.5}]"
@@ -75,7 +58,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path):
 
 
 @pytest.mark.parametrize('leaf', ['configs/repa/repa_tiny_shapes.py', 'configs/maskgit/maskgit_base_vqgan.py'])
-def test_a_resumed_generator_is_the_same_run(leaf, tmp_path):
+def test_a_resumed_generator_is_the_same_run(leaf, tmp_path, assert_same):
     """Of MaskGIT with its dropout."""
     whole = smoke(leaf, tmp_path / 'run')
     (tmp_path / 'run' / 'iter_4.pth').unlink()

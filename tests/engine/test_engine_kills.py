@@ -26,21 +26,6 @@ def survive(kind, folder, *, kills, seed, root):
     return int(done.stdout.rsplit(f'{kind}: ', 1)[1].split(' kills')[0])
 
 
-def assert_same(left, right, where=''):
-    """Compare nested values bit for bit."""
-    assert type(left) is type(right), where
-    if isinstance(left, dict):
-        assert left.keys() == right.keys(), where
-        for key in left:
-            assert_same(left[key], right[key], f'{where}.{key}')
-    elif isinstance(left, list | tuple):
-        assert len(left) == len(right), where
-        for index, (a, b) in enumerate(zip(left, right, strict=True)):
-            assert_same(a, b, f'{where}[{index}]')
-    else:
-        assert left.equal(right) if hasattr(left, 'equal') else left == right, where
-
-
 def logged(folder):
     """What the log says of each step, the last word of it."""
     lines = {}
@@ -51,7 +36,7 @@ def logged(folder):
     return lines
 
 
-def assert_same_run(folder):
+def assert_same_run(folder, assert_same):
     whole, killed = (read_checkpoint(folder / name / f'iter_{STEPS}.pth') for name in ('whole', 'killed'))
     assert whole['meta']['iter'] == killed['meta']['iter'] == STEPS
     for each in (whole, killed):
@@ -71,17 +56,17 @@ def assert_same_run(folder):
 
 
 @pytest.mark.parametrize('kind', TRAININGS)
-def test_training(kind, tmp_path, root):
+def test_training(kind, tmp_path, root, assert_same):
     assert survive(kind, tmp_path, kills=2, seed=0, root=root) >= 1
-    assert_same_run(tmp_path)
+    assert_same_run(tmp_path, assert_same)
 
 
 @pytest.mark.slow(reason='minutes: each of a hundred kills costs a second or two')
 @pytest.mark.parametrize('seed', range(5))
 @pytest.mark.parametrize('kind', TRAININGS)
-def test_training_many_times(kind, seed, tmp_path, root):
+def test_training_many_times(kind, seed, tmp_path, root, assert_same):
     survive(kind, tmp_path, kills=20, seed=seed + 1, root=root)
-    assert_same_run(tmp_path)
+    assert_same_run(tmp_path, assert_same)
 
 
 @pytest.mark.parametrize('kind', ['cache', 'sample'])
