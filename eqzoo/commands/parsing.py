@@ -20,6 +20,10 @@ _OUT_OF_MEMORY = (
 )
 
 
+# What torch says when the system has killed a process of a loader.
+_LOST_WORKER = re.compile(r'DataLoader worker \(.*\) (is killed|exited)')
+
+
 def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name: str | None = None) -> Any:
     """Call `function` with the command line's arguments.
 
@@ -27,8 +31,8 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name
     options, bools among them flags. Words of the form `key=value` go, wherever they stand, to
     the parameter `overrides`.
 
-    A `ValueError`, `OSError` or `FloatingPointError`, and a lack of memory, end the program with a
-    message on stderr and status 1; with `EQZOO_TRACEBACK=1` it is raised.
+    A `ValueError`, `OSError` or `FloatingPointError`, a lack of memory and a loader's lost process
+    end the program with a message on stderr and status 1; with `EQZOO_TRACEBACK=1` it is raised.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     overrides = [word for word in argv if _OVERRIDE.match(word)]
@@ -46,7 +50,13 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name
     except (ValueError, OSError, FloatingPointError, torch.OutOfMemoryError) as error:
         if os.environ.get('EQZOO_TRACEBACK') == '1':
             raise
-        sys.exit(f'error: {error}{_OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else ""}')
+        sys.exit(f'error: {_said(error)}{_OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else ""}')
+    except RuntimeError as error:
+        if os.environ.get('EQZOO_TRACEBACK') == '1' or not _LOST_WORKER.match(str(error)):
+            raise
+        sys.exit(f'error: {error} Too little memory, or /dev/shm too small: lower num_workers of the dataloader.')
+    except KeyboardInterrupt:
+        sys.exit('interrupted')
 
 
 def run_subcommand(functions: Mapping[str, Callable[..., Any]], argv: Sequence[str] | None = None) -> Any:
@@ -58,6 +68,12 @@ def run_subcommand(functions: Mapping[str, Callable[..., Any]], argv: Sequence[s
             f'usage: {Path(sys.argv[0]).name} {{{",".join(functions)}}} ...  (subcommand: {asked}; --help after one)'
         )
     return run(functions[argv[0]], argv[1:], name=f'{Path(sys.argv[0]).name} {argv[0]}')
+
+
+def _said(error: BaseException) -> str:
+    """Return an error's message; of one that a loader's process raised, what it raised itself."""
+    text = str(error)
+    return text.strip().splitlines()[-1].split(': ', 1)[-1] if 'Original Traceback' in text else text
 
 
 def _add_parameters(parser: ArgumentParser, function: Callable[..., Any]) -> None:

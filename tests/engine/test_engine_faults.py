@@ -15,8 +15,10 @@ from PIL import Image
 
 from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
+from eqzoo.data import build_train_loader
 from eqzoo.engine import build_runner, latest_checkpoint, load_config, read_checkpoint, shrink
 from eqzoo.engine.work_dir import own_folder
+from eqzoo.registry import build
 from eqzoo.zip_damage import zip_damage
 
 AUTOENCODER = 'configs/demo/plain.py'
@@ -211,3 +213,32 @@ def test_a_folder_that_is_gone_stops_the_run(tmp_path):
     with pytest.raises(ValueError, match=r'No image of this batch of 4 can be read: \d.png'):
         build_runner(config).train()
     assert latest_checkpoint(tmp_path / 'run').name == 'iter_2.pth'
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_what_a_loaders_process_says_is_said_without_its_traceback(workers, tmp_path):
+    Image.new('RGB', (40, 40)).save(tmp_path / '0.png')
+    (tmp_path / '0.png').write_bytes(b'')
+
+    def read() -> None:
+        data = build(dict(type='ImageFolder', root=str(tmp_path), size=32))
+        next(iter(build_train_loader(data, batch_size=2, num_workers=workers, seed=0)))
+
+    with pytest.raises(SystemExit) as stopped:
+        run(read, [])
+    assert stopped.value.code == 'error: No image of this batch of 2 can be read: 0.png, 0.png.'
+
+
+def test_a_lost_process_of_a_loader_and_an_interruption_are_told():
+    def lose() -> None:
+        raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.')
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(
+        SystemExit, match='worker .* Killed. Too little memory, or /dev/shm too small: lower num_workers'
+    ):
+        run(lose, [])
+    with pytest.raises(SystemExit, match='^interrupted$'):
+        run(interrupt, [])
