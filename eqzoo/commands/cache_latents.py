@@ -16,6 +16,7 @@ from eqzoo.data.latent_index import Index
 from eqzoo.data.latent_writer import WrittenStore, write_store
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine import load_config, shrink
+from eqzoo.engine.device import use_device
 from eqzoo.engine.preflight import missing, report
 from eqzoo.registry import build
 
@@ -62,6 +63,7 @@ def cache_latents(
     if verify:
         _verify(root)
         return None
+    use_device(config)
     config = shrink(config) if smoke else config
     loader = _image_loader(config)
     _choose_weights(config, checkpoint, smoke=smoke)

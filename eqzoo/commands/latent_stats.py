@@ -14,6 +14,7 @@ from eqzoo.data.keys import Key, split_key
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine import load_config, shrink
 from eqzoo.engine.autoencoder_training import to_float
+from eqzoo.engine.device import use_device
 from eqzoo.evaluators.moments import LatentMoments, NormalizationKind, measure_moments
 from eqzoo.registry import build
 
@@ -45,6 +46,7 @@ def latent_stats(
         smoke: For the checkpoint of a `--smoke` run.
     """
     config = load_config(config_file, overrides)
+    use_device(config)
     config = shrink(config) if smoke else config
     files = [checkpoint, *(exports.split(',') if exports else [])]
     if not measure_only:

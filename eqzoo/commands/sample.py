@@ -14,6 +14,7 @@ from eqzoo import __version__
 from eqzoo.data.sample_files import NpzSamples, PngSamples, check_card, open_sample_files, write_card
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, wait_for_all
 from eqzoo.engine import load_config, shrink
+from eqzoo.engine.device import use_device
 from eqzoo.engine.preflight import missing, report
 from eqzoo.engine.sampling import ImageSampler, batches, build_image_sampler, generator_weights, identity, sha256_of
 from eqzoo.pictures import draw_grid, sample_rows
@@ -48,6 +49,7 @@ def sample(
         smoke: For the checkpoint of a `--smoke` run.
     """
     config = load_config(config_file, overrides)
+    use_device(config)
     config = shrink(config) if smoke else config
     check_samples(config)
     if num is not None:

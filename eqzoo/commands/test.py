@@ -13,6 +13,7 @@ from eqzoo.commands.results import save_result
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
 from eqzoo.engine import latest_checkpoint, load_config, shrink
 from eqzoo.engine.autoencoder_training import to_float
+from eqzoo.engine.device import use_device
 from eqzoo.engine.evaluation import evaluate
 from eqzoo.engine.picture_hook import example_images
 from eqzoo.engine.preflight import missing, report
@@ -47,6 +48,7 @@ def test(
         samples: Of a generator: a folder or an npz file to write its images to as well, as tools/sample.py does.
     """
     config = load_config(config_file, overrides)
+    use_device(config)
     config = shrink(config) if smoke else config
     if 'generator' in config.model:
         return measure_samples(config, checkpoint, samples)

@@ -27,11 +27,11 @@ def train(
         resume: Go on from the newest checkpoint in the work directory.
     """
     config = load_config(config_file, overrides)
+    use_device(config)
     if smoke:
         config = shrink(config)
         if not resume:
             _forget(Path(config.work_dir))
-    use_device(config)
     lacks = missing_for_training(config)
     if lacks:
         raise ValueError(report(config, lacks, f'python tools/train.py {config_file}'))

@@ -61,8 +61,10 @@ def work_of(kind: str) -> Callable[[str, Path], None]:
     return {'cache': cache, 'sample': draw}.get(kind, train)
 
 
-def forked(work: Callable[[], None], kill_after: float | None = None) -> bool:
-    """Do `work` in a process of its own; return whether it came to its end."""
+def forked(
+    work: Callable[[], None], kill_after: float | None = None, *, from_when: Callable[[], bool] = lambda: True
+) -> bool:
+    """Do `work` in a process of its own, killed so long after `from_when`; return whether it came to its end."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -72,6 +74,8 @@ def forked(work: Callable[[], None], kill_after: float | None = None) -> bool:
             traceback.print_exc()
             os._exit(1)
     if kill_after is not None:
+        while not from_when() and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            time.sleep(0.005)
         time.sleep(kill_after)
         os.kill(pid, signal.SIGKILL)  # a process that has ended is not hurt: it is waited for below
     _, status = os.waitpid(pid, 0)

@@ -13,7 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from eqzoo.commands.cache_latents import cache_latents
 from eqzoo.commands.parsing import run
+from eqzoo.commands.sample import sample
+from eqzoo.commands.test import test as evaluate
 from eqzoo.commands.train import train
 from eqzoo.data import build_train_loader
 from eqzoo.engine import build_runner, latest_checkpoint, load_config, read_checkpoint, shrink
@@ -133,6 +136,9 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 def test_a_gpu_that_is_not_there_is_told(tmp_path):
     with pytest.raises(SystemExit, match=r"device: got 'cuda', but torch .* sees no GPU here; look at nvidia-smi"):
         smoke(AUTOENCODER, tmp_path, 'device=cuda')
+    for command, words in ((cache_latents, []), (evaluate, []), (sample, ['--out', str(tmp_path / 'out')])):
+        with pytest.raises(SystemExit, match="device: got 'cuda', but torch"):
+            run(command, [DIT, *words, '--smoke', f'work_dir={tmp_path}', 'device=cuda'])
     with pytest.raises(SystemExit, match="device: got 'tpu'; accepted are 'auto', 'cpu' and 'cuda'"):
         smoke(AUTOENCODER, tmp_path, 'device=tpu')
 

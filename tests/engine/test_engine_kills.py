@@ -61,7 +61,7 @@ def test_training(kind, tmp_path, root, assert_same):
     assert_same_run(tmp_path, assert_same)
 
 
-@pytest.mark.slow(reason='minutes: each of a hundred kills costs a second or two')
+@pytest.mark.slow(reason='minutes: twenty runs, each killed until it comes to its end')
 @pytest.mark.parametrize('seed', range(5))
 @pytest.mark.parametrize('kind', TRAININGS)
 def test_training_many_times(kind, seed, tmp_path, root, assert_same):
