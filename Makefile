@@ -1,10 +1,10 @@
-# make demo, make test, make lint: each sets up its own environment; VENV=path reuses one.
+# make demo, make test, make lint, make docs: each sets up its own environment; VENV=path reuses one.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.eqzoo-installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(DEMO)
@@ -16,11 +16,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 $(STAMP): setup.cfg setup.py pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'Installing eqzoo and its dependencies into $(VENV) (torch is large; a few minutes) ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
 	@touch $(STAMP)
 
 clean:
-	rm -rf .venv work_dirs build dist *.egg-info
+	rm -rf .venv work_dirs build dist site *.egg-info

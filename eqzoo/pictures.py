@@ -53,23 +53,64 @@ def autoencoder_rows(
     return [*rows, Row('PCA of E(x)', principal_components(latents), fills=True)]
 
 
+class ColourBasis(NamedTuple):
+    """Directions in a latent space, each shown as a colour: red, green, blue.
+
+    Args:
+        mean: (C,), what is subtracted first.
+        directions: (K, C), three or fewer.
+        low: (K,), the component that has no brightness.
+        high: (K,), the one that has all of it.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    low: Tensor
+    high: Tensor
+
+    def components(self, latents: Tensor) -> Tensor:
+        """Return each cell's components (B * h * w, K) of `latents` (B, C, h, w)."""
+        return (cells_of(latents) - self.mean) @ self.directions.T
+
+    def colours(self, latents: Tensor) -> Tensor:
+        """Return `latents` (B, C, h, w) as colours (B, 3, h, w) in [-1, 1]."""
+        components = self.components(latents)
+        colours = ((components - self.low) / (self.high - self.low).clamp_min(1e-8)).clamp(0, 1) * 2 - 1
+        colours = F.pad(colours, (0, 3 - colours.shape[1]), value=-1.0)  # fewer than three channels: black
+        return colours.reshape(len(latents), *latents.shape[2:], 3).permute(0, 3, 1, 2)
+
+    def spread(self, *latents: Tensor) -> 'ColourBasis':
+        """Return this basis with each colour spread between the 1st and 99th percentile of all `latents`."""
+        components = torch.cat([self.components(each) for each in latents])
+        return self._replace(low=components.quantile(0.01, dim=0), high=components.quantile(0.99, dim=0))
+
+
+def fit_basis(*latents: Tensor) -> ColourBasis:
+    """Return the first three principal components of all positions of `latents`, each (B, C, h, w).
+
+    Each component has its largest loading positive, and is spread between its 1st and 99th percentile.
+    """
+    cells = [cells_of(each) for each in latents]
+    points = torch.cat(cells) if len(cells) > 1 else cells[0]  # a copy has other strides, and rounds otherwise
+    mean = points.mean(dim=0)
+    _, _, directions = torch.linalg.svd(points - mean, full_matrices=False)
+    directions = directions[:3]
+    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+    ends = torch.zeros(2, len(directions), device=mean.device)
+    return ColourBasis(mean, directions * largest.sign(), *ends).spread(*latents)
+
+
 def principal_components(latents: Tensor) -> Tensor:
     """Return the first three principal components of `latents` (B, C, h, w) as colours in [-1, 1].
 
-    The basis is that of all positions of the batch, each component with its largest loading
-    positive, and spread between its 1st and 99th percentile.
+    The basis is that of all positions of the batch: see `fit_basis`.
     """
-    channels = latents.shape[1]
-    points = latents.float().permute(0, 2, 3, 1).reshape(-1, channels)
-    points = points - points.mean(dim=0)
-    _, _, directions = torch.linalg.svd(points, full_matrices=False)
-    directions = directions[:3]
-    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
-    components = points @ (directions * largest.sign()).T
-    low, high = components.quantile(0.01, dim=0), components.quantile(0.99, dim=0)
-    colours = ((components - low) / (high - low).clamp_min(1e-8)).clamp(0, 1) * 2 - 1
-    colours = F.pad(colours, (0, 3 - colours.shape[1]), value=-1.0)  # fewer than three channels: black
-    return colours.reshape(len(latents), *latents.shape[2:], 3).permute(0, 3, 1, 2)
+    return fit_basis(latents).colours(latents)
+
+
+def cells_of(latents: Tensor) -> Tensor:
+    """Return the cells (B * h * w, C) of `latents` (B, C, h, w), in float32."""
+    return latents.float().permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
 
 
 def sample_rows(

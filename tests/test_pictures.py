@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eqzoo.pictures import Row, autoencoder_rows, draw_grid, principal_components
+from eqzoo.pictures import Row, autoencoder_rows, draw_grid, fit_basis, principal_components
 
 
 class Posterior:
@@ -59,3 +59,19 @@ def test_the_first_component_is_where_latents_vary_most():
 
 def test_two_channels_leave_the_third_colour_black():
     assert (principal_components(torch.randn(1, 2, 8, 8))[:, 2] == -1).all()
+
+
+def test_a_basis_of_two_sets_is_that_of_all_their_cells():
+    first, second = torch.randn(1, 4, 6, 6), torch.randn(2, 4, 3, 3) * 5 + 2
+    basis = fit_basis(first, second)
+    cells = torch.cat([each.permute(0, 2, 3, 1).reshape(-1, 4) for each in (first, second)])
+    torch.testing.assert_close(basis.mean, cells.mean(dim=0))
+    covariance = torch.cov(cells.T)
+    values, vectors = torch.linalg.eigh(covariance)
+    torch.testing.assert_close((basis.directions @ vectors[:, [3, 2, 1]]).abs(), torch.eye(3), atol=1e-4, rtol=0)
+    components = torch.cat([basis.components(first), basis.components(second)])
+    torch.testing.assert_close(components.var(dim=0), values[[3, 2, 1]])
+    torch.testing.assert_close(basis.high, components.quantile(0.99, dim=0))
+    colours = basis.colours(first)
+    expected = ((basis.components(first) - basis.low) / (basis.high - basis.low)).clamp(0, 1) * 2 - 1
+    torch.testing.assert_close(colours.permute(0, 2, 3, 1).reshape(-1, 3), expected)

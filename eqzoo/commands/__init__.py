@@ -1,1 +1,1 @@
-"""The commands behind `tools/`: parse, call the library, print."""
+"""The commands behind `eqzoo` and `tools/`: parse, call the library, print."""

@@ -16,7 +16,7 @@ from eqzoo.engine import load_config
 from eqzoo.engine.autoencoder_training import to_float
 from eqzoo.engine.runner import build_optimizers, train_loader
 from eqzoo.registry import build
-from eqzoo.zoo import autoencoder_config
+from eqzoo.zoo import autoencoder_config, configs_folder
 
 
 def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_size: int = 2, rounds: int = 5) -> None:
@@ -64,10 +64,9 @@ def coding(config_file: str | None = None, *, size: int = 256, batch_size: int =
         batch_size: Images at once.
         rounds: Timed passes, after one that is not; the fastest counts.
     """
-    found = sorted(Path('configs/_base_/autoencoders').glob('*.py'), key=lambda path: (path.stem != 'sd_vae', path))
+    found = configs_folder().glob('_base_/autoencoders/*.py')
+    found = sorted(found, key=lambda path: (path.stem != 'sd_vae', path))
     files = [config_file] if config_file else [str(path) for path in found]
-    if not files:
-        raise ValueError('benchmark coding: there is no configs/_base_/autoencoders here; give a config.')
     data = Shapes(batch_size, size)
     images = to_float(torch.stack([data[index]['image'] for index in range(batch_size)])).to(get_device())
     print(f'{size} px, batch {batch_size}, {get_device()}; images/s (ratio to {Path(files[0]).stem}) and peak GiB')

@@ -75,15 +75,14 @@ def _data_overrides(images: str | None, size: int) -> list[str]:
     return overrides
 
 
-def _run(title: str, tool: str, config: str, work_dir: Path, steps: int | None, overrides: list[str]) -> None:
-    """Run one of the tools as a user would, its output passing through."""
+def _run(title: str, command: str, config: str, work_dir: Path, steps: int | None, overrides: list[str]) -> None:
+    """Run a command as a user would, with or without a checkout, its output passing through."""
     words = [f'work_dir={work_dir}', *overrides]
     if steps is not None:
         words += [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}']
     shown = ' '.join(words[:1])
-    print(f'\n=== {title}\n    python tools/{tool}.py {config} {shown} …', flush=True)
-    script = Path(__file__).resolve().parents[2] / 'tools' / f'{tool}.py'
-    status = subprocess.run([sys.executable, str(script), config, *words], check=False).returncode
+    print(f'\n=== {title}\n    python -m eqzoo {command} {config} {shown} …', flush=True)
+    status = subprocess.run([sys.executable, '-m', 'eqzoo', command, config, *words], check=False).returncode
     if status:
         sys.exit(status)
 

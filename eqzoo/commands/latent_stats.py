@@ -67,11 +67,12 @@ def latent_stats(
 
 def _images(config: Any, num_images: int) -> Iterator[Tensor]:
     dataset = _EvenlySpread(build(config.train_dataloader.dataset), num_images)
+    loader = config.get('val_dataloader') or config.train_dataloader
     rank, world_size = rank_and_world_size()
     batches = build_eval_loader(
         dataset,
-        batch_size=config.val_dataloader.batch_size,
-        num_workers=config.val_dataloader.num_workers,
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
         rank=rank,
         world_size=world_size,
     )

@@ -34,17 +34,7 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name
     A `ValueError`, `OSError` or `FloatingPointError`, a lack of memory and a loader's lost process
     end the program with a message on stderr and status 1; with `EQZOO_TRACEBACK=1` it is raised.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    overrides = [word for word in argv if _OVERRIDE.match(word)]
-    parser = ArgumentParser(prog=name, description=_description(function))
-    parameters = inspect.signature(function).parameters
-    _add_parameters(parser, function)
-    arguments = {}
-    if 'overrides' in parameters:
-        parser.epilog = 'key=value sets a key of the config, such as train_cfg.max_iters=1000.'
-        argv = [word for word in argv if not _OVERRIDE.match(word)]
-        arguments['overrides'] = overrides
-    arguments |= parser.parse_args(argv).as_dict()
+    arguments = parse(function, sys.argv[1:] if argv is None else argv, name=name)
     try:
         return function(**arguments)
     except (ValueError, OSError, FloatingPointError, torch.OutOfMemoryError) as error:
@@ -57,6 +47,18 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name
         sys.exit(f'error: {error} Too little memory, or /dev/shm too small: lower num_workers of the dataloader.')
     except KeyboardInterrupt:
         sys.exit('interrupted')
+
+
+def parse(function: Callable[..., Any], argv: Sequence[str], *, name: str | None = None) -> dict[str, Any]:
+    """Return the arguments that `run` calls `function` with for the command line `argv`."""
+    overrides = [word for word in argv if _OVERRIDE.match(word)]
+    parser = ArgumentParser(prog=name, description=_description(function))
+    _add_parameters(parser, function)
+    if 'overrides' not in inspect.signature(function).parameters:
+        return parser.parse_args(list(argv)).as_dict()
+    parser.epilog = 'key=value sets a key of the config, such as train_cfg.max_iters=1000.'
+    words = [word for word in argv if not _OVERRIDE.match(word)]
+    return {'overrides': overrides, **parser.parse_args(words).as_dict()}
 
 
 def run_subcommand(functions: Mapping[str, Callable[..., Any]], argv: Sequence[str] | None = None) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -15,8 +16,11 @@ from torch.utils.data import Dataset
 from eqzoo.commands.sets import build_extractor, open_images
 from eqzoo.data import build_eval_loader
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, wait_for_all
+from eqzoo.engine import load_config
 from eqzoo.engine.autoencoder_training import to_float
+from eqzoo.engine.device import use_device
 from eqzoo.engine.evaluation import evaluate
+from eqzoo.engine.preflight import missing
 from eqzoo.evaluators import SampleView
 from eqzoo.evaluators.reference import ReferenceMoments
 from eqzoo.randomness import seeded
@@ -28,6 +32,7 @@ def reference(
     images: str,
     out: str,
     *,
+    overrides: list[str],
     extractor: str = 'FIDInception',
     size: int = 256,
     crop: str = 'center',
@@ -41,9 +46,11 @@ def reference(
     """Measure a reference set, and write its statistics and some of its images to an npz file.
 
     Args:
-        images: A folder, a zip or an npz file of images.
+        images: A folder, a zip or an npz file of images; or a generator's config, whose test_evaluators
+            say what is measured on which features: each test would measure it anew.
         out: The npz file to write.
-        extractor: FIDInception for FID; EfficientNetLite0 needs no download.
+        overrides: Keys of the config to set, as key=value.
+        extractor: FIDInception for FID; EfficientNetLite0 needs no download. A config names its own.
         size: Pixels of a side, of the samples to be compared with it.
         crop: How images become squares: center is ADM's.
         limit: Use at most this many images.
@@ -57,8 +64,12 @@ def reference(
         raise ValueError(f'--labels must be balanced or random, got {labels!r}.')
     if Path(out).exists() and not overwrite:
         raise ValueError(f'{out} is there already; --overwrite replaces it.')
-    data = open_images(images, size, crop, limit)
-    network = build_extractor(extractor)
+    if images.endswith('.py'):
+        data, network = _of_config(images, overrides)
+    elif overrides:
+        raise ValueError(f'{overrides[0]}: keys are set in a config, and {images} is none; leave them out.')
+    else:
+        data, network = open_images(images, size, crop, limit), build_extractor(extractor)
     init_distributed()
     loading = (batch_size, num_workers)
     made = make_reference(data, network, Path(out), num_stored=num_stored, labels=labels, loading=loading)
@@ -66,6 +77,28 @@ def reference(
         print(data.describe())
         print(f'Written: {out}, statistics of {len(data)} images on {network.key}; {made} images are kept in it.')
     close_distributed()
+
+
+def _of_config(config_file: str, overrides: Sequence[str]) -> tuple[Dataset, Any]:
+    """Return the data set that a config's evaluators compare with, and their extractor."""
+    config = load_config(config_file, overrides)
+    use_device(config)
+    evaluators = config.get('test_evaluators', [])
+    found = next((each for each in evaluators if _is_data(each.get('reference')) and each.get('extractor')), None)
+    if found is None:
+        raise ValueError(
+            f'{config_file}: none of its test_evaluators has an extractor and a data set for its reference; '
+            "accepted is one with reference=dict(type='ImageFolder', …); or give the images themselves."
+        )
+    lacks = missing(Config(dict(reference=found.reference, extractor=found.extractor)), ('reference', 'extractor'))
+    if lacks:
+        said = '; '.join(f'{each.what} (looked for: {each.where}). {each.remedy}' for _, each in lacks)
+        raise ValueError(f'{config_file} cannot be measured yet: {said}')
+    return build(found.reference), build(found.extractor)
+
+
+def _is_data(reference: Any) -> bool:
+    return isinstance(reference, Mapping)
 
 
 def make_reference(
@@ -114,7 +147,7 @@ def measured_references(evaluators: Sequence[Mapping[str, Any]], folder: Path) -
     default = extractors[0] if extractors else dict(type='EfficientNetLite0')
     for evaluator in evaluators:
         evaluator = dict(evaluator)
-        if isinstance(evaluator.get('reference'), Mapping):
+        if _is_data(evaluator.get('reference')):
             data, network = build(evaluator['reference']), build(evaluator.get('extractor') or default)
             name = hashlib.sha256(json.dumps(data.identity(), sort_keys=True).encode()).hexdigest()[:8]
             file = folder / f'reference_{network.key}_{name}.npz'

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from eqzoo.config_files import find_config, read_config
 from eqzoo.registry import argument_defaults
 
 # What a run is made of. Other names in a config file are its building blocks.
@@ -47,7 +48,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file, import the user's own components, apply `key=value` overrides.
 
     Args:
-        path: A Python config in mmengine's pure-Python style.
+        path: A Python config in mmengine's pure-Python style; `configs/…` that are not here are
+            those that come with eqzoo.
         overrides: `a.b.0.c=value`: keys that exist in the config, or arguments of a component
             in it; values are Python literals, or words.
 
@@ -56,11 +58,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             key, an override has no `=`, an unknown key or a value of another type, or a
             module of `custom_imports` cannot be imported.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f'Config {str(path)!r} is not a file.{_nearest_config(path)}')
+    path = find_config(path)
     try:
-        whole = Config.fromfile(path, import_custom_modules=False)
+        whole = read_config(path)
     except (SyntaxError, ImportError, NameError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise ValueError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
     _check_names(whole, path)
@@ -171,9 +171,3 @@ def _import_custom(config: Config, path: Path) -> None:
                 f'Config {path}: custom_imports: {name!r} cannot be imported: {error}. '
                 f'Modules are looked for in {path.parent}, in the current directory and on PYTHONPATH.'
             ) from error
-
-
-def _nearest_config(path: Path) -> str:
-    candidates = [str(each) for each in Path('configs').rglob('*.py') if '_base_' not in each.parts]
-    nearest = difflib.get_close_matches(str(path), candidates, n=1)
-    return f' Did you mean {nearest[0]!r}?' if nearest else ''

@@ -35,9 +35,9 @@ def autoencoder_config(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: If it has none.
     """
-    from mmengine.config import Config
+    from eqzoo.config_files import find_config, read_config
 
-    config = Config.fromfile(path)
+    config = read_config(find_config(path), import_custom=True)
     found = config.get('autoencoder') or config.get('model', {}).get('autoencoder')
     if found is None:
         raise ValueError(f'{path} has no autoencoder; accepted is a config with `autoencoder` or `model.autoencoder`.')

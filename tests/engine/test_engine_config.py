@@ -112,3 +112,46 @@ def test_custom_imports_that_fail_say_why(tmp_path):
     for form in ("['no_such_module_here']", "dict(imports='no_such_module_here')"):
         with pytest.raises(ValueError, match=r"custom_imports: 'no_such_module_here' cannot be imported: No module"):
             load_config(write(tmp_path, f'custom_imports = {form}'))
+
+
+def test_configs_that_are_not_here_are_those_of_eqzoo(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(LEAF)
+    assert config.filename == str(root / LEAF)
+    assert config.work_dir == 'work_dirs/eqvae/sdxl_rot_scale'
+    (tmp_path / LEAF).parent.mkdir(parents=True)
+    (tmp_path / LEAF).write_text('seed = 5')
+    config = load_config(LEAF)
+    assert config.filename == LEAF
+    assert config.seed == 5
+    assert config.work_dir == 'work_dirs/eqvae/sdxl_rot_scale'
+
+
+def test_a_config_that_is_nowhere_says_where_it_was_looked_for(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=rf"not a file. Did you mean '{LEAF}'\? Looked for in {tmp_path} and, .* {root}"
+    ):
+        load_config('configs/eqvae/sdxl_rot_scal.py')
+    with pytest.raises(ValueError, match=r"Config 'eqvae/sdxl_rot_scale.py' is not a file"):
+        load_config('eqvae/sdxl_rot_scale.py')
+
+
+def test_bases_may_be_those_of_a_package(tmp_path, monkeypatch):
+    (tmp_path / 'lab' / 'configs').mkdir(parents=True)
+    write(tmp_path / 'lab' / 'configs', 'optimizer = dict(lr=3.0)', 'fast.py')
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        'from mmengine.config import read_base\nwith read_base():\n'
+        '    from eqzoo.configs.demo.rot_scale import *\n    from eqzoo.configs.eqvae.sd_rot import model as other\n'
+        '    from lab.configs.fast import optimizer\n'
+        'model.objective = other.objective\ntrain_cfg.update(max_iters=optimizer.lr)\n'
+    )
+    config, demo = load_config(write(tmp_path, text)), load_config('configs/demo/rot_scale.py')
+    assert config.train_cfg.max_iters == 3.0
+    assert config.model.autoencoder == demo.model.autoencoder
+    assert config.model.objective == load_config('configs/eqvae/sd_rot.py').model.objective != demo.model.objective
+    with pytest.raises(ValueError, match=r"cannot be read: ImportError: no package 'no_such_lab'"):
+        load_config(write(tmp_path, text.replace('lab.configs', 'no_such_lab.configs')))
+    with pytest.raises(ValueError, match=r'configs/demo/rot_scal\.py not found'):
+        load_config(write(tmp_path, text.replace('rot_scale', 'rot_scal')))

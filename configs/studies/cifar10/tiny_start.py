@@ -1,0 +1,12 @@
+"""The tiny autoencoder of the studies on CIFAR-10, from scratch: where every fine-tuning starts."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ..._base_.studies.autoencoder import *
+    from ..._base_.studies.tiny import autoencoder
+    from ..._base_.studies.cifar10 import test_dataloader, train_dataloader
+
+model.update(autoencoder=autoencoder, kl_loss=None)
+train_cfg = dict(max_iters=6000)
+optim_wrapper.autoencoder.optimizer.update(lr=2e-3)

@@ -1,0 +1,11 @@
+"""The VQ autoencoder of the studies on CIFAR-10, from scratch: where every fine-tuning starts."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .kl_start import *
+    from ..._base_.studies.vq import autoencoder, codebook_hook, codebook_usage, losses
+
+model.update(autoencoder=autoencoder, **losses)
+test_evaluators.append(codebook_usage)
+custom_hooks.append(codebook_hook)

@@ -1,0 +1,10 @@
+"""Fine-tuning of the VQ autoencoder of the studies on Shapes, plainly; a study sets weights and objective."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .kl import *
+    from ..._base_.studies.vq import autoencoder, codebook_usage, losses
+
+model.update(autoencoder=autoencoder, **losses)
+test_evaluators.append(codebook_usage)

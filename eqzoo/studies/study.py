@@ -1,0 +1,163 @@
+"""What a study is: which autoencoders, which generators on them, and what its table shows."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eqzoo.config_files import find_config, read_config
+
+
+@dataclass(frozen=True)
+class AutoencoderArm:
+    """An autoencoder of the grid: fine-tuned from a start that does not depend on the seed.
+
+    Args:
+        name: What tables call it.
+        config: The config of its fine-tuning.
+        start: The config that trains what it starts from, once, with seed 0; None where
+            `config` names weights itself.
+        against: The autoencoder whose numbers it is compared with; None for a control.
+        change: Keys of `config` and their values.
+        generators: Which of the study's generators are trained on it; None for all.
+        normalization: How latents are normalised for generators; None where there is nothing to, as with codes.
+    """
+
+    name: str
+    config: str
+    start: str | None = None
+    against: str | None = None
+    change: Mapping[str, Any] = field(default_factory=dict)
+    generators: tuple[str, ...] | None = None
+    normalization: str | None = 'per_channel'
+
+
+@dataclass(frozen=True)
+class GeneratorArm:
+    """A generator of the grid, trained on each autoencoder's latents.
+
+    Args:
+        name: What tables call it.
+        config: Its config; `model.autoencoder` and the store's place are the study's to set.
+        scores: The steps after which it is measured; the last one is the length of its training.
+        change: Keys of `config` and their values.
+    """
+
+    name: str
+    config: str
+    scores: tuple[int, ...]
+    change: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid and its table.
+
+    Args:
+        name: Of its config file.
+        title: Of its table.
+        claim: What the paper says, with its table.
+        autoencoders: By name, in the table's order.
+        generators: By name, in the table's order.
+        columns: The metrics that tables show, 'autoencoder' and 'generator'; all others are in the CSV and JSON.
+        score: The generators' metric whose curve and speed-up are shown; less is better.
+        size: What the study's data are called, such as 'shapes'.
+    """
+
+    name: str
+    title: str
+    claim: str
+    autoencoders: Mapping[str, AutoencoderArm]
+    generators: Mapping[str, GeneratorArm]
+    columns: Mapping[str, Sequence[str]]
+    score: str | None
+    size: str
+
+    def pairs(self) -> list[tuple[AutoencoderArm, GeneratorArm]]:
+        """Return which generators are trained on which autoencoders."""
+        return [
+            (autoencoder, generator)
+            for generator in self.generators.values()
+            for autoencoder in self.autoencoders.values()
+            if autoencoder.generators is None or generator.name in autoencoder.generators
+        ]
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study's config.
+
+    Raises:
+        ValueError: If it is missing or broken, or names what is not there.
+    """
+    file = find_config(path)
+    try:
+        content = read_config(file)
+    except (SyntaxError, ImportError, NameError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise ValueError(f'Study {path} cannot be read: {type(error).__name__}: {error}') from error
+    if not isinstance(content.get('study'), Mapping):
+        raise ValueError(
+            f'{path} is no study: it has no `study = dict(title=…, autoencoders=…)`; those that come with eqzoo are '
+            'configs/studies/*.py. A single config is trained by tools/train.py.'
+        )
+    return _study(Path(path).stem, content['study'].to_dict(), str(path))
+
+
+def _study(name: str, content: dict[str, Any], where: str) -> Study:
+    _check_keys(where, 'study', content, ('title', 'claim', 'size', 'autoencoders', 'generators', 'columns', 'score'))
+    for key in ('title', 'autoencoders'):
+        if not content.get(key):
+            raise ValueError(f'{where}: study.{key} is missing; give one.')
+    autoencoders = {
+        each: _arm(AutoencoderArm, where, f'autoencoders[{each!r}]', each, arguments)
+        for each, arguments in content['autoencoders'].items()
+    }
+    generators = {
+        each: _arm(GeneratorArm, where, f'generators[{each!r}]', each, arguments)
+        for each, arguments in content.get('generators', {}).items()
+    }
+    for arm in autoencoders.values():
+        _check_name(f'{where}: study.autoencoders[{arm.name!r}].against', arm.against, autoencoders)
+        for generator in arm.generators or ():
+            _check_name(f'{where}: study.autoencoders[{arm.name!r}].generators', generator, generators)
+    for arm in generators.values():
+        if not arm.scores or list(arm.scores) != sorted(set(arm.scores)) or arm.scores[0] < 1:
+            raise ValueError(
+                f'{where}: study.generators[{arm.name!r}].scores must be numbers of steps, rising, got {arm.scores}.'
+            )
+    return Study(
+        name=name,
+        title=content['title'],
+        claim=content.get('claim', ''),
+        autoencoders=autoencoders,
+        generators=generators,
+        columns={kind: tuple(content.get('columns', {}).get(kind, ())) for kind in ('autoencoder', 'generator')},
+        score=content.get('score'),
+        size=content.get('size', name),
+    )
+
+
+def _arm(cls: type, where: str, key: str, name: str, arguments: Mapping[str, Any]) -> Any:
+    _check_keys(where, f'study.{key}', arguments, tuple(each for each in cls.__dataclass_fields__ if each != 'name'))
+    if 'config' not in arguments:
+        raise ValueError(f'{where}: study.{key} names no config; give it config=PATH.')
+    lists = {each: tuple(value) for each, value in arguments.items() if isinstance(value, list)}
+    try:
+        return cls(name=name, **{**arguments, **lists})
+    except TypeError as error:
+        raise ValueError(f'{where}: study.{key}: {error}') from error
+
+
+def _check_keys(where: str, place: str, given: Mapping[str, Any], accepted: Sequence[str]) -> None:
+    for key in given:
+        if key not in accepted:
+            nearest = difflib.get_close_matches(key, accepted, n=1)
+            hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
+            raise ValueError(f'{where}: {place} has no key {key!r}.{hint} It has: {", ".join(accepted)}.')
+
+
+def _check_name(where: str, name: str | None, known: Mapping[str, Any]) -> None:
+    if name is not None and name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
+        raise ValueError(f'{where}: there is no {name!r}.{hint} There are: {", ".join(known)}.')

@@ -1,0 +1,158 @@
+"""A study's tables, as Markdown."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from eqzoo.report.table import better, format_number
+from eqzoo.studies.scores import Score
+from eqzoo.studies.study import Study
+from eqzoo.studies.summary import Difference, SpeedUp, Spread, by_seed, difference, speed_up, spread
+
+# What tables call a metric whose own name is long.
+_SHORT = {
+    'eq_err/': 'error: ',
+    'intrinsic_dimension': 'dimension',
+    'fd_effnet_lite0': 'fd',
+    'precision_effnet_lite0': 'precision',
+    'recall_effnet_lite0': 'recall',
+    'coverage_effnet_lite0': 'coverage',
+    'density_effnet_lite0': 'density',
+    '_112px': '',
+    'codebook/usage': 'codes used',
+    'codebook/perplexity': 'perplexity',
+    'latent_std': 'latent std',
+}
+
+
+def autoencoder_table(study: Study, scores: Sequence[Score]) -> list[str]:
+    """Return a line for each autoencoder: means and standard deviations over seeds."""
+    metrics = _present(study.columns['autoencoder'], [each for each in scores if each.generator is None])
+    rows = [
+        [name, *(_shown(spread(by_seed(scores, metric, name).values())) for metric in metrics)]
+        for name in study.autoencoders
+    ]
+    return markdown([['', *map(heading, metrics)], *rows])
+
+
+def generator_table(study: Study, scores: Sequence[Score]) -> list[str]:
+    """Return a line for each generator on each autoencoder, after its last step."""
+    metrics = _present(study.columns['generator'], [each for each in scores if each.generator is not None])
+    rows = []
+    for autoencoder, generator in study.pairs():
+        arm = autoencoder.name, generator.name, generator.scores[-1]
+        cells = [_shown(spread(by_seed(scores, metric, *arm).values())) for metric in metrics]
+        rows.append([f'{generator.name} on {autoencoder.name}', f'{generator.scores[-1]:,}', *cells])
+    return markdown([['', 'steps', *map(heading, metrics)], *rows])
+
+
+def difference_table(study: Study, scores: Sequence[Score]) -> list[str]:
+    """Return, for each arm that has a control, how it differs from that in all metrics that tables show."""
+    own = _present(study.columns['autoencoder'], [each for each in scores if each.generator is None])
+    of_samples = [study.score] if study.score and study.generators else []
+    rows = []
+    for name, arm in study.autoencoders.items():
+        if arm.against is None:
+            continue
+        cells = [_told(difference(by_seed(scores, each, name), by_seed(scores, each, arm.against))) for each in own]
+        for metric in of_samples:
+            cells += [
+                _told(
+                    difference(
+                        by_seed(scores, metric, name, each.name, each.scores[-1]),
+                        by_seed(scores, metric, arm.against, each.name, each.scores[-1]),
+                    )
+                )
+                for each in study.generators.values()
+            ]
+        rows.append([f'{name} − {arm.against}', *cells])
+    titles = [f'{heading(metric, arrow=False)} of {each}' for metric in of_samples for each in study.generators]
+    return markdown([['', *(heading(each, arrow=False) for each in own), *titles], *rows]) if rows else []
+
+
+def curve_table(study: Study, scores: Sequence[Score]) -> list[str]:
+    """Return the score of each generator on each autoencoder after each of its steps, and its speed-up."""
+    arms = [(autoencoder, generator) for autoencoder, generator in study.pairs() if len(generator.scores) > 1]
+    if not arms or study.score is None:
+        return []
+    steps = sorted({step for _, generator in arms for step in generator.scores})
+    rows = []
+    for autoencoder, generator in arms:
+        cells = [
+            _shown(spread(by_seed(scores, study.score, autoencoder.name, generator.name, step).values()))
+            for step in steps
+        ]
+        faster = (
+            _times(speed_up(*(curves_of(study, scores, name, generator.name) for name in (autoencoder.name, control))))
+            if (control := autoencoder.against) is not None
+            else '–'
+        )
+        rows.append([f'{generator.name} on {autoencoder.name}', *cells, faster])
+    return markdown([['', *(f'{step:,}' for step in steps), 'speed-up'], *rows])
+
+
+def curves_of(study: Study, scores: Iterable[Score], autoencoder: str, generator: str) -> dict[int, list]:
+    """Return each seed's (step, score) of a generator on an autoencoder."""
+    curves: dict[int, list] = {}
+    for step in study.generators[generator].scores:
+        for seed, value in by_seed(scores, study.score, autoencoder, generator, step).items():
+            curves.setdefault(seed, []).append((step, value))
+    return curves
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells, the first one the heading, as a Markdown table."""
+    lines = ['| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in rows]
+    return [lines[0], '|' + ' --- |' + ' ---: |' * (len(rows[0]) - 1), *lines[1:]]
+
+
+def heading(metric: str, *, arrow: bool = True) -> str:
+    """Return what tables call a metric, with the arrow to where it is better.
+
+    Example:
+        >>> heading('eq_err/rotation'), heading('fd_effnet_lite0_112px')
+        ('error: rotation ↓', 'fd ↓')
+    """
+    name = metric
+    for long, short in _SHORT.items():
+        name = name.replace(long, short)
+    return f'{name} {better(metric)}'.rstrip() if arrow else name
+
+
+def _present(metrics: Iterable[str], scores: Iterable[Score]) -> list[str]:
+    there = {name for each in scores for name in each.metrics}
+    return [metric for metric in metrics if metric in there]
+
+
+def _shown(value: Spread | None) -> str:
+    if value is None:
+        return '–'
+    if not math.isfinite(value.mean):
+        return 'nan'
+    decimals = _decimals(value.mean)
+    return f'{value.mean:.{decimals}f}' + ('' if value.std is None else f' ± {value.std:.{decimals}f}')
+
+
+def _told(value: Difference | None) -> str:
+    if value is None:
+        return '–'
+    if not math.isfinite(value.spread.mean):
+        return 'nan'
+    decimals = _decimals(value.spread.mean) if abs(value.spread.mean) >= 1 else 3
+    sign = '−' if value.spread.mean < 0 else '+'
+    std = '' if value.spread.std is None else f' ± {value.spread.std:.{decimals}f}'
+    return f'{sign}{abs(value.spread.mean):.{decimals}f}{std} ({value.agreeing}/{value.spread.count})'
+
+
+def _decimals(value: float) -> int:
+    return len(format_number(value).partition('.')[2]) if abs(value) < 10 else 1 if abs(value) >= 100 else 2
+
+
+def _times(value: SpeedUp | None) -> str:
+    if value is None:
+        return '–'
+    reached = [ratio for ratio in value.ratios if ratio is not None]
+    if not reached:
+        return f'not reached in {value.last:,}'
+    found = spread(reached)
+    text = f'{found.mean:.2f}×' + ('' if found.std is None else f' ± {found.std:.2f}')
+    return text if len(reached) == len(value.ratios) else f'{text} (in {len(reached)} of {len(value.ratios)} seeds)'

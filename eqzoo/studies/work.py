@@ -1,0 +1,164 @@
+"""Doing stages: several at once, each in a process that stays, so that imports are paid for once."""
+
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from eqzoo import __version__
+from eqzoo.commands.cache_latents import cache_latents
+from eqzoo.commands.convert import convert
+from eqzoo.commands.latent_stats import latent_stats
+from eqzoo.commands.reference import reference
+from eqzoo.commands.test import test
+from eqzoo.commands.train import train
+from eqzoo.studies.hardware import hardware
+from eqzoo.studies.stages import Command, Stage
+
+_TOOLS = {each.__name__: each for each in (cache_latents, convert, latent_stats, reference, test, train)}
+_WITHOUT_OVERRIDES = (convert,)
+
+LOG = 'log.txt'
+
+
+class Outcome(NamedTuple):
+    """How a stage ended: seconds, and what went wrong, if anything."""
+
+    seconds: float
+    error: str | None = None
+
+
+class StageError(ValueError):
+    """Some stages could not be done."""
+
+
+def do_stages(stages: Iterable[Stage], *, jobs: int, say: Callable[[str], None] = print) -> None:
+    """Do all stages that are not done, each after those that it needs, `jobs` at a time.
+
+    A stage that fails keeps those that need it from being done, and no others.
+
+    Raises:
+        StageError: At the end, if any failed, with their messages and logs.
+    """
+    waiting = [stage for stage in stages if stage.record() is None]
+    total, done, failed = len(waiting), 0, {}
+    started = time.monotonic()
+    running: dict[Future, Stage] = {}
+    context = multiprocessing.get_context('spawn')
+    numbers = context.Queue()
+    for number in range(jobs):
+        numbers.put(number)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=(numbers, jobs)) as pool:
+        while waiting or running:
+            for stage in _ready(waiting, failed)[: jobs - len(running)]:
+                waiting.remove(stage)
+                running[pool.submit(do_stage, stage)] = stage
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                stage = running.pop(future)
+                outcome = _outcome(future)
+                if outcome.error is not None:
+                    failed[stage.folder] = f'{stage.name}: {outcome.error} (its log: {stage.folder / LOG})'
+                    say(f'failed: {failed[stage.folder]}')
+                    continue
+                done += 1
+                left = (time.monotonic() - started) / done * (total - done)
+                say(f'[{done:>3}/{total}]  {stage.name}  {outcome.seconds:.0f} s, about {_duration(left)} left')
+    if failed:
+        raise StageError(
+            f'{len(failed)} of {total} stages failed, {len(waiting)} that need them were not begun:\n'
+            + '\n'.join(f'  {text}' for text in failed.values())
+            + '\nWhat is done is kept; see to it and run the same command again with --resume.'
+        )
+
+
+def do_stage(stage: Stage) -> Outcome:
+    """Do a stage's commands in this process; what they print goes to its log."""
+    started = time.monotonic()
+    if not stage.resumable:
+        shutil.rmtree(stage.folder, ignore_errors=True)
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _logged(stage.folder / LOG):
+            for command in stage.commands:
+                print(f'$ {command}', flush=True)
+                _call(command)
+    except (Exception, SystemExit) as error:  # any failure is this stage's alone; its log has the traceback
+        with (stage.folder / LOG).open('a') as log:
+            traceback.print_exc(file=log)
+        return Outcome(time.monotonic() - started, str(error).splitlines()[0] if str(error) else repr(error))
+    seconds = time.monotonic() - started
+    stage.write_record(
+        {
+            'name': stage.name,
+            'commands': [str(command) for command in stage.commands],
+            'needs': [each.folder.name for each in stage.needs],
+            'seconds': round(seconds, 1),
+            'eqzoo': __version__,
+            'hardware': hardware(),
+        }
+    )
+    return Outcome(seconds)
+
+
+def _call(command: Command) -> None:
+    function = _TOOLS[command.tool]
+    overrides: dict[str, Any] = {} if function in _WITHOUT_OVERRIDES else {'overrides': list(command.overrides)}
+    function(*command.words, **dict(command.options), **overrides)
+
+
+def _ready(waiting: Iterable[Stage], failed: Iterable[Path]) -> list[Stage]:
+    """Return the stages whose needs are done."""
+    return [stage for stage in waiting if all(each.record() is not None for each in stage.needs)]
+
+
+def _outcome(future: Future) -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise StageError(
+            'A process of the study was killed (too little memory?). What is done is kept; run the same command again '
+            'with --resume, and with a smaller --jobs.'
+        ) from None
+
+
+def _prepare(numbers: Any, jobs: int) -> None:
+    """Give this process its share of the machine, a GPU or so many threads, and let it end with the study."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    number = numbers.get()
+    if torch.cuda.is_available():
+        os.environ['CUDA_VISIBLE_DEVICES'] = str(number % torch.cuda.device_count())
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+
+
+def _end_with_parent() -> None:
+    """End as if killed when the study is: nobody would wait for the stage, and another study may begin it."""
+    wait_for([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+@contextmanager
+def _logged(file: Path) -> Iterator[None]:
+    with file.open('a', buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        yield
+
+
+def _duration(seconds: float) -> str:
+    return f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'
+
+
+def default_jobs() -> int:
+    """Return how many stages are done at once: one a GPU; without one, one for each of up to four cores."""
+    return torch.cuda.device_count() or min(4, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1)

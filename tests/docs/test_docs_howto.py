@@ -1,0 +1,163 @@
+"""Every how-to is followed: its files are written, its commands run in their order."""
+
+import json
+import runpy
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from command_lines import function_of, tool_of
+from markdown_pages import ROOT, commands, files
+from PIL import Image
+
+from eqzoo.commands.parsing import run
+from eqzoo.engine import latest_checkpoint
+from eqzoo.registry import build, find
+
+KINDS = ('transform', 'loss', 'autoencoder', 'generator', 'evaluator')
+PAGES = [f'docs/howto/{kind}.md' for kind in KINDS]
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_a_component_trains_and_is_tested(page, workplace, monkeypatch):
+    folder = workplace(page)
+    monkeypatch.setenv('EQZOO_TRACEBACK', '1')
+    shown = [words for words in commands(page) if tool_of(words)]
+    assert [tool_of(words)[0] for words in shown[:1]] == ['train']
+    assert 'test' in [tool_of(words)[0] for words in shown]
+    for words in shown:
+        function, rest = function_of(*tool_of(words))
+        run(function, rest)
+    (run_of,) = (folder / 'work_dirs/smoke').glob('*/*/metrics.json')
+    assert latest_checkpoint(run_of.parent).name == 'iter_4.pth'
+    metrics = json.loads(run_of.read_text())['metrics']
+    assert metrics
+    assert all(np.isfinite(value) for value in metrics.values())
+    for metric in METRICS.get(page, ()):
+        assert metric in metrics
+
+
+METRICS = {
+    'docs/howto/transform.md': ('eq_err/window',),
+    'docs/howto/evaluator.md': ('sharpness', 'gradient_psnr'),
+    'docs/howto/generator.md': ('swd',),
+}
+
+
+def component(workplace, monkeypatch, kind, name):
+    """Import a how-to's module, and return the class that it registers."""
+    folder = workplace(f'docs/howto/{kind}.md')
+    monkeypatch.syspath_prepend(folder)
+    module = next(file for file in files(f'docs/howto/{kind}.md') if not file.endswith('_config.py'))
+    __import__(module.removesuffix('.py'))
+    return find(name)
+
+
+def test_windows_are_the_same_in_images_and_latents(workplace, monkeypatch):
+    window = component(workplace, monkeypatch, 'transform', 'Window')()
+    x = torch.randn(2, 3, 8, 12)
+    upsampled = x.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    for seed in range(10):
+        params = window.sample(torch.Generator().manual_seed(seed), (8, 12))
+        cut = window(x, params)
+        assert 4 <= cut.shape[2] < 8
+        assert 6 <= cut.shape[3] < 12
+        assert torch.equal(window(upsampled, params), cut.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3))
+    with pytest.raises(ValueError, match='Window.minimum must be in'):
+        type(window)(1.5)
+
+
+def test_edges_see_what_pixels_do_not(workplace, monkeypatch):
+    component(workplace, monkeypatch, 'loss', 'Edges')
+    loss = build(dict(type='Edges', pixel=dict(type='L1'), weight=0.5))
+    target = torch.zeros(1, 3, 4, 4)
+    assert torch.equal(loss(target + 0.5, target), torch.full((1, 3, 4, 4), 0.5))  # no edge in either
+    step = target.clone()
+    step[..., 2:] = 1.0
+    assert loss(step, target).sum() == step.sum() + 0.5 * 3 * 4  # one edge of height 1, in every row
+    with pytest.raises(ValueError, match='Edges.weight must not be negative'):
+        build(dict(type='Edges', pixel=dict(type='L1'), weight=-1))
+
+
+def test_the_robust_loss_grows_linearly(workplace, monkeypatch):
+    robust = component(workplace, monkeypatch, 'generator', 'RobustSiT')
+    process = build(dict(type='Interpolant'))
+    generator = robust(build(dict(type='MixerNetwork', depth=1, width=8, latent_size=4, num_classes=2)), process)
+    x = torch.zeros(1, 4, 4, 4)
+
+    class Between:
+        noise, times = torch.zeros_like(x), torch.tensor([0.5])
+
+    small, large, larger = (float(generator.denoising_loss(x + error, x, Between)) for error in (0.01, 100, 200))
+    assert small == pytest.approx(0.01**2 / (2 * 0.5), rel=1e-3)
+    assert larger - large == pytest.approx(100, rel=1e-3)
+
+
+def test_sharpness_is_one_of_the_images_themselves_and_less_when_blurred(workplace, monkeypatch):
+    evaluator = component(workplace, monkeypatch, 'evaluator', 'Sharpness')
+
+    class View:
+        images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    values = {}
+    for name, blurred in (('same', View.images), ('blurred', torch.nn.functional.avg_pool2d(View.images, 3, 1, 1))):
+        View.reconstruction = blurred
+        metric = evaluator()
+        metric.process({}, [View])
+        values[name] = metric.evaluate(2)
+    assert values['same'] == {'sharpness': 1.0, 'gradient_psnr': 100.0}
+    assert values['blurred']['sharpness'] < 0.6
+
+
+# The page's own words, of a run that takes seconds: a small network, few and small images, nothing to download.
+SMALL = [
+    'model.autoencoder.block_out_channels=(32,32,32,32)',
+    'model.autoencoder.layers_per_block=1',
+    'model.reconstruction_loss.perceptual=none',
+    'model.micro_batch_size=none',
+    *(f'{loader}_dataloader.num_workers=0' for loader in ('train', 'val', 'test')),
+    *(f'{loader}_dataloader.dataset.size=64' for loader in ('train', 'val', 'test')),
+    'train_dataloader.batch_size=2',
+]
+STEPS = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+
+
+def test_a_vae_of_diffusers_comes_back_equivariant(workplace, monkeypatch):
+    from diffusers import AutoencoderKL
+
+    page = 'docs/howto/finetune.md'
+    folder = workplace(page)
+    monkeypatch.setenv('EQZOO_TRACEBACK', '1')
+    down, up = ('DownEncoderBlock2D',) * 4, ('UpDecoderBlock2D',) * 4
+    vae = AutoencoderKL(3, 3, down, up, (32,) * 4, layers_per_block=1, latent_channels=4, scaling_factor=0.18215)
+    vae.save_pretrained(folder / 'my-vae')
+    write_images(folder / 'my_images.zip', 100)
+    seen = []
+    for words in commands(page):
+        tool, rest = tool_of(words)
+        if tool == 'download' or '--dry-run' in rest:
+            continue
+        rest = [word.replace('iter_10000', 'iter_2') for word in rest]
+        if 'vae_config.py' in rest and '--smoke' not in rest:
+            rest += SMALL + (STEPS if tool == 'train' else [])
+        function, rest = function_of(tool, rest)
+        run(function, rest)
+        seen.append(tool)
+    assert seen == ['train', 'train', 'test', 'test', 'compare', 'latent_stats', 'convert']
+    used = runpy.run_path(str(folder / 'use_vae.py'))
+    assert used['decoded'].shape == (1, 3, 64, 64)
+    assert used['vae'].config.scaling_factor != 0.18215  # measured again
+    assert not torch.equal(used['vae'].decoder.conv_in.weight, vae.decoder.conv_in.weight)
+
+
+def write_images(path, count):
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(path, 'w') as archive:
+        for number in range(count):
+            with archive.open(f'{number:03}.png', 'w') as file:
+                Image.fromarray(rng.integers(0, 256, (72, 80, 3), dtype=np.uint8)).save(file, 'PNG')
+
+
+def test_every_kind_has_its_page():
+    assert sorted(path.stem for path in (ROOT / 'docs/howto').glob('*.md')) == sorted([*KINDS, 'finetune'])

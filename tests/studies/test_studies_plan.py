@@ -1,0 +1,121 @@
+"""A study's stages: what is shared is there once, and what has changed is made anew."""
+
+from pathlib import Path
+
+import pytest
+
+from eqzoo.studies import load_study, make_plan
+
+STUDIES = sorted(str(path) for path in Path('configs/studies').glob('*.py'))
+
+
+@pytest.mark.parametrize('path', STUDIES)
+def test_every_study_has_a_plan_in_order(path, tmp_path):
+    study = load_study(path)
+    plan = make_plan(study, [0, 1], tmp_path)
+    seen = set()
+    for stage in plan.stages.values():
+        assert {each.folder for each in stage.needs} <= seen, stage.name
+        seen.add(stage.folder)
+    assert set(plan.measured) == {(name, seed) for name in study.autoencoders for seed in (0, 1)}
+    assert {generator for generator, *_ in plan.scored} == set(study.generators)
+
+
+def test_both_sizes_are_the_same_studies():
+    names = {Path(path).stem.rpartition('_')[::2] for path in STUDIES}
+    assert {name for name, _ in names} == {'autoencoders', 'generators', 'maskgit', 'transforms', 'explicit', 'p'}
+    assert len(names) == 12
+    for name in ('autoencoders', 'transforms'):
+        shapes, cifar10 = (load_study(f'configs/studies/{name}_{size}.py') for size in ('shapes', 'cifar10'))
+        assert list(shapes.autoencoders) == list(cifar10.autoencoders)
+        assert shapes.size != cifar10.size
+
+
+def test_studies_share_what_they_need_alike(tmp_path):
+    """Whatever they call it: `transforms` says 'plain' where `generators` says 'KL'."""
+    transforms, generators = (
+        make_plan(load_study(f'configs/studies/{name}_shapes.py'), [0], tmp_path)
+        for name in ('transforms', 'generators')
+    )
+    shared = transforms.stages.keys() & generators.stages.keys()
+    assert transforms.tuned['plain', 0] == generators.tuned['KL', 0]
+    assert transforms.tuned['rotation + isotropic', 0] == generators.tuned['KL + EQ', 0]
+    assert transforms.scored['DiT', 'plain', 0, 600].folder == generators.scored['DiT', 'KL', 0, 600].folder
+    kinds = sorted(folder.name.split('-')[0] for folder in shared)
+    assert kinds.count('generator') == kinds.count('tune') == 2
+    assert kinds.count('start') == kinds.count('reference') == 1
+
+
+def test_seeds_share_the_start_and_nothing_else_that_is_trained(tmp_path):
+    plan = make_plan(load_study('configs/studies/p_shapes.py'), [0, 1], tmp_path)
+    kinds = [stage.folder.name.split('-')[0] for stage in plan.stages.values()]
+    assert (kinds.count('start'), kinds.count('tune'), kinds.count('generator')) == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ('override', 'kinds'),
+    [
+        ('device=cpu', set()),
+        ('sampling.num_samples=64', {'score', 'reference'}),
+        ('test_dataloader.batch_size=7', {'measure'}),
+        ('cache_dataloader.batch_size=7', {'latents', 'generator', 'score'}),
+        ('optim_wrapper.generator.optimizer.lr=7', {'generator', 'score'}),
+        (
+            'optim_wrapper.autoencoder.optimizer.lr=7',
+            {'start', 'tune', 'autoencoder', 'measure', 'latents', 'generator', 'score'},
+        ),
+    ],
+)
+def test_a_changed_key_changes_what_depends_on_it_alone(override, kinds, tmp_path):
+    study = load_study('configs/studies/p_shapes.py')
+    before, after = make_plan(study, [0], tmp_path), make_plan(study, [0], tmp_path, [override])
+    changed = {folder.name.split('-')[0] for folder in before.stages.keys() ^ after.stages.keys()}
+    assert changed == kinds
+
+
+def test_commands_are_those_that_a_user_types(tmp_path):
+    plan = make_plan(load_study('configs/studies/maskgit_shapes.py'), [1], tmp_path)
+    tuned = next(stage for stage in plan.stages.values() if stage.folder.name.startswith('tune-'))
+    (command,) = tuned.commands
+    start = next(stage for stage in plan.stages.values() if stage.folder.name.startswith('start-'))
+    assert str(command) == (
+        f'python -m eqzoo train configs/studies/shapes/vq.py work_dir={tuned.folder} resume=auto seed=1 '
+        f'model.autoencoder.weights={start.folder}/iter_1500.pth'
+    )
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('model = dict()', r'is no study: it has no `study = dict\('),
+        ("study = dict(title='t', autoencoders={}, generator={})", "no key 'generator'. Did you mean 'generators'"),
+        ("study = dict(autoencoders={'a': dict(config='x')})", 'study.title is missing'),
+        ("study = dict(title='t', autoencoders={'a': dict()})", r"autoencoders\['a'\] names no config"),
+        (
+            "study = dict(title='t', autoencoders={'plain': dict(config='x'), 'eq': dict(config='x', against='plan')})",
+            "there is no 'plan'. Did you mean 'plain'",
+        ),
+        (
+            "study = dict(title='t', autoencoders={'a': dict(config='x', generators=['DiT'])})",
+            "there is no 'DiT'. There are: ",
+        ),
+        (
+            "study = dict(title='t', autoencoders={'a': dict(config='x')}, generators={'g': dict(config='y', scores=(9, 3))})",
+            r'scores must be numbers of steps, rising, got \(9, 3\)',
+        ),
+        ('study = dict(', 'cannot be read: SyntaxError'),
+    ],
+)
+def test_a_wrong_study_is_told(content, message, tmp_path):
+    (tmp_path / 'mine.py').write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_study(tmp_path / 'mine.py')
+
+
+def test_a_wrong_key_of_a_change_is_told_before_anything_runs(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        "study = dict(title='t', autoencoders={'a': dict(config='configs/studies/shapes/kl.py', "
+        "change={'model.objectiv': 1})})"
+    )
+    with pytest.raises(ValueError, match="Did you mean 'objective'"):
+        make_plan(load_study(tmp_path / 'mine.py'), [0], tmp_path)

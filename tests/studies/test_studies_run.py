@@ -1,0 +1,177 @@
+"""A small study from its config to its table; stopped and gone on with, it comes to the same."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eqzoo.commands.study import study
+from eqzoo.studies import load_study, make_plan
+from eqzoo.studies.stages import Command, Stage
+from eqzoo.studies.work import StageError, do_stages
+
+SMALL = """
+small = {'train_cfg.max_iters': 4, 'train_dataloader.batch_size': 2, 'train_dataloader.dataset.num_images': 6,
+         'default_hooks.checkpoint.interval': 1}
+start = 'START'
+tests = {'test_dataloader.dataset.num_images': 6, 'test_evaluators': [
+    dict(type='ReconstructionMetric'), dict(type='EquivarianceError')]}
+eq = {'model.objective': dict(type='ImplicitEquivariance', transform=dict(type='Rotate'), p_equivariance=1.0)}
+arm = dict(config='configs/studies/shapes/kl.py', start='start.py')
+study = dict(
+    title='A small study',
+    claim='None.',
+    autoencoders={
+        'plain': dict(**arm, change={**small, **tests}),
+        'EQ': dict(**arm, change={**small, **tests, **eq}, against='plain'),
+    },
+    generators={
+        'SiT': dict(
+            config='configs/studies/shapes/sit.py',
+            scores=(2, 4),
+            change={
+                'cache_dataloader.dataset.num_images': 8,
+                'train_dataloader.batch_size': 2,
+                'default_hooks.checkpoint.interval': 1,
+                'default_hooks.checkpoint.keep_every': 2,
+                'sampling.num_samples': 8,
+                'test_evaluators': [dict(type='GenerationSlicedWasserstein', reference='REFERENCE')],
+            },
+        )
+    },
+    columns=dict(autoencoder=('psnr', 'eq_err/rotation'), generator=('swd',)),
+    score='swd',
+)
+"""
+START = """
+from mmengine.config import read_base
+with read_base():
+    from .configs.studies.shapes.kl_start import *
+train_cfg.update(max_iters=3)
+train_dataloader.update(batch_size=2)
+train_dataloader.dataset.update(num_images=6)
+"""
+RUN = ('tools/study.py', '--jobs', '1', '--seeds', '1')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder with a study, its start and its reference."""
+    from eqzoo.commands.reference import make_reference
+    from eqzoo.data import Shapes
+    from eqzoo.extractors import EfficientNetLite0
+
+    folder = tmp_path_factory.mktemp('study')
+    (folder / 'configs').symlink_to(Path('configs').resolve())
+    (folder / 'start.py').write_text(START)
+    make_reference(Shapes(8, 32), EfficientNetLite0(size=32), folder / 'reference.npz')
+    text = SMALL.replace("'start.py'", f"'{folder}/start.py'").replace('REFERENCE', f'{folder}/reference.npz')
+    (folder / 'small.py').write_text(text)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def finished(folder):
+    """The study, run without a stop."""
+    subprocess.run([sys.executable, *RUN, str(folder / 'small.py'), '--work-dir', str(folder / 'a')], check=True)
+    return folder / 'a' / 'small'
+
+
+def is_running(session):
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def rows(folder):
+    return list(csv.DictReader((folder / 'results.csv').read_text().splitlines()))
+
+
+def test_it_measures_every_arm_and_step(finished):
+    found = [(row['autoencoder'], row['generator'], row['step']) for row in rows(finished)]
+    assert found == [
+        ('plain', '', ''),
+        ('EQ', '', ''),
+        ('plain', 'SiT', '2'),
+        ('plain', 'SiT', '4'),
+        ('EQ', 'SiT', '2'),
+        ('EQ', 'SiT', '4'),
+    ]
+    plain, eq = (float(row['psnr']) for row in rows(finished)[:2])
+    assert plain != eq
+    assert 3 < plain < 25
+
+
+def test_its_page_has_tables_plots_and_what_it_ran_on(finished):
+    page = (finished / 'README.md').read_text()
+    psnr = float(rows(finished)[0]['psnr'])
+    assert f'| plain | {psnr:.{2 if psnr >= 10 else 4}f} |' in page
+    assert '| SiT on EQ | 4 |' in page
+    assert 'speed-up' in page
+    content = json.loads((finished / 'results.json').read_text())
+    assert content['hardware'][0]['threads'] >= 1
+    assert content['hardware'][0]['torch'] in page
+    assert content['scores'][2]['card']['evaluators']['GenerationSlicedWasserstein']
+    for name in ('metrics.svg', 'curves.svg', 'pictures.png'):
+        assert f']({name})' in page
+        assert (finished / name).stat().st_size > 1000
+
+
+def test_stopped_at_any_point_it_comes_to_the_same(folder, finished):
+    words = [sys.executable, *RUN, str(folder / 'small.py'), '--work-dir', str(folder / 'b')]
+    stages = folder / 'b' / 'stages'
+    run = subprocess.Popen(words, start_new_session=True)
+    while run.poll() is None and len(list(stages.glob('*/stage.json'))) < 8:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)  # the study alone: its processes have to notice
+    assert run.wait() == -signal.SIGKILL  # it was stopped, not done
+    while is_running(run.pid):
+        time.sleep(0.05)
+    subprocess.run([*words, '--resume'], check=True)
+    assert (folder / 'b' / 'small' / 'results.csv').read_text() == (finished / 'results.csv').read_text()
+
+
+def test_what_is_done_is_not_done_again(folder, finished, capsys):
+    before = {file: file.stat().st_mtime_ns for file in (folder / 'a' / 'stages').rglob('*.json')}
+    with pytest.raises(
+        ValueError, match='small has been begun in .*; go on with it, or write its table anew, by --resume'
+    ):
+        study(str(folder / 'small.py'), overrides=[], seeds=1, work_dir=str(folder / 'a'))
+    study(str(folder / 'small.py'), overrides=[], seeds=1, work_dir=str(folder / 'a'), resume=True, jobs=1)
+    assert {file: file.stat().st_mtime_ns for file in (folder / 'a' / 'stages').rglob('*.json')} == before
+    assert '15 stages, 15 of them done' in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_commands_and_does_nothing(folder, capsys):
+    study(str(folder / 'small.py'), overrides=[], seeds=1, work_dir=str(folder / 'c'), dry_run=True)
+    printed = capsys.readouterr().out
+    plan = make_plan(load_study(folder / 'small.py'), [0], folder / 'c' / 'stages')
+    assert all(str(command) in printed for stage in plan.stages.values() for command in stage.commands)
+    assert not (folder / 'c').exists()
+
+
+def test_a_failed_stage_keeps_back_what_needs_it_alone(tmp_path):
+    def stage(name, *commands, needs=()):
+        return Stage(name, tmp_path / name, commands, needs)
+
+    latents = Command('train', ('configs/demo/pretrain.py',), (('smoke', True),), (f'work_dir={tmp_path}/x',))
+    wrong = stage('wrong', Command('train', ('configs/no_such.py',)))
+    needing = stage('needing', latents, needs=(wrong,))
+    right = stage('right', Command('train', ('configs/demo/pretrain.py',), (('dry_run', True),)))
+    with pytest.raises(
+        StageError, match=r'1 of 3 stages failed, 1 that need them were not begun:\n  wrong: Config'
+    ) as told:
+        do_stages([wrong, needing, right], jobs=1, say=lambda _: None)
+    assert [each.record() is not None for each in (wrong, needing, right)] == [False, False, True]
+    log = (tmp_path / 'wrong' / 'log.txt').read_text()
+    assert 'Traceback' in log
+    assert str(tmp_path / 'wrong' / 'log.txt') in str(told.value)
+    assert 'Nothing is missing' in (tmp_path / 'right' / 'log.txt').read_text()

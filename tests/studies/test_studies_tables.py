@@ -1,0 +1,126 @@
+"""A study's tables and files, of made-up scores, cell by cell."""
+
+import csv
+import math
+
+import pytest
+
+from eqzoo.studies.report import _csv, put_into
+from eqzoo.studies.scores import Score, _refuse_unlike
+from eqzoo.studies.study import AutoencoderArm, GeneratorArm, Study
+from eqzoo.studies.tables import autoencoder_table, curve_table, difference_table, generator_table, markdown
+
+CARD = {'data': {'kind': 'Shapes', 'seed': 0}, 'num_images': 8, 'evaluators': {'R': {'metrics': ['psnr', 'fd_x']}}}
+
+
+@pytest.fixture
+def study():
+    return Study(
+        name='s',
+        title='S',
+        claim='',
+        autoencoders={
+            'plain': AutoencoderArm('plain', 'c.py'),
+            'EQ': AutoencoderArm('EQ', 'c.py', against='plain'),
+        },
+        generators={'DiT': GeneratorArm('DiT', 'd.py', (100, 400))},
+        columns={'autoencoder': ('psnr', 'eq_err/scale', 'not_there'), 'generator': ('fd_x',)},
+        score='fd_x',
+        size='shapes',
+    )
+
+
+@pytest.fixture
+def scores():
+    tests = [
+        Score(name, seed, None, None, {'psnr': psnr, 'eq_err/scale': error}, CARD)
+        for name, seed, psnr, error in [
+            ('plain', 0, 20.0, 0.5),
+            ('plain', 1, 21.0, 0.4),
+            ('EQ', 0, 19.5, 0.1),
+            ('EQ', 1, 21.5, 0.2),
+        ]
+    ]
+    samples = [
+        Score(name, seed, 'DiT', step, {'fd_x': value}, CARD)
+        for name, seed, step, value in [
+            ('plain', 0, 100, 200.0),
+            ('plain', 0, 400, 100.0),
+            ('plain', 1, 100, 220.0),
+            ('plain', 1, 400, 120.0),
+            ('EQ', 0, 100, 150.0),
+            ('EQ', 0, 400, 50.0),
+            ('EQ', 1, 100, 230.0),
+            ('EQ', 1, 400, 130.0),
+        ]
+    ]
+    return tests + samples
+
+
+def test_autoencoders(study, scores):
+    assert autoencoder_table(study, scores) == [
+        '|  | psnr ↑ | error: scale ↓ |',
+        '| --- | ---: | ---: |',
+        '| plain | 20.50 ± 0.71 | 0.4500 ± 0.0707 |',
+        '| EQ | 20.50 ± 1.41 | 0.1500 ± 0.0707 |',
+    ]
+
+
+def test_generators_are_shown_after_their_last_step(study, scores):
+    assert generator_table(study, scores)[2:] == [
+        '| DiT on plain | 400 | 110.0 ± 14.1 |',
+        '| DiT on EQ | 400 | 90.00 ± 56.57 |',
+    ]
+
+
+def test_differences_are_paired_and_say_how_many_seeds_agree(study, scores):
+    assert difference_table(study, scores)[2:] == [
+        '| EQ − plain | +0.000 ± 0.707 (0/2) | −0.300 ± 0.141 (2/2) | −20.00 ± 42.43 (1/2) |'
+    ]
+
+
+def test_curves_and_what_is_not_reached(study, scores):
+    assert curve_table(study, scores) == [
+        '|  | 100 | 400 | speed-up |',
+        '| --- | ---: | ---: | ---: |',
+        '| DiT on plain | 210.0 ± 14.1 | 110.0 ± 14.1 | – |',
+        '| DiT on EQ | 190.0 ± 56.6 | 90.00 ± 56.57 | 1.60× (in 1 of 2 seeds) |',
+    ]
+
+
+def test_what_is_no_number_is_shown_as_such(study, scores):
+    scores = [each for each in scores if each.generator is None]
+    scores[0] = Score('plain', 0, None, None, {'psnr': None, 'eq_err/scale': 0.5}, CARD)
+    assert autoencoder_table(study, scores)[2] == '| plain | nan | 0.4500 ± 0.0707 |'
+    assert difference_table(study, scores)[2].split(' | ')[1] == 'nan'
+
+
+def test_a_cell_cannot_end_its_column():
+    assert markdown([['a'], ['b|c']])[2] == r'| b\|c |'
+
+
+def test_the_csv_has_every_digit(scores):
+    rows = list(csv.DictReader(_csv([*scores, Score('x', 0, None, None, {'psnr': 1 / 3}, CARD)]).splitlines()))
+    assert float(rows[-1]['psnr']) == 1 / 3
+    assert rows[4] == {'autoencoder': 'plain', 'generator': 'DiT', 'step': '100', 'seed': '0', 'psnr': '',
+                       'eq_err/scale': '', 'fd_x': '200.0'}  # fmt: skip
+    assert not any(math.isnan(float(row['fd_x'])) for row in rows if row['fd_x'])
+
+
+def test_unlike_cards_are_not_put_side_by_side(study, scores):
+    _refuse_unlike(study, scores)
+    other = {**CARD, 'num_images': 9}
+    with pytest.raises(ValueError, match='psnr was not measured alike: num_images is 8 in test of plain, seed 0 and 9'):
+        _refuse_unlike(study, [*scores, Score('EQ', 2, None, None, {'psnr': 1.0}, other)])
+
+
+def test_a_table_replaces_the_one_before_it(tmp_path):
+    file = tmp_path / 'README.md'
+    file.write_text('a\n<!-- study: s -->\nold\n<!-- end of study -->\nb\n<!-- study: t -->\n<!-- end of study -->\n')
+    for lines in (['| x |', '| y |'], ['| z |']):
+        put_into(file, 's', lines)
+    assert file.read_text() == (
+        'a\n<!-- study: s -->\n\n| z |\n\n<!-- end of study -->\nb\n<!-- study: t -->\n<!-- end of study -->\n'
+    )
+    with pytest.raises(ValueError, match='has no place for this study; write these two lines'):
+        put_into(file, 'u', [])
