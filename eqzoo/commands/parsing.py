@@ -52,7 +52,7 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, name
 def parse(function: Callable[..., Any], argv: Sequence[str], *, name: str | None = None) -> dict[str, Any]:
     """Return the arguments that `run` calls `function` with for the command line `argv`."""
     overrides = [word for word in argv if _OVERRIDE.match(word)]
-    parser = ArgumentParser(prog=name, description=_description(function))
+    parser = ArgumentParser(prog=name, description=_description(function), allow_abbrev=False)  # no typo passes
     _add_parameters(parser, function)
     if 'overrides' not in inspect.signature(function).parameters:
         return parser.parse_args(list(argv)).as_dict()

@@ -49,7 +49,7 @@ class ReconstructionMetric(Evaluator):
     - 'uint8' (default): 8-bit values, range 255. Independent of the batch size, reproducible
       from saved PNGs; what RAE reports.
     - 'eqvae': as EQ-VAE's eval.py, on unclamped values in [-1, 1] with the range of the image
-      itself, of a posterior sample. Its resizing is the data set's `crop='tensor_resize'`.
+      itself, of a posterior sample. Its resizing is the data set's `crop='resize_tensor'`.
     - 'lightningdit': as LightningDiT's evaluate_tokenizer.py, clamped to [-1, 1], range 2.
 
     Metrics of another than the default way have it in their name: `ssim_eqvae`, `psnr_sample`,

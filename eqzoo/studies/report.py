@@ -41,7 +41,7 @@ def report_study(study: Study, plan: Plan, seeds: Iterable[int], folder: Path, *
     has_curves = plot_curves(study, scores, folder / 'curves.svg')
     draw_gallery(study, {name: plan.tuned[name, seeds[0]] for name in study.autoencoders}).save(folder / 'pictures.png')
     (folder / 'results.csv').write_text(_csv(scores))
-    content = {'study': study.name, 'title': study.title, 'claim': study.claim, **made, 'scores': [*map(vars, scores)]}
+    content = {'study': study.name, 'title': study.title, 'claim': study.claim, **made, **_with_protocols(scores)}
     (folder / 'results.json').write_text(json.dumps(content, indent=1, default=str) + '\n')
     (folder / PAGE).write_text('\n'.join(_page(study, tables, made, seeds, scores, has_curves)) + '\n')
     if into is not None:
@@ -171,6 +171,20 @@ def _made(plan: Plan) -> dict[str, Any]:
         'num_stages': len(records),
         'seconds': round(sum(record['seconds'] for record in records)),
     }
+
+
+def _with_protocols(scores: Sequence[Score]) -> dict[str, Any]:
+    """Return scores with their cards, of which each evaluator's is written once and numbered."""
+    protocols: list[Any] = []
+    rows = []
+    for score in scores:
+        numbers = {}
+        for name, its in score.card['evaluators'].items():
+            if its not in protocols:
+                protocols.append(its)
+            numbers[name] = protocols.index(its)
+        rows.append({**vars(score), 'card': {**score.card, 'evaluators': numbers}})
+    return {'protocols': protocols, 'scores': rows}
 
 
 def _csv(scores: Sequence[Score]) -> str:

@@ -40,7 +40,7 @@ def test_studies_share_what_they_need_alike(tmp_path):
     shared = transforms.stages.keys() & generators.stages.keys()
     assert transforms.tuned['plain', 0] == generators.tuned['KL', 0]
     assert transforms.tuned['rotation + isotropic', 0] == generators.tuned['KL + EQ', 0]
-    assert transforms.scored['DiT', 'plain', 0, 600].folder == generators.scored['DiT', 'KL', 0, 600].folder
+    assert transforms.scored['DiT', 'plain', 0, 480].folder == generators.scored['DiT', 'KL', 0, 480].folder
     kinds = sorted(folder.name.split('-')[0] for folder in shared)
     assert kinds.count('generator') == kinds.count('tune') == 2
     assert kinds.count('start') == kinds.count('reference') == 1
@@ -80,7 +80,7 @@ def test_commands_are_those_that_a_user_types(tmp_path):
     start = next(stage for stage in plan.stages.values() if stage.folder.name.startswith('start-'))
     assert str(command) == (
         f'python -m eqzoo train configs/studies/shapes/vq.py work_dir={tuned.folder} resume=auto seed=1 '
-        f'model.autoencoder.weights={start.folder}/iter_1500.pth'
+        f'model.autoencoder.weights={start.folder}/iter_2000.pth'
     )
 
 

@@ -119,7 +119,8 @@ def test_its_page_has_tables_plots_and_what_it_ran_on(finished):
     content = json.loads((finished / 'results.json').read_text())
     assert content['hardware'][0]['threads'] >= 1
     assert content['hardware'][0]['torch'] in page
-    assert content['scores'][2]['card']['evaluators']['GenerationSlicedWasserstein']
+    number = content['scores'][2]['card']['evaluators']['GenerationSlicedWasserstein']
+    assert content['protocols'][number]['metrics'] == ['swd']
     for name in ('metrics.svg', 'curves.svg', 'pictures.png'):
         assert f']({name})' in page
         assert (finished / name).stat().st_size > 1000

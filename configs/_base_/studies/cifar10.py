@@ -6,7 +6,7 @@ The last tenth is never trained on: half of it tests autoencoders, all of it is 
 root = 'data/cifar10_train.zip'
 training_images = dict(type='ImageFolder', root=root, size=32, part=(0.0, 0.9))
 held_out = dict(type='ImageFolder', root=root, size=32, part=(0.9, 1.0))
-train_dataloader = dict(batch_size=32, num_workers=0, dataset=training_images)
+train_dataloader = dict(batch_size=16, num_workers=0, dataset=training_images)
 test_dataloader = dict(
     batch_size=100, num_workers=0, dataset=dict(type='ImageFolder', root=root, size=32, part=(0.95, 1.0))
 )

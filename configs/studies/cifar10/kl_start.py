@@ -8,5 +8,4 @@ with read_base():
     from ..._base_.studies.cifar10 import test_dataloader, train_dataloader
 
 model.update(autoencoder=autoencoder)
-train_cfg = dict(max_iters=6000)
-optim_wrapper.autoencoder.optimizer.update(lr=2e-3)
+train_cfg = dict(max_iters=10_000)

@@ -5,6 +5,5 @@ from mmengine.config import read_base
 with read_base():
     from .tiny_start import *
 
-train_cfg.update(max_iters=1500)
-optim_wrapper.autoencoder.optimizer.update(lr=1e-3)
-param_scheduler = [dict(type='CosineAnnealingLR', T_max=1500, eta_min_ratio=0.1, by_epoch=False)]
+train_cfg.update(max_iters=3000)
+param_scheduler = [dict(type='CosineAnnealingLR', T_max=3000, eta_min_ratio=0.1, by_epoch=False)]

@@ -5,6 +5,4 @@ from mmengine.config import read_base
 with read_base():
     from .tiny_start import *
 
-train_cfg.update(max_iters=300)
-optim_wrapper.autoencoder.optimizer.update(lr=1e-3)
-param_scheduler = [dict(type='CosineAnnealingLR', T_max=300, eta_min_ratio=0.1, by_epoch=False)]
+train_cfg.update(max_iters=450)
