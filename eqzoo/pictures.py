@@ -15,7 +15,8 @@ from eqzoo.registry import EquivarianceTransform
 from eqzoo.transforms import IsotropicScale, Rotate
 
 _GAP = 2
-_LABEL_WIDTH = 150
+_LABEL_WIDTH = 150  # at least
+_LABEL_INDENT = 6
 _BACKGROUND = 255
 
 
@@ -147,16 +148,17 @@ def draw_grid(rows: Sequence[Row], tile: int | None = None) -> Image.Image:
     tile = tile or max(size, 96)
     columns = len(rows[0].images)
     step = tile + _GAP
-    canvas = Image.new('RGB', (_LABEL_WIDTH + columns * step, len(rows) * step), (_BACKGROUND,) * 3)
-    pen = ImageDraw.Draw(canvas)
     font = ImageFont.truetype(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf', 12)  # has τ
+    indent = max(_LABEL_WIDTH, *(round(font.getlength(row.label)) + 2 * _LABEL_INDENT for row in rows))
+    canvas = Image.new('RGB', (indent + columns * step, len(rows) * step), (_BACKGROUND,) * 3)
+    pen = ImageDraw.Draw(canvas)
     for number, row in enumerate(rows):
-        pen.text((6, number * step + tile // 2 - 6), row.label, fill=(0, 0, 0), font=font)
+        pen.text((_LABEL_INDENT, number * step + tile // 2 - 6), row.label, fill=(0, 0, 0), font=font)
         for column, image in enumerate(_to_uint8(row.images)):
             picture = Image.fromarray(image)
             width, height = (tile, tile) if row.fills else (round(side * tile / size) for side in picture.size)
             picture = picture.resize((width, height), Image.Resampling.NEAREST)
-            left = _LABEL_WIDTH + column * step + (tile - width) // 2
+            left = indent + column * step + (tile - width) // 2
             canvas.paste(picture, (left, number * step + (tile - height) // 2))
     return canvas
 

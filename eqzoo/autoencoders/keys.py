@@ -39,7 +39,7 @@ _LDM_WORDS = {
 }
 
 
-def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_diffusers(state: Mapping[str, Tensor], *, numbered: bool = True) -> dict[str, Tensor]:
     """Rename an autoencoder's weights from any known layout to that of diffusers' own classes.
 
     Names that are diffusers' already, or unknown, stay as they are. LDM counts `decoder.up`
@@ -48,12 +48,13 @@ def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         state: Weights by name, without a prefix (see `eqzoo.autoencoders.nests`).
+        numbered: Whether layers called by numbers are taesd's.
 
     Example:
         >>> list(to_diffusers({'encoder.mid.attn_1.q.bias': Tensor(4)}))
         ['encoder.mid_block.attentions.0.to_q.bias']
     """
-    state = _name_tiny(state)
+    state = _name_tiny(state) if numbered else state
     levels = [int(key.split('.')[2]) for key in state if key.startswith('decoder.up.')]
     renamed = {}
     for key, value in state.items():

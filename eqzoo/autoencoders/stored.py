@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eqzoo.autoencoders.diffusers_config import CLASSES
 from eqzoo.autoencoders.diffusers_folder import read_folder
 from eqzoo.autoencoders.files import listed, read_file
-from eqzoo.autoencoders.diffusers_config import CLASSES
 from eqzoo.autoencoders.keys import to_diffusers
 from eqzoo.autoencoders.nests import below, split_parts, unnest
 from eqzoo.zoo import located
@@ -90,14 +90,14 @@ def _from_content(content: Mapping[str, Any], notes: Mapping[str, Any], source: 
     parts = split_parts(trained)
     averaged = split_parts(average).network if average else parts.average
     config = _config(notes.get('config')) or _config(content.get('autoencoder'))
-    # a class of someone's own has names of its own, which may look like those of another layout
-    named = to_diffusers if config is None or config['type'] in CLASSES else dict
-    state = named(averaged or parts.network)
+    # layers of someone's own class may be numbered as taesd's are
+    numbered = config is None or config['type'] in CLASSES
+    state = to_diffusers(averaged or parts.network, numbered=numbered)
     state |= {f'normalization.{key}': value for key, value in (more.get('normalization') or {}).items()}
     return Stored(
         state,
         config=config,
-        trained=named(parts.network) if averaged else more.get('trained') or None,
+        trained=to_diffusers(parts.network, numbered=numbered) if averaged else more.get('trained') or None,
         discriminator=parts.discriminator,
         log_variance=parts.log_variance,
         diffusers_fields=notes.get('diffusers_fields') or {},

@@ -22,6 +22,8 @@ PAGE = 'README.md'  # what GitHub shows of a folder
 def report_study(study: Study, plan: Plan, seeds: Iterable[int], folder: Path, *, into: str | None = None) -> None:
     """Write README.md, results.csv, results.json, plots and pictures to `folder`.
 
+    `pictures.png` is of all autoencoders, `before_and_after.png` of the first that has a control, and of that.
+
     Args:
         study: The grid.
         plan: Its stages, all of them done.
@@ -39,7 +41,10 @@ def report_study(study: Study, plan: Plan, seeds: Iterable[int], folder: Path, *
     tables = _tables(study, scores)
     plot_metrics(study, scores, folder / 'metrics.svg')
     has_curves = plot_curves(study, scores, folder / 'curves.svg')
-    draw_gallery(study, {name: plan.tuned[name, seeds[0]] for name in study.autoencoders}).save(folder / 'pictures.png')
+    draw_gallery(study, plan, [*study.autoencoders], seeds[0]).save(folder / 'pictures.png')
+    pair = next(((arm.against, name) for name, arm in study.autoencoders.items() if arm.against is not None), None)
+    if pair is not None:
+        draw_gallery(study, plan, pair, seeds[0]).save(folder / 'before_and_after.png')
     (folder / 'results.csv').write_text(_csv(scores))
     content = {'study': study.name, 'title': study.title, 'claim': study.claim, **made, **_with_protocols(scores)}
     (folder / 'results.json').write_text(json.dumps(content, indent=1, default=str) + '\n')

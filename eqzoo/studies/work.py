@@ -43,14 +43,16 @@ class StageError(ValueError):
     """Some stages could not be done."""
 
 
-def do_stages(stages: Iterable[Stage], *, jobs: int, say: Callable[[str], None] = print) -> None:
+def do_stages(stages: Iterable[Stage], *, jobs: int, say: Callable[[str], None] | None = None) -> None:
     """Do all stages that are not done, each after those that it needs, `jobs` at a time.
 
-    A stage that fails keeps those that need it from being done, and no others.
+    A stage that fails keeps those that need it from being done, and no others. `say` is told of each; it is
+    printed by default.
 
     Raises:
         StageError: At the end, if any failed, with their messages and logs.
     """
+    say = say or (lambda text: print(text, flush=True))
     waiting = [stage for stage in stages if stage.record() is None]
     total, done, failed = len(waiting), 0, {}
     started = time.monotonic()

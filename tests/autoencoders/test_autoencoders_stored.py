@@ -284,3 +284,14 @@ def test_a_flipped_bit_is_found(tmp_path):
     with pytest.raises(ValueError, match=r"weights.pt' cannot be read: it is damaged") as refused:
         read_file(file)
     assert str(refused.value.__cause__) == 'the checksum of weights/data/0 fails'
+
+
+def test_names_of_a_class_of_someones_own_stay(tmp_path):
+    """`encoder.0` is taesd's too, and would be renamed."""
+    mine = {'encoder.0.weight': torch.ones(2, 3, 1, 1), 'decoder.1.weight': torch.zeros(3, 2, 1, 1)}
+    for kind, names in (
+        ('Mine', list(mine)),
+        ('TinyAutoencoder', ['encoder.layers.0.weight', 'decoder.layers.0.weight']),
+    ):
+        torch.save({'state_dict': mine, 'autoencoder': {'type': kind}}, tmp_path / f'{kind}.pth')
+        assert list(read_stored(tmp_path / f'{kind}.pth').state) == names
