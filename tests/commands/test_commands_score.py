@@ -104,6 +104,27 @@ def test_a_reference_is_not_overwritten_unasked(sets, capsys):
     assert (sets / 'ref.npz').read_bytes() == before
 
 
+def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
+    """What each test of the config would measure for itself, and the same from the images themselves."""
+    data = dict(type='ImageFolder', root=str(sets / 'images'), size=32)
+    evaluators = [dict(type='GenerationMetric', extractor=dict(type='EfficientNetLite0'), reference=data)]
+    config = 'configs/dit/dit_tiny_shapes.py'
+    run(reference, [config, str(sets / 'a.npz'), f'test_evaluators={evaluators!r}'])
+    run(reference, [str(sets / 'images'), str(sets / 'b.npz'), *OFFLINE, '--size', '32'])
+    first, second = (np.load(sets / name) for name in ('a.npz', 'b.npz'))
+    assert {*first.files} >= {'mu', 'sigma', 'arr_0'}
+    for name in ('mu', 'sigma', 'arr_0'):
+        assert np.array_equal(first[name], second[name])
+    none = [dict(type='GenerationSlicedWasserstein', reference=str(sets / 'a.npz'))]
+    message = fails(reference, [config, str(sets / 'c.npz'), f'test_evaluators={none!r}'], capsys)
+    assert 'none of its test_evaluators has an extractor and a data set for its reference' in message
+    message = fails(reference, [str(sets / 'images'), str(sets / 'c.npz'), *OFFLINE, 'seed=1'], capsys)
+    assert 'seed=1: keys are set in a config' in message
+    evaluators[0]['reference']['root'] = str(sets / 'nowhere')
+    message = fails(reference, [config, str(sets / 'c.npz'), f'test_evaluators={evaluators!r}'], capsys)
+    assert f'{config} cannot be measured yet: ' in message
+
+
 def test_the_images_kept_are_of_all_classes_alike(sets):
     from eqzoo.commands.reference import _stored
     from eqzoo.data import ImageFolder

@@ -62,6 +62,17 @@ def test_images_are_resized_with_antialiasing_and_scaled(extractor):
     torch.testing.assert_close(extractor(images).logits, extractor._network(x), rtol=1e-4, atol=1e-4)
 
 
+def test_another_size_is_another_metric(extractor):
+    """Features of an image that has the size already are those of the network on it, unresized."""
+    small = EfficientNetLite0(size=64)
+    images = photograph(CHINA)[:, :, 100:164, 100:164]
+    torch.testing.assert_close(small(images).logits, extractor._network(images.float() / 127.5 - 1))
+    assert (small.frechet_key, extractor.frechet_key) == ('fd_effnet_lite0_64px', 'fd_effnet_lite0')
+    assert small.card()['resize'] == '64 pixels, bicubic, antialiased'
+    with pytest.raises(ValueError, match='EfficientNetLite0.size: got 31; accepted are 32 pixels and more'):
+        EfficientNetLite0(size=31)
+
+
 def test_folding_batch_norms_changes_rounding_alone(extractor, unfolded):
     """Rounding of single precision, which adds up over 49 layers: 6e-6 of the largest value was measured."""
     x = F.interpolate(photograph(CHINA).float(), (224, 224), mode='bicubic', antialias=True)
