@@ -10,7 +10,8 @@ from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
 from eqzoo.engine import latest_checkpoint, read_checkpoint
 
-LEAVES = sorted(str(path) for path in Path('configs').rglob('*.py') if '_base_' not in path.parts)
+# those of studies are tested with the studies
+LEAVES = sorted(str(path) for path in Path('configs').rglob('*.py') if not {'_base_', 'studies'} & {*path.parts})
 GENERATORS = [leaf for leaf in LEAVES if Path(leaf).parent.name in ('dit', 'sit', 'repa', 'maskgit')]
 AUTOENCODERS = [leaf for leaf in LEAVES if leaf not in GENERATORS]
 
