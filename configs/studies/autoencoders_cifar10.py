@@ -3,27 +3,6 @@
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.studies.grid_cifar10 import dit, kl, maskgit, tiny, vq
-    from .._base_.studies.objectives import rot_scale
-    from .._base_.studies.table import columns, score
+    from .autoencoders_shapes import *
 
-eq = {'model.objective': rot_scale}
-study = dict(
-    title='Autoencoders: plain fine-tuning against EQ-VAE, on CIFAR-10',
-    claim=(
-        'EQ-VAE, Table 1: both errors fall, rFID does not rise, and gFID of a generator on the latents falls '
-        '(SD-VAE: R(θ) 0.89 to 0.56, S(s) 0.69 to 0.43, rFID 0.90 to 0.82, gFID 43.8 to 34.1).'
-    ),
-    size='cifar10',
-    autoencoders={
-        'KL': dict(**kl, generators=['DiT']),
-        'KL + EQ': dict(**kl, generators=['DiT'], against='KL', change=eq),
-        'VQ': dict(**vq, generators=['MaskGIT']),
-        'VQ + EQ': dict(**vq, generators=['MaskGIT'], against='VQ', change=eq),
-        'tiny': dict(**tiny, generators=['DiT']),
-        'tiny + EQ': dict(**tiny, generators=['DiT'], against='tiny', change=eq),
-    },
-    generators={'DiT': dit, 'MaskGIT': maskgit},
-    columns=columns,
-    score=score,
-)
+study.update(size='cifar10', data='CIFAR-10')

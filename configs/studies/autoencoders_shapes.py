@@ -3,18 +3,18 @@
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.studies.grid_shapes import dit, kl, maskgit, tiny, vq
+    from .._base_.studies.grid import columns, dit, kl, maskgit, score, tiny, vq
     from .._base_.studies.objectives import rot_scale
-    from .._base_.studies.table import columns, score
 
 eq = {'model.objective': rot_scale}
 study = dict(
-    title='Autoencoders: plain fine-tuning against EQ-VAE, on Shapes',
+    title='Autoencoders: plain fine-tuning against EQ-VAE',
     claim=(
         'EQ-VAE, Table 1: both errors fall, rFID does not rise, and gFID of a generator on the latents falls '
         '(SD-VAE: R(θ) 0.89 to 0.56, S(s) 0.69 to 0.43, rFID 0.90 to 0.82, gFID 43.8 to 34.1).'
     ),
     size='shapes',
+    data='Shapes',
     autoencoders={
         'KL': dict(**kl, generators=['DiT']),
         'KL + EQ': dict(**kl, generators=['DiT'], against='KL', change=eq),

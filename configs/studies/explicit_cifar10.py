@@ -3,25 +3,6 @@
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.studies.grid_cifar10 import dit, kl
-    from .._base_.studies.objectives import explicit, explicit_stop_gradient, rot_scale
-    from .._base_.studies.table import columns, score
+    from .explicit_shapes import *
 
-study = dict(
-    title='Explicit against implicit regularisation, on CIFAR-10',
-    claim=(
-        'EQ-VAE, Table 7 (gFID, rFID, R(θ), S(s)): plain 43.5, 0.90, 0.93, 0.80; explicit 141.3, 117.93, '
-        '0.32, 0.11, with stopped gradient 134.7, 109.25, 0.35, 0.13, as latents collapse; implicit 34.1, '
-        '0.82, 0.49, 0.15.'
-    ),
-    size='cifar10',
-    autoencoders={
-        'plain': kl,
-        'explicit': dict(**kl, against='plain', change={'model.objective': explicit}),
-        'explicit, stopped gradient': dict(**kl, against='plain', change={'model.objective': explicit_stop_gradient}),
-        'implicit': dict(**kl, against='plain', change={'model.objective': rot_scale}),
-    },
-    generators={'DiT': dit},
-    columns={**columns, 'autoencoder': [*columns['autoencoder'], 'latent_std']},
-    score=score,
-)
+study.update(size='cifar10', data='CIFAR-10')

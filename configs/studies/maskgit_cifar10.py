@@ -3,18 +3,6 @@
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.studies.grid_cifar10 import curve, maskgit, vq
-    from .._base_.studies.objectives import rot_scale
-    from .._base_.studies.table import columns, score
+    from .maskgit_shapes import *
 
-study = dict(
-    title='MaskGIT over training steps, on plain and on EQ codes, on CIFAR-10',
-    claim=(
-        'EQ-VAE, Tables 3 and 11: 6.80 after 300 epochs on VQ-GAN, which EQ reaches after 130, with 5.91 after 300.'
-    ),
-    size='cifar10',
-    autoencoders={'VQ': vq, 'VQ + EQ': dict(**vq, against='VQ', change={'model.objective': rot_scale})},
-    generators={'MaskGIT': {**maskgit, 'scores': curve}},
-    columns={**columns, 'autoencoder': [*columns['autoencoder'], 'codebook/usage', 'codebook/perplexity']},
-    score=score,
-)
+study.update(size='cifar10', data='CIFAR-10')

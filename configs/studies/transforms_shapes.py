@@ -3,7 +3,7 @@
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.studies.grid_shapes import dit, kl
+    from .._base_.studies.grid import columns, dit, kl, score
     from .._base_.studies.objectives import (
         affine,
         anisotropic,
@@ -16,17 +16,17 @@ with read_base():
         shift,
         warp,
     )
-    from .._base_.studies.table import columns, score
 
 ablated = dict(**kl, against='plain')
 study = dict(
-    title='Which transforms, on Shapes',
+    title='Which transforms',
     claim=(
         'EQ-VAE, Table 5 (gFID of DiT-B/2, rFID, intrinsic dimension): plain 43.5, 0.90, 62.2; rotation 41.2, '
         '0.73, 57.9; isotropic scale 35.8, 0.78, 41.0; both 34.1, 0.82, 39.4; rotation and anisotropic scale '
         '33.2, 0.92, 38.9.'
     ),
     size='shapes',
+    data='Shapes',
     autoencoders={
         'plain': kl,
         'rotation': dict(**ablated, change={'model.objective': rotation}),

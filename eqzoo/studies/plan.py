@@ -31,12 +31,14 @@ class Plan:
         measured: The stage that measures an autoencoder, by (autoencoder, seed).
         scored: The stage that scores a generator, by (generator, autoencoder, seed, step).
         tuned: The file of an autoencoder's weights, by (autoencoder, seed).
+        steps: After which a generator is scored, by its name.
     """
 
     stages: dict[Path, Stage] = field(default_factory=dict)
     measured: dict[tuple[str, int], Stage] = field(default_factory=dict)
     scored: dict[tuple[str, str, int, int], Stage] = field(default_factory=dict)
     tuned: dict[tuple[str, int], Path] = field(default_factory=dict)
+    steps: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def add(self, stage: Stage) -> Stage:
         """Add a stage, or return the same one that is there."""
@@ -128,18 +130,32 @@ class _Maker:
             override('seed', seed),
             *self._of_generator(arm, generator, seed),
             f'train_dataloader.dataset.root={store.folder / _STORE}',
-            override('train_cfg.max_iters', generator.scores[-1]),
         )
         trained = self._train(name, f'generator-{stem}', generator.config, overrides, store)
         words = (*overrides, override('sampling.seed', seed), *self._known(generator.config))
         reference, measured = self.reference(generator, words)
-        for step in generator.scores:
+        for step in self.steps(generator, words):
             key = digest(str(trained.folder), step, _of_tests(_config(generator.config, words)))
             folder = self.root / f'score-{stem}-{step}-{key}'
             checkpoint = str(trained.folder / f'iter_{step}.pth')
             command = Command('test', (generator.config, checkpoint), (), (f'work_dir={folder}', *words, *measured))
             stage = self.plan.add(Stage(f'test of {name}, step {step}', folder, (command,), (trained, *reference)))
             self.plan.scored[generator.name, arm.name, seed, step] = stage
+
+    def steps(self, generator: GeneratorArm, words: tuple[str, ...]) -> tuple[int, ...]:
+        """Return the steps after which a generator is measured, which must be such that its checkpoints are kept."""
+        config = _config(generator.config, words)
+        length, hook = config.train_cfg.max_iters, config.default_hooks.checkpoint
+        steps = tuple(round(share * length) for share in generator.scores)
+        kept = hook.get('keep_every')
+        unkept = [step for step in steps[:-1] if not kept or step % kept or kept % hook.interval]
+        if unkept:
+            raise ValueError(
+                f'{generator.config}: default_hooks.checkpoint keeps no checkpoint of step {unkept[0]}, after which '
+                f'{generator.name} is to be measured; set interval and keep_every to a divisor of {steps[0]}.'
+            )
+        self.plan.steps[generator.name] = steps
+        return steps
 
     def reference(self, generator: GeneratorArm, words: tuple[str, ...]) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
         """Measure what samples are compared with, once for all; return that stage and the words that name its file."""

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eqzoo.report.charts import MARKERS
-from eqzoo.studies.scores import Score
+from eqzoo.studies.scores import Score, steps_of
 from eqzoo.studies.study import Study
 from eqzoo.studies.summary import by_seed
 from eqzoo.studies.tables import curves_of, heading
@@ -38,7 +38,7 @@ def plot_metrics(study: Study, scores: Sequence[Score], file: Path) -> None:
     ]
     if study.score is not None:
         panels += [
-            (study.score, f'{heading(study.score)} of {each.name}', each.name, each.scores[-1])
+            (study.score, f'{heading(study.score)} of {each.name}', each.name, steps_of(scores, each.name)[-1])
             for each in study.generators.values()
         ]
     columns = min(_COLUMNS, len(panels))
@@ -72,7 +72,7 @@ def plot_curves(study: Study, scores: Sequence[Score], file: Path) -> bool:
             panel.set(title=generator.name, xlabel='training steps', yscale='log')
             panel.yaxis.set_major_formatter('{x:g}')
             panel.yaxis.set_minor_formatter('{x:g}')
-            panel.set_xticks(generator.scores)
+            panel.set_xticks(steps_of(scores, generator.name))
             panel.legend(frameon=False)
         panels[0].set_ylabel(heading(study.score))
         _save(figure, file)

@@ -106,7 +106,8 @@ def _page(
     scores: Sequence[Score],
     has_curves: bool,
 ) -> list[str]:
-    page = [f'# {study.title}', '', f'{study.claim}', ''] if study.claim else [f'# {study.title}', '']
+    page = [f'# {_title(study)}', '']
+    page += [f'The paper: {study.claim}', ''] if study.claim else []
     page += [f'Mean ± standard deviation over {len(seeds)} seed{"" if len(seeds) == 1 else "s"}.', '']
     for title, lines in tables:
         page += [f'## {title}', '', *([_NOTES[title], ''] if title in _NOTES else []), *lines, '']
@@ -131,6 +132,10 @@ def _page(
         _FILES,
     ]
     return page
+
+
+def _title(study: Study) -> str:
+    return f'{study.title}, on {study.data}' if study.data else study.title
 
 
 def _facts(made: Mapping[str, Any], scores: Sequence[Score]) -> list[tuple[str, str]]:

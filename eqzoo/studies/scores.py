@@ -42,12 +42,17 @@ def collect(study: Study, plan: Plan, seeds: Iterable[int]) -> list[Score]:
     for name in study.autoencoders:
         found += [_score(plan.measured[name, seed].folder, name, seed) for seed in seeds]
     for autoencoder, generator in study.pairs():
-        for step in generator.scores:
+        for step in plan.steps[generator.name]:
             for seed in seeds:
                 folder = plan.scored[generator.name, autoencoder.name, seed, step].folder
                 found.append(_score(folder, autoencoder.name, seed, generator.name, step))
     _refuse_unlike(study, found)
     return found
+
+
+def steps_of(scores: Iterable[Score], generator: str) -> list[int]:
+    """Return the steps after which a generator was measured."""
+    return sorted({each.step for each in scores if each.generator == generator})
 
 
 def _score(folder: Any, autoencoder: str, seed: int, generator: str | None = None, step: int | None = None) -> Score:

@@ -40,13 +40,13 @@ class GeneratorArm:
     Args:
         name: What tables call it.
         config: Its config; `model.autoencoder` and the store's place are the study's to set.
-        scores: The steps after which it is measured; the last one is the length of its training.
+        scores: The shares of its training after which it is measured; the last one is 1.
         change: Keys of `config` and their values.
     """
 
     name: str
     config: str
-    scores: tuple[int, ...]
+    scores: tuple[float, ...] = (1.0,)
     change: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -62,7 +62,7 @@ class Study:
         generators: By name, in the table's order.
         columns: The metrics that tables show, 'autoencoder' and 'generator'; all others are in the CSV and JSON.
         score: The generators' metric whose curve and speed-up are shown; less is better.
-        size: What the study's data are called, such as 'shapes'.
+        data: What its images are called.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Study:
     generators: Mapping[str, GeneratorArm]
     columns: Mapping[str, Sequence[str]]
     score: str | None
-    size: str
+    data: str
 
     def pairs(self) -> list[tuple[AutoencoderArm, GeneratorArm]]:
         """Return which generators are trained on which autoencoders."""
@@ -103,17 +103,21 @@ def load_study(path: str | Path) -> Study:
     return _study(Path(path).stem, content['study'].to_dict(), str(path))
 
 
+_KEYS = ('title', 'claim', 'size', 'data', 'autoencoders', 'generators', 'columns', 'score')
+
+
 def _study(name: str, content: dict[str, Any], where: str) -> Study:
-    _check_keys(where, 'study', content, ('title', 'claim', 'size', 'autoencoders', 'generators', 'columns', 'score'))
+    _check_keys(where, 'study', content, _KEYS)
     for key in ('title', 'autoencoders'):
         if not content.get(key):
             raise ValueError(f'{where}: study.{key} is missing; give one.')
+    size = content.get('size', '')
     autoencoders = {
-        each: _arm(AutoencoderArm, where, f'autoencoders[{each!r}]', each, arguments)
+        each: _arm(AutoencoderArm, where, f'autoencoders[{each!r}]', each, _sized(arguments, size))
         for each, arguments in content['autoencoders'].items()
     }
     generators = {
-        each: _arm(GeneratorArm, where, f'generators[{each!r}]', each, arguments)
+        each: _arm(GeneratorArm, where, f'generators[{each!r}]', each, _sized(arguments, size))
         for each, arguments in content.get('generators', {}).items()
     }
     for arm in autoencoders.values():
@@ -121,9 +125,10 @@ def _study(name: str, content: dict[str, Any], where: str) -> Study:
         for generator in arm.generators or ():
             _check_name(f'{where}: study.autoencoders[{arm.name!r}].generators', generator, generators)
     for arm in generators.values():
-        if not arm.scores or list(arm.scores) != sorted(set(arm.scores)) or arm.scores[0] < 1:
+        if not arm.scores or [*arm.scores] != sorted({*arm.scores}) or arm.scores[0] <= 0 or arm.scores[-1] != 1:
             raise ValueError(
-                f'{where}: study.generators[{arm.name!r}].scores must be numbers of steps, rising, got {arm.scores}.'
+                f'{where}: study.generators[{arm.name!r}].scores must be shares of the training, rising, the last one '
+                f'1, such as (0.5, 1.0), got {arm.scores}.'
             )
     return Study(
         name=name,
@@ -133,8 +138,14 @@ def _study(name: str, content: dict[str, Any], where: str) -> Study:
         generators=generators,
         columns={kind: tuple(content.get('columns', {}).get(kind, ())) for kind in ('autoencoder', 'generator')},
         score=content.get('score'),
-        size=content.get('size', name),
+        data=content.get('data', ''),
     )
+
+
+def _sized(arguments: Mapping[str, Any], size: str) -> dict[str, Any]:
+    """Return an arm whose configs are those of `size`, where it says `{size}`."""
+    paths = {key: arguments[key].replace('{size}', size) for key in ('config', 'start') if arguments.get(key)}
+    return {**arguments, **paths}
 
 
 def _arm(cls: type, where: str, key: str, name: str, arguments: Mapping[str, Any]) -> Any:

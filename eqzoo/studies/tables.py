@@ -1,10 +1,11 @@
 """A study's tables, as Markdown."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
 from eqzoo.report.table import better, format_number
-from eqzoo.studies.scores import Score
+from eqzoo.studies.scores import Score, steps_of
 from eqzoo.studies.study import Study
 from eqzoo.studies.summary import Difference, SpeedUp, Spread, by_seed, difference, speed_up, spread
 
@@ -39,9 +40,10 @@ def generator_table(study: Study, scores: Sequence[Score]) -> list[str]:
     metrics = _present(study.columns['generator'], [each for each in scores if each.generator is not None])
     rows = []
     for autoencoder, generator in study.pairs():
-        arm = autoencoder.name, generator.name, generator.scores[-1]
+        last = steps_of(scores, generator.name)[-1]
+        arm = autoencoder.name, generator.name, last
         cells = [_shown(spread(by_seed(scores, metric, *arm).values())) for metric in metrics]
-        rows.append([f'{generator.name} on {autoencoder.name}', f'{generator.scores[-1]:,}', *cells])
+        rows.append([f'{generator.name} on {autoencoder.name}', f'{last:,}', *cells])
     return markdown([['', 'steps', *map(heading, metrics)], *rows])
 
 
@@ -54,16 +56,10 @@ def difference_table(study: Study, scores: Sequence[Score]) -> list[str]:
         if arm.against is None:
             continue
         cells = [_told(difference(by_seed(scores, each, name), by_seed(scores, each, arm.against))) for each in own]
-        for metric in of_samples:
-            cells += [
-                _told(
-                    difference(
-                        by_seed(scores, metric, name, each.name, each.scores[-1]),
-                        by_seed(scores, metric, arm.against, each.name, each.scores[-1]),
-                    )
-                )
-                for each in study.generators.values()
-            ]
+        for metric, generator in itertools.product(of_samples, study.generators):
+            last = steps_of(scores, generator)[-1]
+            both = (by_seed(scores, metric, each, generator, last) for each in (name, arm.against))
+            cells.append(_told(difference(*both)))
         rows.append([f'{name} − {arm.against}', *cells])
     titles = [f'{heading(metric, arrow=False)} of {each}' for metric in of_samples for each in study.generators]
     return markdown([['', *(heading(each, arrow=False) for each in own), *titles], *rows]) if rows else []
@@ -74,7 +70,7 @@ def curve_table(study: Study, scores: Sequence[Score]) -> list[str]:
     arms = [(autoencoder, generator) for autoencoder, generator in study.pairs() if len(generator.scores) > 1]
     if not arms or study.score is None:
         return []
-    steps = sorted({step for _, generator in arms for step in generator.scores})
+    steps = sorted({step for _, generator in arms for step in steps_of(scores, generator.name)})
     rows = []
     for autoencoder, generator in arms:
         cells = [
@@ -90,10 +86,10 @@ def curve_table(study: Study, scores: Sequence[Score]) -> list[str]:
     return markdown([['', *(f'{step:,}' for step in steps), 'speed-up'], *rows])
 
 
-def curves_of(study: Study, scores: Iterable[Score], autoencoder: str, generator: str) -> dict[int, list]:
+def curves_of(study: Study, scores: Sequence[Score], autoencoder: str, generator: str) -> dict[int, list]:
     """Return each seed's (step, score) of a generator on an autoencoder."""
     curves: dict[int, list] = {}
-    for step in study.generators[generator].scores:
+    for step in steps_of(scores, generator):
         for seed, value in by_seed(scores, study.score, autoencoder, generator, step).items():
             curves.setdefault(seed, []).append((step, value))
     return curves

@@ -28,7 +28,9 @@ def test_both_sizes_are_the_same_studies():
     for name in ('autoencoders', 'transforms'):
         shapes, cifar10 = (load_study(f'configs/studies/{name}_{size}.py') for size in ('shapes', 'cifar10'))
         assert list(shapes.autoencoders) == list(cifar10.autoencoders)
-        assert shapes.size != cifar10.size
+        assert (shapes.data, cifar10.data) == ('Shapes', 'CIFAR-10')
+        configs = [{arm.config for arm in each.autoencoders.values()} for each in (shapes, cifar10)]
+        assert not configs[0] & configs[1]
 
 
 def test_studies_share_what_they_need_alike(tmp_path):
@@ -100,8 +102,8 @@ def test_commands_are_those_that_a_user_types(tmp_path):
             "there is no 'DiT'. There are: ",
         ),
         (
-            "study = dict(title='t', autoencoders={'a': dict(config='x')}, generators={'g': dict(config='y', scores=(9, 3))})",
-            r'scores must be numbers of steps, rising, got \(9, 3\)',
+            "study = dict(title='t', autoencoders={'a': dict(config='x')}, generators={'g': dict(config='y', scores=(0.9, 0.3))})",
+            r'scores must be shares of the training, rising, the last one 1, such as .*, got \(0.9, 0.3\)',
         ),
         ('study = dict(', 'cannot be read: SyntaxError'),
     ],
@@ -110,6 +112,15 @@ def test_a_wrong_study_is_told(content, message, tmp_path):
     (tmp_path / 'mine.py').write_text(content)
     with pytest.raises(ValueError, match=message):
         load_study(tmp_path / 'mine.py')
+
+
+def test_scores_are_of_steps_whose_checkpoints_are_kept(tmp_path):
+    study = load_study('configs/studies/generators_shapes.py')
+    assert make_plan(study, [0], tmp_path).steps == dict.fromkeys(('DiT', 'SiT', 'REPA'), (120, 240, 360, 480))
+    with pytest.raises(
+        ValueError, match=r'keeps no checkpoint of step 125, after which DiT is to be measured; set .* 125'
+    ):
+        make_plan(study, [0], tmp_path, ['train_cfg.max_iters=500'])
 
 
 def test_a_wrong_key_of_a_change_is_told_before_anything_runs(tmp_path):

@@ -33,8 +33,9 @@ study = dict(
     generators={
         'SiT': dict(
             config='configs/studies/shapes/sit.py',
-            scores=(2, 4),
+            scores=(0.5, 1.0),
             change={
+                'train_cfg.max_iters': 4,
                 'cache_dataloader.dataset.num_images': 8,
                 'train_dataloader.batch_size': 2,
                 'default_hooks.checkpoint.interval': 1,
