@@ -8,24 +8,23 @@ from PIL import Image
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.engine import load_config
 from eqzoo.engine.picture_hook import example_images
-from eqzoo.pictures import Row, default_cases, draw_grid, fit_basis
+from eqzoo.laboratory import share_bases
+from eqzoo.pictures import Row, default_cases, draw_grid
 from eqzoo.registry import build
 from eqzoo.studies.plan import Plan
-from eqzoo.studies.study import Study
 from eqzoo.zoo import load
 
 _IMAGES = 8
 
 
 @torch.no_grad()
-def draw_gallery(study: Study, plan: Plan, names: Sequence[str], seed: int) -> Image.Image:
+def draw_gallery(plan: Plan, names: Sequence[str], seed: int) -> Image.Image:
     """Draw for each autoencoder D(E(x)) and D(τ∘E(x)) below x and τ∘x, and its latents' components.
 
-    Autoencoders with one start have one basis and range of colours, fitted on all of them together.
+    Colours are those of the laboratory: one basis where latents mean the same, else turned to agree.
 
     Args:
-        study: Whose autoencoders these are.
-        plan: Its stages, done.
+        plan: A study's stages, done.
         names: Which autoencoders.
         seed: Which of each.
     """
@@ -38,18 +37,13 @@ def draw_gallery(study: Study, plan: Plan, names: Sequence[str], seed: int) -> I
     rows = [Row('x', images)]
     rows += [Row(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items()]
     latents = {name: model.latents(images) for name, model in models.items()}
+    bases = share_bases(latents)
     for name, model in models.items():
         rows.append(Row(f'{name}: D(E(x))', _decoded(model, latents[name])))
         for label, (tau, params) in cases.items():
             rows.append(Row(f'{name}: D(τE(x)) {label}', _decoded(model, tau(latents[name], params))))
-        alike = [latents[each] for each in names if _origin(study, each) == _origin(study, name)]
-        rows.append(Row(f'{name}: PCA of E(x)', fit_basis(*alike).colours(latents[name]), fills=True))
+        rows.append(Row(f'{name}: PCA of E(x)', bases[name].basis.colours(latents[name]), fills=True))
     return draw_grid(rows)
-
-
-def _origin(study: Study, name: str) -> tuple[str | None, str]:
-    arm = study.autoencoders[name]
-    return arm.start, arm.config
 
 
 def _decoded(model: Autoencoder, latents: torch.Tensor) -> torch.Tensor:

@@ -46,14 +46,14 @@ def plot_metrics(study: Study, scores: Sequence[Score], file: Path) -> None:
     names = list(study.autoencoders)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(2.6 * columns + 1, rows * (0.9 + 0.26 * len(names))), layout='constrained')
-        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+        axes = [*figure.subplots(rows, columns, sharey=True, squeeze=False).flat]
         for panel, (metric, title, generator, step) in zip(axes, panels, strict=False):
             _draw_arms(panel, [by_seed(scores, metric, name, generator, step) for name in names])
             panel.set_title(title, fontsize=9)
             panel.set_yticks(range(len(names)), names)
-        for panel in list(axes)[len(panels) :]:
+        for panel in axes[len(panels) :]:
             panel.set_axis_off()
-        figure.axes[0].invert_yaxis()
+        axes[0].set_ylim(len(names) - 0.5, -0.5)  # the first on top
         _save(figure, file)
 
 
@@ -69,9 +69,7 @@ def plot_curves(study: Study, scores: Sequence[Score], file: Path) -> bool:
             arms = [each for each, its in study.pairs() if its.name == generator.name]
             for place, arm in enumerate(arms):
                 _draw_curve(panel, curves_of(study, scores, arm.name, generator.name), arm.name, place)
-            panel.set(title=generator.name, xlabel='training steps', yscale='log')
-            panel.yaxis.set_major_formatter('{x:g}')
-            panel.yaxis.set_minor_formatter('{x:g}')
+            panel.set(title=generator.name, xlabel='training steps')
             panel.set_xticks(steps_of(scores, generator.name))
             panel.legend(frameon=False)
         panels[0].set_ylabel(heading(study.score))

@@ -41,10 +41,10 @@ def report_study(study: Study, plan: Plan, seeds: Iterable[int], folder: Path, *
     tables = _tables(study, scores)
     plot_metrics(study, scores, folder / 'metrics.svg')
     has_curves = plot_curves(study, scores, folder / 'curves.svg')
-    draw_gallery(study, plan, [*study.autoencoders], seeds[0]).save(folder / 'pictures.png')
+    draw_gallery(plan, [*study.autoencoders], seeds[0]).save(folder / 'pictures.png')
     pair = next(((arm.against, name) for name, arm in study.autoencoders.items() if arm.against is not None), None)
     if pair is not None:
-        draw_gallery(study, plan, pair, seeds[0]).save(folder / 'before_and_after.png')
+        draw_gallery(plan, pair, seeds[0]).save(folder / 'before_and_after.png')
     (folder / 'results.csv').write_text(_csv(scores))
     content = {'study': study.name, 'title': study.title, 'claim': study.claim, **made, **_with_protocols(scores)}
     (folder / 'results.json').write_text(json.dumps(content, indent=1, default=str) + '\n')
@@ -86,7 +86,7 @@ def _tables(study: Study, scores: Sequence[Score]) -> list[tuple[str, list[str]]
 
 _GALLERY = (
     'Images, turned and halved images, and for each autoencoder the decoded turned and halved latents, and the '
-    'principal components of its latents, in one basis where autoencoders have one start.'
+    'principal components of its latents as colours, in one basis where latents mean the same.'
 )
 _FILES = (
     'All numbers, of each seed, are in [results.csv](results.csv); with the cards that say how they were measured in '

@@ -133,7 +133,7 @@ def _told(value: Difference | None) -> str:
         return '–'
     if not math.isfinite(value.spread.mean):
         return 'nan'
-    decimals = _decimals(value.spread.mean) if abs(value.spread.mean) >= 1 else 3
+    decimals = 2 if abs(value.spread.mean) >= 1 else 3
     sign = '−' if value.spread.mean < 0 else '+'
     std = '' if value.spread.std is None else f' ± {value.spread.std:.{decimals}f}'
     return f'{sign}{abs(value.spread.mean):.{decimals}f}{std} ({value.agreeing}/{value.spread.count})'
