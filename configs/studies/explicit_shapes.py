@@ -22,6 +22,6 @@ study = dict(
         'implicit': dict(**kl, against='plain', change={'model.objective': rot_scale}),
     },
     generators={'DiT': dit},
-    columns={**columns, 'autoencoder': [*columns['autoencoder'], 'latent_std']},
+    columns=columns,
     score=score,
 )

@@ -21,7 +21,6 @@ _SHORT = {
     '_112px': '',
     'codebook/usage': 'codes used',
     'codebook/perplexity': 'perplexity',
-    'latent_std': 'latent std',
 }
 
 
