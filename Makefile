@@ -1,6 +1,8 @@
 # make demo, make test, make lint, make docs: each sets up its own environment; VENV=path reuses one.
+# WORKERS is how many processes test at once, of about 2 GB each.
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.eqzoo-installed
 
@@ -10,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(DEMO)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
