@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 import traceback
@@ -63,7 +64,7 @@ def do_stages(stages: Iterable[Stage], *, jobs: int, say: Callable[[str], None] 
         numbers.put(number)
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=(numbers, jobs)) as pool:
         while waiting or running:
-            for stage in _ready(waiting, failed)[: jobs - len(running)]:
+            for stage in _ready(waiting)[: jobs - len(running)]:
                 waiting.remove(stage)
                 running[pool.submit(do_stage, stage)] = stage
             if not running:
@@ -100,7 +101,7 @@ def do_stage(stage: Stage) -> Outcome:
     except (Exception, SystemExit) as error:  # any failure is this stage's alone; its log has the traceback
         with (stage.folder / LOG).open('a') as log:
             traceback.print_exc(file=log)
-        return Outcome(time.monotonic() - started, str(error).splitlines()[0] if str(error) else repr(error))
+        return Outcome(time.monotonic() - started, _said(error))
     seconds = time.monotonic() - started
     stage.write_record(
         {
@@ -115,13 +116,19 @@ def do_stage(stage: Stage) -> Outcome:
     return Outcome(seconds)
 
 
+def _said(error: BaseException) -> str:
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return f'stopped by {signal.Signals(error.code - 128).name}' if error.code > 128 else f'ended with {error.code}'
+    return str(error).splitlines()[0] if str(error) else repr(error)
+
+
 def _call(command: Command) -> None:
     function = _TOOLS[command.tool]
     overrides: dict[str, Any] = {} if function in _WITHOUT_OVERRIDES else {'overrides': list(command.overrides)}
     function(*command.words, **dict(command.options), **overrides)
 
 
-def _ready(waiting: Iterable[Stage], failed: Iterable[Path]) -> list[Stage]:
+def _ready(waiting: Iterable[Stage]) -> list[Stage]:
     """Return the stages whose needs are done."""
     return [stage for stage in waiting if all(each.record() is not None for each in stage.needs)]
 
@@ -141,7 +148,7 @@ def _prepare(numbers: Any, jobs: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     number = numbers.get()
     if torch.cuda.is_available():
-        os.environ['CUDA_VISIBLE_DEVICES'] = str(number % torch.cuda.device_count())
+        torch.cuda.set_device(number % torch.cuda.device_count())
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 

@@ -13,7 +13,7 @@ import pytest
 from eqzoo.commands.study import study
 from eqzoo.studies import load_study, make_plan
 from eqzoo.studies.stages import Command, Stage
-from eqzoo.studies.work import StageError, do_stages
+from eqzoo.studies.work import StageError, _said, do_stages
 
 SMALL = """
 small = {'train_cfg.max_iters': 4, 'train_dataloader.batch_size': 2, 'train_dataloader.dataset.num_images': 6,
@@ -156,6 +156,20 @@ def test_a_dry_run_prints_commands_and_does_nothing(folder, capsys):
     plan = make_plan(load_study(folder / 'small.py'), [0], folder / 'c' / 'stages')
     assert all(str(command) in printed for stage in plan.stages.values() for command in stage.commands)
     assert not (folder / 'c').exists()
+
+
+@pytest.mark.parametrize(
+    ('error', 'message'),
+    [
+        (SystemExit(143), 'stopped by SIGTERM'),
+        (SystemExit(1), 'ended with 1'),
+        (SystemExit('error: no'), 'error: no'),
+        (ValueError('one\ntwo'), 'one'),
+        (ZeroDivisionError(), 'ZeroDivisionError()'),
+    ],
+)
+def test_how_a_stage_ended_is_one_line(error, message):
+    assert _said(error) == message
 
 
 def test_a_failed_stage_keeps_back_what_needs_it_alone(tmp_path):
