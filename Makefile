@@ -12,7 +12,8 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(DEMO)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	@# a thread each: with more, processes wait for one another
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
