@@ -64,6 +64,7 @@ def make_plan(study: Study, seeds: Iterable[int], root: Path, overrides: Iterabl
             maker.measure(autoencoder, seed)
         for autoencoder, generator in study.pairs():
             maker.score(autoencoder, generator, seed)
+    maker.refuse_unknown()
     return plan
 
 
@@ -75,6 +76,8 @@ class _Maker:
 
     def __init__(self, plan: Plan, root: Path, overrides: tuple[str, ...]) -> None:
         self.plan, self.root, self.overrides = plan, root, overrides
+        self.refusals: dict[str, list[ValueError]] = {each: [] for each in overrides}
+        self.taken: set[str] = set()
 
     def start(self, arm: AutoencoderArm) -> Stage | None:
         """Train what an autoencoder starts from."""
@@ -191,10 +194,22 @@ class _Maker:
         for each in self.overrides:
             try:
                 _config(config, (each,))
-            except ValueError:
+            except ValueError as error:
+                self.refusals[each].append(error)
                 continue
             found.append(each)
+        self.taken |= {*found}
         return tuple(found)
+
+    def refuse_unknown(self) -> None:
+        """Refuse an override that no config of the study takes.
+
+        Raises:
+            ValueError: With what the first of them said.
+        """
+        for each in self.overrides:
+            if each not in self.taken:
+                raise ValueError(f'{self.refusals[each][0]} (so it is in every config of this study: {each!r})')
 
 
 def _product(stage: Stage) -> Path:

@@ -130,3 +130,9 @@ def test_a_wrong_key_of_a_change_is_told_before_anything_runs(tmp_path):
     )
     with pytest.raises(ValueError, match="Did you mean 'objective'"):
         make_plan(load_study(tmp_path / 'mine.py'), [0], tmp_path)
+
+
+def test_an_override_that_no_config_takes_is_told(tmp_path):
+    study = load_study('configs/studies/p_shapes.py')
+    with pytest.raises(ValueError, match=r"has no key 'sampler'.* in every config of this study: 'sampler.steps=1'"):
+        make_plan(study, [0], tmp_path, ['device=cpu', 'sampler.steps=1'])
