@@ -119,7 +119,7 @@ def do_stage(stage: Stage) -> Outcome:
 def _said(error: BaseException) -> str:
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return f'stopped by {signal.Signals(error.code - 128).name}' if error.code > 128 else f'ended with {error.code}'
-    return str(error).splitlines()[0] if str(error) else repr(error)
+    return ' '.join(str(error).split()) or repr(error)
 
 
 def _call(command: Command) -> None:

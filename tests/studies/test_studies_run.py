@@ -164,7 +164,7 @@ def test_a_dry_run_prints_commands_and_does_nothing(folder, capsys):
         (SystemExit(143), 'stopped by SIGTERM'),
         (SystemExit(1), 'ended with 1'),
         (SystemExit('error: no'), 'error: no'),
-        (ValueError('one\ntwo'), 'one'),
+        (ValueError('one\n  two'), 'one two'),
         (ZeroDivisionError(), 'ZeroDivisionError()'),
     ],
 )
