@@ -114,11 +114,11 @@ def make_reference(
     rank, world_size = rank_and_world_size()
     batch_size, num_workers = loading
     loader = build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
-    moments, device = ReferenceMoments(extractor), get_device()
+    moments, device = ReferenceMoments(extractor, _stored(data, num_stored, labels)), get_device()
     evaluate(
         [moments], loader, lambda images, numbers: SampleView(to_float(images.to(device)), numbers), title='reference'
     )
-    numbers = _stored(data, num_stored, labels)
+    numbers = moments.stored.tolist()  # without those that cannot be read
     if rank == 0:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_reference(
@@ -129,6 +129,7 @@ def make_reference(
             data=data.identity(),
             images=_batches(data, numbers),
             num_stored=len(numbers),
+            features=moments.features,
         )
     wait_for_all()
     return len(numbers)

@@ -95,7 +95,7 @@ class GenerationMetric(Evaluator):
         return {**arguments, 'reference': SMOKE_REFERENCE, 'min_images': 2, 'splits': 2, 'kid_subset_size': 4}
 
     def check(self, num_images: int) -> None:
-        """Refuse too few samples, and extract the features of the reference's images where they are needed.
+        """Refuse too few samples, and get the features of the reference's images where they are needed.
 
         Raises:
             ValueError: With the number needed.
@@ -105,7 +105,9 @@ class GenerationMetric(Evaluator):
         if 'is' in self.metrics:
             self._classes = InceptionScoreSums(num_images, self.extractor.num_logits, splits=self.splits)
         if {'pr', 'kid'} & set(self.metrics) and self._reference_features is None:
-            self._reference_features = image_features(self.extractor, self.reference.images())
+            self._reference_features = self.reference.features()
+            if self._reference_features is None:
+                self._reference_features = image_features(self.extractor, self.reference.images())
         if 'kid' in self.metrics and min(num_images, len(self._reference_features)) < self.kid_subset_size:
             raise ValueError(
                 f'kid: {num_images} samples and {len(self._reference_features)} images in the reference; subsets of '

@@ -1,6 +1,6 @@
 """What a reference set is measured to, and what is noted of samples' classes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,15 @@ class ReferenceMoments(Evaluator):
 
     Args:
         extractor: The features.
+        stored: Numbers of the images that the reference keeps. Of those that can be read, `stored` has the
+            numbers (N,), in order, and `features` the pooled features (N, D) once evaluated.
     """
 
-    def __init__(self, extractor: FeatureExtractor) -> None:
+    def __init__(self, extractor: FeatureExtractor, stored: Iterable[int] = ()) -> None:
         super().__init__()
         self.extractor = extractor
+        self.stored = torch.tensor(sorted(stored), dtype=torch.int64)
+        self.features: Tensor | None = None
         self.pooled: FeatureMoments | None = None
         self.spatial: FeatureMoments | None = None
         self._moments: dict[str, FeatureMoments] = {}
@@ -43,6 +47,11 @@ class ReferenceMoments(Evaluator):
         for name in ('pooled', 'spatial') if self.extractor.num_spatial else ('pooled',):
             values = getattr(features, name)
             self._moments.setdefault(name, FeatureMoments(values.shape[1])).add(values)
+        numbers = view.numbers.cpu()
+        is_stored = torch.isin(numbers, self.stored)
+        if is_stored.any():
+            self.keep('numbers', numbers[is_stored], numbers[is_stored])
+            self.keep('features', features.pooled.cpu()[is_stored], numbers[is_stored])
 
     def flush(self) -> None:
         """Hand the moments' sums over."""
@@ -51,7 +60,8 @@ class ReferenceMoments(Evaluator):
             self.add_totals(name, each.sums._asdict())
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Set the moments over all processes; there is no metric."""
+        """Set the moments and features over all processes; there is no metric."""
+        self.stored, self.features = self.kept.get('numbers', self.stored[:0]), self.kept.get('features')
         self.pooled = moments_of(sums, 'pooled')
         self.spatial = moments_of(sums, 'spatial') if self.extractor.num_spatial else None
         return {}

@@ -33,7 +33,7 @@ class Reference:
 
     ADM's keys are `mu`, `sigma` of the pooled features, `mu_s`, `sigma_s` of the spatial ones and
     `arr_0`, images (N, H, W, 3), uint8, for precision and recall. eqzoo adds `meta`: JSON with the
-    `extractor`, `num_images` and the `data` set's identity.
+    `extractor`, `num_images` and the `data` set's identity; and `features`, the images' pooled features.
 
     Args:
         path: The file.
@@ -73,6 +73,23 @@ class Reference:
                 f'{self.path}: arr_0 is {images.shape} of {images.dtype}; accepted is (N, H, W, 3) of uint8; {_REMEDY}.'
             )
         return images
+
+    def features(self) -> Tensor | None:
+        """Return the images' pooled features (N, D), float32, in their order; None if the file has none, as ADM's.
+
+        Raises:
+            ValueError: If they are not of these images, or damaged.
+        """
+        if 'features' not in self._archive:
+            return None
+        features = self._archive.read('features')
+        expected = (len(self.images()), len(self.pooled.mean))
+        if features.shape != expected or features.dtype != np.float32:
+            raise ValueError(
+                f'{self.path}: features are {features.shape} of {features.dtype}; for its images accepted is '
+                f'{expected} of float32; {_REMEDY}.'
+            )
+        return torch.from_numpy(features)
 
     def card(self) -> dict[str, Any]:
         """Say which reference this is, in JSON's types; the hash is over the checksums of the statistics."""
@@ -157,6 +174,7 @@ def write_reference(
     spatial: FeatureMoments | None = None,
     images: Iterable[Tensor] = (),
     num_stored: int = 0,
+    features: Tensor | None = None,
 ) -> None:
     """Write a reference file that `read_reference` and ADM's evaluator read, holding one batch of images at a time.
 
@@ -170,15 +188,21 @@ def write_reference(
         spatial: Of the spatial ones, where the extractor has such.
         images: Batches (B, 3, H, W), uint8, of the images to store; 10,000 in ADM's files.
         num_stored: How many these are.
+        features: Their pooled features (N, D), which every test would extract again.
 
     Raises:
         ValueError: If there are fewer than two images, or a feature is not finite, or the images are not
-            8-bit, or of several sizes, or not `num_stored`.
+            8-bit, or of several sizes, or not `num_stored`, or the features are not as many.
     """
     if len(pooled.mean) != extractor.num_features:
         raise ValueError(
             f'write_reference: moments of {len(pooled.mean)} features; {extractor.key!r} has {extractor.num_features}; '
             'give the moments of its pooled features.'
+        )
+    if features is not None and features.shape != (num_stored, extractor.num_features):
+        raise ValueError(
+            f'write_reference: features {tuple(features.shape)} of {num_stored} images; give '
+            f'{(num_stored, extractor.num_features)}, a row an image.'
         )
     meta = {
         'extractor': _describe(extractor),
@@ -194,6 +218,8 @@ def write_reference(
         npz.add(_META, json.dumps(meta))
         if num_stored:
             npz.add_images('arr_0', images, num_stored)
+        if features is not None:
+            npz.add('features', features.float().cpu().numpy())
 
 
 def _describe(extractor: Extractor) -> dict[str, Any]:

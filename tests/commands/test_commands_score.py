@@ -125,6 +125,28 @@ def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
     assert f'{config} cannot be measured yet: ' in message
 
 
+def test_the_images_features_are_kept_with_them(sets):
+    """Those of images that can be read; tests then need not extract them again."""
+    from eqzoo.commands.reference import make_reference
+    from eqzoo.data import ImageFolder
+    from eqzoo.extractors import EfficientNetLite0
+    from eqzoo.statistics.reference import read_reference
+
+    damaged = sets / 'images' / '0' / '003.png'
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    extractor = EfficientNetLite0(size=32)
+    assert make_reference(ImageFolder(str(sets / 'images'), 32), extractor, sets / 'a.npz', num_stored=14) == 13
+    made = read_reference(sets / 'a.npz', extractor)
+    images = torch.from_numpy(made.images().copy()).permute(0, 3, 1, 2)
+    assert len(images) == made.num_images == 13
+    assert torch.allclose(made.features(), extractor(images).pooled, atol=1e-5)
+    assert make_reference(ImageFolder(str(sets / 'images'), 32), extractor, sets / 'b.npz', num_stored=0) == 0
+    none = read_reference(sets / 'b.npz', extractor)
+    assert not none.has_images
+    assert none.features() is None
+    assert torch.equal(none.pooled.mean, made.pooled.mean)
+
+
 def test_the_images_kept_are_of_all_classes_alike(sets):
     from eqzoo.commands.reference import _stored
     from eqzoo.data import ImageFolder

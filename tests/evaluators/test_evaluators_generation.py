@@ -166,6 +166,19 @@ def test_features_of_a_references_images(reference):
     assert torch.allclose(image_features(Averages(), np.asarray(pixels)), wanted)
 
 
+def test_kept_features_are_those_that_count(tmp_path, reference):
+    """Precision on features kept in the file is precision on the images', and nothing extracts these again."""
+    extractor = Averages()
+    path, pixels = tmp_path / 'kept.npz', to_uint8(REAL)
+    given = dict(data={'kind': 'test'}, images=[pixels], num_stored=50)
+    write_reference(path, extractor, moments(extractor(pixels).pooled), **given, features=extractor(pixels).pooled)
+    without = measure(GenerationMetric(extractor, reference(extractor, num_stored=50), ['pr']))
+    assert measure(GenerationMetric(extractor, str(path), ['pr'])) == pytest.approx(without, abs=1e-9)
+    far = extractor(pixels).pooled + 1000
+    write_reference(path, extractor, moments(extractor(pixels).pooled), **given, features=far)
+    assert measure(GenerationMetric(extractor, str(path), ['pr']))[f'precision{extractor.suffix}'] == 0
+
+
 def test_swd_of_samples(reference):
     path = reference(Averages(), num_stored=40)
     same = measure(GenerationSlicedWasserstein(path), REAL[:40])['swd']

@@ -61,6 +61,23 @@ def test_what_is_written_is_read(path):
     assert frechet_distance(moments_of(), reference.pooled) == pytest.approx(0, abs=1e-9)
 
 
+def test_features_of_the_images_are_kept(tmp_path):
+    features = torch.randn(10, 6, generator=torch.Generator().manual_seed(2))
+    given = dict(data=DATA, images=[images()], num_stored=10)
+    write_reference(tmp_path / 'a.npz', extractor(), moments_of(), **given, features=features)
+    assert torch.equal(read_reference(tmp_path / 'a.npz').features(), features)
+    write_reference(tmp_path / 'b.npz', extractor(), moments_of(), **given)
+    assert read_reference(tmp_path / 'b.npz').features() is None
+    message = r'features \(9, 6\) of 10 images; give \(10, 6\), a row an image'
+    with pytest.raises(ValueError, match=message):
+        write_reference(tmp_path / 'c.npz', extractor(), moments_of(), **given, features=features[:9])
+    write(tmp_path / 'd.npz', **STATISTICS, arr_0=np.zeros((2, 4, 4, 3), np.uint8), features=np.zeros((3, 3)))
+    with pytest.raises(
+        ValueError, match=r'features are \(3, 3\) of float64; for its images accepted is \(2, 3\) of float32'
+    ):
+        read_reference(tmp_path / 'd.npz').features()
+
+
 def test_adms_evaluator_finds_its_keys(path):
     with np.load(path) as loaded:
         assert {'mu', 'sigma', 'mu_s', 'sigma_s', 'arr_0'} <= set(loaded)
