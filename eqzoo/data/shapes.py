@@ -20,6 +20,33 @@ RECIPE = 1
 _FLIP = 0x5E  # keeps the flips' random numbers apart from the scenes'
 
 
+class _Drawn:
+    """Pictures drawn in this process, by the arguments of `render`; the oldest make way for new ones."""
+
+    def __init__(self) -> None:
+        self.pictures: dict[tuple[int, int, int, int], np.ndarray] = {}
+        self.num_bytes = 0
+
+    def get(self, *arguments: int, limit: int) -> np.ndarray:
+        """Return a picture, drawn unless it is here, and keep it if there is room within `limit` bytes."""
+        pixels = self.pictures.get(arguments) if limit else None
+        if pixels is None:
+            pixels = render(*arguments)
+            if pixels.nbytes <= limit:
+                self._keep(arguments, pixels, limit)
+        return pixels
+
+    def _keep(self, arguments: tuple[int, int, int, int], pixels: np.ndarray, limit: int) -> None:
+        while self.num_bytes + pixels.nbytes > limit:
+            self.num_bytes -= self.pictures.pop(next(iter(self.pictures))).nbytes
+        self.pictures[arguments] = pixels
+        self.num_bytes += pixels.nbytes
+
+
+# Shared: runs of one process, such as a study's, look at the same pictures again and again.
+_DRAWN = _Drawn()
+
+
 @DATASETS.register_module()
 class Shapes(Dataset):
     """Textured shapes with shadows in front of natural-looking backgrounds, without any download.
@@ -37,7 +64,7 @@ class Shapes(Dataset):
         num_classes: How many outlines the main object may have, 1 to 10.
         seed: Which set of pictures, and of the flips.
         flip: Whether to mirror left and right with probability 0.5, as a function of (seed, draw).
-        cache_bytes: Drawn pictures are kept up to this many bytes in each process.
+        cache_bytes: Drawn pictures are kept, for all sets of a process together, up to this many bytes.
 
     Example:
         >>> Shapes(100, 32)[3]['image'].shape
@@ -65,7 +92,6 @@ class Shapes(Dataset):
         self.num_images, self.size, self.seed, self.flip = num_images, size, seed, flip
         self.classes = list(OUTLINES)[:num_classes]
         self.cache_bytes = cache_bytes
-        self._drawn: dict[int, np.ndarray] = {}
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,17 +106,10 @@ class Shapes(Dataset):
         """Return the item of `key`, an index or (index, draw)."""
         index, draw = split_key(key, len(self))
         label = index % len(self.classes)
-        pixels = self._drawn.get(index)
-        if pixels is None:
-            pixels = render(self.seed, index, self.size, label)
-            if (len(self._drawn) + 1) * pixels.nbytes <= self.cache_bytes:
-                self._drawn[index] = pixels
+        pixels = _DRAWN.get(self.seed, index, self.size, label, limit=self.cache_bytes)
         if self.flip and np.random.default_rng([_FLIP, self.seed, draw]).random() < 0.5:
             pixels = pixels[:, :, ::-1]
         return dict(image=torch.from_numpy(pixels.copy()), label=label, index=index, draw=draw)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_drawn': {}}
 
     def labels(self) -> list[int]:
         """Return each picture's label, without drawing it."""

@@ -47,6 +47,8 @@ class MovingAverageHook(Hook):
         module = getattr(runner.model, trained)
         average = duplicate(runner.model, runner.cfg.model) if is_sharded(module) else copy.deepcopy(module)
         self.average = average.requires_grad_(False).eval()
+        # listed once: to walk a model's modules anew takes milliseconds a step
+        self._weights = [list(each.parameters()) for each in (module, self.average)]
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Go on from the saved average, or from the loaded weights where there is none."""
@@ -56,8 +58,7 @@ class MovingAverageHook(Hook):
     @torch.no_grad()
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Move the average a little towards the weights."""
-        trained = getattr(runner.model, self.subject)
-        new, old = ([local(each) for each in module.parameters()] for module in (trained, self.average))
+        new, old = ([local(each) for each in weights] for weights in self._weights)
         torch._foreach_lerp_(old, new, 1 - self.decay)
 
     def before_val_epoch(self, runner: Runner) -> None:

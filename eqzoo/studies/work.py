@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -54,9 +55,14 @@ def do_stages(stages: Iterable[Stage], *, jobs: int, say: Callable[[str], None] 
         StageError: At the end, if any failed, with their messages and logs.
     """
     say = say or (lambda text: print(text, flush=True))
-    waiting = [stage for stage in stages if stage.record() is None]
+    pace, waiting = _Pace(), []
+    for stage in stages:
+        record = stage.record()
+        if record is None:
+            waiting.append(stage)
+        else:
+            pace.add(stage, record['seconds'])
     total, done, failed = len(waiting), 0, {}
-    started = time.monotonic()
     running: dict[Future, Stage] = {}
     context = multiprocessing.get_context('spawn')
     numbers = context.Queue()
@@ -77,7 +83,8 @@ def do_stages(stages: Iterable[Stage], *, jobs: int, say: Callable[[str], None] 
                     say(f'failed: {failed[stage.folder]}')
                     continue
                 done += 1
-                left = (time.monotonic() - started) / done * (total - done)
+                pace.add(stage, outcome.seconds)
+                left = pace.seconds_left(waiting, running.values()) / jobs
                 say(f'[{done:>3}/{total}]  {stage.name}  {outcome.seconds:.0f} s, about {_duration(left)} left')
     if failed:
         raise StageError(
@@ -85,6 +92,35 @@ def do_stages(stages: Iterable[Stage], *, jobs: int, say: Callable[[str], None] 
             + '\n'.join(f'  {text}' for text in failed.values())
             + '\nWhat is done is kept; see to it and run the same command again with --resume.'
         )
+
+
+class _Pace:
+    """How long stages take that run the same tool on the same config."""
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[str, str], list[float]] = {}
+
+    def add(self, stage: Stage, seconds: float) -> None:
+        """Note how long a stage took."""
+        self._taken.setdefault(self._kind(stage), []).append(seconds)
+
+    def seconds_left(self, waiting: Iterable[Stage], running: Iterable[Stage]) -> float:
+        """Estimate how long stages take one after another, those that run being half done.
+
+        Of a kind of which none is done, a stage is thought to take as long as those that are.
+        """
+        means = {kind: fmean(seconds) for kind, seconds in self._taken.items()}
+        usual = fmean(means.values())
+        return sum(
+            share * means.get(self._kind(stage), usual)
+            for stages, share in ((waiting, 1.0), (running, 0.5))
+            for stage in stages
+        )
+
+    @staticmethod
+    def _kind(stage: Stage) -> tuple[str, str]:
+        command = stage.commands[-1]
+        return command.tool, command.words[0]
 
 
 def do_stage(stage: Stage) -> Outcome:

@@ -125,15 +125,41 @@ def test_flip_mirrors_half_of_the_draws():
     assert mirrored == [torch.equal(again[1, draw]['image'], plain.flip(2)) for draw in range(200)]
 
 
-def test_cache_keeps_its_limit_and_hands_out_copies():
+@pytest.fixture
+def drawn(monkeypatch):
+    """The pictures kept, none to begin with."""
+    from eqzoo.data import shapes
+
+    monkeypatch.setattr(shapes, '_DRAWN', shapes._Drawn())
+    return shapes._DRAWN
+
+
+def test_cache_keeps_its_limit_and_hands_out_copies(drawn):
     dataset = Shapes(10, 16, cache_bytes=3 * 3 * 16 * 16)
     for index in range(10):
         dataset[index]
-    assert sorted(dataset._drawn) == [0, 1, 2]
-    before = dataset[0]['image'].clone()
-    dataset[0]['image'].zero_()
-    assert torch.equal(dataset[0]['image'], before)
-    assert pickle.loads(pickle.dumps(dataset))._drawn == {}
+    assert [index for _, index, _, _ in drawn.pictures] == [7, 8, 9]
+    assert drawn.num_bytes == 3 * 3 * 16 * 16
+    before = dataset[9]['image'].clone()
+    dataset[9]['image'].zero_()
+    assert torch.equal(dataset[9]['image'], before)
+    assert len(pickle.dumps(dataset)) < 1000
+
+
+def test_sets_of_a_process_draw_a_picture_once(drawn):
+    first, same = Shapes(10, 16), Shapes(6, 16)
+    others = [Shapes(10, 16, seed=1), Shapes(10, 32), Shapes(10, 16, num_classes=3)]
+    first[5]
+    (kept,) = drawn.pictures.values()
+    kept[:] = 7  # what the next set hands out if it draws nothing
+    assert torch.equal(same[5]['image'], torch.full((3, 16, 16), 7, dtype=torch.uint8))
+    assert not any((other[5]['image'] == 7).all() for other in others)
+    assert not (Shapes(10, 16, cache_bytes=0)[5]['image'] == 7).all()
+
+
+def test_too_small_a_limit_keeps_nothing(drawn):
+    Shapes(2, 16, cache_bytes=100)[0]
+    assert not drawn.pictures
 
 
 def test_identity_and_description_tell_sets_apart():
