@@ -82,7 +82,7 @@ def test_commands_are_those_that_a_user_types(tmp_path):
     start = next(stage for stage in plan.stages.values() if stage.folder.name.startswith('start-'))
     assert str(command) == (
         f'python -m eqzoo train configs/studies/shapes/vq.py work_dir={tuned.folder} resume=auto seed=1 '
-        f'model.autoencoder.weights={start.folder}/iter_3000.pth'
+        f'model.autoencoder.weights={start.folder}/iter_2000.pth'
     )
 
 
