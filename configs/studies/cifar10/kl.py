@@ -5,5 +5,5 @@ from mmengine.config import read_base
 with read_base():
     from .kl_start import *
 
-train_cfg.update(max_iters=3000)
-param_scheduler = [dict(type='CosineAnnealingLR', T_max=3000, eta_min_ratio=0.1, by_epoch=False)]
+train_cfg.update(max_iters=4000)
+param_scheduler = [dict(type='CosineAnnealingLR', T_max=4000, eta_min_ratio=0.1, by_epoch=False)]

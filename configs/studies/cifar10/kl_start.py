@@ -8,4 +8,4 @@ with read_base():
     from ..._base_.studies.cifar10 import test_dataloader, train_dataloader
 
 model.update(autoencoder=autoencoder)
-train_cfg = dict(max_iters=10_000)
+train_cfg = dict(max_iters=2500)
