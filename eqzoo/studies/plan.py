@@ -50,7 +50,7 @@ def make_plan(study: Study, seeds: Iterable[int], root: Path, overrides: Iterabl
 
     Args:
         study: The grid.
-        seeds: Of fine-tuning, generators and samples; starts have seed 0.
+        seeds: Of starts, fine-tuning, generators and samples.
         root: Where all studies' stages are.
         overrides: `key=value` words for every config that has the key, such as device=cpu.
 
@@ -79,15 +79,16 @@ class _Maker:
         self.refusals: dict[str, list[ValueError]] = {each: [] for each in overrides}
         self.taken: set[str] = set()
 
-    def start(self, arm: AutoencoderArm) -> Stage | None:
+    def start(self, arm: AutoencoderArm, seed: int) -> Stage | None:
         """Train what an autoencoder starts from."""
-        return (
-            self._train(f'start of {arm.name}', f'start-{Path(arm.start).stem}', arm.start, ()) if arm.start else None
-        )
+        if not arm.start:
+            return None
+        stem = f'start-{Path(arm.start).stem}-{seed}'
+        return self._train(f'start of {arm.name}, seed {seed}', stem, arm.start, (override('seed', seed),))
 
     def tune(self, arm: AutoencoderArm, seed: int) -> Stage:
         """Fine-tune an autoencoder, keep its average alone in a file, and measure its latents."""
-        start, stem = self.start(arm), Path(arm.config).stem
+        start, stem = self.start(arm, seed), Path(arm.config).stem
         overrides = (override('seed', seed), *_changes(arm.change))
         if start is not None:
             overrides += (f'model.autoencoder.weights={_product(start)}',)

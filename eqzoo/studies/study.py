@@ -16,7 +16,7 @@ class AutoencoderArm:
     Args:
         name: What tables call it.
         config: The config of its fine-tuning.
-        start: The config that trains what it starts from, once, with seed 0; None where
+        start: The config that trains what it starts from, once for each seed; None where
             `config` names weights itself.
         against: The autoencoder whose numbers it is compared with; None for a control.
         change: Keys of `config` and their values.

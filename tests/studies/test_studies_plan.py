@@ -42,16 +42,23 @@ def test_studies_share_what_they_need_alike(tmp_path):
     shared = transforms.stages.keys() & generators.stages.keys()
     assert transforms.tuned['plain', 0] == generators.tuned['KL', 0]
     assert transforms.tuned['rotation + isotropic', 0] == generators.tuned['KL + EQ', 0]
-    assert transforms.scored['DiT', 'plain', 0, 480].folder == generators.scored['DiT', 'KL', 0, 480].folder
+    assert transforms.scored['DiT', 'plain', 0, 400].folder == generators.scored['DiT', 'KL', 0, 400].folder
     kinds = sorted(folder.name.split('-')[0] for folder in shared)
     assert kinds.count('generator') == kinds.count('tune') == 2
     assert kinds.count('start') == kinds.count('reference') == 1
 
 
-def test_seeds_share_the_start_and_nothing_else_that_is_trained(tmp_path):
+def test_seeds_share_nothing_that_is_trained(tmp_path):
+    """Arms share a seed's start: what differs between them is the fine-tuning alone."""
     plan = make_plan(load_study('configs/studies/p_shapes.py'), [0, 1], tmp_path)
     kinds = [stage.folder.name.split('-')[0] for stage in plan.stages.values()]
-    assert (kinds.count('start'), kinds.count('tune'), kinds.count('generator')) == (1, 8, 8)
+    assert (kinds.count('start'), kinds.count('tune'), kinds.count('generator')) == (2, 8, 8)
+    starts = [stage for stage in plan.stages.values() if stage.folder.name.startswith('start-')]
+    assert [stage.commands[0].overrides[-1] for stage in starts] == ['seed=0', 'seed=1']
+    for stage in plan.stages.values():
+        if stage.folder.name.startswith('tune-'):
+            (need,) = stage.needs
+            assert need.name[-1] == stage.name[-1]  # the seed
 
 
 @pytest.mark.parametrize(
@@ -82,7 +89,7 @@ def test_commands_are_those_that_a_user_types(tmp_path):
     start = next(stage for stage in plan.stages.values() if stage.folder.name.startswith('start-'))
     assert str(command) == (
         f'python -m eqzoo train configs/studies/shapes/vq.py work_dir={tuned.folder} resume=auto seed=1 '
-        f'model.autoencoder.weights={start.folder}/iter_2000.pth'
+        f'model.autoencoder.weights={start.folder}/iter_1800.pth'
     )
 
 
@@ -116,7 +123,7 @@ def test_a_wrong_study_is_told(content, message, tmp_path):
 
 def test_scores_are_of_steps_whose_checkpoints_are_kept(tmp_path):
     study = load_study('configs/studies/generators_shapes.py')
-    assert make_plan(study, [0], tmp_path).steps == dict.fromkeys(('DiT', 'SiT', 'REPA'), (120, 240, 360, 480))
+    assert make_plan(study, [0], tmp_path).steps == dict.fromkeys(('DiT', 'SiT', 'REPA'), (100, 200, 300, 400))
     with pytest.raises(
         ValueError, match=r'keeps no checkpoint of step 125, after which DiT is to be measured; set .* 125'
     ):

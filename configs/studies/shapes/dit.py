@@ -7,8 +7,8 @@ with read_base():
     from ..._base_.studies.shapes import cache_dataloader, latents, training_images
 
 train_dataloader = latents
-train_cfg = dict(max_iters=480)
-default_hooks.checkpoint.update(interval=120, keep_every=120)
+train_cfg = dict(max_iters=400)
+default_hooks.checkpoint.update(interval=100, keep_every=100)
 sampling.update(sampler=dict(type='DPMSolver', steps=10))
 model.update(generator=dict(type='DiT', network=network, process=dict(type='GaussianDiffusion')))
 test_evaluators = [

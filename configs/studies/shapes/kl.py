@@ -5,4 +5,4 @@ from mmengine.config import read_base
 with read_base():
     from .kl_start import *
 
-train_cfg.update(max_iters=450)
+train_cfg.update(max_iters=400)
