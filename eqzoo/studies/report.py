@@ -108,7 +108,10 @@ def _page(
 ) -> list[str]:
     page = [f'# {_title(study)}', '']
     page += [f'The paper: {study.claim}', ''] if study.claim else []
-    page += [f'Mean ± standard deviation over {len(seeds)} seed{"" if len(seeds) == 1 else "s"}.', '']
+    seeded = [*(['start'] if any(arm.start for arm in study.autoencoders.values()) else []), 'fine-tuning']
+    seeded += ['generator', 'samples'] if study.generators else []
+    count = f'{len(seeds)} seed{"" if len(seeds) == 1 else "s"}'
+    page += [f'Mean ± standard deviation over {count} of {", ".join(seeded)}.', '']
     for title, lines in tables:
         page += [f'## {title}', '', *([_NOTES[title], ''] if title in _NOTES else []), *lines, '']
     page += ['## Plots', '']
