@@ -60,7 +60,7 @@ def test_decoding_is_bottleneck_and_decoder(autoencoder, images):
 def test_samples_do_not_see_each_other(autoencoder, images):
     together = autoencoder.decode(autoencoder.encode(images).mean)
     alone = autoencoder.decode(autoencoder.encode(images[1:]).mean)
-    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together[1:], alone, atol=5e-5, rtol=1e-5)  # convolutions of another batch size
 
 
 def test_gradients_reach_every_weight(autoencoder, images):
