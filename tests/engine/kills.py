@@ -95,9 +95,12 @@ def main(kind: str, folder: Path, kills: int, seed: int) -> None:
     forked(lambda: work(kind, folder / 'whole'))
     duration = time.monotonic() - started
     survived = 0
-    while not forked(
-        lambda: work(kind, folder / 'killed'), rng.uniform(0, 0.7 * duration) if survived < kills else None
-    ):
+
+    def moment() -> float | None:
+        """Return when to kill: the first early, as the whole run may have been slow for reasons of the machine's."""
+        return rng.uniform(0, 0.7 * duration * (survived + 1) / kills) if survived < kills else None
+
+    while not forked(lambda: work(kind, folder / 'killed'), moment()):
         survived += 1
     print(f'{kind}: {survived} kills survived')
 
