@@ -1,19 +1,8 @@
-"""The studies' VQ autoencoder: f4, 256 codes of 8 channels. What it changes in the other autoencoders' configs."""
+"""The studies' VQ autoencoder: the demo's with a level less, f4. What it changes in the others' configs."""
 
-autoencoder = dict(
-    type='VQAutoencoder',
-    latent_channels=8,
-    num_codes=256,
-    block_out_channels=(16, 32, 64),
-    feature_channels=64,
-    layers_per_block=1,
-    attention_levels=(),
-    norm_num_groups=8,
-)
-# taming's: means, and the autoencoder's own codebook loss instead of the divergence
-losses = dict(
-    reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1'), reduction='mean'), kl_loss=None
-)
-# in so few steps codes that start unused would stay so
-codebook_hook = dict(type='CodebookHook', revive_after=100)
-codebook_usage = dict(type='CodebookUsage')
+from mmengine.config import read_base
+
+with read_base():
+    from ..demo_vq import *
+
+autoencoder.update(block_out_channels=(16, 32, 64))
