@@ -11,13 +11,13 @@ from eqzoo.config_files import find_config, read_config
 
 @dataclass(frozen=True)
 class AutoencoderArm:
-    """An autoencoder of the grid: fine-tuned from a start that does not depend on the seed.
+    """An autoencoder of the grid: fine-tuned from a start, of its own for each seed, or trained from scratch.
 
     Args:
         name: What tables call it.
-        config: The config of its fine-tuning.
+        config: The config of its training.
         start: The config that trains what it starts from, once for each seed; None where
-            `config` names weights itself.
+            `config` names weights itself, or none.
         against: The autoencoder whose numbers it is compared with; None for a control.
         change: Keys of `config` and their values.
         generators: Which of the study's generators are trained on it; None for all.

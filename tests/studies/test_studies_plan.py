@@ -23,8 +23,16 @@ def test_every_study_has_a_plan_in_order(path, tmp_path):
 
 def test_both_sizes_are_the_same_studies():
     names = {Path(path).stem.rpartition('_')[::2] for path in STUDIES}
-    assert {name for name, _ in names} == {'autoencoders', 'generators', 'maskgit', 'transforms', 'explicit', 'p'}
-    assert len(names) == 12
+    assert {name for name, _ in names} == {
+        'autoencoders',
+        'generators',
+        'maskgit',
+        'transforms',
+        'explicit',
+        'p',
+        'scratch',
+    }
+    assert len(names) == 14
     for name in ('autoencoders', 'transforms'):
         shapes, cifar10 = (load_study(f'configs/studies/{name}_{size}.py') for size in ('shapes', 'cifar10'))
         assert list(shapes.autoencoders) == list(cifar10.autoencoders)

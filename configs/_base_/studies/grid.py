@@ -1,6 +1,7 @@
 """The studies' grid: autoencoders and generators that several studies have, at whatever size, and what tables show."""
 
 kl = dict(config='configs/studies/{size}/kl.py', start='configs/studies/{size}/kl_start.py')
+kl_scratch = dict(config='configs/studies/{size}/kl_scratch.py')
 vq = dict(config='configs/studies/{size}/vq.py', start='configs/studies/{size}/vq_start.py', normalization=None)
 tiny = dict(config='configs/studies/{size}/tiny.py', start='configs/studies/{size}/tiny_start.py')
 dit = dict(config='configs/studies/{size}/dit.py')

@@ -1,0 +1,9 @@
+"""The KL autoencoder of the studies on CIFAR-10, in one go: the steps and rates of its start and its fine-tuning."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .kl_start import *
+
+train_cfg.update(max_iters=6500)
+param_scheduler = [dict(type='CosineAnnealingLR', begin=2500, T_max=4000, eta_min_ratio=0.1, by_epoch=False)]
