@@ -16,9 +16,10 @@ def test_both_sizes_have_the_same():
     assert sorted(path.stem for path in Path('configs/studies/cifar10').glob('*.py')) == NAMES
 
 
+@pytest.mark.parametrize('size', ['shapes', 'cifar10'])
 @pytest.mark.parametrize('name', NAMES)
-def test_it_trains_in_smoke(name, tmp_path):
-    train(f'configs/studies/shapes/{name}.py', overrides=[f'work_dir={tmp_path}'], smoke=True)
+def test_it_trains_in_smoke(name, size, tmp_path):
+    train(f'configs/studies/{size}/{name}.py', overrides=[f'work_dir={tmp_path}'], smoke=True)
     checkpoint = read_checkpoint(latest_checkpoint(tmp_path))
     assert checkpoint['meta']['iter'] == 4
     assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
