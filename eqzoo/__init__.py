@@ -15,7 +15,7 @@ if not (_HERE / 'registry').exists() and (_HERE.parent / 'registry' / '__init__.
 
 
 def load(source: 'str | Path') -> 'Autoencoder':
-    """Return a ready autoencoder, in eval mode: by its name in the zoo, or from a file; see `eqzoo.zoo.load`."""
-    from eqzoo.zoo import load as load_from_zoo
+    """Return a ready autoencoder, in eval mode: by its name in the zoo, or from a file; see `eqzoo.loading.load`."""
+    from eqzoo.loading import load as load_from_zoo
 
     return load_from_zoo(source)

@@ -1,9 +1,10 @@
-"""Arithmetic in float32 itself, whatever the run has set for its training."""
+"""Arithmetic in more precision than a run trains in: float32 without TF32, and float64."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -18,3 +19,8 @@ def full_precision() -> Iterator[None]:
     finally:
         for backend, allowed in zip(backends, before, strict=True):
             backend.allow_tf32 = allowed
+
+
+def to_double(x: Tensor) -> Tensor:
+    """Return `x` in float64, where there is float64: Apple's devices have none."""
+    return (x if x.is_cuda else x.cpu()).double()

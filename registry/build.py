@@ -1,12 +1,13 @@
 """Build components from nested configs, innermost first, with errors that say where."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
+
+from eqzoo.files import did_you_mean
 
 # mmengine applies these dicts itself, after the component exists.
 _KEPT_AS_DICT = ('init_cfg',)
@@ -140,8 +141,7 @@ def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: 
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in arguments:
             if key not in names:
-                nearest = difflib.get_close_matches(key, names, n=1)
-                hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
+                hint = did_you_mean(key, names)
                 raise ValueError(
                     f'{prefix}{cls.__name__} has no argument {key!r}.{hint} Accepted: {", ".join(names) or "none"}.'
                 )

@@ -1,10 +1,10 @@
 """The registries: one for each kind of component, children of mmengine's."""
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 
 from mmengine.registry import Registry, root
 
+from eqzoo.files import did_you_mean, nearest
 from eqzoo.registry.build import build_in
 
 
@@ -53,16 +53,16 @@ def _kind(name: str, parent: str | None = None, *locations: str) -> Kind:
 
 AUTOENCODERS = _kind('autoencoder', None, 'eqzoo.autoencoders')
 TRANSFORMS = _kind('transform', None, 'eqzoo.transforms')
-LOSSES = _kind('loss', None, 'eqzoo.losses')
+LOSSES = _kind('loss', None, 'eqzoo.losses', 'eqzoo.regularizers')
 GENERATORS = _kind('generator', None, 'eqzoo.generators')
 NETWORKS = _kind('network', None, 'eqzoo.generators')
 PROCESSES = _kind('process', None, 'eqzoo.generators')
 SAMPLERS = _kind('sampler', None, 'eqzoo.generators')
 GUIDANCES = _kind('guidance', None, 'eqzoo.generators')
-ENCODERS = _kind('vision encoder', None, 'eqzoo.encoders')
-DATASETS = _kind('dataset', 'DATASETS', 'eqzoo.data')
+ENCODERS = _kind('vision encoder', None, 'eqzoo.vision')
+DATASETS = _kind('dataset', 'DATASETS', 'eqzoo.data', 'eqzoo.data.latents')
 EVALUATORS = _kind('evaluator', 'METRICS', 'eqzoo.evaluators')
-EXTRACTORS = _kind('feature extractor', None, 'eqzoo.extractors')
+EXTRACTORS = _kind('feature extractor', None, 'eqzoo.vision')
 HOOKS = _kind('hook', 'HOOKS', 'eqzoo.engine')
 MODELS = _kind('model', 'MODELS', 'eqzoo.engine')
 LOOPS = _kind('loop', 'LOOPS', 'eqzoo.engine')
@@ -102,12 +102,11 @@ def describe_unknown(name: str, kind: Kind | None) -> str:
     """
     if kind is None:
         candidates = {known: each for each in KINDS for known in each.names()}
-        nearest = difflib.get_close_matches(name, candidates, n=1)
-        kind = candidates[nearest[0]] if nearest else None
+        found = nearest(name, candidates)
+        kind = candidates[found] if found else None
     if kind is None:
         return f'Unknown component {name!r}. Registered: {_listed(candidates)}.'
-    nearest = difflib.get_close_matches(name, kind.names(), n=1)
-    hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
+    hint = did_you_mean(name, kind.names())
     return f'Unknown {kind.name} {name!r}.{hint} Registered: {_listed(kind.names())}.'
 
 

@@ -138,7 +138,7 @@ def test_the_metadata_is_whole(built):
     with zipfile.ZipFile(only(built / 'wheel')) as archive:
         folder = f'eqzoo-{eqzoo.__version__}.dist-info'
         metadata = archive.read(f'{folder}/METADATA').decode()
-        assert 'eqzoo = eqzoo.commands.table:main' in archive.read(f'{folder}/entry_points.txt').decode()
+        assert 'eqzoo = eqzoo.commands.cli:main' in archive.read(f'{folder}/entry_points.txt').decode()
     head = metadata.partition('\n\n')[0].splitlines()
     assert f'Version: {eqzoo.__version__}' in head
     assert 'Requires-Python: >=3.10' in head

@@ -17,7 +17,7 @@ if __name__ == 'inspect':
     sys.modules['inspect'] = inspect
 
 if __name__ == '__main__':  # not `__mp_main__`, as which a spawned process reads this file again
-    from eqzoo.commands.inspect import inspect
+    from eqzoo.commands.laboratory import inspect
     from eqzoo.commands.parsing import run
 
     run(inspect)

@@ -1,10 +1,7 @@
 """Autoencoders: images to latents and back, with the normalisation of the latents."""
 
-from eqzoo.autoencoders.base import Autoencoder, Bottleneck
+from eqzoo.autoencoders.base import Autoencoder, Bottleneck, Deterministic
 from eqzoo.autoencoders.kl import KLAutoencoder
-from eqzoo.autoencoders.loading import load_autoencoder
-from eqzoo.autoencoders.normalization import LatentNormalization
-from eqzoo.autoencoders.posterior import Deterministic
 from eqzoo.autoencoders.tiny import TinyAutoencoder
 from eqzoo.autoencoders.vq import VQAutoencoder
 
@@ -13,8 +10,6 @@ __all__ = [
     'Bottleneck',
     'Deterministic',
     'KLAutoencoder',
-    'LatentNormalization',
     'TinyAutoencoder',
     'VQAutoencoder',
-    'load_autoencoder',
 ]

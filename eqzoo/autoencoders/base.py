@@ -1,4 +1,4 @@
-"""What every autoencoder offers: checks, latents in generator units, and a loss-free training interface."""
+"""What an encoder without a distribution returns in a posterior's place."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -7,9 +7,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eqzoo.autoencoders.normalization import LatentNormalization
+from eqzoo.normalization import LatentNormalization
 from eqzoo.registry import Requirement
 from eqzoo.zoo import cached, fetch_command
+
+
+class Deterministic:
+    """A posterior that is one point: the features of a VQ or a tiny autoencoder.
+
+    It reads like diffusers' `DiagonalGaussianDistribution`, but for `std`, which is None:
+    there is nothing to draw, and no KL divergence.
+
+    Args:
+        mean: The latents (B, C, h, w), in raw units.
+    """
+
+    std = None
+
+    def __init__(self, mean: Tensor) -> None:
+        self.mean = mean
 
 
 @dataclass

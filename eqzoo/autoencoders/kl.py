@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from eqzoo.autoencoders.base import Autoencoder
-from eqzoo.autoencoders.networks import build_networks
-from eqzoo.autoencoders.normalization import LatentNormalization, PerChannel
-from eqzoo.autoencoders.padding import PaddingMode, set_padding
-from eqzoo.autoencoders.weights import load_weights
+from eqzoo.autoencoders.networks import PaddingMode, build_networks, set_padding
+from eqzoo.checkpoints.autoencoder import load_weights
+from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
 
 if TYPE_CHECKING:

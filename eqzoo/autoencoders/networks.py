@@ -1,11 +1,16 @@
-"""diffusers' encoder and decoder, as KL and VQ autoencoders share them."""
+"""diffusers' encoder and decoder, and how their convolutions pad."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-# diffusers takes seconds to import: only building a network pays for it, not checking a config.
+import torch.nn.functional as F
+from torch import Tensor, nn
+
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import Decoder, Encoder
+
+
+# diffusers takes seconds to import: only building a network pays for it, not checking a config.
 
 
 def build_networks(
@@ -49,3 +54,48 @@ def build_networks(
     up = tuple(f'{each}UpDecoderBlock2D' for each in reversed(attention))
     encoder = Encoder(3, latent_channels, down_block_types=down, double_z=double_latent, **shape)
     return encoder, Decoder(latent_channels, 3, up_block_types=up, **shape)
+
+
+PaddingMode = Literal['zeros', 'reflect']
+PADDING_MODES = ('zeros', 'reflect')
+
+
+class ReflectDownsample(nn.Module):
+    """diffusers' `Downsample2D` with the image reflected at its right and bottom edge, where that has zeros.
+
+    Args:
+        downsample: The layer whose convolution is taken over, under its name.
+    """
+
+    def __init__(self, downsample: nn.Module) -> None:
+        super().__init__()
+        self.conv = downsample.conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve the sides of `x` (B, C, H, W)."""
+        return self.conv(F.pad(x, (0, 1, 0, 1), mode='reflect'))
+
+
+def set_padding(module: nn.Module, mode: PaddingMode) -> None:
+    """Let every padded convolution of `module` pad by `mode`, names and weights unchanged.
+
+    'zeros' is what all public autoencoders were trained with. 'reflect' removes the dark or
+    coloured rim that decoded crops of a latent show otherwise; it needs two cells a side.
+
+    Raises:
+        ValueError: If `mode` is unknown.
+    """
+    from diffusers.models.downsampling import Downsample2D
+
+    if mode not in PADDING_MODES:
+        raise ValueError(f'padding_mode must be one of {", ".join(PADDING_MODES)}, got {mode!r}.')
+    if mode == 'zeros':
+        return
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Downsample2D) and child.padding == 0:
+                setattr(parent, name, ReflectDownsample(child))
+            elif isinstance(child, nn.Conv2d) and max(child.padding) > 0:
+                # PyTorch derives this from the mode at construction only
+                child.padding_mode = mode
+                child._reversed_padding_repeated_twice = [side for side in reversed(child.padding) for _ in range(2)]

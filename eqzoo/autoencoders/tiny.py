@@ -6,11 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eqzoo.autoencoders.base import Autoencoder
-from eqzoo.autoencoders.normalization import LatentNormalization, PerChannel
-from eqzoo.autoencoders.padding import PaddingMode, set_padding
-from eqzoo.autoencoders.posterior import Deterministic
-from eqzoo.autoencoders.weights import load_weights
+from eqzoo.autoencoders.base import Autoencoder, Deterministic
+from eqzoo.autoencoders.networks import PaddingMode, set_padding
+from eqzoo.checkpoints.autoencoder import load_weights
+from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
 
 _POOL_WIDENING = 4

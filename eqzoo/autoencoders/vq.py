@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqzoo.autoencoders.base import Autoencoder, Bottleneck
-from eqzoo.autoencoders.networks import build_networks
-from eqzoo.autoencoders.normalization import LatentNormalization, PerChannel
-from eqzoo.autoencoders.padding import PaddingMode, set_padding
-from eqzoo.autoencoders.posterior import Deterministic
-from eqzoo.autoencoders.weights import load_weights
+from eqzoo.autoencoders.base import Autoencoder, Bottleneck, Deterministic
+from eqzoo.autoencoders.networks import PaddingMode, build_networks, set_padding
+from eqzoo.checkpoints.autoencoder import load_weights
+from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
 
 _F16_CHANNELS = (128, 128, 256, 256, 512)

@@ -12,14 +12,12 @@ from PIL import Image
 from scipy import linalg
 from torch import Tensor
 
-from eqzoo.benchmarks.cost import Cost
-from eqzoo.benchmarks.memory import peak_memory
+from eqzoo.benchmarks.measure import Cost, peak_memory
 from eqzoo.evaluators import ReconstructionFrechet, SampleView
-from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.extractors import FeatureExtractor
-from eqzoo.statistics.frechet import frechet_distance
-from eqzoo.statistics.gaussian import FeatureMoments
-from eqzoo.statistics.reference import write_reference
+from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance
+from eqzoo.evaluators.reference import write_reference
+from eqzoo.images import to_uint8
+from eqzoo.vision import FeatureExtractor
 
 _BATCH = 50  # pytorch-fid's default
 

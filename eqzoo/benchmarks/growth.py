@@ -11,18 +11,17 @@ from pathlib import Path
 
 import torch
 
-from eqzoo.data import LatentStore
-from eqzoo.data.latent_index import Field, Index, Plan, shard_name, write_index, write_plan
-from eqzoo.data.latent_shards import write_shard
-from eqzoo.data.names import Names
-from eqzoo.data.samplers import RunSampler
+from eqzoo.data.latents import LatentStore
+from eqzoo.data.latents.format import Field, Index, Plan, shard_name, write_index, write_plan, write_shard
+from eqzoo.data.loaders import RunSampler
+from eqzoo.data.sources import Names
 
 _CLASSES = 1000
 _SHARD = 1000
 _BATCH = 256
 
 
-def growth(count: int) -> dict[str, tuple[float, float]]:
+def measure_growth(count: int) -> dict[str, tuple[float, float]]:
     """Return seconds until the first batch, and the MiB of memory taken, of each part of a run on `count` images.
 
     Parts are the index of an image folder, as it is kept and as a list of strings would be, the

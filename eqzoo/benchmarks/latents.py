@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from eqzoo.autoencoders.normalization import LatentNormalization
-from eqzoo.autoencoders.posterior import Deterministic
-from eqzoo.data import LatentStore, RunSampler, Shapes, build_train_loader
-from eqzoo.data.latent_writer import write_store
+from eqzoo.autoencoders.base import Deterministic
+from eqzoo.data import RunSampler, Shapes, build_train_loader
+from eqzoo.data.latents import LatentStore
+from eqzoo.data.latents.write import write_store
+from eqzoo.normalization import LatentNormalization
 
 
 def compare_reading(

@@ -1,22 +1,31 @@
 """`tools/benchmark.py`: speed and memory, as ratios within one run."""
 
 import itertools
+import json
+import platform
+import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
 from eqzoo.autoencoders import Autoencoder
-from eqzoo.benchmarks.coding import coding_costs
-from eqzoo.benchmarks.eq_step import compare_steps
+from eqzoo.benchmarks.autoencoders import coding_costs, compare_eq_steps
+from eqzoo.benchmarks.evaluation import compare_frechet, compare_pipelines, streamed_memory
+from eqzoo.benchmarks.generators import compare_generator_steps, compare_sampling
+from eqzoo.benchmarks.growth import measure_growth
+from eqzoo.benchmarks.latents import compare_reading, compare_writing
+from eqzoo.benchmarks.speed import Measured, matmul_peak, measure, works
+from eqzoo.config import configs_folder, load_config
 from eqzoo.data import Shapes
-from eqzoo.engine import load_config
-from eqzoo.engine.autoencoder_training import to_float
 from eqzoo.engine.runner import build_optimizers, train_loader
-from eqzoo.registry import build
-from eqzoo.zoo import autoencoder_config, configs_folder
+from eqzoo.images import to_float
+from eqzoo.loading import autoencoder_config
+from eqzoo.registry import EXTRACTORS, build
 
 
 def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_size: int = 2, rounds: int = 5) -> None:
@@ -39,7 +48,7 @@ def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_si
     model = build(config.model).to(get_device()).train()
     loader = train_loader(config)
     batch = next(iter(loader))
-    costs = compare_steps(model, build_optimizers(model, config), batch, rounds=rounds)
+    costs = compare_eq_steps(model, build_optimizers(model, config), batch, rounds=rounds)
     ours, theirs = costs['eqzoo'], costs['released']
     loading = _images_per_second(loader, 8 * batch_size)
     print(f'{config_file}: {size} px, batch {batch_size}, {rounds} steps of each kind, alternating, {get_device()}')
@@ -101,3 +110,281 @@ def _images_per_second(loader: object, count: int) -> float:
     for batch in itertools.islice(loader, max(1, count // loader.batch_size)):
         seen += len(batch['images'])
     return seen / (time.perf_counter() - started)
+
+
+def frechet(*, features: int = 2048, images: int = 5000, rounds: int = 2) -> None:
+    """Time the Fréchet distance beside scipy's `sqrtm` formula, which ADM's evaluator and pytorch-fid use.
+
+    Args:
+        features: D; 2,048 of Inception.
+        images: Of each of the two sets.
+        rounds: Of each; the fastest counts.
+    """
+    ours, theirs, difference = compare_frechet(features, images, rounds)
+    print(f'{features} features, {images} images a set, CPU, {torch.get_num_threads()} threads')
+    print(f'eqzoo         {ours:8.2f} s\nscipy sqrtm   {theirs:8.2f} s')
+    print(f'ratio: {theirs / ours:.1f}x, values differ by {difference:.1e} relatively')
+
+
+def rfid(*, extractor: str = 'EfficientNetLite0', images: int = 200, size: int = 256, rounds: int = 2) -> None:
+    """Time the Fréchet distance of reconstructions, streamed, beside saving PNGs and reading them back.
+
+    Images are the built-in Shapes, reconstructions are those with noise; the autoencoder's own
+    time is in neither way. The usual way extracts batches of 50, as pytorch-fid does.
+
+    Args:
+        extractor: A feature extractor's name; weights are random where they are not here.
+        images: How many, a multiple of 50.
+        size: Pixels of a side.
+        rounds: Of each; the fastest counts.
+    """
+    network = EXTRACTORS.build(
+        dict(type=extractor, **({} if extractor == 'EfficientNetLite0' else {'weights': 'random'}))
+    )
+    data, device = Shapes(images, size), get_device()
+    generator = torch.Generator().manual_seed(0)
+    pairs = []
+    for start in range(0, images, 50):
+        batch = torch.stack([data[number]['image'] for number in range(start, min(start + 50, images))]) / 127.5 - 1
+        noisy = batch + 0.03 * torch.randn(batch.shape, generator=generator)
+        pairs.append((batch.to(device), noisy.to(device)))
+    costs = compare_pipelines(network, pairs, rounds=rounds)
+    print(f'{extractor}, {images} images of {size} px, {device}, {torch.get_num_threads()} threads')
+    print(f'{"way":<14}{"images/s":>10}{"peak GiB":>10}')
+    for name, (cost, _) in costs.items():
+        print(f'{name:<14}{cost.images_per_second:>10.3g}{cost.peak_memory:>10.2f}')
+    ours, again, usual = (costs[name][0].images_per_second for name in ('streamed', 'again', 'through PNGs'))
+    print(f'ratio: {ours / usual:.1f}x; with the images measured before (reference=…): {again / usual:.1f}x')
+    few, many = (streamed_memory(network, pairs[0][0], batches) for batches in (1, 8))
+    print(f'peak memory of {len(pairs[0][0])} images: {few:.2f} GiB, of {8 * len(pairs[0][0])}: {many:.2f} GiB')
+
+
+def generator_step(
+    *,
+    size: str = 'S',
+    patch: int = 2,
+    latent_size: int = 32,
+    batch_size: int = 8,
+    precision: Literal['fp32', 'bf16'] = 'fp32',
+    compile: bool = False,
+    rounds: int = 5,
+) -> None:
+    """Time a DiT's training step beside the same with timm's attention, not fused, in fp32.
+
+    Args:
+        size: S, B, L or XL.
+        patch: Latent cells of a token's side.
+        latent_size: Cells of a latent's side.
+        batch_size: Samples of a step.
+        precision: Of eqzoo's form: fp32 or bf16.
+        compile: Compile eqzoo's form.
+        rounds: Steps of each; the median counts.
+    """
+    device = torch.device(get_device())
+    speeds, difference = compare_generator_steps(
+        size,
+        patch,
+        latent_size=latent_size,
+        batch_size=batch_size,
+        rounds=rounds,
+        device=device,
+        precision=precision,
+        compiled=compile,
+    )
+    how = f'{precision}{", compiled" if compile else ""}'
+    print(f'DiT-{size}/{patch}, batch {batch_size}, {device}, {torch.get_num_threads()} threads, eqzoo in {how}')
+    for name, speed in speeds.items():
+        print(f'{name:<8}{speed:>10.3g} samples/s')
+    print(f'ratio: {speeds["eqzoo"] / speeds["plain"]:.2f}x, losses differ by {difference:.1e} relatively')
+
+
+def sampling(
+    *,
+    size: str = 'base',
+    grid: int = 16,
+    classes: int = 1000,
+    batch_size: int = 2,
+    steps: int = 8,
+    rounds: int = 2,
+) -> None:
+    """Time MaskGIT's sampling beside the same loop without what eqzoo spares.
+
+    That is the prediction for no class where guidance has no weight, the first prediction of a
+    class that other samples of the batch have too, and the logits of classes.
+
+    Args:
+        size: base, big or huge.
+        grid: Codes of an image's side.
+        classes: From which the batch's labels are drawn.
+        batch_size: Images at once.
+        steps: Of the sampler.
+        rounds: Batches of each form; the fastest counts.
+    """
+    device = torch.device(get_device())
+    options = dict(grid=grid, num_classes=classes, batch_size=batch_size, steps=steps, rounds=rounds)
+    speeds, same = compare_sampling(size, **options, device=device)
+    print(
+        f'MaskGIT-{size}, {grid} x {grid} codes, {classes} classes, batch {batch_size}, {steps} steps, {device}, '
+        f'{torch.get_num_threads()} threads'
+    )
+    for name, speed in speeds.items():
+        print(f'{name:<8}{speed:>10.3g} images/s')
+    print(f'ratio: {speeds["eqzoo"] / speeds["plain"]:.2f}x, {same:.2%} of the codes are the same')
+
+
+def cache(
+    config_file: str = 'configs/_base_/autoencoders/sd_vae.py',
+    *,
+    size: int = 128,
+    images: int = 32,
+    batch_size: int = 8,
+    workers: int = 0,
+    rounds: int = 2,
+) -> None:
+    """Time writing a latent store beside encoding images that are in memory, and beside a batch of 1.
+
+    Weights are random and images are the built-in Shapes: neither changes the speed.
+
+    Args:
+        config_file: One base config of an autoencoder, such as configs/_base_/autoencoders/sd_vae.py.
+        size: Pixels of a side.
+        images: How many.
+        batch_size: Images at once.
+        workers: Processes that read images.
+        rounds: Of each; the fastest counts.
+    """
+    autoencoder = build({**autoencoder_config(config_file), 'weights': None}).to(get_device()).eval()
+    # cache_bytes=0: else the second pass would not draw them again
+    dataset = Shapes(images, size, cache_bytes=0)
+    speeds = compare_writing(autoencoder, dataset, batch_size=batch_size, num_workers=workers, rounds=rounds)
+    print(f'{Path(config_file).stem}, {size} px, batch {batch_size}, {workers} workers, {get_device()}')
+    for name, speed in speeds.items():
+        print(f'{name:<16}{speed:>10.3g} images/s')
+    print(f'ratio to the encoder alone: {speeds["store"] / speeds["encoder"]:.2f}x')
+    print(f'ratio to a batch of 1: {speeds["store"] / speeds["store, batch 1"]:.2f}x')
+
+
+def store(
+    *,
+    images: int = 4096,
+    batch_size: int = 256,
+    workers: int = 0,
+    dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32',
+    mean_only: bool = False,
+    rounds: int = 3,
+) -> None:
+    """Time reading a latent store, shuffled, beside one `.npy` file an image; latents are 4 x 32 x 32.
+
+    Files come from the page cache. The store checks each row.
+
+    Args:
+        images: How many.
+        batch_size: Of the loaders.
+        workers: Processes that read for each loader.
+        dtype: How the store has its moments; files have float32.
+        mean_only: The store has one latent an image, as latents.npy does; else mean and std, as moments.npy.
+        rounds: Of each; the fastest counts.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        speeds = compare_reading(
+            Path(folder),
+            num_images=images,
+            batch_size=batch_size,
+            num_workers=workers,
+            dtype=dtype,
+            posterior=not mean_only,
+            rounds=rounds,
+        )
+    what = 'mean' if mean_only else 'mean and std'
+    print(f'{images} latents, store of {what} in {dtype}, batch {batch_size}, {workers} workers')
+    print(f'{"layout":<28}{"latents/s":>12}{"store is":>12}')
+    for name, speed in speeds.items():
+        ratio = f'{speeds["store"] / speed:.1f}x'
+        print(f'{name:<28}{speed:>12,.0f}{ratio:>12}')
+
+
+def growth(*, most: int = 10_000_000) -> None:
+    """Show how start-up time and memory grow with the number of images, from a thousand on; on Linux.
+
+    Images are simulated: their names, their order, and a latent store of as many rows.
+
+    Args:
+        most: Where to stop; ten million takes about two minutes and 2 GiB.
+    """
+    print(f'{"images":>12}  {"part":<18}{"seconds":>10}{"MiB":>10}{"bytes an image":>16}')
+    count = 1000
+    while count <= most:
+        for name, (seconds, memory) in measure_growth(count).items():
+            print(f'{count:>12,}  {name:<18}{seconds:>10.3f}{memory:>10.1f}{memory * 2**20 / count:>16.1f}', flush=True)
+        count *= 10
+
+
+_DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
+
+
+def speed(
+    *,
+    size: int | None = None,
+    batch_size: int | None = None,
+    generator: Literal['S', 'B', 'L', 'XL'] | None = None,
+    precision: Literal['fp32', 'bf16'] | None = None,
+    compile: bool = False,
+    rounds: int = 3,
+    out: str | None = None,
+) -> None:
+    """Measure encoding, decoding, an EQ step, caching, a generator's step, sampling and a Fréchet distance.
+
+    Networks are SD-VAE, DiT with patch 2 and MaskGIT, with random weights, on the built-in
+    Shapes. Operations are held against the fastest square matrix product of the same precision,
+    measured in the same run.
+
+    Args:
+        size: Pixels of a side; 256 on a GPU, 64 without.
+        batch_size: Images at once; 32 on a GPU, 2 without.
+        generator: Size of the DiT; XL on a GPU, S without.
+        precision: Of training and of generators; bf16 on a GPU, fp32 without.
+        compile: Compile the blocks that train.
+        rounds: Timed rounds of each; the fastest counts.
+        out: A JSON file to write.
+    """
+    device = torch.device(get_device())
+    on_gpu = device.type == 'cuda'
+    chosen = dict(
+        size=size or (256 if on_gpu else 64),
+        batch_size=batch_size or (32 if on_gpu else 2),
+        generator=generator or ('XL' if on_gpu else 'S'),
+        precision=precision or ('bf16' if on_gpu else 'fp32'),
+        compiled=compile,
+    )
+    peaks = {name: matmul_peak(device, _DTYPES[name]) for name in {'fp32', chosen['precision']}}
+    card = _card(device) | chosen | {f'peak_{name}': peak for name, peak in peaks.items()}
+    for name, value in card.items():
+        print(f'{name:<12}{value:.3g}' if isinstance(value, float) else f'{name:<12}{value}')
+    print(f'\n{"work":<18}{"images/s":>10}{"peak GiB":>10}{"GFLOP/s":>10}{"of peak":>9}')
+    rows = []
+    for work in works(**chosen, device=device):
+        row = measure(work, device, peaks[work.precision], rounds=rounds)
+        print(_line(row), flush=True)
+        rows.append(row.row())
+    if out is not None:
+        Path(out).write_text(json.dumps({'card': card, 'rows': rows}, indent=2) + '\n')
+        print(f'Written: {out}')
+
+
+def _line(row: Measured) -> str:
+    cells = f'{row.images_per_second:>10.3g}{row.peak_memory:>10.2f}{row.flops / 1e9:>10.4g}{row.share:>9.1%}'
+    return f'{row.name:<18}{cells}'
+
+
+def _card(device: torch.device) -> dict[str, str | int]:
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else _processor()
+    versions = dict(torch=torch.__version__, eqzoo=version('eqzoo'), python=platform.python_version())
+    return dict(device=name, threads=torch.get_num_threads(), **versions)
+
+
+def _processor() -> str:
+    """Return the name of the processor, as Linux knows it."""
+    file = Path('/proc/cpuinfo')
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.processor() or platform.machine()

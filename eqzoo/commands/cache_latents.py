@@ -10,13 +10,13 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from tqdm import tqdm
 
-from eqzoo.autoencoders.arguments import plain_config
-from eqzoo.data import LatentStore
-from eqzoo.data.latent_index import Index
-from eqzoo.data.latent_writer import WrittenStore, write_store
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
-from eqzoo.engine import load_config, shrink
-from eqzoo.engine.device import use_device
+from eqzoo.checkpoints.config import plain_config
+from eqzoo.config import load_config
+from eqzoo.data.latents import LatentStore
+from eqzoo.data.latents.format import Index
+from eqzoo.data.latents.write import WrittenStore, write_store
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
+from eqzoo.engine import shrink
 from eqzoo.engine.preflight import missing, report
 from eqzoo.registry import build
 

@@ -2,8 +2,7 @@
 
 import ast
 
-from eqzoo.config_files import leaf_configs
-from eqzoo.zoo import configs_folder
+from eqzoo.config import configs_folder, leaf_configs
 
 
 def configs(word: str | None = None) -> None:

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from eqzoo.autoencoders.diffusers_config import CLASSES
-from eqzoo.autoencoders.export import check_destination, export
-from eqzoo.autoencoders.loading import complete, normalize
-from eqzoo.autoencoders.stored import Source, Stored, read_stored
-from eqzoo.zoo import autoencoder_config
+from eqzoo.checkpoints.autoencoder import Source, Stored, complete, normalize, read_stored
+from eqzoo.checkpoints.diffusers import CLASSES
+from eqzoo.checkpoints.write import check_destination, export
+from eqzoo.loading import autoencoder_config
 
 
 def convert(

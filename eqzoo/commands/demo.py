@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eqzoo.engine import latest_checkpoint, load_config
-from eqzoo.engine.picture_hook import example_images
+from eqzoo.config import load_config
+from eqzoo.engine import latest_checkpoint
+from eqzoo.engine.picture_hooks import example_images
 from eqzoo.pictures import Row, default_cases, draw_grid, principal_components
 from eqzoo.registry import build
 from eqzoo.report.table import format_table

@@ -1,9 +1,9 @@
 """`tools/download.py`: fetch released weights, and say how far they can be trusted."""
 
+from eqzoo.loading import released_config
 from eqzoo.zoo import cached, fetch, find, models, record_of
+from eqzoo.zoo.download import is_remote
 from eqzoo.zoo.index import ReleasedModel
-from eqzoo.zoo.loading import released_config
-from eqzoo.zoo.sources import is_remote
 
 
 def download(name: str | None = None, *, list: bool = False) -> None:

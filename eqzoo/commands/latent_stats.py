@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from eqzoo.autoencoders.renormalize import kind_of, write_normalization
+from eqzoo.checkpoints.write import kind_of, write_normalization
+from eqzoo.config import load_config
 from eqzoo.data import build_eval_loader
-from eqzoo.data.keys import Key, split_key
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
-from eqzoo.engine import load_config, shrink
-from eqzoo.engine.autoencoder_training import to_float
-from eqzoo.engine.device import use_device
-from eqzoo.evaluators.moments import LatentMoments, NormalizationKind, measure_moments
+from eqzoo.data.loaders import Key, split_key
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
+from eqzoo.engine import shrink
+from eqzoo.images import to_float
+from eqzoo.normalization import LatentMoments, NormalizationKind, measure_moments
 from eqzoo.registry import build
 
 

@@ -5,18 +5,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.config import Config
 from mmengine.dist import all_gather_object
 from tqdm import tqdm
 
-from eqzoo import __version__
-from eqzoo.data.sample_files import NpzSamples, PngSamples, check_card, open_sample_files, write_card
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, wait_for_all
-from eqzoo.engine import load_config, shrink
-from eqzoo.engine.device import use_device
-from eqzoo.engine.preflight import missing, report
-from eqzoo.engine.sampling import ImageSampler, batches, build_image_sampler, generator_weights, identity, sha256_of
+from eqzoo.config import load_config
+from eqzoo.data.samples import NpzSamples, PngSamples
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device, wait_for_all
+from eqzoo.engine import shrink
+from eqzoo.engine.sampling import (
+    ImageSampler,
+    batches,
+    build_image_sampler,
+    check_parts,
+    check_samples,
+    claim_files,
+    generator_weights,
+)
 from eqzoo.pictures import draw_grid, sample_rows
 
 _GRID = 8
@@ -66,54 +70,6 @@ def sample(
         print(_finish(draw, files, out, config.sampling.num_samples))
     close_distributed()
     return Path(out)
-
-
-def check_samples(config: Config) -> None:
-    """Refuse a config that describes no samples.
-
-    Raises:
-        ValueError: Saying what it lacks.
-    """
-    if 'generator' not in config.model or 'sampling' not in config:
-        raise ValueError(
-            f'{config.filename}: describes no samples: a config with model.generator and '
-            'sampling=dict(num_samples=…, batch_size=…, sampler=dict(type=…)) does, as those in configs/dit do.'
-        )
-
-
-def check_parts(config: Config, weights: str, command: str, **more: Any) -> None:
-    """Refuse to begin where something is not there that sampling needs: not what training alone does.
-
-    Args:
-        config: A generator's.
-        weights: The file that is sampled from.
-        command: For the message.
-        **more: Further parts of the config that are needed, by name.
-
-    Raises:
-        ValueError: Naming all that is missing.
-    """
-    generator = {key: value for key, value in config.model.generator.items() if key != 'encoder'}
-    generator['network'] = {**generator['network'], 'weights': weights}
-    parts = dict(generator=generator, autoencoder=config.model.autoencoder, sampling=config.sampling, **more)
-    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
-    if lacks:
-        raise ValueError(report(config, lacks, command))
-
-
-def claim_files(out: str, config: Config, weights: str) -> PngSamples | NpzSamples:
-    """Return where the samples of `config` go, with the card that says what they are; refuse a place that has others.
-
-    Raises:
-        ValueError: If other samples are there.
-    """
-    plan = {**identity(config), 'weights_sha256': sha256_of(weights)}
-    del plan['num_images']  # more may be added
-    check_card(out, plan)
-    wait_for_all()  # before the card is written that others may still look for
-    if rank_and_world_size()[0] == 0:
-        write_card(out, {'plan': plan, 'weights': weights, 'eqzoo': __version__, 'torch': torch.__version__})
-    return open_sample_files(out)
 
 
 def _parsed(labels: str) -> str | list[int]:

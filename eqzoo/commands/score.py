@@ -8,18 +8,17 @@ from mmengine.device import get_device
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eqzoo.commands.reference import make_reference
-from eqzoo.commands.results import save_result
-from eqzoo.commands.sets import build_extractor, open_images, open_samples
 from eqzoo.data import build_eval_loader
 from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
-from eqzoo.engine.autoencoder_training import to_float
 from eqzoo.engine.evaluation import evaluate
-from eqzoo.engine.picture_hook import example_images
+from eqzoo.engine.picture_hooks import example_images
+from eqzoo.engine.references import build_extractor, make_reference, open_images, open_samples
 from eqzoo.evaluators import GenerationMetric, SampleView
 from eqzoo.evaluators.sliced import GenerationSlicedWasserstein
+from eqzoo.images import to_float
 from eqzoo.npz import NpzArchive
 from eqzoo.pictures import Row, draw_grid
+from eqzoo.report.page import save_result
 
 
 def score(

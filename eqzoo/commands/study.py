@@ -5,7 +5,7 @@ from pathlib import Path
 from eqzoo.engine.work_dir import own_folder
 from eqzoo.studies import Plan, Study, load_study, make_plan
 from eqzoo.studies.report import report_study
-from eqzoo.studies.work import default_jobs, do_stages
+from eqzoo.studies.stages import default_jobs, do_stages
 
 
 def study(

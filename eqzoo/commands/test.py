@@ -1,27 +1,85 @@
-"""`tools/test.py`: evaluate what a config describes."""
+"""`tools/test.py` of a generator's config: sample, decode, measure."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from torch import Tensor, nn
 
-from eqzoo.commands.measure_samples import measure_samples
-from eqzoo.commands.results import save_result
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
-from eqzoo.engine import latest_checkpoint, load_config, shrink
-from eqzoo.engine.autoencoder_training import to_float
-from eqzoo.engine.device import use_device
-from eqzoo.engine.evaluation import evaluate
-from eqzoo.engine.picture_hook import example_images
+from eqzoo.config import load_config
+from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
+from eqzoo.engine import latest_checkpoint, shrink
+from eqzoo.engine.evaluation import SampleBatches, evaluate
+from eqzoo.engine.picture_hooks import example_images
 from eqzoo.engine.preflight import missing, report
+from eqzoo.engine.references import measured_references
 from eqzoo.engine.runner import build_evaluators, eval_loader
-from eqzoo.evaluators.view import AutoencoderView
-from eqzoo.pictures import autoencoder_rows, draw_grid
+from eqzoo.engine.sampling import (
+    build_image_sampler,
+    check_parts,
+    check_samples,
+    claim_files,
+    generator_weights,
+    identity,
+    weights_sha256,
+)
+from eqzoo.evaluators import SampleView
+from eqzoo.evaluators.base import AutoencoderView
+from eqzoo.files import sha256_of
+from eqzoo.images import to_float
+from eqzoo.pictures import autoencoder_rows, draw_grid, sample_rows
 from eqzoo.registry import build
-from eqzoo.zoo import digest, located
+from eqzoo.report.page import save_result
+from eqzoo.zoo import located
+
+_COLUMNS = 8
+
+
+def measure_samples(config: Config, checkpoint: str | None = None, samples: str | None = None) -> dict[str, Any]:
+    """Sample from a generator and measure the images; write metrics.json, report.html and a grid.
+
+    Args:
+        config: Of a generator, as `load_config` returns it.
+        checkpoint: As `tools/sample.py` takes it.
+        samples: Where to write the images too; those that are there already are not drawn again.
+
+    Returns:
+        As `metrics.json` holds it.
+    """
+    check_samples(config)
+    weights = generator_weights(config, checkpoint)
+    command = f'python tools/test.py {config.filename}'
+    check_parts(config, weights, command, test_evaluators=config.test_evaluators)
+    init_distributed()
+    folder, device = Path(config.work_dir), get_device()
+    draw = build_image_sampler(config, weights)
+    evaluators = build_evaluators(measured_references(config.test_evaluators, folder))
+    files = None if samples is None else claim_files(samples, config, weights)
+    sampling = config.sampling
+    loader = SampleBatches(
+        draw, sampling.num_samples, batch_size=sampling.batch_size, identity=identity(config), files=files
+    )
+    result = evaluate(evaluators, loader, lambda images, numbers: _view(images.to(device), numbers))
+    result['card'] = {
+        'config': config.filename,
+        'weights': {'file': weights, 'sha256': weights_sha256(weights)},
+        **result['card'],
+    }
+    if rank_and_world_size()[0] == 0:
+        if files is not None:
+            files.finish(draw.labels_of(range(sampling.num_samples)).tolist())
+        examples = torch.stack(loader.examples)
+        rows = sample_rows(lambda numbers: examples[list(numbers)], loader.example_labels, columns=_COLUMNS)
+        save_result(result, {'Samples': draw_grid(rows)}, folder, Path(config.filename).stem)
+    close_distributed()
+    return result
+
+
+def _view(images: Tensor, numbers: Tensor) -> SampleView:
+    return SampleView(to_float(images), numbers)
 
 
 def test(
@@ -102,4 +160,4 @@ def _choose_weights(config: Config, checkpoint: str | None) -> str:
 def _sha256(weights: Any) -> str:
     """Return the digest of a weights file; of a folder's files or of a pair, one after the other."""
     paths = [located(each) for each in (weights if isinstance(weights, list | tuple) else [weights])]
-    return digest(*(file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])))
+    return sha256_of(*(file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])))

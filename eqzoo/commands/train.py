@@ -5,11 +5,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from eqzoo.distributed import close_distributed, failures_of_others, init_distributed, rank_and_world_size
-from eqzoo.engine import build_runner, load_config, shrink
-from eqzoo.engine.device import use_device
+from eqzoo.config import load_config
+from eqzoo.distributed import close_distributed, failures_of_others, init_distributed, rank_and_world_size, use_device
+from eqzoo.engine import build_runner, shrink
+from eqzoo.engine.hooks import stopped_by
 from eqzoo.engine.preflight import missing_for_training, report
-from eqzoo.engine.stop_hook import stopped_by
 from eqzoo.engine.work_dir import own_folder
 from eqzoo.registry import build
 

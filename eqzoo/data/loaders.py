@@ -1,10 +1,142 @@
-"""Data loaders for training and for evaluation, alike for any number of ranks and workers."""
+"""What a dataset is asked with: an index, or an index and the number of the sample in the run."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from eqzoo.data.collate import collate
-from eqzoo.data.samplers import RunSampler, ShardSampler
+Key = int | tuple[int, int]
+
+
+def split_key(key: Key, size: int) -> tuple[int, int]:
+    """Return (index, draw) of a dataset's key; a bare index is its own draw.
+
+    Raises:
+        IndexError: If the index is not in 0 to `size` - 1, which ends a plain loop over a dataset.
+    """
+    index, draw = key if isinstance(key, tuple) else (key, key)
+    if not 0 <= index < size:
+        raise IndexError(f'Index {index} is not in 0 to {size - 1}.')
+    return int(index), int(draw)
+
+
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stack items into one batch.
+
+    Args:
+        items: `dict(image, label, index, draw)` each, or `dict(unreadable, index, draw)`.
+
+    Returns:
+        `dict(images=uint8 (B, 3, H, W), labels, indices, draws=int64 (B,), unreadable=list[str])`,
+        where B counts the readable items only.
+
+    Raises:
+        ValueError: If no item is readable.
+    """
+    readable = [item for item in items if 'unreadable' not in item]
+    unreadable = [item['unreadable'] for item in items if 'unreadable' in item]
+    if not readable:
+        raise ValueError(f'No image of this batch of {len(items)} can be read: {", ".join(unreadable)}.')
+    return dict(
+        images=torch.stack([item['image'] for item in readable]),
+        labels=torch.tensor([item['label'] for item in readable]),
+        indices=torch.tensor([item['index'] for item in readable]),
+        draws=torch.tensor([item['draw'] for item in readable]),
+        unreadable=unreadable,
+    )
+
+
+class RunSampler(Sampler):
+    """The endless order of a training run: yields (index, draw).
+
+    `draw` numbers the samples of the whole run over all ranks; rank r has the draws with
+    draw % world_size == r, so a global batch is made of the same draws however many ranks share it.
+    Draw d is place d % size of epoch d // size, whose order depends on (seed, epoch) alone.
+
+    To resume, set `start_draw` to the number of samples seen so far, before iterating.
+
+    Args:
+        size: Number of images.
+        seed: Of the shuffling.
+        shuffle: Whether each epoch has an order of its own.
+        rank: This process.
+        world_size: Number of processes.
+        start_draw: The first draw of the run to yield, over all ranks.
+
+    Example:
+        >>> from itertools import islice
+        >>> list(islice(RunSampler(3, seed=0, shuffle=False, rank=1, world_size=2), 4))
+        [(1, 1), (0, 3), (2, 5), (1, 7)]
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        start_draw: int = 0,
+    ) -> None:
+        _check('RunSampler', size, rank, world_size)
+        if seed < 0 or start_draw < 0:
+            raise ValueError(f'RunSampler.seed and start_draw must not be negative, got {seed} and {start_draw}.')
+        self.size, self.seed, self.shuffle = size, seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.start_draw = start_draw
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        draw = self.start_draw + (self.rank - self.start_draw) % self.world_size
+        epoch, order = -1, None
+        while True:
+            if draw // self.size != epoch:
+                epoch = draw // self.size
+                order = self._order(epoch)
+            yield int(order[draw % self.size]), draw
+            draw += self.world_size
+
+    def __len__(self) -> int:
+        """Return the samples of one epoch on this rank, for mmengine's log; iteration does not end there."""
+        return -(-self.size // self.world_size)
+
+    def _order(self, epoch: int) -> np.ndarray | range:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.size) if self.shuffle else range(self.size)
+
+
+class ShardSampler(Sampler):
+    """One pass for evaluation: yields (index, index), each index once over all ranks, without padding.
+
+    Ranks may differ by one in length.
+
+    Args:
+        size: Number of images.
+        rank: This process, which has the indices with index % world_size == rank.
+        world_size: Number of processes.
+
+    Example:
+        >>> list(ShardSampler(5, rank=1, world_size=2))
+        [(1, 1), (3, 3)]
+    """
+
+    def __init__(self, size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        _check('ShardSampler', size, rank, world_size)
+        self.indices = range(rank, size, world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((index, index) for index in self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def _check(name: str, size: int, rank: int, world_size: int) -> None:
+    if size < 1:
+        raise ValueError(f'{name}.size must be at least 1, got {size}: the dataset is empty.')
+    if not 0 <= rank < world_size:
+        raise ValueError(f'{name}.rank must be in 0 to world_size - 1, got rank {rank} of {world_size}.')
 
 
 def build_train_loader(

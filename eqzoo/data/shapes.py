@@ -1,18 +1,144 @@
-"""The built-in dataset: pictures of shapes, drawn when asked for, the same everywhere."""
+"""One picture of the Shapes data: a background, lettering, small objects and the main one, lit from above."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from eqzoo.data.keys import Key, split_key
-from eqzoo.data.outlines import OUTLINES
-from eqzoo.data.scene import render
+from eqzoo.data.drawing import (
+    BACKGROUNDS,
+    OUTLINES,
+    TEXTURES,
+    Outline,
+    draw_palette,
+    gradient,
+    mix,
+    most_unlike,
+    noise_fields,
+    pixel_axes,
+)
+from eqzoo.data.loaders import Key, split_key
 from eqzoo.registry import DATASETS
+
+Array = np.ndarray
+
+_OUTLINES = tuple(OUTLINES.values())
+# Told apart from each other and from other streams of random numbers with the same seed.
+_SCENE, _NOISE = 0x5C, 0x5D
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one object looks; lengths in units of the picture's side."""
+
+    outline: Outline
+    x: float
+    y: float
+    radius: float
+    turn: float
+    texture: int
+    frequency: float
+    colours: Array
+    shading: float
+    border: float
+    shadow: float
+
+
+def render(seed: int, index: int, size: int, label: int) -> Array:
+    """Render picture `index` of set `seed`, whose main object has outline `label`.
+
+    Returns:
+        Pixels (3, size, size), uint8. The same scene at every size, in more or less detail.
+    """
+    rng = np.random.default_rng([_SCENE, seed, index])
+    noise = noise_fields(np.random.default_rng([_NOISE, seed, index]), size)
+    palette = draw_palette(rng, 12)
+    canvas = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))](rng, palette[:4], noise)
+    if rng.random() < 0.4:
+        _write_letters(rng, canvas, palette[4])
+    for number in range(int(rng.integers(1, 5))):
+        outline = _OUTLINES[int(rng.integers(len(_OUTLINES)))]
+        radius = 0.06 + 0.13 * rng.random()
+        look = _draw_look(rng, outline, rng.random(2), radius, palette[5 + number : 7 + number])
+        _paint(canvas, look, noise[number % 2])
+    radius = 0.2 + 0.16 * rng.random()
+    position = 0.5 + (rng.random(2) - 0.5) * (1.1 - 2 * radius)
+    colour = most_unlike(palette[9:], canvas.mean((1, 2)))
+    _paint(canvas, _draw_look(rng, _OUTLINES[label], position, radius, np.stack([colour, palette[8]])), noise[1])
+    return (canvas * np.float32(255) + np.float32(0.5)).clip(0, 255).astype(np.uint8)
+
+
+def _draw_look(rng: np.random.Generator, outline: Outline, position: Array, radius: float, colours: Array) -> Look:
+    upright, turn, frequency, shading, border, shadow = rng.random(6).tolist()
+    return Look(
+        outline=outline,
+        x=float(position[0]),
+        y=float(position[1]),
+        radius=radius,
+        turn=(turn - 0.5) * (0.6 if upright < 0.75 else 6.2831853),
+        texture=int(rng.integers(len(TEXTURES))),
+        frequency=1.5 + 2.5 * frequency,
+        colours=colours,
+        shading=0.15 + 0.35 * shading,
+        border=0.1 * border if border > 0.5 else 0.0,
+        shadow=0.6 * shadow,
+    )
+
+
+def _paint(canvas: Array, look: Look, noise: Array) -> None:
+    """Paint one object and its shadow over `canvas` (3, size, size)."""
+    size = canvas.shape[-1]
+    reach = look.radius * 1.5 + 1 / size
+    rows, columns = (_window(centre, reach, size) for centre in (look.y, look.x))
+    x, y = pixel_axes(size)
+    x, y = (x[:, columns] - look.x) / look.radius, (y[rows] - look.y) / look.radius
+    if not x.size or not y.size:
+        return
+    part, pixels = canvas[:, rows, columns], look.radius * size
+    cos, sin = np.float32(np.cos(look.turn)), np.float32(np.sin(look.turn))
+    along, across = cos * x + sin * y, cos * y - sin * x
+    # The light comes from above, a little from the left, however the object is turned.
+    shift_x, shift_y = np.float32(0.1), np.float32(0.22)
+    fallen = look.outline(along - (cos * shift_x + sin * shift_y), across - (cos * shift_y - sin * shift_x))
+    part *= 1 - np.float32(look.shadow) * np.clip(0.5 - 3 * fallen, 0, 1)
+    distance = look.outline(along, across)
+    texture = TEXTURES[look.texture]
+    local = (x + 0 * y, y + 0 * x) if texture is gradient else (along, across)
+    value = texture(*local, noise[rows, columns], look.frequency, pixels)
+    rounded = np.clip(distance * -4, 0, 1) - np.float32(0.6)
+    light = 1 + np.float32(look.shading) * (0.5 * rounded - 0.75 * y - 0.2 * x)
+    if look.border:
+        light = light * (1 - 0.65 * np.clip(0.5 + (distance + look.border) * pixels, 0, 1))
+    part += np.clip(0.5 - distance * pixels, 0, 1) * (mix(*look.colours, value) * light - part)
+
+
+def _write_letters(rng: np.random.Generator, canvas: Array, colour: Array) -> None:
+    """Write level lines of letter-like signs: a stem on the left, bars to its right."""
+    size = canvas.shape[-1]
+    lines, letters = int(rng.integers(1, 4)), int(rng.integers(3, 9))
+    signs = rng.random((lines, 6, letters, 4), np.float32) < 0.45
+    signs[:, :5, :, 0] = True
+    signs[:, 5] = signs[..., 3] = False
+    left, top = (rng.random(2) * 0.5).tolist()
+    cell = (0.4 + 0.5 * rng.random()) / (4 * letters)
+    ink = _boxes(size, 6 * lines, top, 1.3 * cell) @ signs.reshape(6 * lines, 4 * letters).astype(np.float32)
+    canvas += 0.9 * (ink @ _boxes(size, 4 * letters, left, cell).T) * (colour[:, None, None] - canvas)
+
+
+def _boxes(size: int, cells: int, start: float, cell: float) -> Array:
+    """Return how much of each pixel each cell covers, (size, cells)."""
+    edges = np.clip((start + cell * np.arange(cells + 1)) * size - np.arange(size)[:, None], 0, 1)
+    return np.diff(edges).astype(np.float32)
+
+
+def _window(centre: float, reach: float, size: int) -> slice:
+    return slice(max(0, int((centre - reach) * size)), max(0, min(size, int((centre + reach) * size) + 1)))
+
 
 # Raise when `render` changes what it draws: results on other pictures are not comparable.
 RECIPE = 1

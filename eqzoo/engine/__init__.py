@@ -1,23 +1,21 @@
 """Training on mmengine's Runner: the only part of eqzoo that knows it."""
 
+from eqzoo.config import load_config
 from eqzoo.engine.autoencoder_training import AutoencoderTraining
-from eqzoo.engine.checkpoint_hook import CheckpointHook
-from eqzoo.engine.checkpoints import PlainCheckpointHook, latest_checkpoint, read_checkpoint
-from eqzoo.engine.codebook_hook import CodebookHook
-from eqzoo.engine.config import load_config
+from eqzoo.engine.checkpoints import (
+    CheckpointHook,
+    ModelConfigHook,
+    PlainCheckpointHook,
+    latest_checkpoint,
+    read_checkpoint,
+)
 from eqzoo.engine.ema import AutoencoderEMAHook, GeneratorEMAHook
 from eqzoo.engine.generator_training import GeneratorTraining
-from eqzoo.engine.log_processor import MeanLogProcessor
-from eqzoo.engine.loops import EvaluationLoop, StepLoop
-from eqzoo.engine.model_config_hook import ModelConfigHook
-from eqzoo.engine.picture_hook import PictureHook
-from eqzoo.engine.runner import build_runner
-from eqzoo.engine.sample_hook import SampleHook
-from eqzoo.engine.scalars_hook import RunInfoHook, ScalarsHook
+from eqzoo.engine.hooks import CodebookHook, RunInfoHook, ScalarsHook, StopHook, UnreadableHook
+from eqzoo.engine.picture_hooks import PictureHook, SampleHook
+from eqzoo.engine.runner import EvaluationLoop, MeanLogProcessor, StepLoop, build_runner
 from eqzoo.engine.sharding import GatherHook, ScatterHook
 from eqzoo.engine.smoke import shrink
-from eqzoo.engine.stop_hook import StopHook
-from eqzoo.engine.unreadable_hook import UnreadableHook
 from eqzoo.randomness import SampleNoise, StepRandomness
 
 __all__ = [

@@ -9,12 +9,14 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
-from eqzoo.autoencoders.arguments import plain_config
+from eqzoo.checkpoints.config import plain_config
 from eqzoo.engine.training import Training, accumulate
-from eqzoo.evaluators.view import AutoencoderView
-from eqzoo.losses import AdversarialLoss, Comparison, KLDivergence, ReconstructionLoss
+from eqzoo.evaluators.base import AutoencoderView
+from eqzoo.images import to_float
+from eqzoo.losses import AdversarialLoss, ReconstructionLoss
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import MODELS, Objective
+from eqzoo.regularizers import Comparison, KLDivergence
 
 
 @MODELS.register_module()
@@ -160,11 +162,6 @@ class AutoencoderTraining(Training):
             )
         total = loss + sum(terms.values())
         return total, {'loss': total, **parts, **terms}
-
-
-def to_float(images: Tensor) -> Tensor:
-    """Turn uint8 images into float ones in [-1, 1]."""
-    return images.float().div_(127.5).sub_(1)
 
 
 @contextmanager

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eqzoo.autoencoders import Autoencoder
-from eqzoo.autoencoders.arguments import plain_config
-from eqzoo.autoencoders.digest import autoencoder_digest
-from eqzoo.data import LatentDataset
+from eqzoo.checkpoints.autoencoder import autoencoder_digest
+from eqzoo.checkpoints.config import plain_config
+from eqzoo.data.latents import LatentDataset
 from eqzoo.engine.training import Training, accumulate
-from eqzoo.generators.base import Generator
-from eqzoo.generators.flops import count_macs
+from eqzoo.generators.base import Generator, count_macs
 from eqzoo.randomness import SampleStreams, StepRandomness
 from eqzoo.registry import MODELS
 

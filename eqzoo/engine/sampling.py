@@ -8,16 +8,21 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import Tensor
 
+from eqzoo import __version__
 from eqzoo.autoencoders import Autoencoder
-from eqzoo.autoencoders.arguments import plain_config
+from eqzoo.checkpoints.config import plain_config
+from eqzoo.checkpoints.generator import load_generator
+from eqzoo.data.samples import NpzSamples, PngSamples, check_card, open_sample_files, write_card
+from eqzoo.distributed import rank_and_world_size, wait_for_all
 from eqzoo.engine.checkpoints import latest_checkpoint
 from eqzoo.engine.generator_training import check_fit, latents_card
-from eqzoo.evaluators.reconstruction import to_uint8
+from eqzoo.engine.preflight import missing, report
+from eqzoo.files import sha256_of
 from eqzoo.generators.base import Generator
-from eqzoo.generators.published import load_generator
+from eqzoo.images import to_uint8
 from eqzoo.randomness import SampleStreams, seeded
 from eqzoo.registry import build
-from eqzoo.zoo import digest, located
+from eqzoo.zoo import located
 
 _LABEL_STREAM = 3
 
@@ -164,9 +169,9 @@ def identity(config: Config) -> dict[str, Any]:
     )
 
 
-def sha256_of(weights: str) -> str:
+def weights_sha256(weights: str) -> str:
     """Return the digest of a weights file."""
-    return digest(located(weights))
+    return sha256_of(located(weights))
 
 
 def batches(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -189,3 +194,51 @@ def _check_latents(theirs: Mapping[str, Any], autoencoder: Autoencoder, weights:
                 f'{weights}: its latents were normalised with {name} {theirs[name]}, the autoencoder of the config has '
                 f'{ours[name]}; set {name} of model.autoencoder to the former.'
             )
+
+
+def check_samples(config: Config) -> None:
+    """Refuse a config that describes no samples.
+
+    Raises:
+        ValueError: Saying what it lacks.
+    """
+    if 'generator' not in config.model or 'sampling' not in config:
+        raise ValueError(
+            f'{config.filename}: describes no samples: a config with model.generator and '
+            'sampling=dict(num_samples=…, batch_size=…, sampler=dict(type=…)) does, as those in configs/dit do.'
+        )
+
+
+def check_parts(config: Config, weights: str, command: str, **more: Any) -> None:
+    """Refuse to begin where something is not there that sampling needs: not what training alone does.
+
+    Args:
+        config: A generator's.
+        weights: The file that is sampled from.
+        command: For the message.
+        **more: Further parts of the config that are needed, by name.
+
+    Raises:
+        ValueError: Naming all that is missing.
+    """
+    generator = {key: value for key, value in config.model.generator.items() if key != 'encoder'}
+    generator['network'] = {**generator['network'], 'weights': weights}
+    parts = dict(generator=generator, autoencoder=config.model.autoencoder, sampling=config.sampling, **more)
+    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
+    if lacks:
+        raise ValueError(report(config, lacks, command))
+
+
+def claim_files(out: str, config: Config, weights: str) -> PngSamples | NpzSamples:
+    """Return where the samples of `config` go, with the card that says what they are; refuse a place that has others.
+
+    Raises:
+        ValueError: If other samples are there.
+    """
+    plan = {**identity(config), 'weights_sha256': weights_sha256(weights)}
+    del plan['num_images']  # more may be added
+    check_card(out, plan)
+    wait_for_all()  # before the card is written that others may still look for
+    if rank_and_world_size()[0] == 0:
+        write_card(out, {'plan': plan, 'weights': weights, 'eqzoo': __version__, 'torch': torch.__version__})
+    return open_sample_files(out)

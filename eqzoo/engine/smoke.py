@@ -1,13 +1,75 @@
-"""Shrink any config to seconds: tiny networks, built-in data, no weights, a few steps."""
+"""What a shrunk generator learns from: an autoencoder's file and its latents, written in a second."""
 
+import fcntl
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
+from eqzoo.checkpoints.config import plain_config
+from eqzoo.data.latents.write import write_store
 from eqzoo.engine.preflight import COMPONENT_KEYS
-from eqzoo.engine.smoke_latents import write_smoke_latents
-from eqzoo.registry import check_config, find
+from eqzoo.registry import build, check_config, find
+
+_IMAGES = dict(type='Shapes', num_images=16, size=64)
+
+
+def write_smoke_latents(config: Config) -> None:
+    """Write a tiny autoencoder and latents of built-in pictures to the work directory, and point `config` at them.
+
+    The network is fitted to the latents; `config` is changed in place.
+
+    Args:
+        config: A generator's, already shrunk.
+    """
+    folder = Path(config.work_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / '.smoke').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of one run take turns, and write the same
+        _write(config, folder)
+
+
+def _write(config: Config, folder: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        autoencoder = build(config.model.autoencoder).eval()
+    weights = folder / 'autoencoder.pt'
+    torch.save(autoencoder.state_dict(), weights.with_suffix('.tmp'))
+    weights.with_suffix('.tmp').replace(weights)
+    config.model.autoencoder.weights = str(weights)
+    dataset = config.train_dataloader.dataset
+    network = config.model.generator.network
+    _, side, _ = autoencoder.latents(torch.zeros(1, 3, _IMAGES['size'], _IMAGES['size']))[0].shape
+    if autoencoder.has_codebook:
+        network.update(num_codes=autoencoder.num_codes, grid=side)
+    else:
+        network.patch_size = min(network.get('patch_size', 2), side)
+        network.update(latent_channels=autoencoder.latent_channels, latent_size=side)
+    for place, name in ((config.model.generator, 'encoder'), (config, 'cache_encoder')):
+        if place.get(name):
+            place[name] = dict(type='EfficientNetLite0Tokens', stride=16, size=16 * side // network.patch_size)
+            network.feature_dims = (112,)
+    encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
+    images = build(dict(_IMAGES))
+    options = dict(flip=dataset.get('flip', False), encoder=encoder, config=plain_config(config.model.autoencoder))
+    try:
+        write_store(autoencoder, images, folder / 'latents', batch_size=len(images), **options)
+    except ValueError:  # an earlier smoke run of another config
+        shutil.rmtree(folder / 'latents')
+        write_store(autoencoder, images, folder / 'latents', batch_size=len(images), **options)
+    config.train_dataloader.dataset = _pointing_at(folder / 'latents', dataset)
+    if 'cache_dataloader' in config:
+        config.cache_dataloader.dataset = dict(_IMAGES)
+    network.num_classes = len(images.classes)
+
+
+def _pointing_at(root: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:
+    images = dict(images=dict(_IMAGES)) if dataset.get('images') else {}
+    return dict(type='LatentStore', root=str(root), flip=dataset.get('flip', False), **images)
+
 
 STEPS = 4
 BATCH = 4

@@ -1,18 +1,31 @@
-"""What is alike in all training: one optimizer a group of parameters, pieces of a batch, precision."""
+"""Base class of trainings, their optimizer wrapper, and compilation."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch._functorch.config
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eqzoo.distributed import average_gradients, whole
-from eqzoo.engine.optim import clip_limit
 from eqzoo.randomness import StepRandomness
+from eqzoo.registry import OPTIM_WRAPPERS
+
+
+def compile_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Compile modules in place, each for itself; names of weights stay.
+
+    Sizes may change from step to step, with a transform's scale; torch recompiles once and
+    then keeps them dynamic.
+    """
+    # An autoencoder's adaptive weight differentiates a graph twice, which torch < 2.12 refuses otherwise.
+    torch._functorch.config.donated_buffer = False
+    for block in blocks:
+        block.compile()
 
 
 class Training(nn.Module):
@@ -119,3 +132,25 @@ def accumulate(log: dict[str, Tensor], parts: Mapping[str, Tensor], share: float
     """Add a piece's values to the batch's means."""
     for name, value in parts.items():
         log[name] = log[name] + share * value.detach()
+
+
+@OPTIM_WRAPPERS.register_module()
+class StepOptimWrapper(OptimWrapper):
+    """Step an optimizer; `Training.update` clips, before: mmengine's own clipping reads the norm in every step."""
+
+    def _clip_grad(self) -> None:
+        """Do nothing."""
+
+
+def clip_limit(optimizer: OptimWrapper) -> float | None:
+    """Return the norm to which an optimizer's `clip_grad=dict(max_norm=…)` clips gradients; None for no clipping.
+
+    Raises:
+        ValueError: If it says anything else.
+    """
+    options = optimizer.clip_grad_kwargs
+    if options is None:
+        return None
+    if set(options) != {'max_norm'} or not options['max_norm'] > 0:
+        raise ValueError(f'optim_wrapper.clip_grad: got {options}; accepted is dict(max_norm=NUMBER) above 0, or None.')
+    return options['max_norm']

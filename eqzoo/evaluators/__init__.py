@@ -1,6 +1,6 @@
 """Evaluators: what can be said in numbers about an autoencoder."""
 
-from eqzoo.evaluators.base import Evaluator
+from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
 from eqzoo.evaluators.codebook import CodebookUsage
 from eqzoo.evaluators.dimension import IntrinsicDimension
 from eqzoo.evaluators.equivariance import EquivarianceError
@@ -8,11 +8,9 @@ from eqzoo.evaluators.frechet import ReconstructionFrechet
 from eqzoo.evaluators.generation import GenerationMetric
 from eqzoo.evaluators.interpolation import InterpolationFrechet
 from eqzoo.evaluators.latents import LatentStatistics
-from eqzoo.evaluators.perceptual import PerceptualMetric
-from eqzoo.evaluators.reconstruction import ReconstructionMetric
+from eqzoo.evaluators.reconstruction import PerceptualMetric, ReconstructionMetric
 from eqzoo.evaluators.sliced import GenerationSlicedWasserstein, ReconstructionSlicedWasserstein
 from eqzoo.evaluators.spectrum import LatentSpectrum
-from eqzoo.evaluators.view import AutoencoderView, SampleView
 
 __all__ = [
     'AutoencoderView',

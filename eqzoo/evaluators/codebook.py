@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqzoo.evaluators.base import Evaluator
-from eqzoo.evaluators.view import AutoencoderView
+from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.registry import EVALUATORS
 
 

@@ -1,18 +1,175 @@
-"""The equivariance error: how far τ∘E(x) is from E(τ∘x), and D(τ∘E(x)) from τ∘x."""
+"""What sums say of a transform: a value with its standard error, for all cases together and for each; as curves."""
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from eqzoo.evaluators.base import Evaluator
-from eqzoo.evaluators.equivariance_measures import Measure, curves_of, mean_measure, psnr, ratio_measure
-from eqzoo.evaluators.equivariance_ratio import error_terms
-from eqzoo.evaluators.view import AutoencoderView
+from eqzoo.evaluators.base import AutoencoderView, Evaluator
+from eqzoo.images import to_uint8
+from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS, EquivarianceTransform
 from eqzoo.transforms import IsotropicScale, Rotate
 from eqzoo.transforms.base import require_transform, valid_area
+
+_QUANTILE = 1.959964  # of the normal distribution: 95 % are within as many standard errors
+_MIN_SQUARED_ERROR = 1e-10  # of values in [0, 1]: 100 dB at most, as `psnr`
+
+# Which measures are drawn together, over what
+_CHARTS = (
+    ('Equivariance error', 'error / variation', {'eq_err': 'latents', 'eq_rec_err': 'decoded images'}),
+    ('Reconstruction of the transformed', 'PSNR / dB', {'eq_rec': 'decoded images'}),
+)
+
+
+class Measure(NamedTuple):
+    """A measure of one transform.
+
+    Args:
+        value: The mean over cases.
+        std: Its standard error.
+        cases: The value and the standard error of each case, by name.
+    """
+
+    value: float
+    std: float
+    cases: dict[str, tuple[float, float]]
+
+
+def ratio_measure(totals: Mapping[str, Tensor], outer: Tensor, count: float) -> Measure:
+    """Return the measure that `error_terms` add up to, of each case, and their second moments `outer`."""
+    each, start = {}, 0
+    for case, total in totals.items():
+        own = slice(start, start := start + len(total))
+        each[case] = normalised_error(total), standard_error([total], outer[own, own], count)
+    value = sum(each_value for each_value, _ in each.values()) / len(each)
+    return Measure(value, standard_error(list(totals.values()), outer, count), each)
+
+
+def mean_measure(cases: Sequence[str], sums: Tensor, count: float) -> Measure:
+    """Return the measure that values and their squares add up to, (2, cases + 1), the mean over cases last."""
+    means = sums[0] / count
+    variances = (sums[1] / count - means.square()).clamp_min(0) / (count - 1 or float('nan'))
+    pairs = list(zip(means.tolist(), variances.sqrt().tolist(), strict=True))
+    return Measure(*pairs[-1], dict(zip(cases, pairs[:-1], strict=True)))
+
+
+def psnr(images: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return each image's PSNR in dB, (B,), of 8-bit values, as `ReconstructionMetric` does.
+
+    Args:
+        images: (B, C, H, W), about [-1, 1].
+        target: As images.
+        mask: Which pixels count, (H, W), bool; None for all.
+    """
+    difference = (to_double(to_uint8(images)) - to_double(to_uint8(target))).flatten(2) / 255
+    if mask is not None:
+        difference = difference[..., mask.flatten().to(difference.device)]
+    error = difference.square().mean(dim=(1, 2))
+    return -10 * error.clamp_min(_MIN_SQUARED_ERROR).log10()
+
+
+def curves_of(measures: Mapping[str, Measure], transforms: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return curves over what cases are numbers of, with 95 % intervals; none where names are words, or one alone.
+
+    Args:
+        measures: By kind and transform: `eq_err/rotation`.
+        transforms: By name; their `parameter` is the horizontal axis's label.
+    """
+    curves = []
+    for name, transform in transforms.items():
+        for title, label, kinds in _CHARTS:
+            found = {told: measures[key] for kind, told in kinds.items() if (key := f'{kind}/{name}') in measures}
+            series = [_series(told, measure) for told, measure in found.items() if _are_numbers(measure.cases)]
+            if series:
+                axis = getattr(transform, 'parameter', None) or name
+                curves.append({'title': f'{title}: {name}', 'x': axis, 'y': label, 'log': False, 'series': series})
+    return curves
+
+
+def _series(label: str, measure: Measure) -> dict[str, Any]:
+    points = sorted((float(case), value, _QUANTILE * std) for case, (value, std) in measure.cases.items())
+    return {
+        'label': label,
+        'x': [x for x, _, _ in points],
+        'y': [value for _, value, _ in points],
+        'low': [value - half for _, value, half in points],
+        'high': [value + half for _, value, half in points],
+    }
+
+
+def _are_numbers(cases: Mapping[str, Any]) -> bool:
+    try:
+        return len([float(case) for case in cases]) > 1
+    except ValueError:
+        return False
+
+
+_ERROR, _SQUARE, _CELLS, _VALUE = 0, 1, 2, 3  # columns of the terms; one value for each channel from the last on
+
+
+def error_terms(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return what each image adds to the sums, (B, 3 + C), float64.
+
+    In this order: ‖a − b‖², ‖b‖², the cells of a channel, and the sum of b in each channel.
+
+    Args:
+        a: (B, C, H, W).
+        b: As a.
+        mask: Which cells count, (H, W), bool; None for all.
+    """
+    a, b = (to_double(x).flatten(2) for x in (a, b))
+    if mask is not None:
+        mask = mask.flatten().to(a.device)
+        a, b = a[..., mask], b[..., mask]
+    cells = b.new_full((len(b), 1), b.shape[2])
+    errors, squares = ((each.square().sum(dim=(1, 2)))[:, None] for each in (a - b, b))
+    return torch.cat([errors, squares, cells, b.sum(dim=2)], dim=1)
+
+
+def normalised_error(total: Tensor) -> float:
+    """Return the ratio that summed terms (3 + C,) give; μ is the mean of b in each channel.
+
+    It is NaN if b does not vary. The variation follows from moments, safe in float64.
+    """
+    variation = _variation(total)
+    # rounding leaves about 1e-16 of the squares: anything below 1e-12 of them is a constant
+    if variation <= 1e-12 * total[_SQUARE]:
+        return float('nan')
+    return (total[_ERROR] / variation).item()
+
+
+def standard_error(totals: Sequence[Tensor], outer: Tensor, count: float) -> float:
+    """Return the standard error of the mean over cases of `normalised_error`, images being the units.
+
+    By the delta method: each image's influence on the mean is linear in its terms (that of μ
+    vanishes, as μ is where Σ ‖b − μ‖² is least), so its variance over images is a product of
+    the terms' second moments. All cases are of the same images; what they have in common counts.
+
+    Args:
+        totals: Of each case its summed terms (3 + C,).
+        outer: The sum over images of zᵀz, z all cases' terms in one row, (K, K).
+        count: How many images. Of one alone there is no error: NaN.
+    """
+    influence = torch.cat([_influence(total) for total in totals]) / len(totals)
+    if count < 2 or not influence.isfinite().all():
+        return float('nan')
+    variance = (influence @ outer @ influence).clamp_min(0) / (1 - 1 / count)
+    return math.sqrt(variance)
+
+
+def _variation(total: Tensor) -> Tensor:
+    return total[_SQUARE] - (total[_VALUE:].square() / total[_CELLS]).sum()
+
+
+def _influence(total: Tensor) -> Tensor:
+    """Return what an image's terms are multiplied by to give (‖a − b‖² − ratio · ‖b − μ‖²) / Σ ‖b − μ‖²."""
+    ratio, mean = normalised_error(total), total[_VALUE:] / total[_CELLS]
+    factors = torch.cat([total.new_tensor([1, -ratio, -ratio * mean.square().sum()]), 2 * ratio * mean])
+    return factors / _variation(total)
+
 
 _RATIOS = ('eq_err', 'eq_rec_err')
 _KINDS = ('eq_err', 'eq_err_paper', 'eq_rec', 'eq_rec_err')

@@ -6,14 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqzoo.evaluators.base import Evaluator
-from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.evaluators.view import AutoencoderView
-from eqzoo.extractors import FeatureExtractor
+from eqzoo.evaluators.base import AutoencoderView, Evaluator
+from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance, moments_of
+from eqzoo.evaluators.reference import read_reference
+from eqzoo.images import to_uint8
 from eqzoo.registry import EVALUATORS
-from eqzoo.statistics.frechet import frechet_distance
-from eqzoo.statistics.gaussian import FeatureMoments
-from eqzoo.statistics.reference import read_reference
+from eqzoo.vision import FeatureExtractor
 
 _SIDES = ('target', 'reconstruction')
 
@@ -98,11 +96,6 @@ class ReconstructionFrechet(Evaluator):
             'reference': 'the same images' if self.reference is None else self.reference.card(),
             'latent': 'posterior mean',
         }
-
-
-def moments_of(sums: Mapping[str, Tensor], name: str) -> FeatureMoments:
-    """Return the moments that the sums `<name> count`, `<name> value` and `<name> outer` are of."""
-    return FeatureMoments.from_sums({part: sums[f'{name} {part}'] for part in ('count', 'value', 'outer')})
 
 
 def check_min_images(min_images: int | None, extractor: FeatureExtractor) -> int:

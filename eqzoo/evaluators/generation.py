@@ -6,20 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqzoo.evaluators.base import Evaluator
-from eqzoo.evaluators.frechet import check_min_images, moments_of, refuse_too_few
-from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.evaluators.reference import SMOKE_REFERENCE, image_features, label_scheme
-from eqzoo.evaluators.view import SampleView
-from eqzoo.extractors import FeatureExtractor
+from eqzoo.evaluators.base import Evaluator, SampleView
+from eqzoo.evaluators.frechet import check_min_images, refuse_too_few
+from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance, moments_of
+from eqzoo.evaluators.inception_score import InceptionScoreSums, inception_score
+from eqzoo.evaluators.kernel import kernel_distance
+from eqzoo.evaluators.neighbours import manifold_scores
+from eqzoo.evaluators.reference import SMOKE_REFERENCE, Reference, image_features, label_scheme, read_reference
+from eqzoo.images import to_uint8
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS, Requirement
-from eqzoo.statistics.frechet import frechet_distance
-from eqzoo.statistics.gaussian import FeatureMoments
-from eqzoo.statistics.inception_score import InceptionScoreSums, inception_score
-from eqzoo.statistics.kernel import kernel_distance
-from eqzoo.statistics.manifold import manifold_scores
-from eqzoo.statistics.reference import Reference, read_reference
+from eqzoo.vision import FeatureExtractor
 
 _METRICS = {
     'fd': 'Fréchet distance of pooled features: fid',

@@ -9,16 +9,15 @@ from mmengine.dist import all_gather_object, all_reduce
 from torch import Tensor
 
 from eqzoo.distributed import rank_and_world_size
-from eqzoo.evaluators.frechet import check_min_images, moments_of, refuse_too_few
-from eqzoo.evaluators.latent_sample import LatentSample
-from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.evaluators.view import AutoencoderView
-from eqzoo.extractors import FeatureExtractor
+from eqzoo.evaluators.base import AutoencoderView
+from eqzoo.evaluators.frechet import check_min_images, refuse_too_few
+from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance, moments_of
+from eqzoo.evaluators.latents import LatentSample
+from eqzoo.evaluators.neighbours import nearest
+from eqzoo.images import to_uint8
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS
-from eqzoo.statistics.frechet import frechet_distance
-from eqzoo.statistics.gaussian import FeatureMoments
-from eqzoo.statistics.nearest import nearest
+from eqzoo.vision import FeatureExtractor
 
 _SEED = 2
 

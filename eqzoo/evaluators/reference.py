@@ -1,20 +1,236 @@
-"""What a reference set is measured to, and what is noted of samples' classes."""
+"""Statistics of a reference set: measured, written, read."""
 
+import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object
 from torch import Tensor
 
+from eqzoo import __version__
 from eqzoo.distributed import rank_and_world_size
-from eqzoo.evaluators.base import Evaluator
-from eqzoo.evaluators.frechet import moments_of
-from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.evaluators.view import SampleView
-from eqzoo.extractors import FeatureExtractor
-from eqzoo.statistics.gaussian import FeatureMoments
+from eqzoo.evaluators.base import Evaluator, SampleView
+from eqzoo.evaluators.gaussian import FeatureMoments, Gaussian, moments_of
+from eqzoo.images import to_uint8
+from eqzoo.npz import NpzArchive, write_npz
+from eqzoo.vision import FeatureExtractor
+
+_META = 'meta'
+_REMEDY = 'make a reference with tools/reference.py'
+
+
+class Extractor(Protocol):
+    """What tells features from others: an `eqzoo.extractors.FeatureExtractor`."""
+
+    key: str
+    num_features: int
+    frechet_key: str
+
+    def card(self) -> Mapping[str, Any]:
+        """Say how features are made, in JSON's types."""
+
+
+class Reference:
+    """What a reference file holds. The large array of images is looked at only by `images`.
+
+    ADM's keys are `mu`, `sigma` of the pooled features, `mu_s`, `sigma_s` of the spatial ones and
+    `arr_0`, images (N, H, W, 3), uint8, for precision and recall. eqzoo adds `meta`: JSON with the
+    `extractor`, `num_images` and the `data` set's identity; and `features`, the images' pooled features.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: If nothing is at `path`.
+        ValueError: If it is no readable npz, or has no statistics or bad ones.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._archive = NpzArchive(path)
+        self.path = self._archive.path
+        self.pooled = self._gaussian('mu', 'sigma')
+        has_spatial = 'mu_s' in self._archive or 'sigma_s' in self._archive
+        self.spatial = self._gaussian('mu_s', 'sigma_s') if has_spatial else None
+        self.meta = self._read_meta()
+
+    @property
+    def num_images(self) -> int | None:
+        """How many images the statistics are of; ADM's files do not say."""
+        return self.meta['num_images'] if self.meta else None
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the file has images, for precision and recall."""
+        return 'arr_0' in self._archive
+
+    def images(self) -> np.ndarray:
+        """Return the images (N, H, W, 3), uint8, mapped from the disk.
+
+        Raises:
+            ValueError: If there are none, or they are not such.
+        """
+        images = self._archive.map('arr_0')
+        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            raise ValueError(
+                f'{self.path}: arr_0 is {images.shape} of {images.dtype}; accepted is (N, H, W, 3) of uint8; {_REMEDY}.'
+            )
+        return images
+
+    def features(self) -> Tensor | None:
+        """Return the images' pooled features (N, D), float32, in their order; None if the file has none, as ADM's.
+
+        Raises:
+            ValueError: If they are not of these images, or damaged.
+        """
+        if 'features' not in self._archive:
+            return None
+        features = self._archive.read('features')
+        expected = (len(self.images()), len(self.pooled.mean))
+        if features.shape != expected or features.dtype != np.float32:
+            raise ValueError(
+                f'{self.path}: features are {features.shape} of {features.dtype}; for its images accepted is '
+                f'{expected} of float32; {_REMEDY}.'
+            )
+        return torch.from_numpy(features)
+
+    def card(self) -> dict[str, Any]:
+        """Say which reference this is, in JSON's types; the hash is over the checksums of the statistics."""
+        names = [name for name in ('mu', 'sigma', 'mu_s', 'sigma_s') if name in self._archive]
+        card = {'file': self.path.name, 'sha256': self._archive.fingerprint(names), 'num_images': self.num_images}
+        return {**card, 'data': self.meta['data']} if self.meta else card
+
+    def check(self, extractor: Extractor) -> None:
+        """Refuse an extractor whose features are not those of this file.
+
+        A file without `meta` is one of ADM's, whose features are those of the FID Inception.
+
+        Raises:
+            ValueError: Naming what differs.
+        """
+        if self.meta is None:
+            if extractor.frechet_key != 'fid':
+                raise ValueError(
+                    f"{self.path}: no 'meta', so these are ADM's statistics, of the FID Inception; the features here "
+                    f'are of {extractor.key!r} ({extractor.frechet_key}); {_REMEDY} for this extractor.'
+                )
+        else:
+            theirs, ours = self.meta['extractor'], _describe(extractor)
+            for name in sorted({*theirs, *ours}, key=lambda name: (name != 'key', name)):
+                if theirs.get(name) != ours.get(name):
+                    raise ValueError(
+                        f'{self.path}: made with another extractor: its {name} is {theirs.get(name)!r}, here it is '
+                        f'{ours.get(name)!r}; {_REMEDY} for this extractor.'
+                    )
+        if len(self.pooled.mean) != extractor.num_features:
+            raise ValueError(
+                f'{self.path}: features of {len(self.pooled.mean)} values; {extractor.key!r} has '
+                f'{extractor.num_features}; {_REMEDY} for this extractor.'
+            )
+
+    def _gaussian(self, mean: str, covariance: str) -> Gaussian:
+        for name in (mean, covariance):
+            if name not in self._archive:
+                raise ValueError(
+                    f'{self.path}: no array {name!r}; it has {", ".join(self._archive.names)}; a reference has '
+                    f'mu and sigma; this may be a file of samples: {_REMEDY}.'
+                )
+        arrays = [self._archive.read(name) for name in (mean, covariance)]
+        try:
+            return Gaussian(*(torch.from_numpy(np.asarray(array, np.float64)) for array in arrays))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f'{self.path}: {mean}, {covariance}: {error}') from None
+
+    def _read_meta(self) -> dict[str, Any] | None:
+        if _META not in self._archive:
+            return None
+        try:
+            meta = json.loads(str(self._archive.read(_META)))
+        except json.JSONDecodeError:
+            meta = None
+        if not isinstance(meta, dict) or not {'extractor', 'num_images', 'data'} <= meta.keys():
+            raise ValueError(
+                f"{self.path}: 'meta' is not what eqzoo writes, JSON with extractor, num_images and data; {_REMEDY}."
+            )
+        return meta
+
+
+def read_reference(path: str | Path, extractor: Extractor | None = None) -> Reference:
+    """Read a reference file and, given an extractor, check that it is for its features.
+
+    Raises:
+        FileNotFoundError: If nothing is at `path`.
+        ValueError: If it is no such file, damaged, or of other features.
+    """
+    reference = Reference(path)
+    if extractor is not None:
+        reference.check(extractor)
+    return reference
+
+
+def write_reference(
+    path: str | Path,
+    extractor: Extractor,
+    pooled: FeatureMoments,
+    *,
+    data: Mapping[str, Any],
+    spatial: FeatureMoments | None = None,
+    images: Iterable[Tensor] = (),
+    num_stored: int = 0,
+    features: Tensor | None = None,
+) -> None:
+    """Write a reference file that `read_reference` and ADM's evaluator read, holding one batch of images at a time.
+
+    ADM's evaluator needs all its keys: those of an extractor with spatial features, and images.
+
+    Args:
+        path: It appears there when it is whole.
+        extractor: Of the features.
+        pooled: Moments of the pooled features of all images.
+        data: The data set's identity.
+        spatial: Of the spatial ones, where the extractor has such.
+        images: Batches (B, 3, H, W), uint8, of the images to store; 10,000 in ADM's files.
+        num_stored: How many these are.
+        features: Their pooled features (N, D), which every test would extract again.
+
+    Raises:
+        ValueError: If there are fewer than two images, or a feature is not finite, or the images are not
+            8-bit, or of several sizes, or not `num_stored`, or the features are not as many.
+    """
+    if len(pooled.mean) != extractor.num_features:
+        raise ValueError(
+            f'write_reference: moments of {len(pooled.mean)} features; {extractor.key!r} has {extractor.num_features}; '
+            'give the moments of its pooled features.'
+        )
+    if features is not None and features.shape != (num_stored, extractor.num_features):
+        raise ValueError(
+            f'write_reference: features {tuple(features.shape)} of {num_stored} images; give '
+            f'{(num_stored, extractor.num_features)}, a row an image.'
+        )
+    meta = {
+        'extractor': _describe(extractor),
+        'num_images': pooled.count,
+        'data': dict(data),
+        'eqzoo': __version__,
+    }
+    gaussians = {'': pooled.gaussian(), **({'_s': spatial.gaussian()} if spatial is not None else {})}
+    with write_npz(path) as npz:
+        for suffix, gaussian in gaussians.items():
+            npz.add(f'mu{suffix}', gaussian.mean.numpy())
+            npz.add(f'sigma{suffix}', gaussian.covariance.numpy())
+        npz.add(_META, json.dumps(meta))
+        if num_stored:
+            npz.add_images('arr_0', images, num_stored)
+        if features is not None:
+            npz.add('features', features.float().cpu().numpy())
+
+
+def _describe(extractor: Extractor) -> dict[str, Any]:
+    """Return the card as JSON gives it back, and the key."""
+    return json.loads(json.dumps({'key': extractor.key, **extractor.card()}))
+
 
 # What shrunk configs compare samples with.
 SMOKE_REFERENCE = dict(type='Shapes', num_images=16, size=64)

@@ -1,18 +1,192 @@
-"""The sliced Wasserstein distance between sets of images, which needs no weights: `swd`."""
+"""Sliced Wasserstein distance of image sets: small patches of a Laplacian pyramid, no network, no weights.
 
-from collections.abc import Mapping
-from typing import Any
+Karras et al. 2018 (Progressive Growing of GANs), section 5. Usage: `patches` of every batch of
+both sets, then `sliced_wasserstein` of all of them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from eqzoo.evaluators.base import Evaluator
-from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.evaluators.reference import SMOKE_REFERENCE
-from eqzoo.evaluators.view import AutoencoderView, SampleView
+from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
+from eqzoo.evaluators.reference import SMOKE_REFERENCE, Reference, read_reference
+from eqzoo.images import to_uint8
+from eqzoo.precision import full_precision
+from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS
-from eqzoo.statistics.reference import Reference, read_reference
-from eqzoo.statistics.sliced import patches, patches_per_image, sliced_wasserstein
+
+_SIDE = 7  # of a patch, as Karras et al.
+_MIN_SIZE = 16  # of the coarsest level, as Karras et al.
+_DIRECTIONS = 512  # 4 repeats of 128 in their code
+_BLOCK = 64  # directions at a time: memory
+_SCALE = 1e3  # of what is reported, as Karras et al.
+
+
+class SlicedWasserstein(NamedTuple):
+    """Distances times 1,000.
+
+    Args:
+        mean: Over the levels; what is reported as `swd`.
+        levels: From fine to coarse.
+    """
+
+    mean: float
+    levels: tuple[float, ...]
+
+
+def num_levels(size: tuple[int, int]) -> int:
+    """Return how many levels the pyramid of images of `size` (H, W) has: halved while even and 16 pixels or more.
+
+    Raises:
+        ValueError: If the images are smaller than that.
+
+    Example:
+        >>> num_levels((32, 32)), num_levels((256, 256)), num_levels((240, 320))
+        (2, 5, 4)
+    """
+    if min(size) < _MIN_SIZE:
+        raise ValueError(f'swd: images of {size} pixels; accepted are {_MIN_SIZE} or more on both sides.')
+    levels = 1
+    while all(side % 2 == 0 and side // 2 >= _MIN_SIZE for side in size):
+        size, levels = (size[0] // 2, size[1] // 2), levels + 1
+    return levels
+
+
+def patches_per_image(num_images: int, *, budget: int = 1 << 17) -> int:
+    """Return how many patches of each level to keep of an image so that a set has about `budget`: 1 to 128.
+
+    So what is kept of a set does not grow: 39 MB a level at 2**17 patches of 147 half floats,
+    except with more images than that.
+
+    Example:
+        >>> patches_per_image(1000), patches_per_image(50_000)
+        (128, 2)
+    """
+    return min(max(budget // num_images, 1), 128)
+
+
+def laplacian_pyramid(images: Tensor, levels: int) -> list[Tensor]:
+    """Return what each halving loses of `images` (B, C, H, W), from fine to coarse, and what is left."""
+    pyramid = []
+    for _ in range(levels - 1):
+        smaller = _blurred(images)[:, :, ::2, ::2]
+        pyramid.append(images - _doubled(smaller))
+        images = smaller
+    return [*pyramid, images]
+
+
+def patches(images: Tensor, numbers: Tensor, per_image: int, *, seed: int = 0) -> list[Tensor]:
+    """Return random patches of every level: a list of (B, per_image, C · 7 · 7), half precision.
+
+    Where an image is cut depends on its number alone: batches and processes change nothing, and
+    an image and its reconstruction are cut in the same places.
+
+    Args:
+        images: (B, C, H, W), uint8.
+        numbers: The images' places in their set (B,).
+        per_image: How many of each level; see `patches_per_image`.
+        seed: Of the places.
+
+    Raises:
+        TypeError: If the images are not 8-bit.
+        ValueError: If they are smaller than 16 pixels.
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(f'swd: images must be uint8, got {images.dtype}.')
+    pyramid = laplacian_pyramid(images.float(), num_levels(tuple(images.shape[2:])))
+    return [_cut(level, numbers, per_image, (seed, index)) for index, level in enumerate(pyramid)]
+
+
+def sliced_wasserstein(first: Sequence[Tensor], second: Sequence[Tensor], *, seed: int = 0) -> SlicedWasserstein:
+    """Return the distance between two sets of patches, each as `patches` gives it, of all images.
+
+    Each channel of each set and level is normalised to mean 0 and deviation 1, so that contrast
+    and colour of the sets as wholes do not count; then the Wasserstein-1 distances of projections
+    on 512 random directions are averaged. It is not zero for two samples of one distribution
+    (about 10 for 5,000 images of 32 pixels): compare values of one size only.
+
+    Args:
+        first: A tensor (…, C · 7 · 7) of each level.
+        second: Likewise; it may have another number of patches.
+        seed: Of the directions.
+
+    Raises:
+        ValueError: If levels or patches do not match, or a set has fewer than two patches.
+    """
+    shapes = [[tuple(level.shape) for level in each] for each in (first, second)]
+    if [shape[-1] for shape in shapes[0]] != [shape[-1] for shape in shapes[1]]:
+        raise ValueError(
+            f'swd: the sets have levels of {shapes[0]} and {shapes[1]}; accepted are images of one size; '
+            'resize one of the sets.'
+        )
+    levels = []
+    for index, (a, b) in enumerate(zip(first, second, strict=True)):
+        directions = torch.randn(a.shape[-1], _DIRECTIONS, generator=seeded(seed, 1, index))
+        directions = (directions / directions.norm(dim=0)).to(a.device)
+        a, b = _normalized(a), _normalized(b)
+        blocks = directions.split(_BLOCK, dim=1)
+        distances = [_wasserstein(_sorted_projections(a, each), _sorted_projections(b, each)) for each in blocks]
+        levels.append(_SCALE * torch.cat(distances).mean().item())
+    return SlicedWasserstein(math.fsum(levels) / len(levels), tuple(levels))
+
+
+def _blurred(images: Tensor, gain: float = 1.0) -> Tensor:
+    """Filter by the binomial kernel of five taps, mirrored at the borders without repeating them."""
+    taps = images.new_tensor([1, 4, 6, 4, 1]) / 16
+    kernel = (gain * taps[:, None] * taps[None, :]).expand(images.shape[1], 1, 5, 5)
+    with full_precision():
+        return F.conv2d(F.pad(images, (2, 2, 2, 2), mode='reflect'), kernel, groups=images.shape[1])
+
+
+def _doubled(images: Tensor) -> Tensor:
+    spread = images.new_zeros(*images.shape[:2], 2 * images.shape[2], 2 * images.shape[3])
+    spread[:, :, ::2, ::2] = images
+    return _blurred(spread, 4.0)  # three of four values are zero
+
+
+def _cut(level: Tensor, numbers: Tensor, per_image: int, key: tuple[int, int]) -> Tensor:
+    rows, columns = (side - _SIDE + 1 for side in level.shape[2:])
+    windows = level.unfold(2, _SIDE, 1).unfold(3, _SIDE, 1)  # (B, C, rows, columns, 7, 7), a view
+    draws = [torch.randint(rows * columns, (per_image,), generator=seeded(*key, 0, n)) for n in numbers.tolist()]
+    places = torch.stack(draws).to(level.device)
+    images = torch.arange(len(level), device=level.device)[:, None]
+    cut = windows[images, :, places // columns, places % columns]  # (B, per_image, C, 7, 7)
+    return cut.flatten(2).half()
+
+
+def _normalized(patches: Tensor) -> Tensor:
+    """Return patches (N, C · 49), float32, each channel over all patches with mean 0 and deviation 1."""
+    flat = patches.flatten(0, -2)
+    if len(flat) < 2:
+        raise ValueError(f'swd: a set has {len(flat)} patches; it needs 2 or more.')
+    channels = flat.float().unflatten(1, (-1, _SIDE**2))
+    mean, std = channels.mean(dim=(0, 2), keepdim=True), channels.std(dim=(0, 2), keepdim=True)
+    return ((channels - mean) / std.clamp_min(1e-8)).flatten(1)
+
+
+def _sorted_projections(patches: Tensor, directions: Tensor) -> Tensor:
+    with full_precision():
+        projections = directions.T @ patches.T
+    if projections.is_cuda:
+        return projections.sort(dim=1).values
+    projections.numpy().sort(axis=1)  # in place; three times as fast as torch's, which also returns the order
+    return projections
+
+
+def _wasserstein(a: Tensor, b: Tensor) -> Tensor:
+    """Return the distances (P,) between sorted samples (P, N) and (P, M), exactly."""
+    if a.shape == b.shape:
+        return (a - b).abs().mean(dim=1)
+    n, m = a.shape[1], b.shape[1]
+    # both quantile functions are constant between these points, in units of 1 / (n m)
+    points = torch.cat([torch.arange(n + 1) * m, torch.arange(1, m) * n]).unique().to(a.device)
+    starts, lengths = points[:-1], points.diff() / (n * m)
+    return ((a[:, starts // m] - b[:, starts // n]).abs() * lengths).sum(dim=1)
+
 
 _BATCH = 64
 

@@ -1,16 +1,13 @@
 """Latent generators: networks, the processes they invert, guidance and samplers."""
 
-from eqzoo.generators.aligned_transformer import AlignedTransformer
 from eqzoo.generators.base import Generator
-from eqzoo.generators.dit import DiT
-from eqzoo.generators.gaussian_diffusion import GaussianDiffusion
+from eqzoo.generators.diffusion import DiT, GaussianDiffusion
 from eqzoo.generators.guidance import AutoGuidance, ClassifierFree
-from eqzoo.generators.interpolant import Interpolant
+from eqzoo.generators.interpolant import Interpolant, SiT
 from eqzoo.generators.mask_transformer import MaskTransformer
 from eqzoo.generators.maskgit import MaskGIT
-from eqzoo.generators.repa import REPA
+from eqzoo.generators.repa import REPA, AlignedTransformer
 from eqzoo.generators.samplers import DDIM, DDPM, ODE, SDE, CodeSampler, Confidence, DPMSolver, Halton, Sampler
-from eqzoo.generators.sit import SiT
 from eqzoo.generators.transformer import DiffusionTransformer
 
 __all__ = [

@@ -1,12 +1,61 @@
-"""Stochastic interpolants: paths in continuous time, and what a network learns of them (arXiv 2401.08740)."""
+"""Paths from data to noise, x_t = alpha(t) x + sigma(t) noise: t = 0 is data, t = 1 noise (arXiv 2401.08740)."""
 
 import math
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from eqzoo.generators.paths import PATHS, Coefficients
-from eqzoo.registry import PROCESSES
+from eqzoo.generators.base import Generator
+from eqzoo.generators.diffusion import check_probability, drop_labels
+from eqzoo.randomness import SampleStreams
+from eqzoo.registry import GENERATORS, PROCESSES
+
+
+class Coefficients(NamedTuple):
+    """A path's coefficients at times (B, 1, 1, 1), and their derivatives."""
+
+    alpha: Tensor
+    sigma: Tensor
+    d_alpha: Tensor
+    d_sigma: Tensor
+
+    @property
+    def growth(self) -> Tensor:
+        """The rate d log(alpha) / dt at which data fade, negative."""
+        return self.d_alpha / self.alpha
+
+    @property
+    def diffusion(self) -> Tensor:
+        """Half the variance added per time by the SDE that leads along this path, `drift_var` of SiT's code."""
+        return self.sigma * self.d_sigma - self.growth * self.sigma.square()
+
+
+def linear(t: Tensor) -> Coefficients:
+    """Return those of the straight path, 1 - t and t."""
+    one = t.new_ones(())
+    return Coefficients(1 - t, t, -one, one)
+
+
+def gvp(t: Tensor) -> Coefficients:
+    """Return those of the path of constant variance, cosine and sine of a quarter turn."""
+    angle = t * (math.pi / 2)
+    cosine, sine = angle.cos(), angle.sin()
+    return Coefficients(cosine, sine, -sine * (math.pi / 2), cosine * (math.pi / 2))
+
+
+def vp(t: Tensor) -> Coefficients:
+    """Return those of the variance-preserving diffusion with rates from 0.1 to 20."""
+    low, high = 0.1, 20.0
+    log_alpha = -0.25 * t.square() * (high - low) - 0.5 * t * low
+    half_rate = 0.5 * (low + t * (high - low))
+    alpha = log_alpha.exp()
+    sigma = (-(2 * log_alpha).expm1()).sqrt()
+    return Coefficients(alpha, sigma, -half_rate * alpha, half_rate * alpha.square() / sigma)
+
+
+PATHS: dict[str, Callable[[Tensor], Coefficients]] = {'linear': linear, 'gvp': gvp, 'vp': vp}
+
 
 # How far SiT stays away from the ends of the path where something divides by zero there.
 _TRAIN_MARGIN_VP = 1e-5
@@ -132,3 +181,66 @@ class Interpolant:
 def _check(name: str, value: str, accepted: tuple[str, ...]) -> None:
     if value not in accepted:
         raise ValueError(f'Interpolant.{name}: got {value!r}; accepted are {", ".join(map(repr, accepted))}.')
+
+
+class Interpolation(NamedTuple):
+    """A batch between data and noise.
+
+    Args:
+        noisy: x_t (B, C, h, w).
+        times: t (B,).
+        labels: (B,), some of them replaced by no class.
+        noise: (B, C, h, w).
+    """
+
+    noisy: Tensor
+    times: Tensor
+    labels: Tensor
+    noise: Tensor
+
+
+@GENERATORS.register_module()
+class SiT(Generator):
+    """A network that predicts velocity, score or noise of an interpolant.
+
+    Args:
+        network: Such as a `DiffusionTransformer`.
+        process: The path and what is predicted.
+        p_unconditional: How often a label is replaced by no class.
+
+    Raises:
+        ValueError: If process or probability are not such.
+    """
+
+    def __init__(self, network: nn.Module, process: Interpolant, *, p_unconditional: float = 0.1) -> None:
+        super().__init__(network)
+        name = type(self).__name__
+        if not isinstance(process, Interpolant):
+            raise ValueError(f'{name}.process: got {type(process).__name__}; accepted is Interpolant; see DiT.')
+        check_probability(f'{name}.p_unconditional', p_unconditional)
+        self.process, self.p_unconditional = process, p_unconditional
+
+    def loss(self, batch: Mapping[str, Any], streams: SampleStreams) -> dict[str, Tensor]:
+        """Return 'loss'; see `Generator.loss`."""
+        between = self.interpolate(batch, streams)
+        output = self.network(between.noisy, self.process.network_times(between.times), between.labels)
+        return {'loss': self.denoising_loss(output, batch['latents'], between)}
+
+    def interpolate(self, batch: Mapping[str, Any], streams: SampleStreams) -> Interpolation:
+        """Return the batch at random times.
+
+        A sample's stream gives its time, then its noise, then whether its label is left out.
+        """
+        x = batch['latents']
+        if self.process.time_sampling == 'lognormal':
+            numbers = streams.normal(x.new_empty(len(x)))
+        else:
+            numbers = streams.uniform(device=x.device)
+        times = self.process.sample_times(numbers)
+        noise = streams.normal(x)
+        labels = drop_labels(batch['labels'], streams.uniform(), self.p_unconditional, self.num_classes)
+        return Interpolation(self.process.noised(x, noise, times), times, labels, noise)
+
+    def denoising_loss(self, output: Tensor, x: Tensor, between: Interpolation) -> Tensor:
+        """Return the process's loss, a scalar, of the network's output for latents `x`."""
+        return self.process.losses(output, x, between.noise, between.times).mean()

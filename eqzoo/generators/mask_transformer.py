@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from eqzoo.generators.embedders import check_labels
-from eqzoo.generators.network import Network
-from eqzoo.generators.published import load_generator
-from eqzoo.generators.sizes import MASKGIT_SIZES, size_of
+from eqzoo.checkpoints.generator import MASKGIT_SIZES, load_generator, size_of
+from eqzoo.generators.base import Network
+from eqzoo.generators.transformer import check_labels
 from eqzoo.registry import NETWORKS
 
 _EPS = 1e-12  # of the norms outside the blocks, as released

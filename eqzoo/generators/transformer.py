@@ -1,22 +1,159 @@
-"""DiT's network: a transformer on patches of latents, told time and class by adaLN-zero.
+"""What a diffusion transformer is told: patches, positions, time and class, as vectors."""
 
-Names and shapes of weights are those of the published DiT and SiT (arXiv 2212.09748, 2401.08740).
-"""
-
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from eqzoo.generators.blocks import Block, FinalLayer
-from eqzoo.generators.embedders import LabelEmbedder, PatchEmbedder, TimeEmbedder, sine_positions
-from eqzoo.generators.network import Network
-from eqzoo.generators.published import load_generator
-from eqzoo.generators.sizes import size_of
+from eqzoo.checkpoints.generator import load_generator, size_of
+from eqzoo.generators.base import Network
 from eqzoo.registry import NETWORKS
+
+_FREQUENCIES = 256  # values of a time's embedding before its MLP
+
+
+class PatchEmbedder(nn.Module):
+    """Latents (B, C, h, w) to tokens (B, T, D), row by row."""
+
+    def __init__(self, patch_size: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens."""
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class TimeEmbedder(nn.Module):
+    """Times (B,) to (B, D): cosines and sines of 128 frequencies, then an MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, times: Tensor) -> Tensor:
+        """Return the embedding."""
+        half = _FREQUENCIES // 2
+        steps = torch.arange(half, dtype=torch.float32, device=times.device)
+        angles = times.float()[:, None] * torch.exp(-math.log(10000) * steps / half)
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(self.mlp[0].weight.dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """Classes (B,) to (B, D), from a table whose last row stands for no class."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, width)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the rows."""
+        check_labels(labels, self.embedding_table.num_embeddings - 1)
+        return self.embedding_table(labels)
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels (B,) other than classes and `num_classes`, no class.
+
+    Raises:
+        ValueError: Naming one, on a CPU: on a GPU looking would wait for it, and the lookup itself fails.
+    """
+    if labels.device.type != 'cpu' or torch.compiler.is_compiling() or not len(labels):
+        return
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most > num_classes:
+        raise ValueError(
+            f'label {most if most > num_classes else least} is out of range; accepted are 0 to {num_classes - 1}, '
+            f'and {num_classes} for no class.'
+        )
+
+
+def sine_positions(grid: int, width: int) -> Tensor:
+    """Return the fixed embedding (grid * grid, width) of a square of tokens, row by row.
+
+    The first half is of the column, the second of the row; each is sines, then cosines, of
+    width / 4 frequencies (MAE's and DiT's).
+    """
+    frequencies = 1 / 10000 ** (np.arange(width // 4) / (width / 4))
+    angles = np.arange(grid)[:, None] * frequencies
+    line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    columns, rows = np.tile(line, (grid, 1)), np.repeat(line, grid, axis=0)
+    return torch.from_numpy(np.concatenate([columns, rows], axis=1)).float()
+
+
+_MLP_RATIO = 4
+_EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Self-attention of tokens (B, T, D), computed by torch's fused kernels."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = nn.LayerNorm(width // heads) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(width // heads) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the attended tokens."""
+        batch, count, width = x.shape
+        q, k, v = self.qkv(x).view(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        return self.proj(attended.transpose(1, 2).reshape(batch, count, width))
+
+
+class Mlp(nn.Module):
+    """Two layers with GELU, as its tanh approximation, between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, _MLP_RATIO * width)
+        self.fc2 = nn.Linear(_MLP_RATIO * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens (B, T, D)."""
+        return self.fc2(F.gelu(self.fc1(x), approximate='tanh'))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each between a shift, a scale and a gate that the condition gives (adaLN-zero)."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
+        self.attn = Attention(width, heads, qk_norm)
+        self.norm2 = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
+        self.mlp = Mlp(width)
+        # the activation is that of all blocks, and done once; its place keeps the published names
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return tokens (B, T, D) for the activated condition (B, D)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition)[:, None].chunk(6, dim=2)
+        x = torch.addcmul(x, gate1, self.attn(torch.addcmul(shift1, self.norm1(x), 1 + scale1)))
+        return torch.addcmul(x, gate2, self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2)))
+
+
+class FinalLayer(nn.Module):
+    """Tokens (B, T, D) to the values of their patches."""
+
+    def __init__(self, width: int, out_features: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
+        self.linear = nn.Linear(width, out_features)
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return (B, T, p * p * channels) for the activated condition (B, D)."""
+        shift, scale = self.adaLN_modulation(condition)[:, None].chunk(2, dim=2)
+        return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))
 
 
 @NETWORKS.register_module()

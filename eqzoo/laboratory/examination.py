@@ -1,21 +1,110 @@
-"""What one autoencoder does to the images: numbers, reconstructions, and latents under transforms."""
+"""The autoencoders to look into, and what to call them."""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+import eqzoo
 from eqzoo.autoencoders import Autoencoder
-from eqzoo.engine.autoencoder_training import to_float
+from eqzoo.checkpoints import load_autoencoder
 from eqzoo.engine.evaluation import compute
 from eqzoo.evaluators import AutoencoderView, EquivarianceError, LatentSpectrum, LatentStatistics, ReconstructionMetric
-from eqzoo.evaluators.equivariance_measures import psnr
-from eqzoo.laboratory.cases import Cases
-from eqzoo.transforms import Rotate
+from eqzoo.evaluators.equivariance import psnr
+from eqzoo.images import to_float
+from eqzoo.report import run_names
+from eqzoo.transforms import IsotropicScale, Rotate, Turn
 from eqzoo.transforms.base import Transform, valid_area
+
+
+class Model(NamedTuple):
+    """An autoencoder in evaluation mode, what to call it, and where it is from."""
+
+    name: str
+    source: str
+    autoencoder: Autoencoder
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers it has learned."""
+        return sum(parameter.numel() for parameter in self.autoencoder.parameters())
+
+
+def open_models(sources: Sequence[str], names: Sequence[str] | None = None) -> list[Model]:
+    """Load autoencoders.
+
+    Args:
+        sources: What `eqzoo.load` takes, or the files ENCODER,DECODER of one.
+        names: One for each; by default as much of each source as tells it from the others.
+
+    Raises:
+        ValueError: If there are not as many different names, a name is not in the zoo, or a file does not fit.
+        OSError: If a file is not there, or cannot be downloaded.
+    """
+    if names is None:
+        names = run_names([Path(source) for source in sources])
+    names = [name.strip() for name in names]
+    if len(names) != len(sources) or len(set(names)) != len(names) or not all(names):
+        raise ValueError(
+            f'--names: got {", ".join(map(repr, names))} for {len(sources)} models; accepted are as many different '
+            'names, separated by commas.'
+        )
+    return [Model(name, source, _load(source)) for name, source in zip(names, sources, strict=True)]
+
+
+def _load(source: str) -> Autoencoder:
+    if ',' in source and not Path(source).exists():
+        return load_autoencoder(source.split(','))
+    return eqzoo.load(source)
+
+
+class Cases(NamedTuple):
+    """Transforms whose cases are looked at.
+
+    Args:
+        turn: By the angles.
+        scale: By the scales.
+        remarks: What had to be left out or changed.
+    """
+
+    turn: Turn
+    scale: IsotropicScale
+    remarks: list[str]
+
+
+def choose_cases(angles: Sequence[float], scales: Sequence[float], grids: Sequence[tuple[int, int]]) -> Cases:
+    """Return `angles` and `scales` that are possible on all of `grids` (h, w).
+
+    Scales are taken to the nearest whole number of cells. Angles of which no cell of the smallest latents
+    is left once the border is, are left out.
+
+    Raises:
+        ValueError: If a value is out of range, or nothing is left.
+    """
+    scale_of = dict(interpolation='bicubic', antialias=True)  # as `EquivarianceError` measures by default
+    turn = Turn(eval_angles=tuple(angles))
+    IsotropicScale(eval_scales=tuple(scales), **scale_of)  # refuses what is no scale
+    smallest = min(grids, key=min)
+    kept = [angle for angle in angles if all(turn.mask(grid, angle).any() for grid in grids)]
+    cells = math.gcd(*(side for grid in grids for side in grid))
+    whole = sorted({min(max(round(scale * cells), 1), cells - 1) / cells for scale in scales}) if cells > 1 else []
+    if not kept or not whole:
+        raise ValueError(
+            f'angles and scales: none of them leaves anything of latents of {smallest[0]} x {smallest[1]} cells; use '
+            'larger images (--size).'
+        )
+    remarks = []
+    if len(kept) < len(angles):
+        left_out = ', '.join(f'{angle:g}°' for angle in angles if angle not in kept)
+        remarks.append(f'Left out: {left_out}, of which nothing of {smallest[0]} x {smallest[1]} cells would count.')
+    if whole != sorted(set(scales)):
+        remarks.append(f'Scales taken to whole cells: {", ".join(f"{scale:.3g}" for scale in whole)}.')
+    return Cases(Turn(eval_angles=tuple(kept)), IsotropicScale(eval_scales=tuple(reversed(whole)), **scale_of), remarks)
+
 
 _BATCH_PIXELS = 4 * 256 * 256  # at once: some 4 GB in the decoder of Stable Diffusion
 _MIN_SPECTRUM = 4  # cells a side; fewer have no slope

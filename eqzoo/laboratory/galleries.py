@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eqzoo.evaluators.reconstruction import to_uint8
+from eqzoo.images import to_uint8
 from eqzoo.laboratory.colours import SharedBasis
 from eqzoo.laboratory.examination import Examination
-from eqzoo.report.pages import Embedded, embed
+from eqzoo.report.page import Embedded, embed
 
 _PIXELATED = 64  # up to so many pixels a side, enlarged ones are shown as squares
 _NOT_CUT = 0.995  # the part of all errors that are still within the range of colours once amplified

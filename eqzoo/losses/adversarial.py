@@ -39,8 +39,8 @@ class PatchGAN(nn.Module):
         self.network = NLayerDiscriminator(in_channels, ndf=width, n_layers=num_layers).apply(weights_init)
         if weights is not None:
             # Here, not at the top: only a trained discriminator needs what reads an autoencoder's file.
-            from eqzoo.autoencoders.stored import read_stored
-            from eqzoo.autoencoders.weights import check_fit
+            from eqzoo.checkpoints.autoencoder import read_stored
+            from eqzoo.checkpoints.read import check_fit
 
             state = read_stored(weights).discriminator
             check_fit(state, self.state_dict(), f'PatchGAN.weights: the discriminator of {str(weights)!r}')

@@ -1,4 +1,4 @@
-"""The reconstruction term of an autoencoder: pixels and perception under one log-variance."""
+"""Pixel losses, and the reconstruction loss with a learned log-variance."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -7,6 +7,24 @@ import torch
 from torch import Tensor, nn
 
 from eqzoo.registry import LOSSES
+
+
+@LOSSES.register_module()
+class L1:
+    """Absolute difference, as in LDM and EQ-VAE."""
+
+    def __call__(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        """Return |reconstruction - target|, of their shape (B, C, H, W)."""
+        return (reconstruction - target).abs()
+
+
+@LOSSES.register_module()
+class L2:
+    """Squared difference."""
+
+    def __call__(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        """Return (reconstruction - target)², of their shape (B, C, H, W)."""
+        return (reconstruction - target).square()
 
 
 @LOSSES.register_module()

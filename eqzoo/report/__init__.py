@@ -1,9 +1,7 @@
 """Reports: one self-contained page for a test run, tables that compare several."""
 
-from eqzoo.report.comparison import Comparison, compare_results
-from eqzoo.report.comparison_page import write_comparison_page
-from eqzoo.report.comparison_text import to_csv, to_markdown, to_text
-from eqzoo.report.report import write_report
+from eqzoo.report.comparison import Comparison, compare_results, to_csv, to_markdown, to_text, write_comparison_page
+from eqzoo.report.page import write_report
 from eqzoo.report.results import Result, read_result, run_names
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from eqzoo import __version__
-from eqzoo.engine import load_config
+from eqzoo.config import load_config
 from eqzoo.studies.stages import Command, Stage, digest, override
 from eqzoo.studies.study import AutoencoderArm, GeneratorArm, Study
 

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from eqzoo.report.charts import MARKERS
 from eqzoo.studies.scores import Score, steps_of
 from eqzoo.studies.study import Study
-from eqzoo.studies.summary import by_seed
-from eqzoo.studies.tables import curves_of, heading
+from eqzoo.studies.tables import by_seed, curves_of, heading
 
 # Okabe and Ito's, which the colour-blind tell apart.
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#000000')

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eqzoo.report.alike import differences
+from eqzoo.report.cards import differences
 from eqzoo.report.results import Result, read_result
 from eqzoo.studies.plan import Plan
 from eqzoo.studies.study import Study

@@ -1,12 +1,12 @@
 """What a study is: which autoencoders, which generators on them, and what its table shows."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eqzoo.config_files import find_config, read_config
+from eqzoo.config import find_config, read_config
+from eqzoo.files import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,11 @@ def _arm(cls: type, where: str, key: str, name: str, arguments: Mapping[str, Any
 def _check_keys(where: str, place: str, given: Mapping[str, Any], accepted: Sequence[str]) -> None:
     for key in given:
         if key not in accepted:
-            nearest = difflib.get_close_matches(key, accepted, n=1)
-            hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
+            hint = did_you_mean(key, accepted)
             raise ValueError(f'{where}: {place} has no key {key!r}.{hint} It has: {", ".join(accepted)}.')
 
 
 def _check_name(where: str, name: str | None, known: Mapping[str, Any]) -> None:
     if name is not None and name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
+        hint = did_you_mean(name, known)
         raise ValueError(f'{where}: there is no {name!r}.{hint} There are: {", ".join(known)}.')

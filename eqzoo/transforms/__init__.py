@@ -3,13 +3,11 @@
 from eqzoo.transforms.affine import Affine, Motion
 from eqzoo.transforms.base import Transform
 from eqzoo.transforms.compose import Choice, Compose
-from eqzoo.transforms.flip import Flip
+from eqzoo.transforms.exact import Flip, Rotate
 from eqzoo.transforms.perspective import Perspective
-from eqzoo.transforms.resample import Resampled
-from eqzoo.transforms.rotate import Rotate
+from eqzoo.transforms.resampled import Resampled, Turn
 from eqzoo.transforms.scale import AnisotropicScale, IsotropicScale
 from eqzoo.transforms.shift import Shift
-from eqzoo.transforms.turn import Turn
 from eqzoo.transforms.warp import Warp
 
 __all__ = [

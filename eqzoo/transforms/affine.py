@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS
 from eqzoo.transforms.base import Grid
-from eqzoo.transforms.resample import Resampled, centre, check_interpolation
+from eqzoo.transforms.resampled import Resampled, centre, check_interpolation
 
 _LIMITS = dict(
     max_angle=(0, 180), min_zoom=(0.5, 1), max_zoom=(1, 2), max_stretch=(1, 2), max_shear=(0, 45), max_shift=(0, 0.5)

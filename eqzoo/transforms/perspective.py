@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS
 from eqzoo.transforms.base import Grid
-from eqzoo.transforms.resample import Resampled, centre, check_interpolation
+from eqzoo.transforms.resampled import Resampled, centre, check_interpolation
 
 View = tuple[float, float]  # degrees away from straight on, and towards where
 

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS
 from eqzoo.transforms.base import Grid
-from eqzoo.transforms.resample import Resampled, check_interpolation
+from eqzoo.transforms.resampled import Resampled, check_interpolation
 
 Waves = tuple[tuple[float, ...], tuple[float, ...]]  # amplitudes of the displacement down and to the right
 

@@ -1,16 +1,16 @@
 """The index of released weights: the metafiles beside the configs."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+from eqzoo.config import configs_folder
+from eqzoo.files import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,9 @@ def find(name: str) -> ReleasedModel:
         ValueError: If there is none of that name.
     """
     if name not in models():
-        nearest = difflib.get_close_matches(name, models(), n=1)
-        hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
+        hint = did_you_mean(name, models())
         raise ValueError(f'Unknown model {name!r}.{hint} In the zoo: {", ".join(sorted(models()))}.')
     return models()[name]
-
-
-def configs_folder() -> Path:
-    """Return the folder `configs`: inside the installed package, or beside it in a checkout."""
-    inside = _PACKAGE / 'configs'
-    return inside if inside.is_dir() else _PACKAGE.parent / 'configs'
 
 
 def _model(entry: Mapping[str, Any]) -> ReleasedModel:

@@ -8,8 +8,8 @@ from diffusers.models import VQModel
 from mmengine.config import Config
 
 from eqzoo.autoencoders import VQAutoencoder
-from eqzoo.losses import ExplicitEquivariance, ImplicitEquivariance
 from eqzoo.registry import build
+from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance
 from eqzoo.transforms import IsotropicScale, Rotate
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / '_base_' / 'autoencoders'

@@ -6,16 +6,16 @@ import re
 import pytest
 import torch
 
-from eqzoo.benchmarks.eq_step import compare_steps, released_step
+from eqzoo.benchmarks.autoencoders import compare_eq_steps, released_step
 from eqzoo.benchmarks.evaluation import compare_pipelines
-from eqzoo.commands.benchmark import coding, eq_step
-from eqzoo.commands.benchmark_evaluation import frechet, rfid
+from eqzoo.commands.benchmark import coding, eq_step, frechet, rfid
 from eqzoo.commands.parsing import run
+from eqzoo.config import load_config
 from eqzoo.data import Shapes, collate
-from eqzoo.engine import StepRandomness, load_config, shrink
+from eqzoo.engine import StepRandomness, shrink
 from eqzoo.engine.runner import build_optimizers
-from eqzoo.extractors import EfficientNetLite0
 from eqzoo.registry import build
+from eqzoo.vision import EfficientNetLite0
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_with_one_draw_the_released_step_trains_the_autoencoder_as_ours_does(set
 
 def test_both_are_measured(setup):
     model, optimizers, batch, _ = setup
-    costs = compare_steps(model, optimizers, batch, rounds=2)
+    costs = compare_eq_steps(model, optimizers, batch, rounds=2)
     assert list(costs) == ['eqzoo', 'released']
     assert all(cost.images_per_second > 0 and cost.peak_memory > 0 for cost in costs.values())
 

@@ -4,10 +4,9 @@ import re
 
 import torch
 
-from eqzoo.benchmarks.code_sampling import compare_sampling
-from eqzoo.benchmarks.generators import PlainTransformer
-from eqzoo.commands import benchmark_generators
-from eqzoo.commands.benchmark_generators import generator_step, sampling
+from eqzoo.benchmarks.generators import PlainDiffusionTransformer, compare_sampling
+from eqzoo.commands import benchmark as benchmark_generators
+from eqzoo.commands.benchmark import generator_step, sampling
 from eqzoo.generators import DiffusionTransformer
 
 
@@ -16,7 +15,7 @@ def test_the_plain_form_is_the_same_function():
     ours = DiffusionTransformer((2, 32, 2), 2, latent_size=8)
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    plain = PlainTransformer((2, 32, 2), 2, latent_size=8)
+    plain = PlainDiffusionTransformer((2, 32, 2), 2, latent_size=8)
     plain.load_state_dict(ours.state_dict())
     inputs = torch.randn(3, 4, 8, 8), torch.tensor([0.0, 500.0, 999.0]), torch.tensor([0, 1000, 7])
     torch.testing.assert_close(ours(*inputs), plain(*inputs))

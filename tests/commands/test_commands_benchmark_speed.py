@@ -1,4 +1,4 @@
-"""`tools/benchmark.py speed` and `growth`: operations counted, shares of a measured peak, and how memory grows."""
+"""`tools/benchmark.py speed` and `measure_growth`: operations counted, shares of a measured peak, and how memory grows."""
 
 import json
 import re
@@ -6,10 +6,11 @@ import re
 import pytest
 import torch
 
-from eqzoo.benchmarks.growth import growth as measure_growth
+from eqzoo.benchmarks.growth import measure_growth
 from eqzoo.benchmarks.speed import Work, matmul_peak, measure
-from eqzoo.commands import benchmark_latents, benchmark_speed
-from eqzoo.commands.benchmark_speed import speed
+from eqzoo.commands import benchmark as benchmark_latents
+from eqzoo.commands import benchmark as benchmark_speed
+from eqzoo.commands.benchmark import speed
 
 CPU = torch.device('cpu')
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from eqzoo.benchmarks.latents import compare_reading
-from eqzoo.commands.benchmark_latents import cache, store
+from eqzoo.commands.benchmark import cache, store
 from eqzoo.commands.cache_latents import cache_latents, normalized_std
 from eqzoo.commands.latent_stats import latent_stats
 from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
-from eqzoo.data import LatentStore
+from eqzoo.data.latents import LatentStore
 from eqzoo.engine import latest_checkpoint
 
 LEAF = 'configs/eqvae/sd_rot_scale.py'

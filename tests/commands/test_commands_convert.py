@@ -8,9 +8,10 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
-from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder, load_autoencoder
-from eqzoo.autoencoders.keys import to_ldm
-from eqzoo.autoencoders.stored import read_stored
+from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder
+from eqzoo.checkpoints import load_autoencoder
+from eqzoo.checkpoints.autoencoder import read_stored
+from eqzoo.checkpoints.keys import to_ldm
 from eqzoo.commands.convert import convert
 from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train

@@ -4,13 +4,14 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from eqzoo.autoencoders import load_autoencoder
+from eqzoo.checkpoints import load_autoencoder
 from eqzoo.commands.convert import convert
 from eqzoo.commands.latent_stats import latent_stats
 from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
-from eqzoo.engine import latest_checkpoint, load_config, read_checkpoint, shrink
-from eqzoo.engine.autoencoder_training import to_float
+from eqzoo.config import load_config
+from eqzoo.engine import latest_checkpoint, read_checkpoint, shrink
+from eqzoo.images import to_float
 from eqzoo.registry import build
 
 LEAF = 'configs/eqvae/sdxl_rot_scale.py'

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from eqzoo import __version__
-from eqzoo.commands.table import BENCHMARKS, COMMANDS, main
-from eqzoo.config_files import leaf_configs
+from eqzoo.commands.cli import BENCHMARKS, COMMANDS, main
+from eqzoo.config import leaf_configs
 
 CALLABLE = {name: each for name, each in {**COMMANDS, **BENCHMARKS}.items() if name != 'benchmark'}
 
@@ -42,7 +42,7 @@ def test_every_command_is_there():
 
 def test_help_and_version_import_no_torch():
     script = (
-        'import sys\nfrom eqzoo.commands.table import main\n'
+        'import sys\nfrom eqzoo.commands.cli import main\n'
         'main(["--version"])\n'
         'for words in (["--help"], ["benchmark", "--help"], ["trian"]):\n'
         '    try:\n        main(words)\n    except SystemExit as end:\n        print(end.code)\n'

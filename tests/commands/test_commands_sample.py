@@ -16,7 +16,7 @@ from eqzoo.commands.parsing import run
 from eqzoo.commands.sample import sample
 from eqzoo.commands.test import test as evaluate
 from eqzoo.commands.train import train
-from eqzoo.data.sample_files import NpzSamples
+from eqzoo.data.samples import NpzSamples
 from eqzoo.engine import read_checkpoint
 
 DIT = 'configs/dit/dit_tiny_shapes.py'

@@ -127,10 +127,10 @@ def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
 
 def test_the_images_features_are_kept_with_them(sets):
     """Those of images that can be read; tests then need not extract them again."""
-    from eqzoo.commands.reference import make_reference
     from eqzoo.data import ImageFolder
-    from eqzoo.extractors import EfficientNetLite0
-    from eqzoo.statistics.reference import read_reference
+    from eqzoo.engine.references import make_reference
+    from eqzoo.evaluators.reference import read_reference
+    from eqzoo.vision import EfficientNetLite0
 
     damaged = sets / 'images' / '0' / '003.png'
     damaged.write_bytes(damaged.read_bytes()[:60])
@@ -148,8 +148,8 @@ def test_the_images_features_are_kept_with_them(sets):
 
 
 def test_the_images_kept_are_of_all_classes_alike(sets):
-    from eqzoo.commands.reference import _stored
     from eqzoo.data import ImageFolder
+    from eqzoo.engine.references import _stored
 
     for number in range(7, 20):  # class 1 has three times as many
         Image.fromarray(pixels(1, number)[0]).save(sets / 'images' / '1' / f'{number:03d}.png')

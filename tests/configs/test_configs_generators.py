@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eqzoo.engine import load_config
+from eqzoo.config import load_config
 from eqzoo.engine.preflight import missing
 from eqzoo.registry import build
 

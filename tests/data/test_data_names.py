@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from eqzoo.data import names as module
-from eqzoo.data.names import Names
+from eqzoo.data import sources as module
+from eqzoo.data.sources import Names
 
 TEXTS = ['a/1.png', '', 'é/ß.jpg', 'odd\udcff.png', 'a/1.png']
 

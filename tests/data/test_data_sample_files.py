@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eqzoo.data import NpzImages
-from eqzoo.data.sample_files import NpzSamples, PngSamples, check_card, open_sample_files, write_card
+from eqzoo.data.samples import NpzSamples, PngSamples, check_card, open_sample_files, write_card
 
 
 def images(numbers):

@@ -7,11 +7,8 @@ import pytest
 import torch
 
 from eqzoo.data import Shapes
-from eqzoo.data.backgrounds import BACKGROUNDS
-from eqzoo.data.colours import draw_palette
-from eqzoo.data.outlines import OUTLINES
-from eqzoo.data.scene import render
-from eqzoo.data.textures import noise_fields, wave
+from eqzoo.data.drawing import BACKGROUNDS, OUTLINES, draw_palette, noise_fields, wave
+from eqzoo.data.shapes import render
 from eqzoo.registry import build
 
 # Channel means of pictures 0 to 3 of seed 0 at 64 px, recipe 1.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markdown_pages import ROOT
 
-from eqzoo.commands.table import COMMANDS
+from eqzoo.commands.cli import COMMANDS
 
 
 def tool_of(words):

@@ -10,7 +10,7 @@ from command_lines import function_of, tool_of
 from markdown_pages import NAMES, ROOT, commands, files, inline_commands
 
 from eqzoo.commands.parsing import parse, run
-from eqzoo.engine import load_config
+from eqzoo.config import load_config
 from eqzoo.zoo.index import find
 
 # What is called but is not this project's.

@@ -5,7 +5,7 @@ import doctest
 import pytest
 from markdown_pages import NAMES, blocks, files
 
-from eqzoo.engine import load_config
+from eqzoo.config import load_config
 
 WITH_PYTHON = [name for name in NAMES if blocks(name, 'python')]
 

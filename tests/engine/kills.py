@@ -19,7 +19,8 @@ import torch
 
 from eqzoo.commands.cache_latents import cache_latents
 from eqzoo.commands.sample import sample
-from eqzoo.engine import build_runner, load_config, shrink
+from eqzoo.config import load_config
+from eqzoo.engine import build_runner, shrink
 from eqzoo.engine.work_dir import own_folder
 
 EMA = "custom_hooks=[{'type': 'AutoencoderEMAHook', 'decay': 0.5}, {'type': 'PictureHook', 'interval': 4}]"

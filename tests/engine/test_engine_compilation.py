@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from eqzoo.engine.compilation import compile_blocks
+from eqzoo.engine.training import compile_blocks
 from eqzoo.registry import build, find
 
 SHAPES = {

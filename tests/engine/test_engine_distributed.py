@@ -9,8 +9,7 @@ import torch.multiprocessing as mp
 
 from eqzoo.data import Shapes, build_eval_loader, build_train_loader
 from eqzoo.engine import StepRandomness
-from eqzoo.engine.loops import compute, update
-from eqzoo.engine.runner import build_optimizers
+from eqzoo.engine.runner import build_optimizers, compute, update
 from eqzoo.registry import build
 
 

@@ -18,11 +18,12 @@ from eqzoo.commands.parsing import run
 from eqzoo.commands.sample import sample
 from eqzoo.commands.test import test as evaluate
 from eqzoo.commands.train import train
+from eqzoo.config import load_config
 from eqzoo.data import build_train_loader
-from eqzoo.engine import build_runner, latest_checkpoint, load_config, read_checkpoint, shrink
+from eqzoo.engine import build_runner, latest_checkpoint, read_checkpoint, shrink
 from eqzoo.engine.work_dir import own_folder
+from eqzoo.files import zip_damage
 from eqzoo.registry import build
-from eqzoo.zip_damage import zip_damage
 
 AUTOENCODER = 'configs/demo/plain.py'
 DIT = 'configs/dit/dit_tiny_shapes.py'

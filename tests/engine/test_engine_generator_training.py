@@ -7,8 +7,9 @@ import torch
 from mmengine.config import Config
 
 from eqzoo.autoencoders import KLAutoencoder, VQAutoencoder
-from eqzoo.data import LatentStore, Shapes
-from eqzoo.data.latent_writer import write_store
+from eqzoo.data import Shapes
+from eqzoo.data.latents import LatentStore
+from eqzoo.data.latents.write import write_store
 from eqzoo.engine import GeneratorTraining
 from eqzoo.engine.runner import build_optimizers
 from eqzoo.generators import Generator

@@ -8,7 +8,8 @@ import torch
 from mmengine.hooks import LoggerHook
 from torch import nn
 
-from eqzoo.engine import AutoencoderEMAHook, CheckpointHook, ScalarsHook, StopHook, UnreadableHook, stop_hook
+from eqzoo.engine import AutoencoderEMAHook, CheckpointHook, ScalarsHook, StopHook, UnreadableHook
+from eqzoo.engine import hooks as stop_hook
 
 
 def runner_of(value):

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import torch
 from mmengine.config import Config
 
-from eqzoo.autoencoders import KLAutoencoder, load_autoencoder
+from eqzoo.autoencoders import KLAutoencoder
+from eqzoo.checkpoints import load_autoencoder
 from eqzoo.engine import ModelConfigHook, read_checkpoint
 from eqzoo.registry import build
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from pairs import LEAVES, SHARDED, run
 
-from eqzoo.engine import load_config, read_checkpoint, sharding
+from eqzoo.config import load_config
+from eqzoo.engine import read_checkpoint, sharding
 from eqzoo.engine.sharding import shard
 from eqzoo.registry import build
 

@@ -3,7 +3,7 @@
 from torch import nn
 from torch.nn import functional as F
 
-from eqzoo.extractors import FeatureExtractor, Features
+from eqzoo.vision import FeatureExtractor, Features
 
 
 class Averages(FeatureExtractor):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from eqzoo.evaluators import AutoencoderView, EquivarianceError, ReconstructionMetric
-from eqzoo.evaluators.equivariance_ratio import error_terms, normalised_error, standard_error
+from eqzoo.evaluators.equivariance import error_terms, normalised_error, standard_error
 from eqzoo.transforms import Choice, Flip, IsotropicScale, Rotate, Shift, Turn
 
 

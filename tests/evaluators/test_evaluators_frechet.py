@@ -8,9 +8,9 @@ from averages import Averages, Pinned
 from scipy import linalg
 
 from eqzoo.evaluators import ReconstructionFrechet, ReconstructionSlicedWasserstein, SampleView
-from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.statistics.gaussian import FeatureMoments
-from eqzoo.statistics.reference import write_reference
+from eqzoo.evaluators.gaussian import FeatureMoments
+from eqzoo.evaluators.reference import write_reference
+from eqzoo.images import to_uint8
 
 
 def images(count, seed, spread=0.5):

@@ -7,16 +7,14 @@ import torch.nn.functional as F
 from averages import Averages, Pinned
 
 from eqzoo.evaluators import GenerationMetric, GenerationSlicedWasserstein, SampleView
-from eqzoo.evaluators.reconstruction import to_uint8
-from eqzoo.evaluators.reference import ReferenceMoments, image_features, label_scheme
-from eqzoo.extractors import EfficientNetLite0, FIDInception
+from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance
+from eqzoo.evaluators.inception_score import InceptionScoreSums
+from eqzoo.evaluators.kernel import kernel_distance
+from eqzoo.evaluators.neighbours import manifold_scores
+from eqzoo.evaluators.reference import ReferenceMoments, image_features, label_scheme, write_reference
+from eqzoo.images import to_uint8
 from eqzoo.randomness import seeded
-from eqzoo.statistics.frechet import frechet_distance
-from eqzoo.statistics.gaussian import FeatureMoments
-from eqzoo.statistics.inception_score import InceptionScoreSums
-from eqzoo.statistics.kernel import kernel_distance
-from eqzoo.statistics.manifold import manifold_scores
-from eqzoo.statistics.reference import write_reference
+from eqzoo.vision import EfficientNetLite0, FIDInception
 
 
 def images(count, seed):

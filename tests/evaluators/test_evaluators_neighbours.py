@@ -6,10 +6,10 @@ from averages import Averages
 from torch import nn
 
 from eqzoo.evaluators import AutoencoderView, InterpolationFrechet, IntrinsicDimension
+from eqzoo.evaluators.dimension import intrinsic_dimension
 from eqzoo.evaluators.interpolation import draw_neighbors, slerp
-from eqzoo.evaluators.reconstruction import to_uint8
+from eqzoo.images import to_uint8
 from eqzoo.randomness import seeded
-from eqzoo.statistics.dimension import intrinsic_dimension
 
 
 class Pixels(nn.Module):

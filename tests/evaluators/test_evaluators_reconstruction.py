@@ -9,7 +9,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from eqzoo.evaluators import AutoencoderView, ReconstructionMetric
-from eqzoo.evaluators.reconstruction import to_uint8
+from eqzoo.images import to_uint8
 from eqzoo.randomness import SampleNoise
 
 

@@ -5,11 +5,7 @@ import torch
 from deterministic import LATENTS, fill
 from exact import MEAN, STD, generator
 
-from eqzoo.generators import (
-    DiffusionTransformer,
-    Interpolant,
-    SiT,
-)
+from eqzoo.generators import DiffusionTransformer, Interpolant, SiT
 from eqzoo.randomness import SampleStreams
 
 COUNT = 16  # samples of 256 values: mean and deviation are known to 0.011 and 0.008

@@ -8,9 +8,7 @@ from deterministic import fill
 from torch import nn
 
 from eqzoo.generators import Confidence, DiT, GaussianDiffusion, Halton, MaskGIT, MaskTransformer
-from eqzoo.generators.samplers.codes import draw_codes
-from eqzoo.generators.samplers.confidence import gumbel
-from eqzoo.generators.samplers.halton import codes_by_step, halton_order
+from eqzoo.generators.samplers.codes import codes_by_step, draw_codes, gumbel, halton_order
 from eqzoo.randomness import SampleStreams
 
 GRID, NUM_CODES, CLASSES = 4, 6, 3

@@ -7,13 +7,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from drawing import assert_gaussian, draw, first_noise, transformer
 from exact import carried
 
-from eqzoo.generators import (
-    DDIM,
-    DDPM,
-    DiT,
-    DPMSolver,
-    GaussianDiffusion,
-)
+from eqzoo.generators import DDIM, DDPM, DiT, DPMSolver, GaussianDiffusion
 from eqzoo.generators.samplers.scheduled import _respaced
 
 

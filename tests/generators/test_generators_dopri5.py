@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from eqzoo.generators.samplers import dopri5
-from eqzoo.generators.samplers.dopri5 import solve_adaptively
+from eqzoo.generators.samplers import ode as dopri5
+from eqzoo.generators.samplers.ode import solve_adaptively
 
 RATES = torch.tensor([0.5, 3.0, 20.0, 60.0, 1.0], dtype=torch.float64)
 START = torch.tensor([[1.0, 2.0], [-1.0, 0.5], [0.3, 0.3], [2.0, -3.0], [0.0, 0.1]], dtype=torch.float64)

@@ -7,7 +7,7 @@ import torch
 from deterministic import wave
 
 from eqzoo.generators import Interpolant
-from eqzoo.generators.paths import PATHS
+from eqzoo.generators.interpolant import PATHS
 
 TIMES = torch.tensor([0.05, 0.3, 0.6, 0.95], dtype=torch.float64)
 PATH_NAMES = list(PATHS)

@@ -7,13 +7,7 @@ from drawing import COUNT, FORMS, LABELS, assert_gaussian, draw, first_noise, st
 from exact import MEAN, STD, carried, generator
 from torch import nn
 
-from eqzoo.generators import (
-    ODE,
-    SDE,
-    ClassifierFree,
-    Interpolant,
-    SiT,
-)
+from eqzoo.generators import ODE, SDE, ClassifierFree, Interpolant, SiT
 
 PATHS = [(path, prediction) for path in ('linear', 'gvp', 'vp') for prediction in ('velocity', 'noise', 'score')]
 

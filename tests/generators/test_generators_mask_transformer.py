@@ -6,10 +6,10 @@ from deterministic import fill
 from torch import nn
 from torch.nn import functional as F
 
+from eqzoo.checkpoints.generator import read_generator
 from eqzoo.generators import MaskTransformer
-from eqzoo.generators.flops import count_macs
+from eqzoo.generators.base import count_macs
 from eqzoo.generators.mask_transformer import resized
-from eqzoo.generators.published import read_generator
 
 SMALL = (2, 16, 4)
 OPTIONS = dict(num_codes=12, grid=4, num_classes=3)

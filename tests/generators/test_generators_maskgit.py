@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from eqzoo.generators import MaskGIT, MaskTransformer
-from eqzoo.generators.mask_schedules import codes_per_step, masked_share, mean_masked_share
+from eqzoo.generators.maskgit import codes_per_step, masked_share, mean_masked_share
 from eqzoo.randomness import SampleStreams
 
 SCHEDULES = ('arccos', 'cosine', 'linear', 'square')

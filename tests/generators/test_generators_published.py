@@ -8,8 +8,8 @@ import torch
 from deterministic import LATENTS, fill
 from safetensors.torch import save_file
 
+from eqzoo.checkpoints.generator import describe_state, load_generator, read_generator
 from eqzoo.generators import AlignedTransformer, DiffusionTransformer
-from eqzoo.generators.published import describe_state, load_generator, read_generator
 
 SMALL = (3, 32, 2)
 

@@ -9,18 +9,7 @@ from drawing import LABELS, draw, streams, transformer
 from exact import generator
 from torch import nn
 
-from eqzoo.generators import (
-    DDIM,
-    DDPM,
-    ODE,
-    SDE,
-    ClassifierFree,
-    DiT,
-    DPMSolver,
-    GaussianDiffusion,
-    Interpolant,
-    SiT,
-)
+from eqzoo.generators import DDIM, DDPM, ODE, SDE, ClassifierFree, DiT, DPMSolver, GaussianDiffusion, Interpolant, SiT
 from eqzoo.generators.guidance import Guidance
 
 CASES = {

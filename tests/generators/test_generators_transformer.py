@@ -5,7 +5,7 @@ import torch
 from deterministic import LABELS, LATENTS, fill, wave
 
 from eqzoo.generators import AlignedTransformer, DiffusionTransformer
-from eqzoo.generators.flops import count_macs
+from eqzoo.generators.base import count_macs
 
 PARAMETERS = {
     ('XL', 2): 675_129_632,

@@ -7,8 +7,8 @@ from PIL import Image
 from torch import nn
 
 from eqzoo.autoencoders import Autoencoder
-from eqzoo.autoencoders.normalization import LatentNormalization
-from eqzoo.autoencoders.posterior import Deterministic
+from eqzoo.autoencoders.base import Deterministic
+from eqzoo.normalization import LatentNormalization
 
 
 class Pooling(Autoencoder):

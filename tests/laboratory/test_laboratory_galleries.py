@@ -8,15 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from eqzoo.engine.autoencoder_training import to_float
+from eqzoo.images import to_float
 from eqzoo.laboratory import choose_cases, examine, share_bases
-from eqzoo.laboratory.galleries import (
-    amplification,
-    latent_colours,
-    latent_colours_under,
-    reconstructions,
-    under,
-)
+from eqzoo.laboratory.galleries import amplification, latent_colours, latent_colours_under, reconstructions, under
 
 
 @pytest.fixture

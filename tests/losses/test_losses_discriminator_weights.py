@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from eqzoo.autoencoders.export import export
-from eqzoo.autoencoders.stored import Stored
+from eqzoo.checkpoints.autoencoder import Stored
+from eqzoo.checkpoints.write import export
 from eqzoo.losses.adversarial import PatchGAN
 from eqzoo.registry import Requirement
 

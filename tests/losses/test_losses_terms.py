@@ -7,7 +7,8 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
 
-from eqzoo.losses import L1, L2, LPIPS, AdversarialLoss, KLDivergence, PatchGAN, ReconstructionLoss
+from eqzoo.losses import L1, L2, LPIPS, AdversarialLoss, PatchGAN, ReconstructionLoss
+from eqzoo.regularizers import KLDivergence
 
 
 def randn(*shape, seed=0):

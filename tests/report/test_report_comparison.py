@@ -6,7 +6,7 @@ import re
 import pytest
 
 from eqzoo.report import compare_results, read_result, to_csv, to_markdown, to_text
-from eqzoo.report.alike import differences
+from eqzoo.report.cards import differences
 
 
 @pytest.fixture

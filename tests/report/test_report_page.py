@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from eqzoo.report import write_report
-from eqzoo.report.pages import embed
+from eqzoo.report.page import embed
 
 
 def decoded(url):

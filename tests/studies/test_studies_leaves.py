@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from eqzoo.commands.train import train
-from eqzoo.engine import latest_checkpoint, load_config, read_checkpoint
+from eqzoo.config import load_config
+from eqzoo.engine import latest_checkpoint, read_checkpoint
 from eqzoo.engine.preflight import missing
 
 NAMES = sorted(path.stem for path in Path('configs/studies/shapes').glob('*.py'))

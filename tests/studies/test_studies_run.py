@@ -12,8 +12,7 @@ import pytest
 
 from eqzoo.commands.study import study
 from eqzoo.studies import load_study, make_plan
-from eqzoo.studies.stages import Command, Stage
-from eqzoo.studies.work import StageError, _said, do_stages
+from eqzoo.studies.stages import Command, Stage, StageError, _said, do_stages
 
 SMALL = """
 small = {'train_cfg.max_iters': 4, 'train_dataloader.batch_size': 2, 'train_dataloader.dataset.num_images': 6,
@@ -63,9 +62,9 @@ RUN = ('tools/study.py', '--jobs', '1', '--seeds', '1')
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """A folder with a study, its start and its reference."""
-    from eqzoo.commands.reference import make_reference
     from eqzoo.data import Shapes
-    from eqzoo.extractors import EfficientNetLite0
+    from eqzoo.engine.references import make_reference
+    from eqzoo.vision import EfficientNetLite0
 
     folder = tmp_path_factory.mktemp('study')
     (folder / 'start.py').write_text(START)

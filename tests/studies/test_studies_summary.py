@@ -5,7 +5,7 @@ import math
 import pytest
 
 from eqzoo.studies.scores import Score
-from eqzoo.studies.summary import SpeedUp, by_seed, difference, first_below, speed_up, spread
+from eqzoo.studies.tables import SpeedUp, by_seed, difference, first_below, speed_up, spread
 
 
 def test_a_spread_is_of_one_seed_not_of_the_mean():

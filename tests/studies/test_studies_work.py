@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eqzoo.studies.stages import Command, Stage
-from eqzoo.studies.work import _Pace
+from eqzoo.studies.stages import Command, Stage, _Pace
 
 
 def stage(tool, config, number=0):

@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 
-from eqzoo.zoo import Patience, index, loading
+from eqzoo import loading
+from eqzoo.zoo import Patience, index
 
 
 @dataclass

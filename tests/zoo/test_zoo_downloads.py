@@ -8,8 +8,7 @@ import zipfile
 import pytest
 
 from eqzoo.zoo import cached, fetch, fetch_command, located, record_of, resolve
-from eqzoo.zoo.cache import Entry, cache_folder
-from eqzoo.zoo.transfer import CHUNK
+from eqzoo.zoo.download import CHUNK, Entry, cache_folder
 
 CONTENT = bytes(range(256)) * 400  # 102,400 bytes
 

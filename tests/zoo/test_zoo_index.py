@@ -7,12 +7,13 @@ import torch
 import yaml
 from mmengine.config import Config
 
-from eqzoo.engine import load_config
-from eqzoo.extractors import dinov2, inception
-from eqzoo.extractors.weights import Identity
+from eqzoo.config import configs_folder, load_config
+from eqzoo.loading import autoencoder_config, load
 from eqzoo.registry import build
-from eqzoo.zoo import autoencoder_config, configs_folder, find, load, models, resolve
-from eqzoo.zoo.sources import is_remote
+from eqzoo.vision import dinov2, inception
+from eqzoo.vision.weights import Identity
+from eqzoo.zoo import find, models, resolve
+from eqzoo.zoo.download import is_remote
 
 LPIPS = ('lpips-vgg16', 'lpips-alexnet')
 EXTRACTORS = ('fid-inception', 'dinov2-vits14', 'dinov2-vitb14', 'dinov2-vitl14')

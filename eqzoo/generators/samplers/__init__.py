@@ -1,9 +1,7 @@
 """From noise to latents: the ways of drawing samples with a trained generator."""
 
 from eqzoo.generators.samplers.base import Sampler
-from eqzoo.generators.samplers.codes import CodeSampler
-from eqzoo.generators.samplers.confidence import Confidence
-from eqzoo.generators.samplers.halton import Halton
+from eqzoo.generators.samplers.codes import CodeSampler, Confidence, Halton
 from eqzoo.generators.samplers.ode import ODE
 from eqzoo.generators.samplers.scheduled import DDIM, DDPM, DPMSolver
 from eqzoo.generators.samplers.sde import SDE

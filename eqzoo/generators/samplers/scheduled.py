@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from eqzoo.generators.base import Generator
-from eqzoo.generators.gaussian_diffusion import GaussianDiffusion
+from eqzoo.generators.diffusion import GaussianDiffusion
 from eqzoo.generators.guidance import Guidance
 from eqzoo.generators.samplers.base import Sampler, check_steps
 from eqzoo.randomness import SampleStreams

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from eqzoo.generators.base import Generator
 from eqzoo.generators.guidance import Guidance
-from eqzoo.generators.interpolant import Interpolant
-from eqzoo.generators.paths import Coefficients
+from eqzoo.generators.interpolant import Coefficients, Interpolant
 from eqzoo.generators.samplers.base import Sampler, check_steps
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS

@@ -1,0 +1,170 @@
+"""The config of an autoencoder: stored with its weights, or inferred from them."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from eqzoo.registry import AUTOENCODERS, KINDS, argument_defaults, find
+
+NORMALIZATION = ('scale', 'shift', 'mean', 'std')
+
+# The weights are what the file holds, and so is the normalisation, as buffers.
+_LEFT_OUT = ('weights', *NORMALIZATION)
+
+
+def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `type` and every argument of a config as plain data, but weights and normalisation.
+
+    Defaults are filled in, so that a file still builds the same network should they change.
+    A class becomes its registered name, or its dotted path; a tuple a list, as JSON has it.
+
+    Example:
+        >>> config = plain_config(dict(type='TinyAutoencoder', num_blocks=(1, 2), weights='a.pth'))
+        >>> config['type'], config['num_blocks'], config['width'], 'weights' in config
+        ('TinyAutoencoder', [1, 2], 64, False)
+    """
+    complete = {**argument_defaults(config['type']), **config}
+    kept = {key: _plain(value) for key, value in complete.items() if key not in _LEFT_OUT}
+    return {'type': kept.pop('type'), **kept}
+
+
+def foreign_types(config: Mapping[str, Any]) -> list[str]:
+    """Return the types in a config that are neither registered here nor a module class already imported.
+
+    The outermost has to be an autoencoder.
+    """
+    outermost = config['type']
+    own = [] if outermost in AUTOENCODERS.names() or _is_imported(outermost) else [outermost]
+    arguments = [value for key, value in config.items() if key != 'type']
+    return own + [name for name in _types(arguments) if not _is_registered(name) and not _is_imported(name)]
+
+
+def _types(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if 'type' in value:
+            yield str(value['type'])
+        yield from _types(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _types(item)
+
+
+def _is_registered(name: str) -> bool:
+    return any(name in kind.module_dict for kind in KINDS)
+
+
+def _is_imported(name: str) -> bool:
+    module, _, attribute = name.rpartition('.')
+    found = getattr(sys.modules.get(module), attribute, None)
+    return isinstance(found, type) and issubclass(found, nn.Module)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return _name(value) if callable(value) else value
+
+
+def _name(component: Callable) -> str:
+    is_registered = find(component.__name__) is component
+    return component.__name__ if is_registered else f'{component.__module__}.{component.__qualname__}'
+
+
+# The groups of a GroupNorm leave no trace in its weights; all public autoencoders have 32.
+_GROUPS = 32
+
+
+def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the config of the autoencoder that `state` belongs to.
+
+    Args:
+        state: Weights under diffusers' names, without a prefix.
+
+    Raises:
+        ValueError: If they are no KL, VQ or tiny autoencoder's.
+
+    Example:
+        >>> import torch
+        >>> from eqzoo.autoencoders import TinyAutoencoder
+        >>> with torch.device('meta'):
+        ...     state = TinyAutoencoder(16, (1, 2), width=8).state_dict()
+        >>> config = infer_config(state)
+        >>> config['latent_channels'], config['num_blocks'], config['width']
+        (16, [1, 2], 8)
+    """
+    if any(key.startswith('encoder.layers.') for key in state):
+        return plain_config(_infer_tiny(state))
+    return plain_config(_infer_vq(state) if 'quantize.embedding.weight' in state else _infer_kl(state))
+
+
+def _infer_kl(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    channels = _shape(state, 'decoder.conv_in.weight')[1]
+    has_quant_conv = 'quant_conv.weight' in state
+    return dict(type='KLAutoencoder', latent_channels=channels, quant_conv=has_quant_conv, **_infer_levels(state))
+
+
+def _infer_vq(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    num_codes, channels = _shape(state, 'quantize.embedding.weight')
+    features = _shape(state, 'decoder.conv_in.weight')[1]
+    return dict(
+        type='VQAutoencoder',
+        latent_channels=channels,
+        num_codes=num_codes,
+        feature_channels=None if features == channels else features,
+        **_infer_levels(state),
+    )
+
+
+def _infer_levels(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read what KL and VQ networks share off the encoder."""
+    levels = range(_count(state, r'encoder\.down_blocks\.(\d+)\.'))
+    attended = [any(key.startswith(f'encoder.down_blocks.{i}.attentions.') for key in state) for i in levels]
+    widths = [_shape(state, f'encoder.down_blocks.{level}.resnets.0.conv1.weight')[0] for level in levels]
+    if not widths or any(width % _GROUPS for width in widths):
+        raise ValueError(
+            f'weights: got levels of {widths or "no"} channels; accepted without a config are multiples of {_GROUPS}, '
+            "the groups of public autoencoders' norms, which weights do not show; give a config."
+        )
+    return dict(
+        block_out_channels=widths,
+        layers_per_block=_count(state, r'encoder\.down_blocks\.0\.resnets\.(\d+)\.'),
+        attention_levels=[level for level in levels if attended[level]],
+        norm_num_groups=_GROUPS,
+    )
+
+
+def _infer_tiny(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    width = _shape(state, 'encoder.layers.0.weight')[0]
+    layers = _count(state, r'encoder\.layers\.(\d+)\.')
+    # a level is a convolution, whose weight has no further name, and its blocks; the last convolution is none
+    is_convolution = [f'encoder.layers.{layer}.weight' in state for layer in range(layers)]
+    starts = [layer for layer in range(layers) if is_convolution[layer]]
+    blocks = [following - start - 1 for start, following in pairwise(starts)]
+    return dict(
+        type='TinyAutoencoder',
+        latent_channels=_shape(state, f'encoder.layers.{starts[-1]}.weight')[0],
+        num_blocks=blocks,
+        width=width,
+        pooled=any('.pool.' in key for key in state),
+    )
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """Return one more than the highest number that names have where `pattern` has its group."""
+    found = (re.match(pattern, key) for key in state)
+    return 1 + max((int(match.group(1)) for match in found if match), default=-1)
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    if name not in state:
+        raise ValueError(
+            f'weights: the architecture cannot be told without {name!r}; accepted are KL, VQ and tiny autoencoders '
+            'of LDM, taming, taesd (both its files) and diffusers; give a config.'
+        )
+    return tuple(state[name].shape)

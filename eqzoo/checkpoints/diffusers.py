@@ -1,0 +1,300 @@
+"""diffusers' format: config.json and folders."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eqzoo.checkpoints.config import plain_config
+from eqzoo.checkpoints.keys import to_diffusers
+from eqzoo.checkpoints.read import below, read_file, unnest
+from eqzoo.files import sha256_of
+from eqzoo.normalization import LatentNormalization
+
+CLASSES = {'KLAutoencoder': 'AutoencoderKL', 'VQAutoencoder': 'VQModel', 'TinyAutoencoder': 'AutoencoderTiny'}
+
+# What eqzoo's networks are; each is also diffusers' default.
+_FIXED = {
+    'AutoencoderKL': dict(in_channels=3, out_channels=3, act_fn='silu', mid_block_add_attention=True),
+    'VQModel': dict(
+        in_channels=3,
+        out_channels=3,
+        act_fn='silu',
+        norm_type='group',
+        mid_block_add_attention=True,
+        lookup_from_codebook=False,
+    ),
+    'AutoencoderTiny': dict(
+        in_channels=3, out_channels=3, act_fn='relu', upsample_fn='nearest', upsampling_scaling_factor=2
+    ),
+}
+
+# What changes no output of the network, and its default: kept, so that a file comes back as it was.
+_FREE = {
+    'AutoencoderKL': dict(sample_size=256, force_upcast=True),
+    'VQModel': dict(sample_size=256, force_upcast=False),
+    'AutoencoderTiny': dict(latent_magnitude=3, latent_shift=0.5),
+}
+
+# diffusers' classes assume these where config.json is silent, as sd-vae-ft-mse's is.
+_DEFAULT_SCALE = {'AutoencoderKL': 0.18215, 'VQModel': 0.18215, 'AutoencoderTiny': 1.0}
+
+
+def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return what a config.json says as eqzoo's config, arguments of its normalisation, and the rest.
+
+    Where it has per-channel statistics, they are the normalisation; the factor and the shift
+    are an alternative to them.
+
+    Args:
+        fields: The content of a config.json.
+        where: The file, for messages.
+
+    Raises:
+        ValueError: If eqzoo has no such network.
+    """
+    name = fields.get('_class_name')
+    if name not in CLASSES.values():
+        raise ValueError(
+            f'{where}: got _class_name {name!r}; accepted are {", ".join(CLASSES.values())}; '
+            "of a pipeline, give the folder 'vae'."
+        )
+    for key, value in _FIXED[name].items():
+        _require(key, fields.get(key, value), value, where)
+    read = {'AutoencoderKL': _read_kl, 'VQModel': _read_vq, 'AutoencoderTiny': _read_tiny}[name]
+    kept = {key: fields[key] for key in _FREE[name] if key in fields}
+    return read(fields, where), _stated_normalization(fields, name), kept
+
+
+def to_config_json(
+    config: Mapping[str, Any], normalization: Mapping[str, Tensor], kept: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the config.json of an autoencoder, and what it could not say, in sentences.
+
+    Args:
+        config: `type` and all arguments, as `plain_config` gives them.
+        normalization: `shift` and `scale`, each (C,), or nothing for the identity.
+        kept: Fields that an earlier config.json had.
+
+    Raises:
+        ValueError: If diffusers has no such network.
+    """
+    import diffusers
+
+    name = _class_for(config)
+    write = {'AutoencoderKL': _write_kl, 'VQModel': _write_vq, 'AutoencoderTiny': _write_tiny}[name]
+    factors, unsaid = _write_normalization(name, normalization)
+    if name == 'VQModel' and (config['beta'], config['beta_on'], config['codebook_weight']) != (0.25, 'codebook', 1.0):
+        unsaid.append("diffusers' VQModel has beta 0.25 on the codebook term; yours is kept in eqzoo.safetensors")
+    head = dict(_class_name=name, _diffusers_version=diffusers.__version__)
+    return {**head, **_FIXED[name], **_FREE[name], **kept, **write(config), **factors}, unsaid
+
+
+def _read_kl(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    convs = [fields.get(f'use_{each}quant_conv', True) for each in ('', 'post_')]
+    _require('use_post_quant_conv', convs[1], convs[0], where)
+    return dict(
+        type='KLAutoencoder',
+        latent_channels=fields.get('latent_channels', 4),
+        quant_conv=convs[0],
+        **_read_levels(fields, where),
+    )
+
+
+def _read_vq(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    features = fields.get('latent_channels', 3)
+    channels = fields.get('vq_embed_dim') or features
+    return dict(
+        type='VQAutoencoder',
+        latent_channels=channels,
+        num_codes=fields.get('num_vq_embeddings', 256),
+        feature_channels=None if features == channels else features,
+        **_read_levels(fields, where),
+    )
+
+
+def _read_levels(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Read what KL and VQ networks share."""
+    down = fields.get('down_block_types', ['DownEncoderBlock2D'])
+    up = fields.get('up_block_types', ['UpDecoderBlock2D'])
+    levels = [level for level, block in enumerate(down) if block.startswith('Attn')]
+    blocks = _block_types(levels, len(down))
+    _require('down_block_types', list(down), blocks['down_block_types'], where)
+    _require('up_block_types', list(up), blocks['up_block_types'], where)
+    return dict(
+        block_out_channels=list(fields.get('block_out_channels', [64])),
+        layers_per_block=fields.get('layers_per_block', 1),
+        attention_levels=levels,
+        norm_num_groups=fields.get('norm_num_groups', 32),
+    )
+
+
+def _read_tiny(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    widths = [*fields.get('encoder_block_out_channels', [64] * 4), *fields.get('decoder_block_out_channels', [64] * 4)]
+    blocks = list(fields.get('num_encoder_blocks', [1, 3, 3, 3]))
+    _require('encoder_ and decoder_block_out_channels', widths, widths[:1] * len(widths), where)
+    _require('num_decoder_blocks', list(fields.get('num_decoder_blocks', [3, 3, 3, 1])), blocks[::-1], where)
+    return dict(
+        type='TinyAutoencoder',
+        latent_channels=fields.get('latent_channels', 4),
+        num_blocks=blocks,
+        width=widths[0],
+    )
+
+
+def _stated_normalization(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if fields.get('latents_mean') is not None and fields.get('latents_std') is not None:
+        return dict(mean=fields['latents_mean'], std=fields['latents_std'])
+    return dict(scale=fields.get('scaling_factor', _DEFAULT_SCALE[name]), shift=fields.get('shift_factor') or 0.0)
+
+
+def _require(key: str, given: Any, accepted: Any, where: str) -> None:
+    if given != accepted:
+        raise ValueError(
+            f'{where}: got {key} {given!r}; accepted is {accepted!r}, since eqzoo has no other network; '
+            'choose another autoencoder.'
+        )
+
+
+def _class_for(config: Mapping[str, Any]) -> str:
+    name = CLASSES.get(str(config['type']).rsplit('.', 1)[-1])
+    problem = None
+    if name is None:
+        problem = f'there is no {config["type"]} in diffusers'
+    elif config['padding_mode'] != 'zeros':
+        problem = f'padding_mode {config["padding_mode"]!r} is unknown to diffusers, whose outputs would differ'
+    elif config.get('pooled'):
+        problem = 'pooled blocks (TAEF2) are unknown to diffusers'
+    if problem:
+        raise ValueError(f'convert --to diffusers: {problem}; accepted are eqzoo and ldm; use --to eqzoo.')
+    return name
+
+
+def _write_kl(config: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(
+        latent_channels=config['latent_channels'],
+        use_quant_conv=config['quant_conv'],
+        use_post_quant_conv=config['quant_conv'],
+        **_write_levels(config),
+    )
+
+
+def _write_vq(config: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(
+        latent_channels=config['feature_channels'] or config['latent_channels'],
+        vq_embed_dim=config['latent_channels'],
+        num_vq_embeddings=config['num_codes'],
+        **_write_levels(config),
+    )
+
+
+def _write_levels(config: Mapping[str, Any]) -> dict[str, Any]:
+    same = ('block_out_channels', 'layers_per_block', 'norm_num_groups')
+    blocks = _block_types(config['attention_levels'], len(config['block_out_channels']))
+    return {**{key: config[key] for key in same}, **blocks}
+
+
+def _write_tiny(config: Mapping[str, Any]) -> dict[str, Any]:
+    widths = [config['width']] * len(config['num_blocks'])
+    return dict(
+        latent_channels=config['latent_channels'],
+        num_encoder_blocks=list(config['num_blocks']),
+        num_decoder_blocks=list(config['num_blocks'])[::-1],
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+    )
+
+
+def _block_types(attention_levels: Sequence[int], num_levels: int) -> dict[str, list[str]]:
+    attention = ['Attn' if level in attention_levels else '' for level in range(num_levels)]
+    return dict(
+        down_block_types=[f'{each}DownEncoderBlock2D' for each in attention],
+        up_block_types=[f'{each}UpDecoderBlock2D' for each in reversed(attention)],
+    )
+
+
+def _write_normalization(name: str, normalization: Mapping[str, Tensor]) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields for a normalisation, and what of it the class has no field for."""
+    shift, scale = normalization.get('shift', torch.zeros(1)), normalization.get('scale', torch.ones(1))
+    is_scalar = bool((shift == shift[0]).all() and (scale == scale[0]).all())
+    has_shift = dict(shift_factor=_short(shift[0])) if name != 'VQModel' else {}
+    if is_scalar and (has_shift or shift[0] == 0):
+        none = dict(latents_mean=None, latents_std=None) if name == 'AutoencoderKL' else {}
+        return dict(scaling_factor=_short(scale[0]), **has_shift, **none), []
+    if name == 'AutoencoderKL':
+        statistics = dict(latents_mean=[_short(each) for each in shift], latents_std=[_short(1 / s) for s in scale])
+        return dict(scaling_factor=1.0, shift_factor=None, **statistics), []
+    none = dict(scaling_factor=1.0, **dict.fromkeys(has_shift, 0.0))
+    kind = 'per-channel statistics' if has_shift else 'shift or per-channel statistics'
+    return none, [f"diffusers' {name} has no field for {kind}: kept in eqzoo.safetensors; it gives raw latents"]
+
+
+def _short(value: Tensor) -> float:
+    """Return the shortest decimal that is this float32: 0.18215, not 0.18214999139308929."""
+    return float(str(value.float().numpy()[()]))
+
+
+CONFIG = 'config.json'
+WEIGHTS = 'diffusion_pytorch_model.safetensors'
+COMPANION = 'eqzoo.safetensors'
+
+_WEIGHTS = (WEIGHTS, 'diffusion_pytorch_model.fp16.safetensors', 'diffusion_pytorch_model.bin')
+
+
+def read_folder(folder: Path) -> dict[str, Any]:
+    """Return the fields of `Stored` that a diffusers folder gives.
+
+    `eqzoo.safetensors`, where eqzoo wrote one, has what diffusers has no place for, and the
+    normalisation's exact numbers.
+
+    Raises:
+        FileNotFoundError: If the folder has no config.json or no weights.
+        ValueError: If eqzoo has no such network, or a file cannot be read, or
+            `eqzoo.safetensors` was written for other files than the folder's.
+    """
+    fields = _read_json(folder / CONFIG)
+    file = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if file is None:
+        raise FileNotFoundError(
+            f'weights: the folder {str(folder)!r} has no weights; accepted are {", ".join(_WEIGHTS)}; fetch one.'
+        )
+    config, normalization, kept = from_diffusers(fields, str(folder / CONFIG))
+    state = to_diffusers(unnest(read_file(file)[0])[0])
+    if (folder / COMPANION).is_file():
+        return _with_companion(folder, state, sha256_of(folder / CONFIG, file))
+    buffers = LatentNormalization(config['latent_channels'], **normalization).state_dict()
+    state |= {f'normalization.{key}': value for key, value in buffers.items()}
+    return dict(state=state, config=plain_config(config), diffusers_fields=kept)
+
+
+def _with_companion(folder: Path, state: dict[str, Tensor], files: str) -> dict[str, Any]:
+    more, notes = read_file(folder / COMPANION)
+    if notes.get('sha256') != files:
+        raise ValueError(
+            f'weights: {str(folder / COMPANION)!r} was written for other files than those beside it; accepted is '
+            f'a folder as it was written; delete {COMPANION} to use the folder as diffusers does.'
+        )
+    state |= {key: value for key, value in more.items() if key.startswith('normalization.')}
+    return dict(
+        state=state,
+        config=notes['config'],
+        trained=below('trained', more) or None,
+        discriminator=below('discriminator', more),
+        log_variance=more.get('log_variance'),
+        diffusers_fields=notes['diffusers_fields'],
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        hint = "; give its folder 'vae'" if (path.parent / 'vae').is_dir() else ''
+        raise FileNotFoundError(
+            f'weights: the folder {str(path.parent)!r} has no {CONFIG}; accepted are those that diffusers wrote{hint}.'
+        )
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f'weights: {str(path)!r} is no JSON: {error}; fetch it again.') from error

@@ -1,0 +1,90 @@
+"""`tools/inspect.py`: a page about the latent spaces of autoencoders."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from eqzoo.data.sources import EXTENSIONS
+from eqzoo.distributed import use_device
+from eqzoo.laboratory import Findings, choose_cases, crop_all, examine, open_models, read_photographs, write_laboratory
+from eqzoo.report.table import format_table
+
+
+def inspect(
+    models_and_images: list[str],
+    *,
+    out: str,
+    names: str | None = None,
+    size: int = 256,
+    limit: int = 8,
+    shown: int = 4,
+    angles: str = '5,15,30,45,90,180',
+    scales: str = '0.25,0.5,0.75',
+    device: str = 'auto',
+) -> dict[str, Any]:
+    """Look into the latent spaces of autoencoders; write index.html, one page, and inspect.json to a folder.
+
+    Args:
+        models_and_images: MODEL [MODEL ...] IMAGES. A model is a name of the zoo, a checkpoint, a weights file or a
+            diffusers folder, as a path or a URL, or a pair ENCODER,DECODER; images are a folder, a zip, or one or
+            more image files.
+        out: The folder to write to.
+        names: What to call the models, separated by commas; their files' names by default.
+        size: Images are brought to squares of at most so many pixels a side.
+        limit: Measure at most so many of a folder's or zip's images.
+        shown: Show at most so many of them.
+        angles: In degrees, separated by commas.
+        scales: Between 0 and 1, separated by commas; taken to whole cells of the latents.
+        device: 'auto' (a GPU if there is one), 'cpu' or 'cuda'.
+    """
+    for option, value in (('size', size), ('limit', limit), ('shown', shown)):
+        if value < 1:
+            raise ValueError(f'--{option}: got {value}; accepted are whole numbers from 1.')
+    asked = _numbers('angles', angles), _numbers('scales', scales)
+    use_device(Config(dict(device=device)))
+    sources, places = _split(models_and_images)
+    photographs = read_photographs(places, limit)
+    models = open_models(sources, names.split(',') if names else None)
+    images = crop_all(photographs, size, [model.autoencoder.downsample_factor for model in models])
+    cases = choose_cases(*asked, [model.autoencoder.grid(*images.pixels.shape[2:]) for model in models])
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)  # what cannot be written to is told now, not in the end
+    found = {}
+    for model in models:
+        started = time.monotonic()
+        found[model.name] = examine(model.autoencoder, images.pixels, cases, shown=shown, device=get_device())
+        print(f'{model.name}: {len(images.names)} images in {time.monotonic() - started:.0f} s', flush=True)
+    findings = Findings(models, images, cases, found)
+    summary = findings.summary()
+    (folder / 'inspect.json').write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n')
+    write_laboratory(folder / 'index.html', findings)
+    print('\n'.join(['', format_table({name: each.metrics for name, each in found.items()}), '', *findings.remarks]))
+    print(f'Written: {folder}/index.html and {folder}/inspect.json')
+    return summary
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the models and where the images are: all image files, or else the last word, a folder or a zip."""
+    places = [word for word in words if Path(word).suffix.lower() in EXTENSIONS]
+    models = [word for word in words if word not in places]
+    if not places:
+        *models, place = words
+        places = [place]
+    if not models:
+        raise ValueError(
+            f'inspect: got only {" ".join(words)}; give one or more models, then images: a folder, a zip or files '
+            f'({", ".join(EXTENSIONS)}).'
+        )
+    return models, places
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(',')]
+    except ValueError:
+        raise ValueError(f'--{option}: got {text!r}; accepted are numbers separated by commas.') from None

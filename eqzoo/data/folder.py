@@ -1,0 +1,182 @@
+"""A folder of images, or a zip of them, as a dataset."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from eqzoo.data.crops import CROPS
+from eqzoo.data.decoding import UnreadableImageError, decode
+from eqzoo.data.loaders import Key, split_key
+from eqzoo.data.sources import EXTENSIONS, Names, Source, open_source
+from eqzoo.registry import DATASETS, Requirement
+
+WHOLE = (0.0, 1.0)
+
+
+@DATASETS.register_module()
+class ImageFolder(Dataset):
+    """The images below a folder or inside a zip, cropped to squares.
+
+    An item is `dict(image, label, index, draw)`: the image (3, size, size) uint8, the label the
+    number of its first-level folder among all of them, sorted (images directly in the root
+    count as folder '.'). Every random choice is a function of (seed, draw).
+
+    Args:
+        root: A folder, nested as it may be, or a zip, which is read in place.
+        size: Side of the square images, in pixels.
+        crop: 'center' for evaluation (ADM's), 'random_square' for training (EQ-VAE's); 'resize_tensor',
+            'resize_tensor_aliased' and 'resize_pil' as torchvision's `Resize` does after or before
+            `ToTensor`; 'exact' takes images of that size only.
+        flip: Whether to mirror left and right with probability 0.5.
+        part: The share (from, to) of the images to use, after a fixed shuffle by the hash of the
+            names: (0, 0.95) and (0.95, 1) are disjoint and together everything.
+        limit: Use at most this many images of the part: the first of that shuffle.
+        on_unreadable: What an image that cannot be decoded does: 'skip' leaves it out of its
+            batch, which then lists it; 'fail' stops.
+        seed: Of the random crops and flips.
+
+    Raises:
+        FileNotFoundError: If nothing is at `root`.
+        ValueError: If `root` is not a folder or a readable zip, has no images, or the part none.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        size: int,
+        *,
+        crop: str = 'center',
+        flip: bool = False,
+        part: Sequence[float] = WHOLE,
+        limit: int | None = None,
+        on_unreadable: str = 'skip',
+        seed: int = 0,
+    ) -> None:
+        if size < 1:
+            raise ValueError(f'ImageFolder.size must be at least 1 pixel, got {size}.')
+        if crop not in CROPS:
+            raise ValueError(f'ImageFolder.crop must be one of {", ".join(map(repr, CROPS))}, got {crop!r}.')
+        if on_unreadable not in ('skip', 'fail'):
+            raise ValueError(f"ImageFolder.on_unreadable must be 'skip' or 'fail', got {on_unreadable!r}.")
+        if seed < 0:
+            raise ValueError(f'ImageFolder.seed must not be negative, got {seed}.')
+        self.size, self.crop, self.flip, self.seed = size, crop, flip, seed
+        self.part, self.limit, self.on_unreadable = tuple(part), limit, on_unreadable
+        self.source, names = _open(root)
+        self.classes = sorted({_folder_of(name) for name in names})
+        self._label_of = {name: label for label, name in enumerate(self.classes)}
+        self.names = _select(names, self.part, limit, root=root)
+
+    @classmethod
+    def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
+        """Return what keeps the images from being read: a missing, damaged or empty root."""
+        root = arguments.get('root')
+        remedy = 'Set root=PATH of this dataset to any folder or zip of images.'
+        if not root:
+            return [Requirement('ImageFolder: no root is given.', 'the config', remedy)]
+        try:
+            _select(_open(root)[1], arguments.get('part', WHOLE), arguments.get('limit'), root=root)
+        except (OSError, ValueError) as error:
+            return [Requirement(f'ImageFolder: {error}', str(root), remedy)]
+        return []
+
+    @classmethod
+    def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Stand in with a few built-in pictures."""
+        return dict(type='Shapes', num_images=16, size=64)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        """Return the item of `key`, an index or (index, draw).
+
+        Raises:
+            ValueError: With `on_unreadable='fail'`, if the image cannot be decoded; with
+            `crop='exact'`, if it has another size.
+        """
+        index, draw = split_key(key, len(self))
+        name = self.names[index]
+        try:
+            image = decode(self.source.read(name))
+        except (UnreadableImageError, OSError) as error:
+            if self.on_unreadable == 'fail':
+                raise ValueError(
+                    f'{self.source.root}: cannot read {name} ({error}); replace or remove the file, '
+                    "or set on_unreadable='skip' to leave such images out."
+                ) from None
+            return dict(unreadable=name, index=index, draw=draw)
+        rng = np.random.default_rng([self.seed, draw])
+        try:
+            pixels = CROPS[self.crop](image, self.size, rng)
+        except ValueError as error:
+            raise ValueError(f'{self.source.root}: {name}: {error}; give a set of one size, or another crop.') from None
+        if self.flip and rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        pixels = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        return dict(image=pixels, label=self._label_of[_folder_of(name)], index=index, draw=draw)
+
+    def labels(self) -> list[int]:
+        """Return each image's label, without reading an image."""
+        return [self._label_of[_folder_of(name)] for name in self.names]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this set of images from others, for metric cards; no image is read.
+
+        The hash is over the sorted names and their sizes in bytes: a folder and a zip of it agree.
+        """
+        listing = hashlib.sha256()
+        for name in self.names:
+            listing.update(f'{name}\0{self.source.byte_size(name)}\n'.encode(errors='surrogateescape'))
+        return dict(
+            kind='ImageFolder',
+            root=self.source.root.name,
+            num_images=len(self),
+            crop=self.crop,
+            flip=self.flip,
+            size=self.size,
+            sha256=listing.hexdigest(),
+        )
+
+    def describe(self) -> str:
+        """Return one line about this dataset."""
+        images, classes = _count(len(self), 'image'), _count(len(self.classes), 'class', 'classes')
+        flip = ', flipped at random' if self.flip else ''
+        place = f'{self.source.kind} {self.source.root.name}'
+        return f'ImageFolder: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}'
+
+
+def _open(root: str) -> tuple[Source, Names]:
+    source = open_source(root)
+    names = source.names()
+    if not names:
+        raise ValueError(f'{root}: no images in this {source.kind}; read are {", ".join(EXTENSIONS)}.')
+    return source, names
+
+
+def _select(names: Names, part: Sequence[float], limit: int | None, *, root: str) -> Names:
+    """Return the names in `part` of the fixed shuffle, at most `limit`, sorted."""
+    if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
+        raise ValueError(f'ImageFolder.part must be (from, to) with 0 <= from < to <= 1, got {tuple(part)}.')
+    if limit is not None and limit < 1:
+        raise ValueError(f'ImageFolder.limit must be at least 1 or None, got {limit}.')
+    if tuple(part) == WHOLE and (limit is None or limit >= len(names)):
+        return names
+    shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode(errors='surrogateescape')).digest())
+    chosen = shuffled[round(part[0] * len(names)) : round(part[1] * len(names))][:limit]
+    if not chosen:
+        raise ValueError(f'{root}: part {tuple(part)} of {_count(len(names), "image")} is none; widen the part.')
+    return Names(sorted(chosen))
+
+
+def _folder_of(name: str) -> str:
+    folder, slash, _ = name.partition('/')
+    return folder if slash else '.'
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f'{number} {one if number == 1 else many or one + "s"}'

@@ -1,0 +1,106 @@
+"""Files: atomic writing, JSON, hashes, damage; and the nearest name to a misspelt one."""
+
+import difflib
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block ends without an error.
+
+    The block creates a file or a folder there. Its bytes are on the disk before it is renamed, so
+    that a kill or a power failure leaves the old content or the new one, never half of it. The
+    folder of `path` is created if it does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / 'a.txt') as temporary:
+        ...         _ = temporary.write_text('whole')
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['a.txt']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the process's number: a killed launcher may have left its workers running
+    temporary, old = (path.with_name(f'.{path.name}.{os.getpid()}.{kind}') for kind in ('tmp', 'old'))
+    try:
+        yield temporary
+        _flush(temporary)
+        if path.is_dir():  # a folder cannot be replaced in one step
+            path.rename(old)
+        temporary.replace(path)
+    finally:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, data: Any, *, indent: int = 2) -> None:
+    """Write `data` as JSON, atomically.
+
+    Raises:
+        ValueError: For NaN or infinity, which JSON does not have.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=indent, allow_nan=False) + '\n', encoding='utf-8')
+
+
+def sha256_of(*paths: str | Path) -> str:
+    """Return the sha256 of the bytes of files, one after the other, as hex digits."""
+    hashed = hashlib.sha256()
+    for path in paths:
+        with Path(path).open('rb') as file:
+            while chunk := file.read(1 << 20):
+                hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def zip_damage(path: str | Path) -> str | None:
+    """Return what is wrong with a zip archive, or None; every byte is read.
+
+    Torch files are zip archives whose checksums torch itself does not verify.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.testzip()
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        return f'{type(error).__name__}: {error}'
+    return None if entry is None else f'the checksum of {entry} fails'
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the one of `known` names that is spelt most like `name`, if one is.
+
+    Args:
+        name: As the user spelt it.
+        known: The names that exist.
+        cutoff: The least similarity, in [0, 1]; `difflib`'s ratio.
+    """
+    found = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'nearest'?` for an error message, or '' if nothing is near.
+
+    Example:
+        >>> did_you_mean('Rotat', ['Flip', 'Rotate'])
+        " Did you mean 'Rotate'?"
+    """
+    found = nearest(name, known)
+    return f' Did you mean {found!r}?' if found else ''
+
+
+def _flush(path: Path) -> None:
+    for file in sorted(path.rglob('*')) if path.is_dir() else (path,):
+        if file.is_file():
+            with file.open('rb') as opened:
+                os.fsync(opened.fileno())

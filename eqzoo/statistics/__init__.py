@@ -1,1 +1,0 @@
-"""Statistics of sets of features, images and latents: functions of tensors, without networks and data."""

@@ -1,0 +1,81 @@
+"""Rotations by quarter turns and flips: exact, no resampling."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Generator, Tensor
+
+from eqzoo.registry import TRANSFORMS
+from eqzoo.transforms.base import Grid, Transform
+
+_TURNS = (1, 2, 3)
+
+
+@TRANSFORMS.register_module()
+class Rotate(Transform):
+    """Turn images or latents counter-clockwise by `k` quarter turns.
+
+    Args:
+        turns: The `k` to draw from. 0 is refused, being the identity.
+
+    Raises:
+        ValueError: If `turns` is empty or holds anything but 1, 2 and 3.
+
+    Example:
+        >>> Rotate()(torch.tensor([[[[1, 2], [3, 4]]]]), 1)
+        tensor([[[[2, 4],
+                  [1, 3]]]])
+    """
+
+    parameter = 'angle / degrees'
+
+    def __init__(self, turns: Collection[int] = _TURNS) -> None:
+        if not isinstance(turns, Collection) or not turns or not all(k in _TURNS for k in turns):
+            raise ValueError(f'Rotate.turns must be a non-empty subset of {_TURNS}, got {turns!r}.')
+        self.turns = tuple(k for k in _TURNS if k in turns)
+
+    def sample(self, generator: Generator, grid: Grid) -> int:
+        """Draw `k`; any `grid` will do."""
+        return self.turns[int(torch.randint(len(self.turns), (), generator=generator))]
+
+    def __call__(self, x: Tensor, k: int) -> Tensor:
+        """Turn `x` (B, C, H, W); odd `k` exchanges H and W."""
+        return x.rot90(k, dims=(2, 3))
+
+    def cases(self, grid: Grid) -> dict[str, int]:
+        """Return each turn, named by its degrees."""
+        return {str(90 * k): k for k in self.turns}
+
+
+_DIMS = {'horizontal': 3, 'vertical': 2}
+
+
+@TRANSFORMS.register_module()
+class Flip(Transform):
+    """Mirror images or latents, left to right or top to bottom.
+
+    Args:
+        axes: What to draw from: 'horizontal' exchanges left and right, 'vertical' top and
+            bottom.
+
+    Raises:
+        ValueError: If `axes` is empty or names anything else.
+    """
+
+    def __init__(self, axes: Collection[str] = ('horizontal', 'vertical')) -> None:
+        if not isinstance(axes, Collection) or not axes or not all(axis in _DIMS for axis in axes):
+            raise ValueError(f'Flip.axes must be a non-empty subset of {tuple(_DIMS)}, got {axes!r}.')
+        # in one order, whatever was given: the order of a set of strings differs between processes
+        self.axes = tuple(axis for axis in _DIMS if axis in axes)
+
+    def sample(self, generator: Generator, grid: Grid) -> str:
+        """Draw the axis; any `grid` will do."""
+        return self.axes[int(torch.randint(len(self.axes), (), generator=generator))]
+
+    def __call__(self, x: Tensor, axis: str) -> Tensor:
+        """Mirror `x` (B, C, H, W)."""
+        return x.flip(_DIMS[axis])
+
+    def cases(self, grid: Grid) -> dict[str, str]:
+        """Return each axis by its name."""
+        return {axis: axis for axis in self.axes}

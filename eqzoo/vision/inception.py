@@ -1,0 +1,159 @@
+"""The Inception of FID: TensorFlow's of 2015, as torch-fidelity converted it."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+from eqzoo.registry import EXTRACTORS, Requirement
+from eqzoo.vision.base import FeatureExtractor, Features
+from eqzoo.vision.weights import KnownFile, load_weights, of_the_zoo, requirements
+
+_SIZE = 299
+_NUM_SPATIAL_CHANNELS = 7  # of 192, as ADM's evaluator
+
+# Names of metrics by how images are resized. The second is pytorch-fid's, which must not be in a
+# name that weights other than the pinned ones can have too.
+_VARIANTS = {'tf1': '', 'pytorch-fid': '_halfpixel'}
+
+
+@EXTRACTORS.register_module()
+class FIDInception(FeatureExtractor):
+    """The network of FID, sFID, Inception Score and, after ADM, of precision and recall.
+
+    On the pinned weights (sha256 6726825d…) a Fréchet distance is `fid`, or `fid_halfpixel`
+    where images are resized as pytorch-fid does; on any other weights it never is:
+    `fd_random_inception`, `fd_inception_<hash>`.
+
+    - `pooled` (B, 2048): `pool_3:0` of the TensorFlow graph.
+    - `spatial` (B, 2023): the first 7 channels of `mixed_6/conv` after its ReLU, flattened in
+      the order height, width, channel. In torch's order sFID is 299 instead of 6.14.
+    - `logits` (B, 1008): the pooled features times the classifier's weight, without its bias.
+
+    Args:
+        weights: The file's path or URL. Default: looked for in `$EQZOO_WEIGHTS_DIR`, in
+            `weights/`, in torch hub's cache and in eqzoo's. 'random' for smoke runs only.
+        resize: To 299 pixels: 'tf1', without half-pixel centres or antialiasing, as the graph
+            itself does (ADM, torch-fidelity); or 'pytorch-fid', with half-pixel centres, which
+            EQ-VAE and LightningDiT report rFID with.
+
+    Raises:
+        FileNotFoundError: If the weights are nowhere.
+        ValueError: If they do not fit or are not what they should be, or `resize` is neither.
+    """
+
+    num_features = 2048
+    num_spatial = 17 * 17 * _NUM_SPATIAL_CHANNELS
+    num_logits = 1008
+    num_spatial = 2023
+    num_logits = 1008
+
+    def __init__(self, weights: str | Path | None = None, *, resize: Literal['tf1', 'pytorch-fid'] = 'tf1') -> None:
+        if resize not in _VARIANTS:
+            raise ValueError(f"FIDInception.resize must be 'tf1' or 'pytorch-fid', got {resize!r}.")
+        with torch.device('meta'):
+            self._network = _build()
+        self._weights = load_weights(self._network, _known_file(), weights)
+        self.resize = resize
+        self.key = self._weights.key(f'inception{_VARIANTS[resize]}')
+
+    @property
+    def frechet_key(self) -> str:
+        """`fid` or `fid_halfpixel` on the pinned weights, else as for any network."""
+        return f'fid{_VARIANTS[self.resize]}' if self._weights.is_known else super().frechet_key
+
+    @property
+    def suffix(self) -> str:
+        """Nothing, or `_halfpixel`, on the pinned weights, else as for any network."""
+        return _VARIANTS[self.resize] if self._weights.is_known else super().suffix
+
+    def extract(self, images: Tensor) -> Features:
+        """Return all three features of `images` (B, 3, H, W), float in [0, 255]."""
+        found = self._activations(images, ('Mixed_6c', 'AvgPool'))
+        pooled = found['AvgPool'].flatten(1)
+        # one of the branches of the next layer; its ReLU is in it
+        spatial = self._network.Mixed_6d.branch1x1(found['Mixed_6c'])[:, :_NUM_SPATIAL_CHANNELS]
+        return Features(pooled, spatial.permute(0, 2, 3, 1).flatten(1), pooled @ self._network.fc.weight.T)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return feature maps (B, C, h, w) of five depths, of images as `extract` takes them."""
+        self._to(images.device)
+        names = ('Conv2d_2b_3x3', 'Conv2d_4a_3x3', 'Mixed_5d', 'Mixed_6e', 'Mixed_7c')
+        return list(self._activations(images, names).values())
+
+    def card(self) -> dict[str, Any]:
+        """Name the network, its weights, and how images are resized."""
+        resizing = {'tf1': "TensorFlow 1's bilinear", 'pytorch-fid': "pytorch-fid's bilinear, half-pixel centres"}
+        return {
+            'network': 'Inception 2015-12-05 (torch-fidelity)',
+            'weights_sha256': self._weights.card(),
+            'resize': f'{_SIZE} pixels, {resizing[self.resize]}, no antialiasing',
+        }
+
+    @classmethod
+    def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:
+        """Say that the weights are missing, if they are."""
+        return requirements(_known_file(), arguments.get('weights'))
+
+    @classmethod
+    def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the same network with random weights."""
+        return {**arguments, 'weights': 'random'}
+
+    def _activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return what the layers `names` give."""
+        x, found = self._prepare(images), {}
+        for name, layer in self._network.named_children():
+            x = layer(x)
+            if name in names:
+                found[name] = x
+            if len(found) == len(names):
+                break
+        return found
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        size = (_SIZE, _SIZE)
+        if self.resize == 'tf1':
+            resized = interpolate_bilinear_2d_like_tensorflow1x(images, size, align_corners=False)
+            return (resized - 128) / 128
+        return F.interpolate(images, size, mode='bilinear', align_corners=False) / 127.5 - 1
+
+
+def _known_file() -> KnownFile:
+    # pytorch-fid and all that follow it keep the same bytes under the second name
+    return of_the_zoo('the Inception of FID', 'eqzoo://fid-inception', 'pt_inception-2015-12-05-6726825d.pth')
+
+
+def _build() -> nn.Sequential:
+    """Return torch-fidelity's network, under its names, without its constructor's download."""
+    conv = fidelity.BasicConv2d
+    return nn.Sequential(
+        OrderedDict(
+            Conv2d_1a_3x3=conv(3, 32, kernel_size=3, stride=2),
+            Conv2d_2a_3x3=conv(32, 32, kernel_size=3),
+            Conv2d_2b_3x3=conv(32, 64, kernel_size=3, padding=1),
+            MaxPool_1=nn.MaxPool2d(kernel_size=3, stride=2),
+            Conv2d_3b_1x1=conv(64, 80, kernel_size=1),
+            Conv2d_4a_3x3=conv(80, 192, kernel_size=3),
+            MaxPool_2=nn.MaxPool2d(kernel_size=3, stride=2),
+            Mixed_5b=fidelity.InceptionA(192, pool_features=32),
+            Mixed_5c=fidelity.InceptionA(256, pool_features=64),
+            Mixed_5d=fidelity.InceptionA(288, pool_features=64),
+            Mixed_6a=fidelity.InceptionB(288),
+            Mixed_6b=fidelity.InceptionC(768, channels_7x7=128),
+            Mixed_6c=fidelity.InceptionC(768, channels_7x7=160),
+            Mixed_6d=fidelity.InceptionC(768, channels_7x7=160),
+            Mixed_6e=fidelity.InceptionC(768, channels_7x7=192),
+            Mixed_7a=fidelity.InceptionD(768),
+            Mixed_7b=fidelity.InceptionE_1(1280),
+            Mixed_7c=fidelity.InceptionE_2(2048),
+            AvgPool=nn.AdaptiveAvgPool2d(1),
+            fc=nn.Linear(2048, 1008),
+        )
+    )

@@ -1,0 +1,102 @@
+"""The architecture from names and shapes: the published networks, on the meta device."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from eqzoo.autoencoders import KLAutoencoder
+from eqzoo.checkpoints.config import infer_config, plain_config
+from eqzoo.checkpoints.keys import to_diffusers, to_ldm
+from eqzoo.registry import build
+
+F16 = dict(block_out_channels=(128, 128, 256, 256, 512), attention_levels=(4,))
+BASES = Path(__file__).parents[2] / 'configs' / '_base_' / 'autoencoders'
+# Shapes of public autoencoders: latent-diffusion, taming, VA-VAE, taesd.
+PUBLIC = {
+    'kl-f4': dict(type='KLAutoencoder', latent_channels=3, block_out_channels=(128, 256, 512)),
+    'kl-f8': dict(type='KLAutoencoder'),
+    'SD3': dict(type='KLAutoencoder', latent_channels=16, quant_conv=False),
+    'kl-f16': dict(type='KLAutoencoder', latent_channels=16, **F16),
+    'VA-VAE': dict(type='KLAutoencoder', latent_channels=32, **F16),
+    'kl-f32': dict(
+        type='KLAutoencoder',
+        latent_channels=64,
+        block_out_channels=(128, 128, 256, 256, 512, 512),
+        attention_levels=(4, 5),
+    ),
+    'VQ-GAN 1024': dict(type='VQAutoencoder'),
+    'VQ-GAN 16384': dict(type='VQAutoencoder', num_codes=16384),
+    'LDM vq-f8': dict(
+        type='VQAutoencoder',
+        latent_channels=4,
+        num_codes=16384,
+        block_out_channels=(128, 256, 256, 512),
+        attention_levels=(3,),
+    ),
+    'codes shorter than features': dict(type='VQAutoencoder', latent_channels=8, feature_channels=256),
+    'TAESD': dict(type='TinyAutoencoder'),
+    'TAESD3': dict(type='TinyAutoencoder', latent_channels=16),
+    'TAEF2': dict(type='TinyAutoencoder', latent_channels=32, pooled=True),
+    **{path.stem: Config.fromfile(path).autoencoder.to_dict() for path in sorted(BASES.glob('*.py'))},
+}
+
+
+def meta_state(config):
+    with torch.device('meta'):
+        state = build({**config, 'weights': None}).state_dict()
+    return {key: value for key, value in state.items() if not key.startswith('normalization.')}
+
+
+@pytest.mark.parametrize('name', PUBLIC)
+def test_public_shapes_are_told(name):
+    config, state = PUBLIC[name], meta_state(PUBLIC[name])
+    assert infer_config(state) == plain_config(config)
+    back = to_diffusers(to_ldm(state))
+    assert list(back) == list(state)
+    assert all(back[key].shape == value.shape for key, value in state.items())
+
+
+def test_norm_groups_leave_no_trace_so_narrow_levels_need_a_config():
+    state = KLAutoencoder(block_out_channels=(8, 16), norm_num_groups=4).state_dict()
+    with pytest.raises(
+        ValueError, match=r'got levels of \[8, 16\] channels; accepted .* multiples of 32, .* give a config'
+    ):
+        infer_config(state)
+
+
+@pytest.mark.parametrize('state', [{'blocks.0.weight': torch.zeros(2)}, {'encoder.conv_in.weight': torch.zeros(2)}])
+def test_other_networks_are_not_guessed(state):
+    with pytest.raises(ValueError, match=r"cannot be told without 'decoder\.conv_in\.weight'; accepted are KL, VQ"):
+        infer_config(state)
+
+
+def test_a_tiny_one_is_told_what_it_lacks():
+    with torch.device('meta'):
+        state = build(dict(type='TinyAutoencoder')).state_dict()
+    state['encoder.layers.0.wieght'] = state.pop('encoder.layers.0.weight')
+    with pytest.raises(ValueError, match=r"cannot be told without 'encoder\.layers\.0\.weight'; .* \(both its files\)"):
+        infer_config(state)
+
+
+def test_classes_become_names():
+    config = plain_config(dict(type=KLAutoencoder, block_out_channels=(8, 8), scale=2.0, weights='a.pth'))
+    assert config == dict(
+        type='KLAutoencoder',
+        latent_channels=4,
+        block_out_channels=[8, 8],
+        layers_per_block=2,
+        attention_levels=[],
+        norm_num_groups=32,
+        quant_conv=True,
+        padding_mode='zeros',
+    )
+
+
+class Unregistered(KLAutoencoder):
+    """A class that only its module knows."""
+
+
+def test_unregistered_classes_become_dotted_paths():
+    assert plain_config(dict(type=Unregistered))['type'] == f'{__name__}.Unregistered'

@@ -1,0 +1,296 @@
+"""Where weights are in a file: every nest, prefix and average is found, and what cannot be used is refused."""
+
+import argparse
+from pathlib import PurePosixPath
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from taming.modules.diffusionmodules import model as taming
+from taming.modules.vqvae.quantize import VectorQuantizer2
+
+from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder
+from eqzoo.checkpoints import load_autoencoder
+from eqzoo.checkpoints.autoencoder import complete, read_stored
+from eqzoo.checkpoints.config import plain_config
+from eqzoo.checkpoints.keys import to_diffusers, to_ldm
+from eqzoo.checkpoints.read import read_file, split_parts
+
+SHAPE = dict(block_out_channels=(8, 8, 16), layers_per_block=1, attention_levels=(1, 2), norm_num_groups=4)
+
+
+def states():
+    """Two states of one network under LDM's names: trained, and its average."""
+    torch.manual_seed(0)
+    model = KLAutoencoder(4, **SHAPE)
+    trained = {k: torch.randn_like(v) for k, v in model.state_dict().items() if not k.startswith('normalization.')}
+    return to_ldm(trained), to_ldm({key: torch.randn_like(value) for key, value in trained.items()})
+
+
+TRAINED, AVERAGE = states()
+OTHER = {'blocks.0.weight': torch.zeros(2)}
+DISCRIMINATOR = {'main.0.weight': torch.ones(4, 3, 4, 4), 'main.3.num_batches_tracked': torch.tensor(7)}
+
+
+def under(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+def lit_ema(average):
+    """LDM's LitEma: names without dots, and two buffers of its own."""
+    return {
+        **{f'model_ema.{key.replace(".", "")}': value for key, value in average.items()},
+        'model_ema.decay': torch.tensor(0.9999),
+        'model_ema.num_updates': torch.tensor(7, dtype=torch.int32),
+    }
+
+
+NESTS = {
+    'bare': TRAINED,
+    'state_dict': dict(state_dict=TRAINED, epoch=3),
+    "MAR's and LlamaGen's model": dict(model=TRAINED),
+    'an average alone': dict(ema=TRAINED),
+    "REPA-E's, beside its generator": dict(model=OTHER, ema=OTHER, vae=TRAINED, discriminator=OTHER),
+    "DiT's command line": dict(model=TRAINED, opt=dict(step=1), args=argparse.Namespace(lr=1e-4, name='x')),
+    'DistributedDataParallel': dict(state_dict=under('module.', TRAINED)),
+    'compiled': under('_orig_mod.', TRAINED),
+    'compiled in DistributedDataParallel': dict(model=under('module._orig_mod.', TRAINED)),
+    'AveragedModel': {**under('module.', TRAINED), 'n_averaged': torch.tensor(3)},
+    'Stable Diffusion': {**under('first_stage_model.', TRAINED), **under('model.', OTHER)},
+    'compiled in a larger one': under('vae._orig_mod.', TRAINED),
+    'merged': dict(state_dict={**under('vae.', TRAINED), **under('unet.', OTHER)}),
+    "eqzoo's": dict(state_dict=under('autoencoder.', TRAINED)),
+    "VA-VAE's vision encoder": dict(state_dict={**TRAINED, **under('foundation_model.', OTHER)}),
+    "Stable Diffusion's average of its denoiser": dict(
+        state_dict={**under('first_stage_model.', TRAINED), **lit_ema(under('diffusion_model.', OTHER))}
+    ),
+    # the trained ones must not be taken
+    "eqzoo's average": dict(state_dict=under('autoencoder.', AVERAGE), ema_state_dict=TRAINED),
+    "DiT's average": dict(model=AVERAGE, ema=TRAINED, args=argparse.Namespace()),
+    "LDM's average": dict(state_dict={**AVERAGE, **lit_ema(TRAINED)}),
+    "LDM's average in a larger file": under('first_stage_model.', {**AVERAGE, **lit_ema(TRAINED)}),
+}
+AVERAGED = list(NESTS)[-4:]
+
+
+def assert_equal(left, right):
+    assert set(left) == set(right)
+    for key, value in left.items():
+        assert torch.equal(value, right[key]), key
+
+
+@pytest.mark.parametrize('nest', NESTS)
+def test_every_nest_is_read(tmp_path, nest):
+    torch.save(NESTS[nest], tmp_path / 'a.ckpt')
+    stored = read_stored(tmp_path / 'a.ckpt')
+    assert_equal(stored.state, to_diffusers(TRAINED))
+    assert stored.config is None
+    if nest in AVERAGED:
+        assert_equal(stored.trained, to_diffusers(AVERAGE))
+    else:
+        assert stored.trained is None
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        {**TRAINED, **under('loss.discriminator.', DISCRIMINATOR), 'loss.logvar': torch.tensor(0.5)},
+        {
+            **under('autoencoder.', TRAINED),
+            **under('adversarial_loss.discriminator.network.', DISCRIMINATOR),
+            'reconstruction_loss.log_variance': torch.tensor(0.5),
+        },
+    ],
+    ids=['LDM', 'eqzoo'],
+)
+def test_the_discriminator_and_the_log_variance_are_kept(tmp_path, content):
+    torch.save(dict(state_dict=content), tmp_path / 'a.ckpt')
+    stored = read_stored(tmp_path / 'a.ckpt')
+    assert_equal(stored.discriminator, under('network.', DISCRIMINATOR))
+    assert stored.log_variance == 0.5
+    assert stored.left_out == ()
+
+
+def test_what_is_left_out_is_named():
+    state = {
+        **under('first_stage_model.', TRAINED),
+        'first_stage_model.loss.perceptual_loss.lin0.model.1.weight': torch.ones(1),
+        'cond_stage_model.logit_scale': torch.ones(1),
+    }
+    assert split_parts(state).left_out == (
+        'loss.perceptual_loss.lin0.model.1.weight',
+        'cond_stage_model.logit_scale',
+    )
+
+
+def test_half_an_average_is_refused(tmp_path):
+    average = lit_ema(TRAINED)
+    del average['model_ema.encoderconv_inweight']
+    torch.save({**TRAINED, **average}, tmp_path / 'a.ckpt')
+    message = rf'model_ema\.\* lacks 1 of {len(TRAINED)} weights: encoder\.conv_in\.weight; .* remove model_ema'
+    with pytest.raises(ValueError, match=message):
+        read_stored(tmp_path / 'a.ckpt')
+
+
+def test_other_objects_in_a_command_line_are_refused(tmp_path):
+    torch.save(dict(model=TRAINED, args=argparse.Namespace(path=PurePosixPath('x'))), tmp_path / 'a.pt')
+    with pytest.raises(ValueError, match=r'which could run code: pathlib\.PurePosixPath; accepted are tensors'):
+        read_stored(tmp_path / 'a.pt')
+
+
+def test_files_before_torch_1_6(tmp_path):
+    torch.save(dict(state_dict=TRAINED), tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
+    assert_equal(read_stored(tmp_path / 'old.pth').state, to_diffusers(TRAINED))
+    torch.save(dict(state_dict=TRAINED, more=print), tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r'holds pickled objects, which could run code: .*print; accepted are tensors'):
+        read_stored(tmp_path / 'old.pth')
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    bad = {**TRAINED, 'encoder.conv_in.bias': torch.full((8,), value)}
+    torch.save(bad, tmp_path / 'a.pth')
+    with pytest.raises(
+        ValueError,
+        match=r"a\.pth' holds NaN or infinite values in 1 tensors: encoder\.conv_in\.bias; .* fetch it again, or take",
+    ):
+        KLAutoencoder(4, **SHAPE, weights=tmp_path / 'a.pth')
+    torch.save(dict(model=bad, ema=TRAINED), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r'1 tensors: trained encoder\.conv_in\.bias'):
+        read_stored(tmp_path / 'a.pth')
+
+
+def test_taesds_pair_of_files(tmp_path):
+    model = TinyAutoencoder(num_blocks=(1, 2), width=8)
+    numbered = to_ldm({k: v for k, v in model.state_dict().items() if not k.startswith('normalization.')})
+    for name in ('encoder', 'decoder'):
+        half = {key.removeprefix(f'{name}.'): value for key, value in numbered.items() if key.startswith(name)}
+        save_file(half, tmp_path / f'{name}.safetensors')
+    # the decoder's first layer is a clamp, without weights
+    assert '0.weight' not in half
+    assert '1.weight' in half
+    stored = read_stored([tmp_path / 'encoder.safetensors', tmp_path / 'decoder.safetensors'])
+    assert_equal(stored.state, {k: v for k, v in model.state_dict().items() if not k.startswith('normalization.')})
+    with pytest.raises(ValueError, match=r'got 1 files; accepted are one, or the pair \(encoder, decoder\)'):
+        read_stored([tmp_path / 'encoder.safetensors'])
+
+
+class TestSettingsThatWeightsDoNotShow:
+    @pytest.fixture
+    def path(self, tmp_path):
+        config = plain_config(dict(type='KLAutoencoder', **SHAPE, padding_mode='reflect'))
+        torch.save(dict(state_dict=under('autoencoder.', TRAINED), autoencoder=config), tmp_path / 'a.pth')
+        return tmp_path / 'a.pth'
+
+    def test_it_travels_in_the_checkpoint(self, path):
+        loaded = load_autoencoder(path)
+        assert loaded.padding_mode == 'reflect'
+        assert loaded.encoder.conv_in.padding_mode == 'reflect'
+
+    def test_another_than_the_configs_is_refused(self, path):
+        message = r"KLAutoencoder.padding_mode: got 'zeros', but '.*a\.pth' was trained with 'reflect'; .* set padding_mode='reflect'"
+        with pytest.raises(ValueError, match=message):
+            KLAutoencoder(4, **SHAPE, weights=path)
+        KLAutoencoder(4, **SHAPE, padding_mode='reflect', weights=path)
+
+    def test_other_groups_of_the_norms_are_refused(self, path):
+        shape = {**SHAPE, 'norm_num_groups': 8, 'padding_mode': 'reflect'}
+        with pytest.raises(
+            ValueError, match=r"KLAutoencoder.norm_num_groups: got 8, but '.*a\.pth' was trained with 4"
+        ):
+            KLAutoencoder(4, **shape, weights=path)
+
+    def test_a_config_overrules_it_in_a_conversion(self, path):
+        stored = complete(read_stored(path), path, dict(type='KLAutoencoder', **SHAPE))
+        assert stored.config['padding_mode'] == 'zeros'
+
+
+def test_load_autoencoder_takes_the_given_config_and_its_scale(tmp_path):
+    torch.save(TRAINED, tmp_path / 'a.pth')
+    config = dict(type='KLAutoencoder', **SHAPE, scale=0.5, weights='elsewhere.pth')
+    loaded = load_autoencoder(tmp_path / 'a.pth', config)
+    assert loaded.normalization.scale.tolist() == [0.5] * 4
+    with pytest.raises(ValueError, match=r'does not fit the network: 7 of another shape: encoder\.conv_out'):
+        load_autoencoder(tmp_path / 'a.pth', {**config, 'latent_channels': 5})
+
+
+@pytest.mark.parametrize(
+    ('config', 'name'),
+    [
+        (dict(type='os.mkdir', path='sprung'), 'os.mkdir'),
+        (dict(type='Rotate'), 'Rotate'),
+        (dict(type='KLAutoencoder', scale=[dict(type='os.mkdir', path='sprung')]), 'os.mkdir'),
+    ],
+)
+def test_a_file_cannot_name_what_is_called(tmp_path, monkeypatch, config, name):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict=TRAINED, autoencoder=config), tmp_path / 'a.pth')
+    message = rf"says that it needs '{name}'; accepted from a file are registered autoencoders \(KLAutoencoder, "
+    with pytest.raises(ValueError, match=message):
+        load_autoencoder('a.pth')
+    with pytest.raises(ValueError, match=message):
+        complete(read_stored('a.pth'), 'a.pth')
+    assert not (tmp_path / 'sprung').exists()
+    load_autoencoder('a.pth', dict(type='KLAutoencoder', **SHAPE))
+
+
+def test_a_users_own_class_opens_once_imported(tmp_path):
+    config = plain_config(dict(type=Own, **SHAPE))
+    torch.save(dict(state_dict=TRAINED, autoencoder=config), tmp_path / 'a.pth')
+    assert type(load_autoencoder(tmp_path / 'a.pth')) is Own
+
+
+class Own(KLAutoencoder):
+    """A class that is not registered."""
+
+
+def test_taming_vq_gan_gives_the_same_numbers(tmp_path, monkeypatch):
+    """Encoder, quantizer and decoder of taming against ours from their file, told by shapes alone."""
+    monkeypatch.setattr(taming, 'print', lambda *_: None, raising=False)
+    options = dict(ch=32, out_ch=3, ch_mult=(1, 1, 2), num_res_blocks=2, attn_resolutions=(4,), in_channels=3)
+    options |= dict(resolution=16, z_channels=16, double_z=False)
+    reference = torch.nn.ModuleDict(dict(encoder=taming.Encoder(**options), decoder=taming.Decoder(**options)))
+    reference['quantize'] = VectorQuantizer2(64, 8, 0.25, sane_index_shape=True)
+    reference['quant_conv'], reference['post_quant_conv'] = torch.nn.Conv2d(16, 8, 1), torch.nn.Conv2d(8, 16, 1)
+    with torch.no_grad():
+        for name, parameter in reference.named_parameters():
+            parameter.add_(
+                0.05 * torch.randn_like(parameter) if 'embedding' not in name else torch.randn_like(parameter)
+            )
+    discriminator = under('loss.discriminator.', DISCRIMINATOR)
+    torch.save(dict(state_dict={**reference.state_dict(), **discriminator}), tmp_path / 'last.ckpt')
+    ours = load_autoencoder(tmp_path / 'last.ckpt')
+    x = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        features = reference['quant_conv'](reference['encoder'](x))
+        codes, _, (_, _, indices) = reference['quantize'](features)
+        expected = reference['decoder'](reference['post_quant_conv'](codes))
+        # attention is written in another order of operations: float32 rounding remains; the codes are equal
+        torch.testing.assert_close(ours.encode(x).mean, features, atol=1e-5, rtol=1e-5)
+        assert torch.equal(ours.tokens(x), indices)
+        assert indices.unique().numel() > 4
+        torch.testing.assert_close(ours.decode(features), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    """torch.load would hand out the wrong weight."""
+    file = tmp_path / 'weights.pt'
+    torch.save({'weight': torch.ones(1000)}, file)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    assert (torch.load(file)['weight'] != 1).any()
+    with pytest.raises(ValueError, match=r"weights.pt' cannot be read: it is damaged") as refused:
+        read_file(file)
+    assert str(refused.value.__cause__) == 'the checksum of weights/data/0 fails'
+
+
+def test_names_of_a_class_of_someones_own_stay(tmp_path):
+    """`encoder.0` is taesd's too, and would be renamed."""
+    mine = {'encoder.0.weight': torch.ones(2, 3, 1, 1), 'decoder.1.weight': torch.zeros(3, 2, 1, 1)}
+    for kind, names in (
+        ('Mine', list(mine)),
+        ('TinyAutoencoder', ['encoder.layers.0.weight', 'decoder.layers.0.weight']),
+    ):
+        torch.save({'state_dict': mine, 'autoencoder': {'type': kind}}, tmp_path / f'{kind}.pth')
+        assert list(read_stored(tmp_path / f'{kind}.pth').state) == names

@@ -1,0 +1,217 @@
+"""Writing a latent store: the same bytes however it is cut up, stopped or shared, and refusals."""
+
+import filecmp
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from eqzoo.autoencoders import KLAutoencoder, VQAutoencoder
+from eqzoo.data import ImageFolder, Shapes
+from eqzoo.data.latents import LatentStore
+from eqzoo.data.latents.write import add_sums, statistics_of, sums_of, write_store
+
+OPTIONS = dict(batch_size=3, flip=True, shard_images=4)
+
+
+def kl(**options):
+    torch.manual_seed(0)
+    return KLAutoencoder(2, (8, 8), layers_per_block=1, norm_num_groups=4, **options).eval()
+
+
+def images(count=14):
+    return Shapes(count, 16)
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp('store')
+    write_store(kl(), images(), root, **OPTIONS)
+    return root
+
+
+@pytest.fixture
+def root(written, tmp_path):
+    return shutil.copytree(written, tmp_path / 'store')
+
+
+def same(first, second):
+    names = sorted(path.name for path in first.iterdir())
+    assert names == sorted(path.name for path in second.iterdir())
+    assert filecmp.cmpfiles(first, second, names, shallow=False)[0] == names
+
+
+def test_several_processes_write_the_same_bytes(written, tmp_path):
+    for rank in (2, 1, 0):  # without a group nobody waits: the first process is last
+        result = write_store(kl(), images(), tmp_path / 'a', **OPTIONS, rank=rank, world_size=3)
+        assert (result.index is None) == (rank > 0)
+    same(written, tmp_path / 'a')
+
+
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+def test_workers_write_the_same_bytes(written, tmp_path):
+    write_store(kl(), images(), tmp_path / 'a', **OPTIONS, num_workers=2)
+    same(written, tmp_path / 'a')
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_where_it_stopped(written, tmp_path):
+    root = tmp_path / 'a'
+    for allowed in range(5):  # each run gets one shard further
+        encoded = []
+
+        def stop(count, encoded=encoded):
+            encoded.append(count)
+            if sum(encoded[1:]) > 4:
+                raise KilledError
+
+        if allowed < 3:
+            with pytest.raises(KilledError):
+                write_store(kl(), images(), root, **OPTIONS, progress=stop)
+            assert len(list(root.glob('*.safetensors'))) == allowed + 1
+            assert encoded[0] == 4 * allowed
+            (root / f'shard-{allowed + 1:05d}.safetensors.tmp').write_bytes(b'half')
+            (root / 'index.json.77.tmp').write_bytes(b'half')
+            with pytest.raises(FileNotFoundError, match='was begun and not finished'):
+                LatentStore(root)
+    result = write_store(kl(), images(), root, **OPTIONS)
+    assert (result.outcome, result.num_encoded) == ('written', 2)
+    same(written, root)
+
+
+def test_a_whole_store_answers_without_encoding(root):
+    autoencoder = kl()
+    autoencoder.encode = None
+    result = write_store(autoencoder, images(), root, **OPTIONS)
+    assert (result.outcome, result.num_encoded, result.index) == ('complete', 0, LatentStore(root).index)
+    again = write_store(autoencoder, images(), root, batch_size=5, flip=True)  # shards as they are
+    assert again.outcome == 'complete'
+
+
+def test_missing_and_cut_shards_are_written_again(written, root):
+    (root / 'shard-00001.safetensors').unlink()
+    cut = root / 'shard-00003.safetensors'
+    cut.write_bytes(cut.read_bytes()[:-5])
+    assert write_store(kl(), images(), root, **OPTIONS).num_encoded == 6
+    same(written, root)
+
+
+def test_another_normalisation_is_noted_without_encoding(root):
+    before = LatentStore(root)[3]
+    autoencoder = kl(scale=(2.0, 4.0), shift=1.0)
+    autoencoder.encode = None
+    assert write_store(autoencoder, images(), root, **OPTIONS).outcome == 'renormalized'
+    after = LatentStore(root)[3]
+    scale = torch.tensor([2.0, 4.0])[:, None, None]
+    torch.testing.assert_close(after['mean'], (before['mean'] - 1) * scale)
+    torch.testing.assert_close(after['std'], before['std'] * scale)
+    assert write_store(autoencoder, images(), root, **OPTIONS).outcome == 'complete'
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (dict(dtype='bfloat16'), r"fields.mean.dtype 'float32' there, 'bfloat16' asked"),
+        (dict(flip=False), 'flip True there, False asked'),
+        (dict(precision='bf16'), "precision 'fp32' there, 'bf16' asked"),
+        (dict(shard_images=5), 'shard_images 4 there, 5 asked'),
+    ],
+)
+def test_another_plan_is_refused_with_what_differs(root, change, said):
+    with pytest.raises(ValueError, match=f'holds a latent store of another plan: {said}.* Choose another --out'):
+        write_store(kl(), images(), root, **{**OPTIONS, **change})
+    (root / 'plan.json').unlink()
+    with pytest.raises(ValueError, match='of another plan'):
+        write_store(kl(), images(), root, **{**OPTIONS, **change})
+
+
+def test_other_weights_and_other_images_are_another_plan(root):
+    other = kl()
+    other.encoder.conv_in.bias.data += 1
+    with pytest.raises(ValueError, match=r'another plan: autoencoder \w{12}… there, \w{12}… asked'):
+        write_store(other, images(), root, **OPTIONS)
+    with pytest.raises(ValueError, match='another plan: images.num_images 14 there, 15 asked'):
+        write_store(kl(), images(15), root, **OPTIONS)
+
+
+def test_a_shard_of_another_store_is_not_written_over(root, tmp_path):
+    other = kl()
+    other.encoder.conv_in.bias.data += 1
+    write_store(other, images(), tmp_path / 'other', **OPTIONS)
+    (root / 'index.json').unlink()
+    shutil.copy(tmp_path / 'other' / 'shard-00001.safetensors', root)
+    with pytest.raises(ValueError, match='shard-00001.safetensors: this shard belongs to another store'):
+        write_store(kl(), images(), root, **OPTIONS)
+
+
+def test_an_unreadable_image_stops_with_its_name(tmp_path):
+    for index in range(3):
+        Image.new('RGB', (16, 16), (index, 0, 0)).save(tmp_path / f'{index}.png')
+    (tmp_path / '1.png').write_bytes(b'no image')
+    with pytest.raises(ValueError, match='cannot read 1.png; a store has one row an image; replace or remove'):
+        write_store(kl(), ImageFolder(str(tmp_path), 16), tmp_path / 'store', batch_size=3)
+
+
+def test_random_flips_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='Shapes.flip mirrors images at random, which a store would freeze; .*--flip'):
+        write_store(kl(), Shapes(4, 16, flip=True), tmp_path, batch_size=2)
+
+
+def test_latents_that_are_not_finite_are_refused(tmp_path):
+    autoencoder = kl()
+    autoencoder.quant_conv.bias.data += 1e5
+    with pytest.raises(ValueError, match='mean of image 0 is not finite; float16 ends at 65,504: use'):
+        write_store(autoencoder, images(), tmp_path, batch_size=2, dtype='float16')
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (dict(batch_size=0), 'batch_size must be at least 1, got 0'),
+        (dict(shard_images=0), 'shard_images must be at least 1, got 0'),
+        (dict(dtype='int8'), "dtype must be one of float32, float16, bfloat16, got 'int8'"),
+        (dict(precision='fp16'), "precision must be fp32 or bf16, got 'fp16'"),
+    ],
+)
+def test_arguments_out_of_range(tmp_path, change, said):
+    with pytest.raises(ValueError, match=said):
+        write_store(kl(), images(), tmp_path, **{**OPTIONS, **change})
+
+
+def test_codebooks_beyond_16_bits_are_refused(tmp_path):
+    autoencoder = VQAutoencoder(2, 2**16 + 1, (8, 8), attention_levels=(), norm_num_groups=4, layers_per_block=1)
+    with pytest.raises(ValueError, match='a codebook of 65,537; codes are stored in 16 bits, up to 65,536'):
+        write_store(autoencoder, images(), tmp_path, batch_size=2)
+
+
+def test_sums_add_up_to_the_statistics_of_all():
+    generator = torch.Generator().manual_seed(0)
+    fields = {name: torch.randn(6, 2, 3, 3, generator=generator) for name in ('mean', 'std')}
+    pieces = [{name: value[rows] for name, value in fields.items()} for rows in (slice(0, 2), slice(2, 6))]
+    found = statistics_of(add_sums(add_sums(None, sums_of(pieces[0])), sums_of(pieces[1])))
+    variance = fields['mean'].var((0, 2, 3), correction=0) + fields['std'].square().mean((0, 2, 3))
+    assert found['mean'] == pytest.approx(fields['mean'].mean((0, 2, 3)).tolist(), abs=1e-6)
+    assert found['std'] == pytest.approx(variance.sqrt().tolist(), rel=1e-6)
+    without = statistics_of(sums_of({'mean': fields['mean']}))
+    assert without['std'] == pytest.approx(fields['mean'].std((0, 2, 3), correction=0).tolist(), rel=1e-6)
+    assert sums_of({'codes': torch.zeros(1)}) is None
+
+
+def test_the_index_says_what_the_store_is_of(written):
+    index = json.loads((written / 'index.json').read_text())
+    assert index['images'] == images().identity()
+    assert index['classes'] == images().classes
+    assert list(index['shards']) == [f'shard-{number:05d}.safetensors' for number in range(4)]
+    assert index['plan']['fields']['std'] == dict(dtype='float32', shape=[2, 8, 8])
+    assert index['written_with']['torch'] == torch.__version__
+
+
+def test_shards_are_about_64_mib_by_default(tmp_path):
+    write_store(kl(), images(), tmp_path, batch_size=14)
+    plan = LatentStore(tmp_path).plan
+    assert plan.shard_images == 64 * 2**20 // (2 * 2 * 8 * 8 * 4)

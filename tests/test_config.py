@@ -1,0 +1,157 @@
+"""Config files: overrides hit existing keys with the right type, and typos are told."""
+
+import pytest
+
+from eqzoo.config import apply_override, load_config, parse_value
+
+LEAF = 'configs/eqvae/sdxl_rot_scale.py'
+
+
+def write(tmp_path, text, name='config.py'):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_a_leaf_is_its_bases_and_its_own():
+    config = load_config(LEAF)
+    assert config.model.autoencoder.scale == 0.13025
+    assert config.model.objective.type == 'ImplicitEquivariance'
+    assert config.train_dataloader.batch_size == 160
+    assert config.work_dir == 'work_dirs/eqvae/sdxl_rot_scale'
+    assert config.seed == 0
+
+
+def test_overrides_are_literals_words_or_text():
+    config = load_config(
+        LEAF,
+        [
+            'train_cfg.max_iters=7',
+            'model.precision=bf16',
+            'model.objective.transform.transforms.0.minimum=0.5',
+            'model.micro_batch_size=none',
+            'optim_wrapper.autoencoder.optimizer.betas=(0.9, 0.99)',
+        ],
+    )
+    assert config.train_cfg.max_iters == 7
+    assert config.model.precision == 'bf16'
+    assert config.model.objective.transform.transforms[0].minimum == 0.5
+    assert config.model.micro_batch_size is None
+    assert config.optim_wrapper.autoencoder.optimizer.betas == (0.9, 0.99)
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('1e-3', 1e-3),
+        ('True', True),
+        ('false', False),
+        ('None', None),
+        ('[1, 2]', [1, 2]),
+        ('a/b.zip', 'a/b.zip'),
+    ],
+)
+def test_parse_value(text, value):
+    assert parse_value(text) == value
+
+
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ('train_cfg.max_iter=1', r"train_cfg has no key 'max_iter'\. Did you mean 'max_iters'\? It has: max_iters"),
+        ('trian_cfg.max_iters=1', r"the config has no key 'trian_cfg'\. Did you mean 'train_cfg'\?"),
+        ('train_cfg.max_iters=abc', r"train_cfg\.max_iters: expected a number such as 50000, got 'abc'"),
+        ('model.precision=16', r"model\.precision: expected text such as 'fp32', got 16"),
+        ('train_cfg=5', r'train_cfg: expected a dict'),
+        ('custom_hooks.3.interval=1', r"custom_hooks is a list of 1; '3' is no index of it"),
+        ('seed.x=1', r"seed is 0, which has no key 'x'"),
+        ('seed', r'expected key=value'),
+        ('model.precison=bf16', r"model has no key 'precison'\. Did you mean 'precision'\?"),
+        ('train_dataloader.dataset.flip=3', r'dataset\.flip: expected true or false such as False, got 3'),
+    ],
+)
+def test_wrong_overrides(override, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(LEAF, [override])
+
+
+def test_an_argument_of_a_component_need_not_be_in_the_config():
+    config = load_config('configs/demo/pretrain.py', ['model.precision=bf16', 'model.objective.type=Plain'])
+    assert config.model.precision == 'bf16'
+    with pytest.raises(ValueError, match=r'model\.precision: expected text such as .fp32., got 16'):
+        load_config('configs/demo/pretrain.py', ['model.precision=16'])
+
+
+def test_an_int_may_become_a_float_but_not_a_bool():
+    config = {'a': 1}
+    apply_override(config, 'a=0.5')
+    assert config == {'a': 0.5}
+    with pytest.raises(ValueError, match='a: expected a number'):
+        apply_override(config, 'a=true')
+
+
+def test_a_missing_config_names_the_nearest():
+    with pytest.raises(
+        ValueError, match=r"'configs/eqvae/sdxl_rot_scal.py' is not a file. Did you mean '.*sdxl_rot_scale.py'"
+    ):
+        load_config('configs/eqvae/sdxl_rot_scal.py')
+
+
+def test_a_broken_config_is_one_message(tmp_path):
+    with pytest.raises(ValueError, match=r'broken\.py cannot be read: SyntaxError'):
+        load_config(write(tmp_path, 'model = dict(', 'broken.py'))
+
+
+def test_a_misspelt_key_is_told_and_a_building_block_is_not_kept(tmp_path):
+    with pytest.raises(ValueError, match=r"'train_datalaoder' is no key of a run\. Did you mean 'train_dataloader'"):
+        load_config(write(tmp_path, 'train_datalaoder = dict()'))
+    assert 'colours' not in load_config(write(tmp_path, 'colours = dict(a=1)', 'other.py'))
+
+
+def test_custom_imports_that_fail_say_why(tmp_path):
+    for form in ("['no_such_module_here']", "dict(imports='no_such_module_here')"):
+        with pytest.raises(ValueError, match=r"custom_imports: 'no_such_module_here' cannot be imported: No module"):
+            load_config(write(tmp_path, f'custom_imports = {form}'))
+
+
+def test_configs_that_are_not_here_are_those_of_eqzoo(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(LEAF)
+    assert config.filename == str(root / LEAF)
+    assert config.work_dir == 'work_dirs/eqvae/sdxl_rot_scale'
+    (tmp_path / LEAF).parent.mkdir(parents=True)
+    (tmp_path / LEAF).write_text('seed = 5')
+    config = load_config(LEAF)
+    assert config.filename == LEAF
+    assert config.seed == 5
+    assert config.work_dir == 'work_dirs/eqvae/sdxl_rot_scale'
+
+
+def test_a_config_that_is_nowhere_says_where_it_was_looked_for(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=rf"not a file. Did you mean '{LEAF}'\? Looked for in {tmp_path} and, .* {root}"
+    ):
+        load_config('configs/eqvae/sdxl_rot_scal.py')
+    with pytest.raises(ValueError, match=r"Config 'eqvae/sdxl_rot_scale.py' is not a file"):
+        load_config('eqvae/sdxl_rot_scale.py')
+
+
+def test_bases_may_be_those_of_a_package(tmp_path, monkeypatch):
+    (tmp_path / 'lab' / 'configs').mkdir(parents=True)
+    write(tmp_path / 'lab' / 'configs', 'optimizer = dict(lr=3.0)', 'fast.py')
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        'from mmengine.config import read_base\nwith read_base():\n'
+        '    from eqzoo.configs.demo.rot_scale import *\n    from eqzoo.configs.eqvae.sd_rot import model as other\n'
+        '    from lab.configs.fast import optimizer\n'
+        'model.objective = other.objective\ntrain_cfg.update(max_iters=optimizer.lr)\n'
+    )
+    config, demo = load_config(write(tmp_path, text)), load_config('configs/demo/rot_scale.py')
+    assert config.train_cfg.max_iters == 3.0
+    assert config.model.autoencoder == demo.model.autoencoder
+    assert config.model.objective == load_config('configs/eqvae/sd_rot.py').model.objective != demo.model.objective
+    with pytest.raises(ValueError, match=r"cannot be read: ImportError: no package 'no_such_lab'"):
+        load_config(write(tmp_path, text.replace('lab.configs', 'no_such_lab.configs')))
+    with pytest.raises(ValueError, match=r'configs/demo/rot_scal\.py not found'):
+        load_config(write(tmp_path, text.replace('rot_scale', 'rot_scal')))
