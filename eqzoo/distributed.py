@@ -1,4 +1,4 @@
-"""Several processes: joining the group, and averages over it.
+"""Devices and processes: choosing a device, joining the process group, sums and averages over it.
 
 eqzoo averages gradients itself instead of wrapping the model: two optimizers, micro-batches
 and checkpoints with plain names then need no special case.
@@ -6,15 +6,13 @@ and checkpoints with plain names then need no special case.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
-import mmengine.device.utils
 import torch
 import torch.distributed as dist
-from mmengine.config import Config
-from mmengine.device import get_device
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -23,6 +21,39 @@ _TIMEOUT = timedelta(minutes=30)
 
 # What gloo and NCCL say when a peer is lost.
 _LOST = re.compile(r'Connection (closed|reset)|NCCL|[Tt]imed out|gloo|Broken pipe|peer', re.ASCII)
+
+
+# What `use_device` was told; a process has one device.
+_CHOSEN = {'device': 'auto'}
+
+
+def get_device() -> str:
+    """Return the type of device that this process computes on: 'cuda', 'mps' or 'cpu'."""
+    if _CHOSEN['device'] != 'auto':
+        return _CHOSEN['device']
+    if torch.cuda.is_available():
+        return 'cuda'
+    return 'mps' if torch.backends.mps.is_available() else 'cpu'
+
+
+def all_reduce(tensor: Tensor) -> None:
+    """Replace `tensor`, on any device, by its sum over all processes."""
+    if rank_and_world_size()[1] > 1:
+        total = tensor.to(_communication_device())
+        dist.all_reduce(total)
+        tensor.copy_(total)
+
+
+def all_gather_object(value: Any) -> list[Any]:
+    """Return the `value` of every process, in the order of their ranks."""
+    values = [value] * rank_and_world_size()[1]
+    if len(values) > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def _communication_device() -> str:
+    return 'cuda' if dist.get_backend() == 'nccl' else 'cpu'
 
 
 def init_distributed() -> None:
@@ -77,8 +108,7 @@ def greatest_over_processes(number: int) -> int:
     """Return the greatest of a number over all processes, which all have to ask."""
     if rank_and_world_size()[1] == 1:
         return number
-    device = 'cuda' if dist.get_backend() == 'nccl' else 'cpu'
-    tensor = torch.tensor(number, device=device)
+    tensor = torch.tensor(number, device=_communication_device())
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return int(tensor)
 
@@ -130,7 +160,7 @@ def broadcast_weights(model: nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
-def use_device(config: Config) -> None:
+def use_device(config: Mapping[str, Any]) -> None:
     """Let the run use what `config.device` names: 'auto' (the default, a GPU if there is one), 'cpu' or 'cuda'.
 
     Raises:
@@ -145,5 +175,4 @@ def use_device(config: Config) -> None:
             f"device: got 'cuda', but torch {torch.__version__}, {built}, sees no GPU here; look at nvidia-smi and "
             "CUDA_VISIBLE_DEVICES, install a torch with CUDA, or set device='cpu'."
         )
-    if device == 'cpu':
-        mmengine.device.utils.DEVICE = 'cpu'  # mmengine chooses once, when it is imported
+    _CHOSEN['device'] = device

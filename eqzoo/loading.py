@@ -66,7 +66,7 @@ def _load_released(name: str) -> 'Autoencoder':
 
 
 def _is_of_a_generator(path: Path) -> bool:
-    from mmengine.config import Config
+    from eqzoo.config import Config
 
     return 'generator' in Config.fromfile(path).get('model', {})
 

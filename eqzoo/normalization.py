@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
+from eqzoo.distributed import all_reduce
 from eqzoo.precision import to_double
 
 PerChannel = float | Sequence[float]

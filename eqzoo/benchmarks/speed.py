@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch.utils.flop_counter import FlopCounterMode
 
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.benchmarks.measure import peak_memory
+from eqzoo.config import Config
 from eqzoo.data import Shapes
 from eqzoo.data.latents.write import write_store
 from eqzoo.data.loaders import collate

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from mmengine.config import Config
-from mmengine.device import get_device
 
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.benchmarks.autoencoders import coding_costs, compare_eq_steps
@@ -20,8 +18,9 @@ from eqzoo.benchmarks.generators import compare_generator_steps, compare_samplin
 from eqzoo.benchmarks.growth import measure_growth
 from eqzoo.benchmarks.latents import compare_reading, compare_writing
 from eqzoo.benchmarks.speed import Measured, matmul_peak, measure, works
-from eqzoo.config import configs_folder, load_config
+from eqzoo.config import Config, configs_folder, load_config
 from eqzoo.data import Shapes
+from eqzoo.distributed import get_device
 from eqzoo.engine.runner import build_optimizers, train_loader
 from eqzoo.images import to_float
 from eqzoo.loading import autoencoder_config

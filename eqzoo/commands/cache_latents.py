@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from mmengine.config import Config
-from mmengine.device import get_device
 from tqdm import tqdm
 
 from eqzoo.checkpoints.config import plain_config
-from eqzoo.config import load_config
+from eqzoo.config import Config, load_config
 from eqzoo.data.latents import LatentStore
 from eqzoo.data.latents.format import Index
 from eqzoo.data.latents.write import WrittenStore, write_store
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
+from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
 from eqzoo.engine import shrink
 from eqzoo.engine.preflight import missing, report
 from eqzoo.registry import build

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-from mmengine.device import get_device
-
+from eqzoo.config import Config
 from eqzoo.data.sources import EXTENSIONS
-from eqzoo.distributed import use_device
+from eqzoo.distributed import get_device, use_device
 from eqzoo.laboratory import Findings, choose_cases, crop_all, examine, open_models, read_photographs, write_laboratory
 from eqzoo.report.table import format_table
 

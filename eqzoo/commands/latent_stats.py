@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from mmengine.device import get_device
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -12,7 +11,7 @@ from eqzoo.checkpoints.write import kind_of, write_normalization
 from eqzoo.config import load_config
 from eqzoo.data import build_eval_loader
 from eqzoo.data.loaders import Key, split_key
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
+from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
 from eqzoo.engine import shrink
 from eqzoo.images import to_float
 from eqzoo.normalization import LatentMoments, NormalizationKind, measure_moments

@@ -5,12 +5,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object
 from tqdm import tqdm
 
 from eqzoo.config import load_config
 from eqzoo.data.samples import NpzSamples, PngSamples
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device, wait_for_all
+from eqzoo.distributed import (
+    all_gather_object,
+    close_distributed,
+    init_distributed,
+    rank_and_world_size,
+    use_device,
+    wait_for_all,
+)
 from eqzoo.engine import shrink
 from eqzoo.engine.sampling import (
     ImageSampler,

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.device import get_device
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from eqzoo.data import build_eval_loader
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
+from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size
 from eqzoo.engine.evaluation import evaluate
 from eqzoo.engine.picture_hooks import example_images
 from eqzoo.engine.references import build_extractor, make_reference, open_images, open_samples

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.device import get_device
 from torch import Tensor, nn
 
-from eqzoo.config import load_config
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
+from eqzoo.config import Config, load_config
+from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
 from eqzoo.engine import latest_checkpoint, shrink
 from eqzoo.engine.evaluation import SampleBatches, evaluate
 from eqzoo.engine.picture_hooks import example_images

@@ -3,9 +3,7 @@
 import sys
 from pathlib import Path
 
-from mmengine.config import Config
-
-from eqzoo.config import load_config
+from eqzoo.config import Config, load_config
 from eqzoo.distributed import close_distributed, failures_of_others, init_distributed, rank_and_world_size, use_device
 from eqzoo.engine import build_runner, shrink
 from eqzoo.engine.hooks import stopped_by

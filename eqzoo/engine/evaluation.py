@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from eqzoo import __version__
 from eqzoo.data.samples import NpzSamples, PngSamples
-from eqzoo.distributed import rank_and_world_size
+from eqzoo.distributed import all_gather_object, rank_and_world_size
 from eqzoo.engine.sampling import ImageSampler, batches
 from eqzoo.evaluators.base import Evaluator
 

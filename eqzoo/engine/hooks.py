@@ -7,12 +7,11 @@ from types import FrameType
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from eqzoo.distributed import average, greatest_over_processes, rank_and_world_size
+from eqzoo.distributed import all_gather_object, all_reduce, average, greatest_over_processes, rank_and_world_size
 from eqzoo.engine.checkpoints import CheckpointHook, latest_checkpoint
 from eqzoo.evaluators.codebook import perplexity
 from eqzoo.randomness import seeded

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,7 +17,7 @@ from eqzoo.data import ImageFolder, NpzImages
 from eqzoo.data.decoding import decode
 from eqzoo.data.loaders import build_eval_loader
 from eqzoo.data.sources import open_source
-from eqzoo.distributed import rank_and_world_size, use_device, wait_for_all
+from eqzoo.distributed import get_device, rank_and_world_size, use_device, wait_for_all
 from eqzoo.engine.evaluation import evaluate
 from eqzoo.engine.preflight import missing
 from eqzoo.evaluators.base import SampleView

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import mmengine.device.utils
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapperDict
@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from eqzoo.data import build_eval_loader, build_train_loader
-from eqzoo.distributed import broadcast_weights, rank_and_world_size
+from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint
 from eqzoo.engine.evaluation import compute, update
 from eqzoo.engine.sharding import shard
@@ -195,6 +195,7 @@ def build_runner(config: Config, *, resume: bool = False) -> Runner:
             directory already holds a run and `resume` is not given.
     """
     checkpoint = _checkpoint_to_resume(config, resume)
+    mmengine.device.utils.DEVICE = get_device()  # where mmengine's Runner moves the model
     torch.manual_seed(config.seed)
     model = build(config.model)
     broadcast_weights(model)

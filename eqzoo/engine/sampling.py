@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from torch import Tensor
 
 from eqzoo import __version__
@@ -13,7 +12,7 @@ from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.generator import load_generator
 from eqzoo.data.samples import NpzSamples, PngSamples, check_card, open_sample_files, write_card
-from eqzoo.distributed import rank_and_world_size, wait_for_all
+from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
 from eqzoo.engine.checkpoints import latest_checkpoint
 from eqzoo.engine.generator_training import check_fit, latents_card
 from eqzoo.engine.preflight import missing, report

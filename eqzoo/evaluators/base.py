@@ -6,10 +6,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from eqzoo.distributed import all_gather_object, all_reduce
 from eqzoo.precision import to_double
 from eqzoo.randomness import SampleNoise
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather_object, all_reduce
 from torch import Tensor
 
-from eqzoo.distributed import rank_and_world_size
+from eqzoo.distributed import all_gather_object, all_reduce, rank_and_world_size
 from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.evaluators.frechet import check_min_images, refuse_too_few
 from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance, moments_of

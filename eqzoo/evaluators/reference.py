@@ -7,11 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object
 from torch import Tensor
 
 from eqzoo import __version__
-from eqzoo.distributed import rank_and_world_size
+from eqzoo.distributed import all_gather_object, rank_and_world_size
 from eqzoo.evaluators.base import Evaluator, SampleView
 from eqzoo.evaluators.gaussian import FeatureMoments, Gaussian, moments_of
 from eqzoo.images import to_uint8

@@ -6,10 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from eqzoo import __version__
-from eqzoo.config import load_config
+from eqzoo.config import Config, load_config
 from eqzoo.studies.stages import Command, Stage, digest, override
 from eqzoo.studies.study import AutoencoderArm, GeneratorArm, Study
 
