@@ -207,7 +207,7 @@ def empty_zip(folder):
 
 
 def bzip2_zip(folder):
-    return pack(folder, folder.parent / 'bzip2.zip', zipfile.ZIP_BZIP2), 'is packed by bzip2; pack the images stored'
+    return pack(folder, folder.parent / 'bzip2.zip', zipfile.ZIP_BZIP2), 'packed by bzip2; expected stored'
 
 
 @pytest.mark.parametrize('case', [missing, text_file, cut_zip, empty_folder, empty_zip, bzip2_zip])
