@@ -223,7 +223,7 @@ def _checked_row(root: Path, info: zipfile.ZipInfo) -> tuple[int, int, int, int,
         raise ValueError(f'{root}: {info.filename} is encrypted; pack the images without a password.')
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         method = zipfile.compressor_names.get(info.compress_type, info.compress_type)
-        raise ValueError(f'{root}: {info.filename} is packed by {method}; expected stored or deflated; pack the images again.')
+        raise ValueError(f'{root}: {info.filename} is packed by {method}; expected stored or deflated; pack it again.')
     return info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
 
 
