@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from eqzoo.data.crops import CROPS
 from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.loaders import Key, split_key
-from eqzoo.data.sources import EXTENSIONS, Names, Source, open_source
+from eqzoo.data.sources import EXTENSIONS, ImageSource, Names, open_source
 from eqzoo.registry import DATASETS, Requirement
 
 WHOLE = (0.0, 1.0)
@@ -150,7 +150,7 @@ class ImageFolder(Dataset):
         return f'ImageFolder: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}'
 
 
-def _open(root: str) -> tuple[Source, Names]:
+def _open(root: str) -> tuple[ImageSource, Names]:
     source = open_source(root)
     names = source.names()
     if not names:

@@ -19,7 +19,7 @@ EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 _AT_ONCE = 100_000  # names joined at once while a list is packed
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Named image files, read as bytes."""
 
     root: Path
@@ -35,7 +35,7 @@ class Source(Protocol):
         """Return the number of bytes of one image, without reading them."""
 
 
-def open_source(root: str | Path) -> Source:
+def open_source(root: str | Path) -> ImageSource:
     """Open a folder or a zip archive of images.
 
     Raises:

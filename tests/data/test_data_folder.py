@@ -1,4 +1,4 @@
-"""ImageFolder: names, labels, parts, errors, and a zip archive that equals its folder."""
+"""ImageFolder and its sources: names, labels, parts, errors, and a zip archive that equals its folder."""
 
 import pickle
 import zipfile
@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from eqzoo.data import ImageFolder, Shapes, build_eval_loader, collate
-from eqzoo.data.sources import FolderSource, ZipSource
+from eqzoo.data import ImageFolder, Shapes, build_eval_loader, collate, sources
+from eqzoo.data.sources import FolderSource, Names, ZipSource
 from eqzoo.registry import build
 
 NAMES = [f'{folder}/{number}.png' for folder in ('ant', 'bee', 'cat/deep/er') for number in range(7)]
+
+TEXTS = ['a/1.png', '', 'é/ß.jpg', 'odd\udcff.png', 'a/1.png']
 
 
 @pytest.fixture
@@ -308,3 +310,35 @@ def test_built_from_a_config_and_for_smoke(folder):
     stand_in = build(ImageFolder.smoke(dict(root='nowhere', size=256)))
     assert isinstance(stand_in, Shapes)
     assert (len(stand_in), stand_in.size) == (16, 64)
+
+
+@pytest.mark.parametrize('at_once', [1, 2, 100])
+def test_names_are_the_strings(at_once, monkeypatch):
+    monkeypatch.setattr(sources, '_AT_ONCE', at_once)
+    names = Names(iter(TEXTS))
+    assert list(names) == TEXTS
+    assert [names[index] for index in range(-5, 5)] == TEXTS * 2
+    assert list(names[1:4]) == TEXTS[1:4]
+    assert list(names[::-2]) == TEXTS[::-2]
+    assert len(names) == 5
+
+
+def test_names_compare_and_pickle():
+    names = Names(TEXTS)
+    assert names == TEXTS
+    assert names == Names(tuple(TEXTS))
+    assert names != TEXTS[:4]
+    assert names != [*TEXTS[:4], 'b']
+    assert pickle.loads(pickle.dumps(names)) == names
+    assert repr(names) == "Names(5: 'a/1.png', '', 'é/ß.jpg', …)"
+
+
+def test_names_may_be_empty():
+    assert list(Names([])) == []
+    with pytest.raises(IndexError, match='no name 0 of 0'):
+        Names([])[0]
+
+
+def test_names_take_their_bytes_and_eight_more_each():
+    names = Names(f'class_{index % 1000:04d}/{index:08d}.jpg' for index in range(50_000))
+    assert names._bytes.nbytes + names._ends.nbytes == 50_000 * (23 + 8)

@@ -156,13 +156,13 @@ class LatentDataset(Dataset):
             if wanted.shape != given.shape or not torch.allclose(wanted, given, rtol=1e-4, atol=1e-6):
                 raise ValueError(
                     f'{self._place()}: these latents are normalised with {name} {_first_values(wanted)}, the '
-                    f'autoencoder has {_first_values(given)}; expected equal values. {self._renormalize()}'
+                    f'autoencoder has {_first_values(given)}; expected equal values. {self._normalization_remedy()}'
                 )
 
     def _place(self) -> str:
         return type(self).__name__
 
-    def _renormalize(self) -> str:
+    def _normalization_remedy(self) -> str:
         return 'Set shift and scale, or mean and std, of model.autoencoder to those of the latents.'
 
 
@@ -328,7 +328,7 @@ class LatentStore(LatentDataset):
     def _place(self) -> str:
         return f'LatentStore {self.root}'
 
-    def _renormalize(self) -> str:
+    def _normalization_remedy(self) -> str:
         return f'Update the store: {REMEDY}, which takes seconds if the weights are the same.'
 
 

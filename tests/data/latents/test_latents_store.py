@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder, VQAutoencoder
 from eqzoo.checkpoints.autoencoder import autoencoder_digest
 from eqzoo.data import Shapes, build_eval_loader, build_train_loader
 from eqzoo.data.latents import LatentStore
-from eqzoo.data.latents.format import Field, ShardRows, StorePlan, open_shard, write_shard
 from eqzoo.data.latents.write import write_store
 
 SMALL = dict(layers_per_block=1, norm_num_groups=4)
@@ -324,25 +322,6 @@ def test_identity_and_description(root, tmp_path):
     assert LatentStore(root, flip=True).describe().endswith(', flipped at random')
     write_store(kl(), images(13), tmp_path / 'less', batch_size=4)
     assert LatentStore(tmp_path / 'less').identity()['sha256'] != identity['sha256']
-
-
-def test_reading_a_shard_takes_no_memory_of_the_process(tmp_path):
-    """The pages of a mapped shard belong to the file: a shard of 64 MiB is read whole."""
-    rows = 4096
-    plan = StorePlan('0' * 64, {}, rows, rows, False, 'fp32', {'mean': Field('float32', (4, 32, 32))})
-    labels = torch.arange(rows)
-    write_shard(tmp_path / 'shard-00000.safetensors', plan, labels, [{'mean': torch.ones(rows, 4, 32, 32)}])
-    before = anonymous_bytes()
-    stored = ShardRows(open_shard(tmp_path, 0, plan), ['mean'], flipped=False)
-    assert stored.damaged() == []
-    assert stored.fields[0].nbytes == 64 << 20
-    assert anonymous_bytes() - before < 8 << 20
-    assert not stored.fields[0].flags.writeable
-
-
-def anonymous_bytes():
-    lines = Path('/proc/self/smaps_rollup').read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith('Anonymous:')) << 10
 
 
 def test_a_row_opens_its_shard_only(root):

@@ -1,10 +1,13 @@
-"""Row checksums notice changes; flips are fair, independent of batches and of each other."""
+"""Files of a latent store: row checksums, mapped shards; and the flips drawn for its rows."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from xxhash import xxh3_64_intdigest
 
-from eqzoo.data.latents.format import row_checksums
+from eqzoo.data.latents.format import Field, ShardRows, StorePlan, open_shard, row_checksums, write_shard
 from eqzoo.data.latents.store import draw_flips
 
 
@@ -47,6 +50,25 @@ def test_rows_do_not_depend_on_their_batch():
     labels = np.arange(5)
     whole = row_checksums(labels, [rows])
     assert [int(row_checksums(labels[k : k + 1], [rows[k : k + 1]])[0]) for k in range(5)] == whole.tolist()
+
+
+def test_reading_a_shard_takes_no_memory_of_the_process(tmp_path):
+    """The pages of a mapped shard belong to the file: a shard of 64 MiB is read whole."""
+    rows = 4096
+    plan = StorePlan('0' * 64, {}, rows, rows, False, 'fp32', {'mean': Field('float32', (4, 32, 32))})
+    labels = torch.arange(rows)
+    write_shard(tmp_path / 'shard-00000.safetensors', plan, labels, [{'mean': torch.ones(rows, 4, 32, 32)}])
+    before = anonymous_bytes()
+    stored = ShardRows(open_shard(tmp_path, 0, plan), ['mean'], flipped=False)
+    assert stored.damaged() == []
+    assert stored.fields[0].nbytes == 64 << 20
+    assert anonymous_bytes() - before < 8 << 20
+    assert not stored.fields[0].flags.writeable
+
+
+def anonymous_bytes():
+    lines = Path('/proc/self/smaps_rollup').read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith('Anonymous:')) << 10
 
 
 def test_flips_are_fair_and_functions_of_seed_and_draw():

@@ -1,5 +1,6 @@
-"""NpzImages: ADM's sample files, read in place; and unsuitable files."""
+"""Samples on disk: ADM's files read in place, unsuitable files, and samples written by number."""
 
+import json
 import pickle
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from eqzoo.data import NpzImages, Shapes, build_eval_loader, collate, write_npz_images
+from eqzoo.data.samples import NpzSamples, PngSamples, check_card, open_sample_files, write_card
 from eqzoo.registry import build
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
@@ -205,3 +207,65 @@ def test_built_described_and_for_smoke(path):
     )
     assert NpzImages(path, limit=1).describe() == 'NpzImages: 1 image of 8 px from samples.npz'
     assert isinstance(build(NpzImages.smoke(dict(path='nowhere'))), Shapes)
+
+
+def numbered(numbers):
+    """Images with their number in the first pixel."""
+    stacked = torch.arange(3 * 4 * 4).reshape(3, 4, 4).repeat(len(numbers), 1, 1, 1)
+    stacked[:, 0, 0, 0] = torch.tensor(numbers)
+    return stacked.to(torch.uint8)
+
+
+@pytest.mark.parametrize('name', ['samples', 'samples.npz'])
+def test_samples_are_read_back_by_number(tmp_path, name):
+    files = open_sample_files(tmp_path / name)
+    assert files.numbers() == set()
+    for numbers in ([4, 0], [3], [1, 2, 5]):
+        files.write(numbers, numbered(numbers))
+    again = open_sample_files(tmp_path / name)  # another process, after a kill
+    assert again.numbers() == {0, 1, 2, 3, 4, 5}
+    assert torch.equal(again.read([5, 0, 3]), numbered([5, 0, 3]))
+    again.finish([0, 1, 0, 1, 0, 1])
+    assert torch.equal(again.read(range(6)), numbered(range(6)))
+    assert open_sample_files(tmp_path / name).numbers() == {0, 1, 2, 3, 4, 5}
+
+
+def test_a_finished_npz_has_adms_layout_and_can_be_added_to(tmp_path):
+    files = NpzSamples(tmp_path / 'a' / 'samples.npz')
+    files.write([1, 0], numbered([1, 0]))
+    files.finish([7, 8])
+    content = np.load(files.path)
+    assert content['arr_0'].shape == (2, 4, 4, 3)
+    assert content['arr_1'].tolist() == [7, 8]
+    assert content['arr_0'][:, 0, 0, 0].tolist() == [0, 1]
+    files.write([2], numbered([2]))
+    files.finish([7, 8, 9])
+    data = NpzImages(files.path)
+    assert data.labels() == [7, 8, 9]
+    assert [int(data[n]['image'][0, 0, 0]) for n in range(3)] == [0, 1, 2]
+    assert [path.name for path in files.path.parent.iterdir()] == ['samples.npz']  # no parts are left
+    files.finish([7, 8, 9])  # nothing new: nothing done
+
+
+def test_a_folder_has_images_only(tmp_path):
+    PngSamples(tmp_path / 'out').write([12], numbered([12]))
+    write_card(tmp_path / 'out', {'plan': {}})
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['000012.png']
+    assert (tmp_path / 'out.json').is_file()
+
+
+def test_samples_of_another_plan_are_not_added_to(tmp_path):
+    path = tmp_path / 'samples.npz'
+    plan = dict(seed=0, labels=(1, 2))
+    check_card(path, plan)  # nothing is there
+    write_card(path, dict(plan=plan))
+    check_card(path, plan)
+    with pytest.raises(ValueError, match='seed 0 there, 1 asked'):
+        check_card(path, dict(plan, seed=1))
+    (tmp_path / 'samples.json').write_text(json.dumps({}))
+    with pytest.raises(ValueError, match=r'samples.json: damaged \(KeyError'):
+        check_card(path, plan)
+    (tmp_path / 'samples.json').unlink()
+    NpzSamples(path).write([0], numbered([0]))
+    with pytest.raises(ValueError, match='samples, but no samples.json'):
+        check_card(path, plan)
