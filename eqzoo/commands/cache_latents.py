@@ -11,7 +11,7 @@ from tqdm import tqdm
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.config import Config, load_config
 from eqzoo.data.latents import LatentStore
-from eqzoo.data.latents.format import Index
+from eqzoo.data.latents.format import StoreIndex
 from eqzoo.data.latents.write import WrittenStore, write_store
 from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
 from eqzoo.engine import shrink
@@ -191,7 +191,7 @@ def _table(written: WrittenStore, root: Path, config: Config) -> Iterator[str]:
         )
 
 
-def normalized_std(index: Index) -> tuple[float, list[float]]:
+def normalized_std(index: StoreIndex) -> tuple[float, list[float]]:
     """Return the standard deviation of drawn latents in generator units, over all channels and of each.
 
     As `LatentMoments.overall_std`: about the mean over all channels.

@@ -1,4 +1,4 @@
-"""ImageFolder: what is found, its labels, parts, errors, and a zip that equals its folder."""
+"""ImageFolder and its sources: names, labels, parts, errors, and a zip archive that equals its folder."""
 
 import pickle
 import zipfile
@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from eqzoo.data import ImageFolder, Shapes, build_eval_loader, collate
-from eqzoo.data.sources import FolderSource, ZipSource
+from eqzoo.data import ImageFolder, Shapes, build_eval_loader, collate, sources
+from eqzoo.data.sources import FolderSource, Names, ZipSource
 from eqzoo.registry import build
 
 NAMES = [f'{folder}/{number}.png' for folder in ('ant', 'bee', 'cat/deep/er') for number in range(7)]
+
+TEXTS = ['a/1.png', '', 'é/ß.jpg', 'odd\udcff.png', 'a/1.png']
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ def test_identity_notices_names_sizes_and_parts(folder):
     assert dataset.identity()['sha256'] != before['sha256']
 
 
-def test_zip_with_bytes_before_it_is_read(archive, tmp_path):
+def test_zip_after_other_bytes_is_read(archive, tmp_path):
     shifted = tmp_path / 'shifted.zip'
     shifted.write_bytes(b'#!/bin/sh\n' + archive.read_bytes())
     source = ZipSource(shifted)
@@ -196,7 +198,7 @@ def cut_zip(folder):
 
 def empty_folder(folder):
     (folder / 'empty').mkdir()
-    return folder / 'empty', r'no images in this folder; read are .bmp, .jpeg, .jpg, .png'
+    return folder / 'empty', r'no images in this folder; expected .bmp, .jpeg, .jpg, .png'
 
 
 def empty_zip(folder):
@@ -207,11 +209,11 @@ def empty_zip(folder):
 
 
 def bzip2_zip(folder):
-    return pack(folder, folder.parent / 'bzip2.zip', zipfile.ZIP_BZIP2), 'is packed by bzip2; pack the images stored'
+    return pack(folder, folder.parent / 'bzip2.zip', zipfile.ZIP_BZIP2), 'packed by bzip2; expected stored'
 
 
 @pytest.mark.parametrize('case', [missing, text_file, cut_zip, empty_folder, empty_zip, bzip2_zip])
-def test_bad_roots_are_named_by_constructor_and_preflight(folder, case):
+def test_bad_roots_are_reported_by_constructor_and_preflight(folder, case):
     root, message = case(folder)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         ImageFolder(root, 8)
@@ -227,18 +229,18 @@ def test_encrypted_zip_is_refused(archive):
     for start in [at for at in range(len(data)) if data[at : at + 4] == b'PK\x01\x02']:
         data[start + 8] |= 1
     archive.write_bytes(data)
-    with pytest.raises(ValueError, match='encrypted; pack the images without a password'):
+    with pytest.raises(ValueError, match='encrypted'):
         ImageFolder(archive, 8)
 
 
-def test_part_of_nothing(folder):
-    with pytest.raises(ValueError, match=r'part \(0, 0.02\) of 21 images is none; widen the part'):
+def test_part_without_images(folder):
+    with pytest.raises(ValueError, match=r'part \(0, 0.02\) of 21 images'):
         ImageFolder(folder, 8, part=(0, 0.02))
     (requirement,) = ImageFolder.requirements(dict(root=folder, part=(0, 0.02)))
     assert 'widen the part' in requirement.what
 
 
-def test_requirements_are_none_for_a_good_root_and_one_without_any(folder, archive):
+def test_requirements_of_a_good_root_and_of_none(folder, archive):
     assert ImageFolder.requirements(dict(root=folder, part=(0, 0.5))) == []
     assert ImageFolder.requirements(dict(root=archive)) == []
     assert ImageFolder.requirements(dict(root=None))[0].what == 'ImageFolder: no root is given.'
@@ -280,7 +282,7 @@ def test_unreadable_images_are_left_out_and_listed(folder):
 @pytest.mark.parametrize(
     ('index', 'cause'), [(1, 'truncated|unrecognized'), (2, 'empty'), (3, 'No such file'), (4, 'no image')]
 )
-def test_unreadable_images_can_stop(folder, index, cause):
+def test_unreadable_images_can_fail(folder, index, cause):
     damage(folder)
     dataset = ImageFolder(folder, 8, on_unreadable='fail')
     dataset[0]
@@ -308,3 +310,35 @@ def test_built_from_a_config_and_for_smoke(folder):
     stand_in = build(ImageFolder.smoke(dict(root='nowhere', size=256)))
     assert isinstance(stand_in, Shapes)
     assert (len(stand_in), stand_in.size) == (16, 64)
+
+
+@pytest.mark.parametrize('at_once', [1, 2, 100])
+def test_names_are_the_strings(at_once, monkeypatch):
+    monkeypatch.setattr(sources, '_AT_ONCE', at_once)
+    names = Names(iter(TEXTS))
+    assert list(names) == TEXTS
+    assert [names[index] for index in range(-5, 5)] == TEXTS * 2
+    assert list(names[1:4]) == TEXTS[1:4]
+    assert list(names[::-2]) == TEXTS[::-2]
+    assert len(names) == 5
+
+
+def test_names_compare_and_pickle():
+    names = Names(TEXTS)
+    assert names == TEXTS
+    assert names == Names(tuple(TEXTS))
+    assert names != TEXTS[:4]
+    assert names != [*TEXTS[:4], 'b']
+    assert pickle.loads(pickle.dumps(names)) == names
+    assert repr(names) == "Names(5: 'a/1.png', '', 'é/ß.jpg', …)"
+
+
+def test_names_may_be_empty():
+    assert list(Names([])) == []
+    with pytest.raises(IndexError, match='no name 0 of 0'):
+        Names([])[0]
+
+
+def test_names_take_their_bytes_and_eight_more_each():
+    names = Names(f'class_{index % 1000:04d}/{index:08d}.jpg' for index in range(50_000))
+    assert names._bytes.nbytes + names._ends.nbytes == 50_000 * (23 + 8)

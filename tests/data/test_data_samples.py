@@ -1,5 +1,6 @@
-"""NpzImages: ADM's sample files, read in place; and files that are not such."""
+"""Samples on disk: ADM's files read in place, unsuitable files, and samples written by number."""
 
+import json
 import pickle
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from eqzoo.data import NpzImages, Shapes, build_eval_loader, collate, write_npz_images
+from eqzoo.data.samples import NpzSamples, PngSamples, check_card, open_sample_files, write_card
 from eqzoo.registry import build
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
@@ -43,7 +45,7 @@ def test_without_labels_all_are_0(tmp_path):
     assert dataset.classes == ['0']
 
 
-def test_statistics_in_a_sample_file_are_not_looked_at(tmp_path):
+def test_statistics_in_a_sample_file_are_ignored(tmp_path):
     np.savez(tmp_path / 'a.npz', PIXELS, LABELS, mu=np.array(['x'], object), sigma=np.zeros(3))
     np.savez(tmp_path / 'b.npz', PIXELS, LABELS)
     first, second = NpzImages(tmp_path / 'a.npz'), NpzImages(tmp_path / 'b.npz')
@@ -70,7 +72,7 @@ def test_limit_takes_the_first(path):
         NpzImages(path, limit=0)
 
 
-def test_a_pickle_has_no_images_in_it(tmp_path):
+def test_a_pickle_has_no_images(tmp_path):
     np.savez(tmp_path / 'a.npz', np.zeros((100, 32, 32, 3), np.uint8))
     dataset = NpzImages(tmp_path / 'a.npz')
     pickled = pickle.dumps(dataset)
@@ -100,11 +102,11 @@ def test_written_files_are_read_again(tmp_path):
     assert NpzImages(tmp_path / 'b.npz').classes == ['0']
 
 
-def test_writing_mistakes_are_told(tmp_path):
+def test_mistakes_in_writing_are_refused(tmp_path):
     images = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
-    with pytest.raises(ValueError, match=r'labels \(3,\) for 9 images; accepted are \(9,\)'):
+    with pytest.raises(ValueError, match=r'labels \(3,\) for 9 images; expected \(9,\)'):
         write_npz_images(tmp_path / 'a.npz', [images], 9, labels=[1, 2, 3])
-    with pytest.raises(ValueError, match='9 rows came; 10 were announced'):
+    with pytest.raises(ValueError, match='got 9 rows, expected 10'):
         write_npz_images(tmp_path / 'a.npz', [images], 10)
     assert list(tmp_path.iterdir()) == []
 
@@ -126,7 +128,7 @@ def without_images(path):
 
 def channels_first(path):
     np.savez(path, PIXELS.transpose(0, 3, 1, 2))
-    return r'arr_0 is \(9, 3, 8, 8\) of uint8; accepted is \(N, size, size, 3\) of uint8'
+    return r'arr_0 is \(9, 3, 8, 8\) of uint8; expected \(N, size, size, 3\)'
 
 
 def floats(path):
@@ -141,7 +143,7 @@ def no_images(path):
 
 def few_labels(path):
     np.savez(path, PIXELS, LABELS[:4])
-    return r'arr_1 is \(4,\) of int64; accepted are the 9 classes of the images, whole numbers from 0'
+    return r'arr_1 is \(4,\) of int64; expected the 9 classes'
 
 
 def one_hot_labels(path):
@@ -168,7 +170,7 @@ def negative_labels(path):
         negative_labels,
     ],
 )
-def test_bad_files_are_named_by_constructor_and_preflight(path, case):
+def test_bad_files_are_reported_by_constructor_and_preflight(path, case):
     message = case(path)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         NpzImages(path)
@@ -181,10 +183,10 @@ def test_bad_files_are_named_by_constructor_and_preflight(path, case):
 
 def test_images_of_another_size(path):
     assert NpzImages(path, 8).size == 8
-    with pytest.raises(ValueError, match='images of 8 pixels; 256 were asked for; set size=8'):
+    with pytest.raises(ValueError, match='images of 8 pixels; expected 256; set size=8'):
         NpzImages(path, 256)
     (requirement,) = NpzImages.requirements(dict(path=path, size=256))
-    assert '256 were asked for' in requirement.what
+    assert 'expected 256' in requirement.what
 
 
 def test_no_requirements_for_a_good_file(path):
@@ -205,3 +207,65 @@ def test_built_described_and_for_smoke(path):
     )
     assert NpzImages(path, limit=1).describe() == 'NpzImages: 1 image of 8 px from samples.npz'
     assert isinstance(build(NpzImages.smoke(dict(path='nowhere'))), Shapes)
+
+
+def numbered(numbers):
+    """Images with their number in the first pixel."""
+    stacked = torch.arange(3 * 4 * 4).reshape(3, 4, 4).repeat(len(numbers), 1, 1, 1)
+    stacked[:, 0, 0, 0] = torch.tensor(numbers)
+    return stacked.to(torch.uint8)
+
+
+@pytest.mark.parametrize('name', ['samples', 'samples.npz'])
+def test_samples_are_read_back_by_number(tmp_path, name):
+    files = open_sample_files(tmp_path / name)
+    assert files.numbers() == set()
+    for numbers in ([4, 0], [3], [1, 2, 5]):
+        files.write(numbers, numbered(numbers))
+    again = open_sample_files(tmp_path / name)  # another process, after a kill
+    assert again.numbers() == {0, 1, 2, 3, 4, 5}
+    assert torch.equal(again.read([5, 0, 3]), numbered([5, 0, 3]))
+    again.finish([0, 1, 0, 1, 0, 1])
+    assert torch.equal(again.read(range(6)), numbered(range(6)))
+    assert open_sample_files(tmp_path / name).numbers() == {0, 1, 2, 3, 4, 5}
+
+
+def test_a_finished_npz_has_adms_layout_and_can_be_added_to(tmp_path):
+    files = NpzSamples(tmp_path / 'a' / 'samples.npz')
+    files.write([1, 0], numbered([1, 0]))
+    files.finish([7, 8])
+    content = np.load(files.path)
+    assert content['arr_0'].shape == (2, 4, 4, 3)
+    assert content['arr_1'].tolist() == [7, 8]
+    assert content['arr_0'][:, 0, 0, 0].tolist() == [0, 1]
+    files.write([2], numbered([2]))
+    files.finish([7, 8, 9])
+    data = NpzImages(files.path)
+    assert data.labels() == [7, 8, 9]
+    assert [int(data[n]['image'][0, 0, 0]) for n in range(3)] == [0, 1, 2]
+    assert [path.name for path in files.path.parent.iterdir()] == ['samples.npz']  # no parts are left
+    files.finish([7, 8, 9])  # nothing new: nothing done
+
+
+def test_a_folder_has_images_only(tmp_path):
+    PngSamples(tmp_path / 'out').write([12], numbered([12]))
+    write_card(tmp_path / 'out', {'plan': {}})
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['000012.png']
+    assert (tmp_path / 'out.json').is_file()
+
+
+def test_samples_of_another_plan_are_not_added_to(tmp_path):
+    path = tmp_path / 'samples.npz'
+    plan = dict(seed=0, labels=(1, 2))
+    check_card(path, plan)  # nothing is there
+    write_card(path, dict(plan=plan))
+    check_card(path, plan)
+    with pytest.raises(ValueError, match='seed 0 there, 1 asked'):
+        check_card(path, dict(plan, seed=1))
+    (tmp_path / 'samples.json').write_text(json.dumps({}))
+    with pytest.raises(ValueError, match=r'samples.json: damaged \(KeyError'):
+        check_card(path, plan)
+    (tmp_path / 'samples.json').unlink()
+    NpzSamples(path).write([0], numbered([0]))
+    with pytest.raises(ValueError, match='samples, but no samples.json'):
+        check_card(path, plan)
