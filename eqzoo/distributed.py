@@ -6,7 +6,7 @@ and checkpoints with plain names then need no special case.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -160,15 +160,14 @@ def broadcast_weights(model: nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
-def use_device(config: Mapping[str, Any]) -> None:
-    """Let the run use what `config.device` names: 'auto' (the default, a GPU if there is one), 'cpu' or 'cuda'.
+def use_device(device: str) -> None:
+    """Choose the device of this process: 'auto' (a GPU if there is one), 'cpu' or 'cuda'.
 
     Raises:
         ValueError: If it is none of these, or there is no GPU.
     """
-    device = config.get('device', 'auto')
     if device not in ('auto', 'cpu', 'cuda'):
-        raise ValueError(f"device: got {device!r}; accepted are 'auto', 'cpu' and 'cuda'.")
+        raise ValueError(f"device: got {device!r}; expected 'auto', 'cpu' or 'cuda'.")
     if device == 'cuda' and not torch.cuda.is_available():
         built = f'built for CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'
         raise ValueError(

@@ -1,7 +1,7 @@
 """The kinds of component, how they are found and how they are built; installed as `eqzoo.registry`."""
 
 from eqzoo.registry.build import argument_defaults, build, check_config
-from eqzoo.registry.contracts import EquivarianceTransform, Objective, Requirement
+from eqzoo.registry.contracts import EquivarianceTransform, Grid, Objective, Requirement
 from eqzoo.registry.kinds import (
     AUTOENCODERS,
     DATASETS,
@@ -22,7 +22,7 @@ from eqzoo.registry.kinds import (
     SAMPLERS,
     TRANSFORMS,
     Kind,
-    find,
+    find_component,
 )
 
 __all__ = [
@@ -45,11 +45,12 @@ __all__ = [
     'SAMPLERS',
     'TRANSFORMS',
     'EquivarianceTransform',
+    'Grid',
     'Kind',
     'Objective',
     'Requirement',
     'argument_defaults',
     'build',
     'check_config',
-    'find',
+    'find_component',
 ]

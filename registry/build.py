@@ -34,7 +34,7 @@ def build(config: Mapping[str, Any], **defaults: Any) -> Any:
 
 
 def build_in(config: Mapping[str, Any], default_args: Mapping[str, Any] | None = None, *, registry: Registry) -> Any:
-    """Build as mmengine's `Registry.build` calls it: the outermost `type` is of that kind."""
+    """Build in the form that mmengine's `Registry.build` calls: the outermost `type` is of that kind."""
     return _build(config, '', registry, default_args or {})
 
 
@@ -90,13 +90,13 @@ def _build_value(key: str, value: Any, where: str) -> Any:
 
 
 def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
-    """Return the arguments that the component `wanted` takes, with their defaults; None where it has none.
+    """Return the arguments of the component `wanted` with their defaults, None for required ones.
 
-    Of an unknown component nothing is known: the result is empty.
+    The result is empty for an unknown component.
     """
-    from eqzoo.registry.kinds import find
+    from eqzoo.registry.kinds import find_component
 
-    cls = wanted if callable(wanted) else find(wanted)
+    cls = wanted if callable(wanted) else find_component(wanted)
     parameters = inspect.signature(cls).parameters.values() if cls is not None else ()
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return {p.name: None if p.default is p.empty else p.default for p in named}
@@ -107,19 +107,19 @@ def _is_component(config: Any) -> bool:
 
 
 def _resolve(wanted: Any, where: str, kind: Registry | None) -> type | Callable:
-    # Here, not at the top: the kinds need `build_in` to exist.
-    from eqzoo.registry.kinds import describe_unknown, find
+    # imported here, as eqzoo.registry.kinds imports `build_in`
+    from eqzoo.registry.kinds import find_component, unknown_message
 
     if callable(wanted):
         return wanted
-    found = _in_kind(wanted, kind) if kind is not None else find(wanted)
+    found = _in_kind(wanted, kind) if kind is not None else find_component(wanted)
     if found is None and '.' in wanted:
         try:
             found = get_object_from_string(wanted)
         except (ImportError, AttributeError):
             found = None
     if found is None:
-        raise ValueError((f'{where}: ' if where else '') + describe_unknown(wanted, kind))
+        raise ValueError((f'{where}: ' if where else '') + unknown_message(wanted, kind))
     return found
 
 
@@ -130,7 +130,7 @@ def _in_kind(name: str, kind: Registry) -> type | Callable | None:
 
 
 def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: str) -> None:
-    """Refuse arguments that the constructor does not have, or lacks."""
+    """Refuse unknown arguments, and the absence of required ones."""
     try:
         parameters = inspect.signature(cls).parameters
     except ValueError:  # a builtin without a signature checks its own arguments
@@ -141,10 +141,8 @@ def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: 
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in arguments:
             if key not in names:
-                hint = did_you_mean(key, names)
-                raise ValueError(
-                    f'{prefix}{cls.__name__} has no argument {key!r}.{hint} Accepted: {", ".join(names) or "none"}.'
-                )
+                hint, known = did_you_mean(key, names), ', '.join(names) or 'none'
+                raise ValueError(f'{prefix}{cls.__name__} has no argument {key!r}.{hint} Expected one of: {known}.')
     missing = [p.name for p in named if p.default is p.empty and p.name not in arguments]
     if missing:
         raise ValueError(f'{prefix}{cls.__name__} needs {", ".join(map(repr, missing))}.')

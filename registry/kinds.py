@@ -1,4 +1,4 @@
-"""The registries: one for each kind of component, children of mmengine's."""
+"""Registries: one for each kind of component, children of mmengine's."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -16,7 +16,7 @@ class Kind(Registry):
     innermost first; an unknown name is answered with the nearest one.
 
     Args:
-        name: What one component of this kind is called, as messages print it: `'transform'`.
+        name: One component of this kind, in the words of messages: `'transform'`.
         parent: mmengine's root registry of the same kind, if it has one.
         locations: Modules whose import registers eqzoo's own components of this kind.
     """
@@ -78,8 +78,8 @@ for _registry in [value for value in vars(root).values() if isinstance(value, Re
         Registry(_registry.name, parent=_registry, scope='eqzoo')
 
 
-def find(name: str) -> type | Callable | None:
-    """Return the component registered as `name` in any kind, else mmengine's own, else None."""
+def find_component(name: str) -> type | Callable | None:
+    """Return the component registered as `name` in any kind, or as mmengine's own; None if there is none."""
     for kind in KINDS:
         if name in kind.module_dict:
             return kind.module_dict[name]
@@ -93,12 +93,12 @@ def find(name: str) -> type | Callable | None:
     return None
 
 
-def describe_unknown(name: str, kind: Kind | None) -> str:
-    """Say that `name` is unknown, the nearest name, and what is registered.
+def unknown_message(name: str, kind: Kind | None) -> str:
+    """Return the error message for an unknown `name`: the nearest name, and the list.
 
     Args:
-        name: What the config asked for.
-        kind: The kind asked, or None to guess it by the nearest name of all kinds.
+        name: The name in the config.
+        kind: The kind expected there; None to guess it from the nearest name of all kinds.
     """
     if kind is None:
         candidates = {known: each for each in KINDS for known in each.names()}

@@ -61,7 +61,7 @@ def cache_latents(
     if verify:
         _verify(root)
         return None
-    use_device(config)
+    use_device(config.device)
     config = shrink(config) if smoke else config
     loader = _image_loader(config)
     _choose_weights(config, checkpoint, smoke=smoke)

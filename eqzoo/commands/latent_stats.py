@@ -45,7 +45,7 @@ def latent_stats(
         smoke: For the checkpoint of a `--smoke` run.
     """
     config = load_config(config_file, overrides)
-    use_device(config)
+    use_device(config.device)
     config = shrink(config) if smoke else config
     files = [checkpoint, *(exports.split(',') if exports else [])]
     if not measure_only:

@@ -59,7 +59,7 @@ def sample(
         smoke: For the checkpoint of a `--smoke` run.
     """
     config = load_config(config_file, overrides)
-    use_device(config)
+    use_device(config.device)
     config = shrink(config) if smoke else config
     check_samples(config)
     if num is not None:

@@ -104,7 +104,7 @@ def test(
         samples: Of a generator: a folder or an npz file to write its images to as well, as tools/sample.py does.
     """
     config = load_config(config_file, overrides)
-    use_device(config)
+    use_device(config.device)
     config = shrink(config) if smoke else config
     if 'generator' in config.model:
         return measure_samples(config, checkpoint, samples)

@@ -3,27 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
-
+from eqzoo.config import KEYS, Config
 from eqzoo.registry import Requirement, check_config
 
-# Parts of a config that hold components, in the order they are reported.
-COMPONENT_KEYS = (
-    'model',
-    'train_dataloader',
-    'val_dataloader',
-    'test_dataloader',
-    'cache_dataloader',
-    'cache_encoder',
-    'evaluators',
-    'test_evaluators',
-    'default_hooks',
-    'custom_hooks',
-    'sampling',
-)
-
-# What testing, sampling or caching alone needs: training starts without it, but not with a typo in it.
-_NOT_OF_TRAINING = ('test_dataloader', 'test_evaluators', 'cache_dataloader', 'cache_encoder', 'sampling')
+# Keys of a config that hold components, in the order they are reported.
+COMPONENT_KEYS = tuple(name for name, key in KEYS.items() if key.holds_components)
 
 
 def missing_for_training(config: Config) -> list[tuple[str, Requirement]]:
@@ -33,7 +17,7 @@ def missing_for_training(config: Config) -> list[tuple[str, Requirement]]:
         ValueError: As `missing`.
     """
     missing(config)
-    return missing(config, [key for key in COMPONENT_KEYS if key not in _NOT_OF_TRAINING])
+    return missing(config, [key for key in COMPONENT_KEYS if KEYS[key].is_for_training])
 
 
 def missing(config: Config, keys: Sequence[str] = COMPONENT_KEYS) -> list[tuple[str, Requirement]]:

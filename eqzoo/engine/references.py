@@ -80,7 +80,7 @@ def build_extractor(name: str) -> FeatureExtractor:
 def reference_of_config(config_file: str, overrides: Sequence[str]) -> tuple[Dataset, Any]:
     """Return the data set that a config's evaluators compare with, and their extractor."""
     config = load_config(config_file, overrides)
-    use_device(config)
+    use_device(config.device)
     evaluators = config.get('test_evaluators', [])
     found = next((each for each in evaluators if _is_data(each.get('reference')) and each.get('extractor')), None)
     if found is None:

@@ -241,7 +241,7 @@ def _shard_if_asked(config: Config, model: Training) -> bool:
 
 def _hooks(config: Config, *, sharded: bool) -> list[Hook]:
     names = (*_HOOKS, 'GatherHook', 'ScatterHook') if sharded else _HOOKS
-    return [build(hook) for hook in (*(dict(type=name) for name in names), *config.get('custom_hooks', []))]
+    return [build(hook) for hook in (*(dict(type=name) for name in names), *config.get('custom_hooks', {}).values())]
 
 
 def train_loader(config: Config) -> DataLoader:

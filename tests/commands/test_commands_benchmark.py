@@ -9,7 +9,7 @@ import torch
 from eqzoo.benchmarks.autoencoders import compare_eq_steps, released_step
 from eqzoo.benchmarks.evaluation import compare_pipelines
 from eqzoo.commands.benchmark import coding, eq_step, frechet, rfid
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.config import load_config
 from eqzoo.data import Shapes, collate
 from eqzoo.engine import StepRandomness, shrink

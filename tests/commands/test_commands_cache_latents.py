@@ -10,8 +10,8 @@ import torch
 from eqzoo.benchmarks.latents import compare_reading
 from eqzoo.commands.benchmark import cache, store
 from eqzoo.commands.cache_latents import cache_latents, normalized_std
+from eqzoo.commands.cli import run
 from eqzoo.commands.latent_stats import latent_stats
-from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
 from eqzoo.data.latents import LatentStore
 from eqzoo.engine import latest_checkpoint

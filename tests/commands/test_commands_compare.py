@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from eqzoo.commands.cli import run
 from eqzoo.commands.compare import compare
-from eqzoo.commands.parsing import run
 
 
 @pytest.fixture

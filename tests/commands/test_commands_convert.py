@@ -12,8 +12,8 @@ from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder
 from eqzoo.checkpoints import load_autoencoder
 from eqzoo.checkpoints.autoencoder import read_stored
 from eqzoo.checkpoints.keys import to_ldm
+from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
-from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
 
 WIDE = dict(block_out_channels=(32, 64), layers_per_block=1)

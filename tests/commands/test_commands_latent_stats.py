@@ -5,9 +5,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from eqzoo.checkpoints import load_autoencoder
+from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
 from eqzoo.commands.latent_stats import latent_stats
-from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
 from eqzoo.config import load_config
 from eqzoo.engine import latest_checkpoint, read_checkpoint, shrink

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.commands.sample import sample
 from eqzoo.commands.test import test as evaluate
 from eqzoo.commands.train import train

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.commands.reference import reference
 from eqzoo.commands.score import score
 from eqzoo.data import write_npz_images

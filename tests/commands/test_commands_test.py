@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
-from eqzoo.commands.parsing import run
 from eqzoo.commands.test import test as evaluate_config
 from eqzoo.registry import build
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.commands.train import train
 from eqzoo.engine import latest_checkpoint, read_checkpoint
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from eqzoo.commands.cache_latents import cache_latents
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.commands.sample import sample
 from eqzoo.commands.test import test as evaluate
 from eqzoo.commands.train import train
@@ -157,7 +157,7 @@ def test_a_process_that_dies_is_told_by_the_others(tmp_path, root):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     program = (
-        'import fault_hooks; from eqzoo.commands.train import train; from eqzoo.commands.parsing import run; run(train)'
+        'import fault_hooks; from eqzoo.commands.train import train; from eqzoo.commands.cli import run; run(train)'
     )
     words = [DIT, '--smoke', f'work_dir={tmp_path}', "custom_hooks=[{'type': 'KillRank', 'step': 4, 'rank': 1}]"]
     shared = dict(os.environ, WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), OMP_NUM_THREADS='1')
