@@ -72,7 +72,7 @@ def coding(config_file: str | None = None, *, size: int = 256, batch_size: int =
         batch_size: Images at once.
         rounds: Timed passes, after one that is not; the fastest counts.
     """
-    found = configs_folder().glob('_base_/autoencoders/*.py')
+    found = configs_folder().glob('*/autoencoders/*.py')
     found = sorted(found, key=lambda path: (path.stem != 'sd_vae', path))
     files = [config_file] if config_file else [str(path) for path in found]
     data = Shapes(batch_size, size)

@@ -66,7 +66,7 @@ def test_the_released_step_pays_for_a_codebook_too():
 
 
 def test_coding_costs_are_printed_as_ratios(capsys):
-    run(coding, ['configs/_base_/autoencoders/taesd.py', '--size', '16', '--rounds', '1'])
+    run(coding, ['configs/zoo/autoencoders/taesd.py', '--size', '16', '--rounds', '1'])
     header, names, row = capsys.readouterr().out.splitlines()
     assert header.startswith('16 px, batch 1')
     assert names.split() == ['autoencoder', 'parameters', 'encode', 'GiB', 'decode', 'GiB']

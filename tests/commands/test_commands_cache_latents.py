@@ -147,7 +147,7 @@ def test_help():
 def test_speeds_are_printed_as_ratios(capsys):
     run(
         cache,
-        ['configs/_base_/autoencoders/taesd.py', '--size', '16', '--images', '4', '--batch-size', '2', '--rounds', '1'],
+        ['configs/zoo/autoencoders/taesd.py', '--size', '16', '--images', '4', '--batch-size', '2', '--rounds', '1'],
     )
     printed = capsys.readouterr().out
     assert all(float(ratio) > 0 for ratio in re.findall(r'ratio .*: ([\d.]+)x', printed))

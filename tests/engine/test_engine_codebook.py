@@ -135,7 +135,7 @@ def test_evaluator_counts_over_all_images():
 
 def test_a_resumed_run_revives_the_same_codes(tmp_path):
     """Four steps at once, and as if killed after two: bit for bit, the idle counts crossing the cut."""
-    overrides = [f'work_dir={tmp_path}', "custom_hooks=[{'type':'CodebookHook','revive_after':3}]"]
+    overrides = [f'work_dir={tmp_path}', "custom_hooks={'codebook':{'type':'CodebookHook','revive_after':3}}"]
     train('configs/eqvae/vqgan_rot_scale.py', overrides=overrides, smoke=True)
     whole = read_checkpoint(latest_checkpoint(tmp_path))
     before = read_checkpoint(tmp_path / 'iter_2.pth')

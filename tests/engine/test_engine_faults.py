@@ -31,7 +31,7 @@ DIT = 'configs/dit/dit_tiny_shapes.py'
 
 def smoke(leaf, folder, *words, hook=None):
     """Run `tools/train.py` as the command line does, with one more hook."""
-    hooks = [] if hook is None else [f'custom_hooks=[{hook!r}]']
+    hooks = [] if hook is None else [f'custom_hooks={dict(fault=hook)!r}']
     return run(train, [leaf, '--smoke', f'work_dir={folder}', *hooks, *words])
 
 
@@ -159,7 +159,12 @@ def test_a_process_that_dies_is_told_by_the_others(tmp_path, root):
     program = (
         'import fault_hooks; from eqzoo.commands.train import train; from eqzoo.commands.cli import run; run(train)'
     )
-    words = [DIT, '--smoke', f'work_dir={tmp_path}', "custom_hooks=[{'type': 'KillRank', 'step': 4, 'rank': 1}]"]
+    words = [
+        DIT,
+        '--smoke',
+        f'work_dir={tmp_path}',
+        "custom_hooks={'kill': {'type': 'KillRank', 'step': 4, 'rank': 1}}",
+    ]
     shared = dict(os.environ, WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), OMP_NUM_THREADS='1')
     shared['PYTHONPATH'] = f'{Path(__file__).parent}{os.pathsep}{root}'
     processes = [
@@ -195,7 +200,7 @@ def test_images_that_are_broken_or_vanish_are_named_and_left_out(tmp_path, capsy
     Image.new('RGB', (100, 100)).save(folder / '04.png')
     data = dict(type='ImageFolder', root=str(folder), size=32)
     hook = dict(type='DeleteImages', step=3, folder=str(folder), keep=6, every=3)
-    config = shrink(load_config(AUTOENCODER, [f'work_dir={tmp_path / "run"}', f'custom_hooks=[{hook!r}]']))
+    config = shrink(load_config(AUTOENCODER, [f'work_dir={tmp_path / "run"}', f'custom_hooks={dict(fault=hook)!r}']))
     config.train_dataloader.dataset = config.val_dataloader.dataset = data
     config.train_dataloader.batch_size = 8
     config.train_cfg.max_iters = 6
@@ -214,7 +219,7 @@ def test_a_folder_that_is_gone_stops_the_run(tmp_path):
     for number in range(8):
         Image.new('RGB', (40, 40)).save(folder / f'{number}.png')
     hook = dict(type='DeleteImages', step=2, folder=str(folder), keep=0)
-    config = shrink(load_config(AUTOENCODER, [f'work_dir={tmp_path / "run"}', f'custom_hooks=[{hook!r}]']))
+    config = shrink(load_config(AUTOENCODER, [f'work_dir={tmp_path / "run"}', f'custom_hooks={dict(fault=hook)!r}']))
     config.train_dataloader.dataset = dict(type='ImageFolder', root=str(folder), size=32)
     config.default_hooks.checkpoint.interval = 1
     with pytest.raises(ValueError, match=r'No image of this batch of 4 can be read: \d.png'):

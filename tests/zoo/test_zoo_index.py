@@ -109,8 +109,8 @@ def test_the_extractors_of_configs_are_what_the_index_counts(root, name, monkeyp
     assert counted == find(name).parameters
 
 
-def test_the_sources_of_base_configs_are_in_the_index(root):
-    for path in (root / 'configs' / '_base_' / 'autoencoders').glob('*.py'):
+def test_the_sources_of_autoencoders_configs_are_in_the_index(root):
+    for path in (root / 'configs').glob('*/autoencoders/*.py'):
         weights = autoencoder_config(path)['weights']
         for source in weights if isinstance(weights, list) else [weights]:
             assert is_remote(source)
