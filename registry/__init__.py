@@ -1,6 +1,6 @@
 """The kinds of component, how they are found and how they are built; installed as `eqzoo.registry`."""
 
-from eqzoo.registry.build import argument_defaults, build, check_config
+from eqzoo.registry.build import KINDS, argument_defaults, build, check_config, find_component
 from eqzoo.registry.contracts import EquivarianceTransform, Grid, Objective, Requirement
 from eqzoo.registry.kinds import (
     AUTOENCODERS,
@@ -11,7 +11,6 @@ from eqzoo.registry.kinds import (
     GENERATORS,
     GUIDANCES,
     HOOKS,
-    KINDS,
     LOG_PROCESSORS,
     LOOPS,
     LOSSES,
@@ -22,7 +21,6 @@ from eqzoo.registry.kinds import (
     SAMPLERS,
     TRANSFORMS,
     Kind,
-    find_component,
 )
 
 __all__ = [

@@ -1,13 +1,16 @@
-"""Build components from nested configs, innermost first, with errors that say where."""
+"""Look up, check and build components from nested configs, innermost first, with errors that say where."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 
-from eqzoo.files import did_you_mean
+from eqzoo.files import did_you_mean, nearest
+
+# All kinds of component; filled by eqzoo.registry.kinds, which imports this module.
+KINDS: list[Registry] = []
 
 # mmengine applies these dicts itself, after the component exists.
 _KEPT_AS_DICT = ('init_cfg',)
@@ -62,6 +65,49 @@ def check_config(config: Any, where: str = '') -> Iterator[tuple[str, type | Cal
             yield from check_config(value, f'{where}[{index}]')
 
 
+def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
+    """Return the arguments of the component `wanted` with their defaults, None for required ones.
+
+    The result is empty for an unknown component.
+    """
+    cls = wanted if callable(wanted) else find_component(wanted)
+    parameters = inspect.signature(cls).parameters.values() if cls is not None else ()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: None if p.default is p.empty else p.default for p in named}
+
+
+def find_component(name: str) -> type | Callable | None:
+    """Return the component registered as `name` in any kind, or as mmengine's own; None if there is none."""
+    for kind in KINDS:
+        if name in kind.module_dict:
+            return kind.module_dict[name]
+    for kind in KINDS:
+        kind.import_from_location()
+        if name in kind.module_dict:
+            return kind.module_dict[name]
+    for kind in KINDS:
+        if kind.parent is not None and name in kind.parent.module_dict:
+            return kind.parent.module_dict[name]
+    return None
+
+
+def unknown_message(name: str, kind: Registry | None) -> str:
+    """Return the error message for an unknown `name`: the nearest name, and the list.
+
+    Args:
+        name: The name in the config.
+        kind: The kind expected there; None to guess it from the nearest name of all kinds.
+    """
+    if kind is None:
+        candidates = {known: each for each in KINDS for known in each.names()}
+        found = nearest(name, candidates)
+        kind = candidates[found] if found else None
+    if kind is None:
+        return f'Unknown component {name!r}. Registered: {_list_names(candidates)}.'
+    hint = did_you_mean(name, kind.names())
+    return f'Unknown {kind.name} {name!r}.{hint} Registered: {_list_names(kind.names())}.'
+
+
 def _build(config: Any, where: str, kind: Registry | None, defaults: Mapping[str, Any]) -> Any:
     if not _is_component(config):
         raise TypeError(f"{where or 'build'}: a component's config is a dict with the key 'type', got {config!r}.")
@@ -89,27 +135,11 @@ def _build_value(key: str, value: Any, where: str) -> Any:
     return value
 
 
-def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
-    """Return the arguments of the component `wanted` with their defaults, None for required ones.
-
-    The result is empty for an unknown component.
-    """
-    from eqzoo.registry.kinds import find_component
-
-    cls = wanted if callable(wanted) else find_component(wanted)
-    parameters = inspect.signature(cls).parameters.values() if cls is not None else ()
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {p.name: None if p.default is p.empty else p.default for p in named}
-
-
 def _is_component(config: Any) -> bool:
     return isinstance(config, Mapping) and 'type' in config
 
 
 def _resolve(wanted: Any, where: str, kind: Registry | None) -> type | Callable:
-    # imported here, as eqzoo.registry.kinds imports `build_in`
-    from eqzoo.registry.kinds import find_component, unknown_message
-
     if callable(wanted):
         return wanted
     found = _in_kind(wanted, kind) if kind is not None else find_component(wanted)
@@ -146,3 +176,7 @@ def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: 
     missing = [p.name for p in named if p.default is p.empty and p.name not in arguments]
     if missing:
         raise ValueError(f'{prefix}{cls.__name__} needs {", ".join(map(repr, missing))}.')
+
+
+def _list_names(names: Iterable[str]) -> str:
+    return ', '.join(sorted(names)) or 'none'

@@ -1,11 +1,10 @@
 """Registries: one for each kind of component, children of mmengine's."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from mmengine.registry import Registry, root
 
-from eqzoo.files import did_you_mean, nearest
-from eqzoo.registry.build import build_in
+from eqzoo.registry.build import KINDS, build_in
 
 
 class Kind(Registry):
@@ -43,9 +42,6 @@ class Kind(Registry):
         super()._register_module(module, module_name, force)
 
 
-KINDS: list[Kind] = []
-
-
 def _kind(name: str, parent: str | None = None, *locations: str) -> Kind:
     KINDS.append(Kind(name, getattr(root, parent) if parent else None, locations=locations))
     return KINDS[-1]
@@ -76,39 +72,3 @@ _ADOPTED = {id(kind.parent) for kind in KINDS}
 for _registry in [value for value in vars(root).values() if isinstance(value, Registry)]:
     if id(_registry) not in _ADOPTED:
         Registry(_registry.name, parent=_registry, scope='eqzoo')
-
-
-def find_component(name: str) -> type | Callable | None:
-    """Return the component registered as `name` in any kind, or as mmengine's own; None if there is none."""
-    for kind in KINDS:
-        if name in kind.module_dict:
-            return kind.module_dict[name]
-    for kind in KINDS:
-        kind.import_from_location()
-        if name in kind.module_dict:
-            return kind.module_dict[name]
-    for kind in KINDS:
-        if kind.parent is not None and name in kind.parent.module_dict:
-            return kind.parent.module_dict[name]
-    return None
-
-
-def unknown_message(name: str, kind: Kind | None) -> str:
-    """Return the error message for an unknown `name`: the nearest name, and the list.
-
-    Args:
-        name: The name in the config.
-        kind: The kind expected there; None to guess it from the nearest name of all kinds.
-    """
-    if kind is None:
-        candidates = {known: each for each in KINDS for known in each.names()}
-        found = nearest(name, candidates)
-        kind = candidates[found] if found else None
-    if kind is None:
-        return f'Unknown component {name!r}. Registered: {_listed(candidates)}.'
-    hint = did_you_mean(name, kind.names())
-    return f'Unknown {kind.name} {name!r}.{hint} Registered: {_listed(kind.names())}.'
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ', '.join(sorted(names)) or 'none'
