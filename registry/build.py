@@ -16,14 +16,13 @@ KINDS: list[Registry] = []
 _KEPT_AS_DICT = ('init_cfg',)
 
 
-def build(config: Mapping[str, Any], **defaults: Any) -> Any:
+def build(config: Mapping[str, Any]) -> Any:
     """Build the component that `config` describes, and everything nested in it first.
 
     Args:
         config: `dict(type=..., **arguments)`; `type` is a registered name of any kind, a class
             or a dotted path. Values that are such dicts, also inside lists and dicts, are
             built before; `init_cfg` stays a dict.
-        **defaults: Arguments for the outermost component where the config is silent.
 
     Raises:
         ValueError: For an unknown name, an unknown or a missing argument, or a value that a
@@ -33,11 +32,11 @@ def build(config: Mapping[str, Any], **defaults: Any) -> Any:
         >>> build(dict(type='Compose', transforms=[dict(type='Flip'), dict(type='Rotate', turns=(2,))])).transforms[1]
         Rotate(turns=(2,))
     """
-    return _build(config, '', None, defaults)
+    return _build(config, '', None, {})
 
 
 def build_in(config: Mapping[str, Any], default_args: Mapping[str, Any] | None = None, *, registry: Registry) -> Any:
-    """Build in the form that mmengine's `Registry.build` calls: the outermost `type` is of that kind."""
+    """Build for mmengine's `Registry.build`: the outermost `type` is of that kind, `default_args` are its defaults."""
     return _build(config, '', registry, default_args or {})
 
 
