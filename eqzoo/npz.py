@@ -1,8 +1,7 @@
-"""Arrays in npz files: mapped where they lie, written in pieces; neither needs the memory of a large one."""
+"""Npz files: read arrays by mapping them, write arrays in pieces, both with little memory."""
 
 import hashlib
 import math
-import os
 import shutil
 import tempfile
 import zipfile
@@ -11,27 +10,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from struct import unpack_from
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-# A local header of a zip: 30 bytes, the lengths of name and extra field at byte 26 (APPNOTE.TXT 4.3.7).
-_LOCAL_HEADER = 30
-_ENCRYPTED = 0x1
+from eqzoo.files import replacing
+from eqzoo.zips import data_offset, is_encrypted, starts_as_zip
+
 _DAMAGE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
 class NpzArchive:
-    """The arrays of an npz file. Nothing in it is ever unpickled.
+    """An npz file for reading. Objects are never unpickled.
 
     Args:
         path: The file. Arrays of version 1 or 2 of numpy's format, stored or deflated.
 
     Raises:
-        FileNotFoundError: If nothing is at `path`.
-        ValueError: If it is no npz, is cut off, or is encrypted.
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If the file is not an npz file, is cut off, or is encrypted.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,16 +40,16 @@ class NpzArchive:
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
         except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-            # a zip begins so, and is cut off if its end, which has the directory, is not there
+            # The directory is at the end of a zip: without it, a file that begins as a zip is cut off.
             with self.path.open('rb') as file:
-                is_cut = file.read(4) == b'PK\x03\x04'
+                is_cut = starts_as_zip(file.read(4))
             raise ValueError(
                 f'{self.path}: damaged or incomplete npz ({error}); fetch or write it again.'
                 if is_cut
-                else f'{self.path}: no npz file ({error}); give a file as numpy.savez writes it.'
+                else f'{self.path}: not an npz file ({error}); give a file written by numpy.savez.'
             ) from None
         self._members = {info.filename.removesuffix('.npy'): info for info in members}
-        if any(info.flag_bits & _ENCRYPTED for info in members):
+        if any(map(is_encrypted, members)):
             raise ValueError(f'{self.path}: encrypted; write it without a password.')
 
     def __contains__(self, name: str) -> bool:
@@ -63,26 +61,26 @@ class NpzArchive:
         return sorted(self._members)
 
     def read(self, name: str) -> np.ndarray:
-        """Return an array, checked against its checksum.
+        """Return an array, verified against its checksum.
 
         Raises:
-            ValueError: If there is none of that name, it is damaged, or holds Python objects.
+            ValueError: If the array does not exist, is damaged, or holds Python objects.
         """
         info = self._info(name)
-        with self._told(name), zipfile.ZipFile(self.path) as archive, archive.open(info) as member:
+        with self._naming_damage(name), zipfile.ZipFile(self.path) as archive, archive.open(info) as member:
             return np.lib.format.read_array(member, allow_pickle=False)
 
     def map(self, name: str) -> np.ndarray:
-        """Return an array that cannot be written and is read from the disk when looked at.
+        """Return a read-only array whose pages are read from the disk on access.
 
-        A stored one is mapped where it lies, and not checked. A deflated one is unpacked to a file in
-        `tempfile.gettempdir()` that has no name and is gone with the array.
+        A stored array is mapped in place and not verified. A deflated array is first unpacked to a nameless
+        file in `tempfile.gettempdir()`, which is freed with the array.
 
         Raises:
             ValueError: As `read`.
         """
         info = self._info(name)
-        with self._told(name), zipfile.ZipFile(self.path) as archive, archive.open(info) as member:
+        with self._naming_damage(name), zipfile.ZipFile(self.path) as archive, archive.open(info) as member:
             shape, is_fortran, dtype = _header(member)
             start = member.tell()
             if dtype.hasobject:
@@ -93,8 +91,9 @@ class NpzArchive:
             if 0 in shape:
                 return np.empty(**layout)
             if info.compress_type == zipfile.ZIP_STORED:
-                place = _data_offset(self.path, info) + start
-                return np.memmap(self.path, mode='r', offset=place, **layout).view(np.ndarray)
+                with self.path.open('rb') as file:
+                    start += data_offset(file.fileno(), info.header_offset)
+                return np.memmap(self.path, mode='r', offset=start, **layout).view(np.ndarray)
             with tempfile.TemporaryFile() as file:
                 member.seek(0)
                 shutil.copyfileobj(member, file, 1 << 20)
@@ -102,7 +101,7 @@ class NpzArchive:
                 return np.memmap(file, mode='r', offset=start, **layout).view(np.ndarray)
 
     def fingerprint(self, names: Iterable[str]) -> str:
-        """Return a sha256 over names, sizes and CRC-32s of arrays: of their content, without reading it."""
+        """Return a sha256 over the names, sizes and CRC-32s of arrays, which the directory lists; no array is read."""
         listing = hashlib.sha256()
         for name in names:
             info = self._info(name)
@@ -112,13 +111,14 @@ class NpzArchive:
     def _info(self, name: str) -> zipfile.ZipInfo:
         if name not in self._members:
             raise ValueError(
-                f'{self.path}: no array {name!r}; it has {", ".join(self.names) or "none"}; give a file that has it.'
+                f'{self.path}: no array {name!r}; it has {", ".join(self.names) or "none"}; '
+                'give a file that has it.'
             )
         return self._members[name]
 
     @contextmanager
-    def _told(self, name: str) -> Iterator[None]:
-        """Turn what zipfile, zlib and numpy say of damaged arrays into one message."""
+    def _naming_damage(self, name: str) -> Iterator[None]:
+        """Turn the errors of zipfile, zlib and numpy for a damaged array into one message."""
         try:
             yield
         except _DAMAGE as error:
@@ -128,7 +128,7 @@ class NpzArchive:
 
 
 class NpzWriter:
-    """Adds arrays to an npz file; see `write_npz`."""
+    """An npz file for writing; `write_npz` opens it."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -146,10 +146,10 @@ class NpzWriter:
             np.lib.format.write_array(member, array, allow_pickle=False)
 
     def add_pieces(self, name: str, pieces: Iterable[np.ndarray], shape: Sequence[int], dtype: Any) -> None:
-        """Add an array of `shape` from pieces along its first axis, holding one at a time.
+        """Add an array of `shape` from pieces along its first axis, holding one piece at a time.
 
         Raises:
-            ValueError: If a piece has another shape or type, or there are too few or too many.
+            ValueError: If the shape or type of a piece differs, or the rows do not add up to `shape[0]`.
         """
         dtype = np.dtype(dtype)
         header = dict(descr=np.lib.format.dtype_to_descr(dtype), fortran_order=False, shape=tuple(shape))
@@ -160,31 +160,31 @@ class NpzWriter:
                 if piece.shape[1:] != tuple(shape[1:]) or piece.dtype != dtype:
                     raise ValueError(
                         f'npz: array {name!r} of {dtype}: a piece is {piece.shape} of {piece.dtype}; '
-                        f'accepted are (B, {", ".join(map(str, shape[1:]))}); make all pieces alike.'
+                        f'expected (B, {", ".join(map(str, shape[1:]))}); give all pieces one shape and type.'
                     )
                 written += len(piece)
                 member.write(np.ascontiguousarray(piece).data)
         if written != shape[0]:
-            raise ValueError(f'npz: array {name!r}: {written} rows came; {shape[0]} were announced.')
+            raise ValueError(f'npz: array {name!r}: got {written} rows, expected {shape[0]}.')
 
     def add_images(self, name: str, batches: Iterable[Tensor], count: int) -> None:
-        """Add `count` images from `batches` (B, C, H, W), uint8, as (N, H, W, C), as ADM's files have them.
+        """Add `count` images from `batches` (B, C, H, W), uint8, in ADM's layout (N, H, W, C).
 
         Raises:
-            ValueError: If they are of several sizes or not 8-bit, or not `count`.
+            ValueError: If the images differ in size, are not uint8, or are not `count`.
         """
         pieces = (batch.permute(0, 2, 3, 1).cpu().numpy() for batch in batches)
         first = next(pieces, None)
         if first is None:
-            raise ValueError(f'npz: array {name!r}: 0 rows came; {count} were announced.')
+            raise ValueError(f'npz: array {name!r}: got 0 rows, expected {count}.')
         self.add_pieces(name, chain([first], pieces), (count, *first.shape[1:]), np.uint8)
 
 
 @contextmanager
 def write_npz(path: str | Path) -> Iterator[NpzWriter]:
-    """Write an npz file, stored, that appears at `path` when it is whole, or not at all.
+    """Write an uncompressed npz file atomically: it appears at `path` complete, or not at all.
 
-    The same arrays give the same bytes. Its folder is made if it is not there.
+    The same arrays give the same bytes. The folder is created if it does not exist.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -194,17 +194,8 @@ def write_npz(path: str | Path) -> Iterator[NpzWriter]:
         [1.0, 2.0]
     """
     path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with temporary.open('wb') as file:
-            with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
-                yield NpzWriter(archive)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
+        yield NpzWriter(archive)
 
 
 def _header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -213,11 +204,3 @@ def _header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     if version not in readers:
         raise ValueError(f'version {version} of the npy format')
     return readers[version](member)
-
-
-def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    with path.open('rb') as file:
-        file.seek(info.header_offset)
-        header = file.read(_LOCAL_HEADER)
-    name_length, extra_length = unpack_from('<HH', header, 26)
-    return info.header_offset + _LOCAL_HEADER + name_length + extra_length

@@ -1,4 +1,4 @@
-"""Arrays in npz files: numpy's own files and ours, mapped, in pieces, damaged."""
+"""Npz files: numpy's and ours, mapped, written in pieces, damaged."""
 
 import os
 import zipfile
@@ -36,8 +36,7 @@ def test_numpys_files_are_mapped_and_read(tmp_path, save, order):
 
 @pytest.mark.skipif(not STATM.exists(), reason='needs Linux: /proc/self/statm')
 @pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
-def test_a_map_is_not_read_before_it_is_looked_at(tmp_path, save):
-    """The pages of a mapped file are not the process's own memory."""
+def test_mapping_takes_no_memory_of_the_process(tmp_path, save):
     path = tmp_path / 'large.npz'
     save(path, np.zeros((40, 1 << 20), np.uint8))
     before = own_bytes()
@@ -51,7 +50,7 @@ def own_bytes():
     return (resident - shared) * os.sysconf('SC_PAGESIZE')
 
 
-def test_no_file_is_left_of_a_deflated_array(tmp_path, monkeypatch):
+def test_mapping_a_deflated_array_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp'))
     (tmp_path / 'tmp').mkdir()
     np.savez_compressed(tmp_path / 'a.npz', pixels())
@@ -68,7 +67,7 @@ def test_empty_arrays_and_bytes_before_the_zip(tmp_path):
     np.testing.assert_array_equal(NpzArchive(shifted).map('arr_0'), pixels())
 
 
-def test_what_is_written_in_pieces_is_what_numpy_reads(tmp_path):
+def test_numpy_reads_arrays_written_in_pieces(tmp_path):
     path, images = tmp_path / 'deep/er/a.npz', torch.from_numpy(pixels(10)).permute(0, 3, 1, 2)
     with write_npz(path) as npz:
         npz.add_images('arr_0', images.split(4), 10)
@@ -94,7 +93,7 @@ def test_the_same_arrays_give_the_same_bytes_and_fingerprint(tmp_path):
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_nothing_or_the_old_file_is_left_of_a_failed_writing(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / 'a.npz'
     path.write_text('old')
 
@@ -115,14 +114,14 @@ def zeros(*shape, dtype=torch.uint8):
 @pytest.mark.parametrize(
     ('batches', 'message'),
     [
-        ([zeros(2, 3, 4, 4)], "array 'arr_0': 2 rows came; 4 were announced"),
-        ([zeros(5, 3, 4, 4)], '5 rows came; 4 were announced'),
-        ([], '0 rows came; 4 were announced'),
-        ([zeros(2, 3, 4, 4), zeros(2, 3, 8, 8)], r'a piece is \(2, 8, 8, 3\) of uint8; accepted are \(B, 4, 4, 3\)'),
-        ([zeros(4, 3, 4, 4, dtype=torch.float32)], 'of uint8: a piece is .* of float32'),
+        ([zeros(2, 3, 4, 4)], "array 'arr_0': got 2 rows, expected 4"),
+        ([zeros(5, 3, 4, 4)], 'got 5 rows, expected 4'),
+        ([], 'got 0 rows, expected 4'),
+        ([zeros(2, 3, 4, 4), zeros(2, 3, 8, 8)], r'\(2, 8, 8, 3\) of uint8; expected \(B, 4, 4, 3\)'),
+        ([zeros(4, 3, 4, 4, dtype=torch.float32)], 'uint8: .* of float32'),
     ],
 )
-def test_images_that_do_not_fit_are_told(tmp_path, batches, message):
+def test_images_that_do_not_fit_are_refused(tmp_path, batches, message):
     with pytest.raises(ValueError, match=message), write_npz(tmp_path / 'a.npz') as npz:
         npz.add_images('arr_0', batches, 4)
     assert list(tmp_path.iterdir()) == []
@@ -144,28 +143,28 @@ def missing(path, whole):
 
 def text(path, whole):
     path.write_text('not a zip at all')
-    return ValueError, 'no npz file .*give a file as numpy.savez writes it'
+    return ValueError, 'not an npz file'
 
 
 def empty(path, whole):
     path.write_bytes(b'')
-    return ValueError, 'no npz file'
+    return ValueError, 'not an npz file'
 
 
 def cut(path, whole):
     path.write_bytes(whole[: len(whole) * 2 // 3])
-    return ValueError, 'damaged or incomplete npz .*fetch or write it again'
+    return ValueError, 'damaged or incomplete npz'
 
 
 def encrypted(path, whole):
     data = bytearray(whole)
     data[data.index(b'PK\x01\x02') + 8] |= 1
     path.write_bytes(data)
-    return ValueError, 'encrypted; write it without a password'
+    return ValueError, 'encrypted'
 
 
 @pytest.mark.parametrize('case', [missing, text, empty, cut, encrypted])
-def test_files_that_are_none(tmp_path, case):
+def test_files_that_are_not_npz(tmp_path, case):
     np.savez(tmp_path / 'whole.npz', pixels(20))
     path = tmp_path / 'a.npz'
     error, message = case(path, (tmp_path / 'whole.npz').read_bytes())
@@ -174,13 +173,13 @@ def test_files_that_are_none(tmp_path, case):
     assert str(path) in str(caught.value)
 
 
-def test_a_missing_array_and_those_that_are_there(tmp_path):
+def test_a_missing_array_is_named_with_the_existing_ones(tmp_path):
     np.savez(tmp_path / 'a.npz', x=1, mu=2)
-    with pytest.raises(ValueError, match="no array 'arr_0'; it has mu, x; give a file that has it"):
+    with pytest.raises(ValueError, match="no array 'arr_0'.* has mu, x"):
         NpzArchive(tmp_path / 'a.npz').map('arr_0')
 
 
-def test_damaged_arrays_are_told(tmp_path):
+def test_damaged_arrays_are_named(tmp_path):
     np.savez(tmp_path / 'a.npz', x=pixels(20))
     data = bytearray((tmp_path / 'a.npz').read_bytes())
     data[800] ^= 0xFF
@@ -197,14 +196,14 @@ def test_damaged_arrays_are_told(tmp_path):
 
 
 @pytest.mark.parametrize('content', [b'', b'not an array', b'\x93NUMPY\x09\x00'])
-def test_members_that_are_no_arrays(tmp_path, content):
+def test_members_that_are_not_arrays(tmp_path, content):
     with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
         archive.writestr('x.npy', content)
     with pytest.raises(ValueError, match="array 'x' cannot be read"):
         NpzArchive(tmp_path / 'a.npz').map('x')
 
 
-def test_a_shape_that_does_not_fill_its_bytes(tmp_path):
+def test_a_shape_that_contradicts_the_size_of_the_member(tmp_path):
     np.save(tmp_path / 'x.npy', np.zeros(100, np.uint8))
     with zipfile.ZipFile(tmp_path / 'a.npz', 'w') as archive:
         archive.writestr('x.npy', (tmp_path / 'x.npy').read_bytes()[:-10])

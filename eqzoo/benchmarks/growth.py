@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from eqzoo.data.latents import LatentStore
-from eqzoo.data.latents.format import Field, Index, Plan, shard_name, write_index, write_plan, write_shard
+from eqzoo.data.latents.format import Field, StoreIndex, StorePlan, shard_name, write_index, write_plan, write_shard
 from eqzoo.data.loaders import RunSampler
 from eqzoo.data.sources import Names
 
@@ -60,10 +60,10 @@ def _first_latents(folder: str) -> object:
 
 def _write_store(folder: Path, count: int) -> None:
     """Write a store whose shards are all one file."""
-    plan = Plan('0' * 64, {}, count, _SHARD, False, 'fp32', {'codes': Field('uint16', (16, 16))}, num_codes=1024)
+    plan = StorePlan('0' * 64, {}, count, _SHARD, False, 'fp32', {'codes': Field('uint16', (16, 16))}, num_codes=1024)
     first = folder / shard_name(0)
     labels, codes = torch.arange(_SHARD) % _CLASSES, torch.zeros(_SHARD, 16, 16, dtype=torch.uint16)
-    write_shard(first, labels, [{'codes': codes}], {'plan': plan.sha256})
+    write_shard(first, plan, labels, [{'codes': codes}])
     for number in range(1, plan.num_shards):
         os.link(first, folder / shard_name(number))
     write_plan(folder, plan)
@@ -71,7 +71,7 @@ def _write_store(folder: Path, count: int) -> None:
     normalization = {'shift': [0.0], 'scale': [1.0]}
     autoencoder = {'config': None, 'normalization': normalization}
     classes = [f'n{label:08d}' for label in range(_CLASSES)]
-    write_index(folder, Index(plan, {}, classes, autoencoder, None, sizes, {}))
+    write_index(folder, StoreIndex(plan, {}, classes, autoencoder, None, sizes, {}))
 
 
 def _in_a_process(part: Callable[[], object]) -> tuple[float, float]:

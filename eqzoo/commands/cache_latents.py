@@ -9,7 +9,7 @@ from eqzoo.config import Config, load_config
 from eqzoo.registry import build
 
 if TYPE_CHECKING:
-    from eqzoo.data.latents.format import Index
+    from eqzoo.data.latents.format import StoreIndex
     from eqzoo.data.latents.write import WrittenStore
 
 # Generators expect latents with a standard deviation of about 1; outside of this range a hint is printed.
@@ -201,7 +201,7 @@ def _table(written: 'WrittenStore', root: Path, config: Config) -> Iterator[str]
         )
 
 
-def normalized_std(index: 'Index') -> tuple[float, list[float]]:
+def normalized_std(index: 'StoreIndex') -> tuple[float, list[float]]:
     """Return the standard deviation of drawn latents in generator units, over all channels and of each.
 
     As `LatentMoments.overall_std`: about the mean over all channels.

@@ -1,4 +1,4 @@
-"""Square crops: from an image of any size to `size` x `size` pixels."""
+"""Square crops: an image of any size to `size` x `size` pixels."""
 
 from collections.abc import Callable
 
@@ -36,13 +36,13 @@ def center(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarra
 def random_square(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
     """Cut out a square at a random place and resize it by area: the recipe released with EQ-VAE.
 
-    Its side is uniform over 0.5 to 1.0 of the short side.
+    The side of the square is uniform over 0.5 to 1.0 of the short side.
 
     Returns:
         Pixels (size, size, 3), uint8.
     """
     if get_worker_info() is not None:
-        cv2.setNumThreads(0)  # a worker is one thread; cv2 would start one for each core
+        cv2.setNumThreads(0)  # a worker uses one thread; cv2 would start one for each core
     side = max(1, int(min(image.size) * rng.uniform(0.5, 1.0)))
     left = int(rng.integers(image.width - side + 1))
     top = int(rng.integers(image.height - side + 1))
@@ -62,7 +62,7 @@ def resize_tensor(image: Image.Image, size: int, rng: np.random.Generator) -> np
 
 
 def resize_tensor_aliased(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    """As `resize_tensor`, without antialias: torchvision's default before 0.17, about 1 dB lower in PSNR."""
+    """`resize_tensor` without antialias: torchvision's default before 0.17, about 1 dB lower in PSNR."""
     return _resize_tensor(image, size, antialias=False)
 
 
@@ -77,13 +77,13 @@ def resize_pil(image: Image.Image, size: int, rng: np.random.Generator) -> np.nd
 
 
 def exact(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Take the image as it is, for samples that must not be resampled.
+    """Return the image unchanged, for samples that must not be resampled.
 
     Returns:
         Pixels (size, size, 3), uint8. `rng` is not used.
 
     Raises:
-        ValueError: If it is not `size` x `size`.
+        ValueError: If the image is not `size` x `size`.
     """
     if image.size != (size, size):
         raise ValueError(f"{image.width} x {image.height} pixels; crop='exact' accepts {size} x {size} only")

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to upright RGB pixels."""
+"""Image decoding: the bytes of an image file to upright RGB pixels."""
 
 import io
 import struct
@@ -21,7 +21,7 @@ _UPRIGHT = {
 }
 _SIXTEEN_BIT = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
 
-# What Pillow raises on damaged files, by format.
+# The errors of Pillow on damaged files, which depend on the format.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -37,17 +37,17 @@ _DAMAGE = (
 
 
 class UnreadableImageError(ValueError):
-    """An image file that cannot be decoded; the message says why."""
+    """An image file that cannot be decoded; the message has the reason."""
 
 
 def decode(data: bytes) -> Image.Image:
     """Decode an image file to RGB, upright, with transparent parts on white.
 
-    16 bits per channel are rounded to 8 over the whole range 0 to 65535; CMYK is converted without
-    a colour profile, as Pillow does; of an animation the first frame is taken.
+    16 bits per channel are rounded to 8 over the whole range 0 to 65535. CMYK is converted by Pillow,
+    without a colour profile. Animations are reduced to their first frame.
 
     Raises:
-        UnreadableImageError: If the bytes are empty, cut off or no image, or if the image is larger
+        UnreadableImageError: If the bytes are empty, cut off or not an image, or if the image is larger
             than Pillow's limit against decompression bombs (2 x `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     if not data:
@@ -71,7 +71,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGE:  # the pixels are whole: every viewer shows them as they lie
+    except _DAMAGE:  # only the EXIF data are damaged: viewers show the pixels unturned
         return 1
 
 
@@ -80,7 +80,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         pixels = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert('RGB')
     if image.mode == 'F':
-        raise ValueError('floating-point pixels, whose range is not known')
+        raise ValueError('floating-point pixels of unknown range')
     if image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA') or 'transparency' in image.info:
         image = image.convert('RGBA')
         ground = Image.new('RGB', image.size, WHITE)

@@ -1,36 +1,50 @@
-"""Colours of the Shapes data: mixtures of colours that are common in photographs."""
+"""Parts of the Shapes pictures: colours, outlines, noise, textures and backgrounds."""
 
 from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 
-# sRGB in 0 to 255: sky, sea, leaf, grass, sand, earth, wood, brick, skin, flower, fruit, stone, snow, night.
+Array = np.ndarray
+# Signed distance from the edge, negative inside, of points x, y in units of the object.
+Outline = Callable[[Array, Array], Array]
+# Share of the second colour, of x, y in units of the object, noise there, periods and pixels per unit.
+Texture = Callable[[Array, Array, Array, float, float], Array]
+# Picture (3, size, size), of random numbers, four colours (4, 3) and noise (3, size, size).
+Background = Callable[[np.random.Generator, Array, Array], Array]
+
+# Cells of the noise, coarse to fine; a picture uses those that it can resolve.
+OCTAVES = (2, 4, 8, 16, 32, 64, 128)
+NUM_FIELDS = 3
+
+_TAU = np.float32(2 * np.pi)
+
+# Colours that are common in photographs, sRGB in 0 to 255.
 _ANCHORS = (
     np.array(
         [
-            (126, 172, 216),
-            (52, 104, 150),
-            (40, 74, 104),
-            (74, 110, 46),
-            (36, 60, 32),
-            (132, 150, 70),
-            (212, 190, 148),
-            (126, 92, 62),
-            (74, 52, 38),
-            (162, 114, 70),
-            (164, 74, 54),
-            (226, 178, 148),
-            (208, 52, 60),
-            (196, 86, 150),
-            (240, 196, 62),
-            (232, 128, 44),
-            (128, 124, 118),
-            (84, 88, 94),
-            (236, 238, 238),
-            (28, 30, 40),
-            (112, 78, 148),
-            (70, 160, 156),
+            (126, 172, 216),  # sky
+            (52, 104, 150),  # sea
+            (40, 74, 104),  # deep sea
+            (74, 110, 46),  # leaf
+            (36, 60, 32),  # dark leaf
+            (132, 150, 70),  # grass
+            (212, 190, 148),  # sand
+            (126, 92, 62),  # earth
+            (74, 52, 38),  # wood
+            (162, 114, 70),  # light wood
+            (164, 74, 54),  # brick
+            (226, 178, 148),  # skin
+            (208, 52, 60),  # red flower
+            (196, 86, 150),  # pink flower
+            (240, 196, 62),  # yellow fruit
+            (232, 128, 44),  # orange fruit
+            (128, 124, 118),  # stone
+            (84, 88, 94),  # dark stone
+            (236, 238, 238),  # snow
+            (28, 30, 40),  # night
+            (112, 78, 148),  # violet flower
+            (70, 160, 156),  # turquoise water
         ],
         np.float32,
     )
@@ -39,7 +53,7 @@ _ANCHORS = (
 
 
 def draw_palette(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Draw `count` colours (count, 3) in 0 to 1: each a little of one anchor in another, lighter or darker."""
+    """Draw `count` colours (count, 3) in 0 to 1: mixtures of two anchors, lighter or darker."""
     pairs = rng.integers(len(_ANCHORS), size=(count, 2))
     share = 0.35 * rng.random((count, 1), np.float32)
     light = 0.75 + 0.45 * rng.random((count, 1), np.float32)
@@ -48,18 +62,14 @@ def draw_palette(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def most_unlike(colours: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """Return the one of `colours` (count, 3) that stands out most from `ground` (3,)."""
+    """Return the colour of `colours` (count, 3) that differs most from `ground` (3,)."""
     return colours[np.argmax(np.square(colours - ground).sum(1))]
 
 
 def mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Go from `first` to `second`, colours (3,) or pictures (3, h, w), by `share` (h, w)."""
+    """Interpolate from `first` to `second`, colours (3,) or pictures (3, h, w), by `share` (h, w)."""
     first, second = (each[:, None, None] if each.ndim == 1 else each for each in (first, second))
     return first + share * (second - first)
-
-
-Array = np.ndarray
-Outline = Callable[[Array, Array], Array]
 
 
 def disc(x: Array, y: Array) -> Array:
@@ -73,7 +83,7 @@ def ring(x: Array, y: Array) -> Array:
 
 
 def ellipse(x: Array, y: Array) -> Array:
-    """An ellipse twice as wide as high; to first order around its edge."""
+    """An ellipse twice as wide as high; a distance to first order around its edge."""
     inside = np.sqrt(x * x + 4 * y * y)
     return (inside - 1) * inside / (np.sqrt(x * x + 16 * y * y) + 1e-6)
 
@@ -97,12 +107,12 @@ def hexagon(x: Array, y: Array) -> Array:
 def star(x: Array, y: Array) -> Array:
     """A five-pointed star, one point up."""
     x = np.abs(x)
-    # Two mirrors fold the five points onto the upper half of one: lines through 0, 36 degrees off its axis.
+    # Two mirrors, lines through 0 at 36 degrees to the axis, fold the five points onto half of the upper one.
     for normal_x, normal_y in ((0.80901699, 0.58778525), (-0.80901699, 0.58778525)):
         beyond = 2 * np.maximum(normal_x * x + normal_y * y, 0)
         x, y = x - beyond * normal_x, y - beyond * normal_y
     x = np.abs(x)
-    # From the tip (0, -1) to the notch at radius 0.45, 36 degrees off.
+    # The edge from the tip (0, -1) to the notch at radius 0.45 and 36 degrees.
     return 0.92332036 * x - 0.38403063 * (y + 1)
 
 
@@ -119,7 +129,7 @@ def crescent(x: Array, y: Array) -> Array:
 
 
 def heart(x: Array, y: Array) -> Array:
-    """A heart, its point down: a square on its corner and two half discs."""
+    """A heart, point down: a square on its corner and two half discs."""
     x, y = np.abs(x), y - 0.08
     tilted_x, tilted_y = (x + y) * 0.70710678, (x - y) * 0.70710678
     body = np.maximum(np.abs(tilted_x), np.abs(tilted_y)) - 0.55
@@ -133,27 +143,20 @@ OUTLINES: dict[str, Outline] = {
 }
 
 
-# Cells of the noise, coarse to fine; a picture uses those that it can resolve.
-OCTAVES = (2, 4, 8, 16, 32, 64, 128)
-NUM_FIELDS = 3
-
-_TAU = np.float32(2 * np.pi)
-
-
 def pixel_axes(size: int) -> tuple[Array, Array]:
-    """Return x (1, size) and y (size, 1) of the pixels' centres, in 0 to 1."""
+    """Return x (1, size) and y (size, 1) of the centres of the pixels, in 0 to 1."""
     axis = ((np.arange(size) + 0.5) / size).astype(np.float32)
     return axis[None], axis[:, None]
 
 
 def noise_fields(rng: np.random.Generator, size: int) -> Array:
-    """Draw natural-looking noise: as much power in each octave, a spectrum that falls with 1/f.
+    """Draw natural-looking noise: equal power in each octave, a spectrum that falls with 1/f.
 
     The coarse octaves are drawn first, so that a larger picture shows the same field in finer detail.
 
     Returns:
-        Fields (NUM_FIELDS, size, size) of zero mean and about unit variance. The last is drawn out
-        horizontally to four times the length, like water, cloud or wood.
+        Fields (NUM_FIELDS, size, size) of zero mean and about unit variance. The last is stretched
+        horizontally by four, like water, cloud or wood.
     """
     total = np.zeros((NUM_FIELDS, size, size), np.float32)
     for cells in OCTAVES:
@@ -164,14 +167,14 @@ def noise_fields(rng: np.random.Generator, size: int) -> Array:
         total[:-1] += rows @ knots[:-1] @ rows.T
         flat = max(cells // 4, 1)
         total[-1] += rows @ knots[-1, :, : flat + 3] @ _spline(size, flat).T
-    # A cubic spline through knots of variance 1/12 keeps about (0.48 / 12) of it over both axes.
-    # Scaled to unit variance at 64 pixels, which resolve five octaves; measured.
+    # A cubic spline over knots of variance 1/12 keeps about 0.48 of the variance over both axes.
+    # The factor is measured: it gives unit variance at 64 pixels, which resolve five octaves.
     return total * np.float32(3.2)
 
 
 @lru_cache(maxsize=64)
 def _spline(size: int, cells: int) -> Array:
-    """Return the weights (size, cells + 3) of a cubic B-spline over `cells` cells, at the pixels' centres."""
+    """Return the weights (size, cells + 3) of a cubic B-spline over `cells` cells, at the centres of the pixels."""
     at = (np.arange(size) + 0.5) / size * cells
     distance = np.abs(at[:, None] - (np.arange(cells + 3) - 1))
     inner = 2 / 3 - distance**2 + distance**3 / 2
@@ -180,7 +183,7 @@ def _spline(size: int, cells: int) -> Array:
 
 
 def wave(phase: Array, per_pixel: float) -> Array:
-    """Return a square wave of `phase` (in periods) with edges one pixel wide, fading where it is too fine."""
+    """Return a square wave of `phase` (in periods) with edges one pixel wide, fading out where it is too fine."""
     distance = np.abs(phase - np.floor(phase) - 0.5) - np.float32(0.25)
     contrast = min(1.0, 0.25 / per_pixel)
     return np.clip(0.5 + distance * np.float32(1 / per_pixel), 0, 1) * np.float32(contrast) + np.float32(
@@ -188,12 +191,8 @@ def wave(phase: Array, per_pixel: float) -> Array:
     )
 
 
-# A texture: coordinates x, y (in units of the object), noise there, periods per unit, pixels per unit.
-Texture = Callable[[Array, Array, Array, float, float], Array]
-
-
 def plain(x: Array, y: Array, noise: Array, frequency: float, pixels: float) -> Array:
-    """Nearly one colour, a little mottled."""
+    """Nearly one colour, slightly mottled."""
     return 0.25 + 0.06 * noise
 
 
@@ -227,19 +226,15 @@ def grain(x: Array, y: Array, noise: Array, frequency: float, pixels: float) -> 
 
 
 def mottled(x: Array, y: Array, noise: Array, frequency: float, pixels: float) -> Array:
-    """Noise from end to end."""
+    """Noise over the whole range."""
     return np.clip(0.5 + 0.32 * noise, 0, 1)
 
 
 TEXTURES: tuple[Texture, ...] = (plain, gradient, stripes, checks, dots, grain, mottled)
 
 
-# A background: random numbers, four colours (4, 3) and noise (3, size, size) to a picture (3, size, size).
-Background = Callable[[np.random.Generator, Array, Array], Array]
-
-
 def landscape(rng: np.random.Generator, colours: Array, noise: Array) -> Array:
-    """Paint a sky with clouds, a hilly horizon and ground that darkens towards us."""
+    """Paint a sky with clouds, a hilly horizon, and ground that darkens towards the viewer."""
     size = noise.shape[-1]
     x, y = pixel_axes(size)
     lean, height, hills = rng.random(3).tolist()
@@ -273,7 +268,7 @@ def surface(rng: np.random.Generator, colours: Array, noise: Array) -> Array:
 
 
 def haze(rng: np.random.Generator, colours: Array, noise: Array) -> Array:
-    """Paint one colour going over into another, and soft lights."""
+    """Paint a gradient between two colours, and soft lights."""
     x, y = pixel_axes(noise.shape[-1])
     lean = rng.random() - 0.5
     painted = mix(colours[0], colours[1], np.clip(y + lean * (x - 0.5) + 0.08 * noise[2], 0, 1))

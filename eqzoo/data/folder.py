@@ -1,4 +1,4 @@
-"""A folder of images, or a zip of them, as a dataset."""
+"""Image folders: the images of a folder or a zip archive as a dataset."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -19,29 +19,29 @@ WHOLE = (0.0, 1.0)
 
 @DATASETS.register_module()
 class ImageFolder(Dataset):
-    """The images below a folder or inside a zip, cropped to squares.
+    """The images below a folder or inside a zip archive, cropped to squares.
 
     An item is `dict(image, label, index, draw)`: the image (3, size, size) uint8, the label the
-    number of its first-level folder among all of them, sorted (images directly in the root
-    count as folder '.'). Every random choice is a function of (seed, draw).
+    number of its first-level folder in sorted order (images directly in the root have the
+    folder '.'). Every random choice is a function of (seed, draw).
 
     Args:
-        root: A folder, nested as it may be, or a zip, which is read in place.
+        root: A folder of any depth, or a zip archive, which is read in place.
         size: Side of the square images, in pixels.
         crop: 'center' for evaluation (ADM's), 'random_square' for training (EQ-VAE's); 'resize_tensor',
-            'resize_tensor_aliased' and 'resize_pil' as torchvision's `Resize` does after or before
-            `ToTensor`; 'exact' takes images of that size only.
+            'resize_tensor_aliased' and 'resize_pil' for torchvision's `Resize` after or before
+            `ToTensor`; 'exact' for images that already have this size.
         flip: Whether to mirror left and right with probability 0.5.
         part: The share (from, to) of the images to use, after a fixed shuffle by the hash of the
-            names: (0, 0.95) and (0.95, 1) are disjoint and together everything.
-        limit: Use at most this many images of the part: the first of that shuffle.
-        on_unreadable: What an image that cannot be decoded does: 'skip' leaves it out of its
-            batch, which then lists it; 'fail' stops.
-        seed: Of the random crops and flips.
+            names: (0, 0.95) and (0.95, 1) are disjoint and together complete.
+        limit: Use at most this many images of the part, the first of that shuffle.
+        on_unreadable: 'skip' leaves an image that cannot be decoded out of its batch, which lists
+            it; 'fail' raises an error.
+        seed: Seed of the random crops and flips.
 
     Raises:
-        FileNotFoundError: If nothing is at `root`.
-        ValueError: If `root` is not a folder or a readable zip, has no images, or the part none.
+        FileNotFoundError: If `root` does not exist.
+        ValueError: If `root` is not a folder or a readable zip archive, or no image is left.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ImageFolder(Dataset):
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
-        """Return what keeps the images from being read: a missing, damaged or empty root."""
+        """Return the reason why the images cannot be read: a missing, damaged or empty root."""
         root = arguments.get('root')
         remedy = 'Set root=PATH of this dataset to any folder or zip of images.'
         if not root:
@@ -86,7 +86,7 @@ class ImageFolder(Dataset):
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Stand in with a few built-in pictures."""
+        """Return the config of a few built-in pictures, used instead."""
         return dict(type='Shapes', num_images=16, size=64)
 
     def __len__(self) -> int:
@@ -96,8 +96,8 @@ class ImageFolder(Dataset):
         """Return the item of `key`, an index or (index, draw).
 
         Raises:
-            ValueError: With `on_unreadable='fail'`, if the image cannot be decoded; with
-            `crop='exact'`, if it has another size.
+            ValueError: If the image cannot be decoded and `on_unreadable='fail'`, or if it has
+                another size and `crop='exact'`.
         """
         index, draw = split_key(key, len(self))
         name = self.names[index]
@@ -121,13 +121,13 @@ class ImageFolder(Dataset):
         return dict(image=pixels, label=self._label_of[_folder_of(name)], index=index, draw=draw)
 
     def labels(self) -> list[int]:
-        """Return each image's label, without reading an image."""
+        """Return the label of each image, without reading an image."""
         return [self._label_of[_folder_of(name)] for name in self.names]
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this set of images from others, for metric cards; no image is read.
+        """Return the identity of this set of images for metric cards; no image is read.
 
-        The hash is over the sorted names and their sizes in bytes: a folder and a zip of it agree.
+        The hash is over the sorted names and sizes in bytes: a folder and a zip archive of it agree.
         """
         listing = hashlib.sha256()
         for name in self.names:
@@ -154,7 +154,7 @@ def _open(root: str) -> tuple[Source, Names]:
     source = open_source(root)
     names = source.names()
     if not names:
-        raise ValueError(f'{root}: no images in this {source.kind}; read are {", ".join(EXTENSIONS)}.')
+        raise ValueError(f'{root}: no images in this {source.kind}; expected {", ".join(EXTENSIONS)}.')
     return source, names
 
 
@@ -169,7 +169,7 @@ def _select(names: Names, part: Sequence[float], limit: int | None, *, root: str
     shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode(errors='surrogateescape')).digest())
     chosen = shuffled[round(part[0] * len(names)) : round(part[1] * len(names))][:limit]
     if not chosen:
-        raise ValueError(f'{root}: part {tuple(part)} of {_count(len(names), "image")} is none; widen the part.')
+        raise ValueError(f'{root}: part {tuple(part)} of {_count(len(names), "image")} has no image; widen the part.')
     return Names(sorted(chosen))
 
 

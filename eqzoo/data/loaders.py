@@ -1,4 +1,4 @@
-"""What a dataset is asked with: an index, or an index and the number of the sample in the run."""
+"""Loaders of training and evaluation, their samplers, and dataset keys: an index, or (index, draw)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,136 +7,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+# An index, or (index, draw), where draw is the number of the sample in the run.
 Key = int | tuple[int, int]
-
-
-def split_key(key: Key, size: int) -> tuple[int, int]:
-    """Return (index, draw) of a dataset's key; a bare index is its own draw.
-
-    Raises:
-        IndexError: If the index is not in 0 to `size` - 1, which ends a plain loop over a dataset.
-    """
-    index, draw = key if isinstance(key, tuple) else (key, key)
-    if not 0 <= index < size:
-        raise IndexError(f'Index {index} is not in 0 to {size - 1}.')
-    return int(index), int(draw)
-
-
-def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stack items into one batch.
-
-    Args:
-        items: `dict(image, label, index, draw)` each, or `dict(unreadable, index, draw)`.
-
-    Returns:
-        `dict(images=uint8 (B, 3, H, W), labels, indices, draws=int64 (B,), unreadable=list[str])`,
-        where B counts the readable items only.
-
-    Raises:
-        ValueError: If no item is readable.
-    """
-    readable = [item for item in items if 'unreadable' not in item]
-    unreadable = [item['unreadable'] for item in items if 'unreadable' in item]
-    if not readable:
-        raise ValueError(f'No image of this batch of {len(items)} can be read: {", ".join(unreadable)}.')
-    return dict(
-        images=torch.stack([item['image'] for item in readable]),
-        labels=torch.tensor([item['label'] for item in readable]),
-        indices=torch.tensor([item['index'] for item in readable]),
-        draws=torch.tensor([item['draw'] for item in readable]),
-        unreadable=unreadable,
-    )
-
-
-class RunSampler(Sampler):
-    """The endless order of a training run: yields (index, draw).
-
-    `draw` numbers the samples of the whole run over all ranks; rank r has the draws with
-    draw % world_size == r, so a global batch is made of the same draws however many ranks share it.
-    Draw d is place d % size of epoch d // size, whose order depends on (seed, epoch) alone.
-
-    To resume, set `start_draw` to the number of samples seen so far, before iterating.
-
-    Args:
-        size: Number of images.
-        seed: Of the shuffling.
-        shuffle: Whether each epoch has an order of its own.
-        rank: This process.
-        world_size: Number of processes.
-        start_draw: The first draw of the run to yield, over all ranks.
-
-    Example:
-        >>> from itertools import islice
-        >>> list(islice(RunSampler(3, seed=0, shuffle=False, rank=1, world_size=2), 4))
-        [(1, 1), (0, 3), (2, 5), (1, 7)]
-    """
-
-    def __init__(
-        self,
-        size: int,
-        *,
-        seed: int = 0,
-        shuffle: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
-        start_draw: int = 0,
-    ) -> None:
-        _check('RunSampler', size, rank, world_size)
-        if seed < 0 or start_draw < 0:
-            raise ValueError(f'RunSampler.seed and start_draw must not be negative, got {seed} and {start_draw}.')
-        self.size, self.seed, self.shuffle = size, seed, shuffle
-        self.rank, self.world_size = rank, world_size
-        self.start_draw = start_draw
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        draw = self.start_draw + (self.rank - self.start_draw) % self.world_size
-        epoch, order = -1, None
-        while True:
-            if draw // self.size != epoch:
-                epoch = draw // self.size
-                order = self._order(epoch)
-            yield int(order[draw % self.size]), draw
-            draw += self.world_size
-
-    def __len__(self) -> int:
-        """Return the samples of one epoch on this rank, for mmengine's log; iteration does not end there."""
-        return -(-self.size // self.world_size)
-
-    def _order(self, epoch: int) -> np.ndarray | range:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.size) if self.shuffle else range(self.size)
-
-
-class ShardSampler(Sampler):
-    """One pass for evaluation: yields (index, index), each index once over all ranks, without padding.
-
-    Ranks may differ by one in length.
-
-    Args:
-        size: Number of images.
-        rank: This process, which has the indices with index % world_size == rank.
-        world_size: Number of processes.
-
-    Example:
-        >>> list(ShardSampler(5, rank=1, world_size=2))
-        [(1, 1), (3, 3)]
-    """
-
-    def __init__(self, size: int, *, rank: int = 0, world_size: int = 1) -> None:
-        _check('ShardSampler', size, rank, world_size)
-        self.indices = range(rank, size, world_size)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((index, index) for index in self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
-def _check(name: str, size: int, rank: int, world_size: int) -> None:
-    if size < 1:
-        raise ValueError(f'{name}.size must be at least 1, got {size}: the dataset is empty.')
-    if not 0 <= rank < world_size:
-        raise ValueError(f'{name}.rank must be in 0 to world_size - 1, got rank {rank} of {world_size}.')
 
 
 def build_train_loader(
@@ -154,11 +26,11 @@ def build_train_loader(
     To resume after n samples, set `loader.sampler.start_draw = n` before iterating.
 
     Args:
-        dataset: Asked with (index, draw).
+        dataset: A dataset with keys (index, draw).
         batch_size: B, over all ranks.
-        num_workers: Processes that read for this rank; 0 reads in this one. It changes no result.
-        seed: Of the order of the images.
-        shuffle: Whether each epoch has an order of its own.
+        num_workers: Processes that read for this rank; 0 reads in this process. It changes no result.
+        seed: Seed of the order of the images.
+        shuffle: Whether to shuffle each epoch.
         rank: This process.
         world_size: Number of ranks.
 
@@ -172,12 +44,12 @@ def build_train_loader(
 def build_eval_loader(
     dataset: Dataset, *, batch_size: int, num_workers: int, rank: int = 0, world_size: int = 1
 ) -> DataLoader:
-    """Build a loader that gives each image once, in order, over all ranks together.
+    """Build a loader that yields each image once, in order, over all ranks together.
 
     Args:
-        dataset: Asked with (index, index).
-        batch_size: Over all ranks; the last batch may be smaller.
-        num_workers: Processes that read for this rank; 0 reads in this one. It changes no result.
+        dataset: A dataset with keys (index, draw); the draw is the index.
+        batch_size: Images of a batch over all ranks; the last batch may be smaller.
+        num_workers: Processes that read for this rank; 0 reads in this process. It changes no result.
         rank: This process.
         world_size: Number of ranks.
 
@@ -186,6 +58,128 @@ def build_eval_loader(
     """
     sampler = ShardSampler(len(dataset), rank=rank, world_size=world_size)
     return _build(dataset, sampler, batch_size, num_workers, world_size)
+
+
+class RunSampler(Sampler):
+    """Endless order of a training run: yields (index, draw).
+
+    `draw` numbers the samples of the whole run over all ranks; rank r has the draws with
+    draw % world_size == r, so a global batch has the same draws for any number of ranks.
+    Draw d is place d % size of epoch d // size, whose order depends on (seed, epoch) only.
+
+    To resume, set `start_draw` to the number of samples seen so far, before iterating.
+
+    Args:
+        size: Number of images.
+        seed: Seed of the shuffling.
+        shuffle: Whether to shuffle each epoch.
+        rank: This process.
+        world_size: Number of processes.
+        start_draw: First draw of the run to yield, over all ranks.
+
+    Example:
+        >>> from itertools import islice
+        >>> list(islice(RunSampler(3, seed=0, shuffle=False, rank=1, world_size=2), 4))
+        [(1, 1), (0, 3), (2, 5), (1, 7)]
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        start_draw: int = 0,
+    ) -> None:
+        _check_shares('RunSampler', size, rank, world_size)
+        if seed < 0 or start_draw < 0:
+            raise ValueError(f'RunSampler.seed and start_draw must not be negative, got {seed} and {start_draw}.')
+        self.size, self.seed, self.shuffle = size, seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.start_draw = start_draw
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        draw = self.start_draw + (self.rank - self.start_draw) % self.world_size
+        epoch, order = -1, None
+        while True:
+            if draw // self.size != epoch:
+                epoch = draw // self.size
+                order = self._order(epoch)
+            yield int(order[draw % self.size]), draw
+            draw += self.world_size
+
+    def __len__(self) -> int:
+        """Return the number of samples of one epoch on this rank, for the log; iteration does not end there."""
+        return -(-self.size // self.world_size)
+
+    def _order(self, epoch: int) -> np.ndarray | range:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.size) if self.shuffle else range(self.size)
+
+
+class ShardSampler(Sampler):
+    """One pass for evaluation: yields (index, index), each index once over all ranks, without padding.
+
+    The lengths of ranks may differ by one.
+
+    Args:
+        size: Number of images.
+        rank: This process, which has the indices with index % world_size == rank.
+        world_size: Number of processes.
+
+    Example:
+        >>> list(ShardSampler(5, rank=1, world_size=2))
+        [(1, 1), (3, 3)]
+    """
+
+    def __init__(self, size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        _check_shares('ShardSampler', size, rank, world_size)
+        self.indices = range(rank, size, world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((index, index) for index in self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stack items into one batch.
+
+    Args:
+        items: `dict(image, label, index, draw)` each, or `dict(unreadable, index, draw)`.
+
+    Returns:
+        `dict(images=uint8 (B, 3, H, W), labels, indices, draws=int64 (B,), unreadable=list[str])`,
+        where B is the number of readable items.
+
+    Raises:
+        ValueError: If no item is readable.
+    """
+    readable = [item for item in items if 'unreadable' not in item]
+    unreadable = [item['unreadable'] for item in items if 'unreadable' in item]
+    if not readable:
+        raise ValueError(f'No image of this batch of {len(items)} can be read: {", ".join(unreadable)}.')
+    return dict(
+        images=torch.stack([item['image'] for item in readable]),
+        labels=torch.tensor([item['label'] for item in readable]),
+        indices=torch.tensor([item['index'] for item in readable]),
+        draws=torch.tensor([item['draw'] for item in readable]),
+        unreadable=unreadable,
+    )
+
+
+def split_key(key: Key, size: int) -> tuple[int, int]:
+    """Return (index, draw) of the key of a dataset; the draw of a bare index is the index.
+
+    Raises:
+        IndexError: If the index is not in 0 to `size` - 1; this ends a plain loop over a dataset.
+    """
+    index, draw = key if isinstance(key, tuple) else (key, key)
+    if not 0 <= index < size:
+        raise IndexError(f'Index {index} is not in 0 to {size - 1}.')
+    return int(index), int(draw)
 
 
 def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int, world_size: int) -> DataLoader:
@@ -198,9 +192,16 @@ def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
         batch_size=batch_size // world_size,
         sampler=sampler,
         num_workers=num_workers,
-        collate_fn=getattr(dataset, 'collate', collate),  # latents come as batches
+        collate_fn=getattr(dataset, 'collate', collate),  # datasets of latents return batches
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        # Its own: a loader would otherwise draw from, and so move, the global generator.
+        # Its own generator: otherwise the loader draws from the global one and so changes later draws.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _check_shares(name: str, size: int, rank: int, world_size: int) -> None:
+    if size < 1:
+        raise ValueError(f'{name}.size must be at least 1, got {size}: the dataset is empty.')
+    if not 0 <= rank < world_size:
+        raise ValueError(f'{name}.rank must be in 0 to world_size - 1, got rank {rank} of {world_size}.')

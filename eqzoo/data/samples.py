@@ -1,7 +1,6 @@
-"""Samples of images on disk: npz files and numbered image files."""
+"""Samples of images on disk: npz files as ADM writes them, and folders of numbered PNG files."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,33 +12,34 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eqzoo.data.latents.format import write_json
 from eqzoo.data.loaders import Key, split_key
+from eqzoo.files import replacing, write_json
 from eqzoo.npz import NpzArchive, write_npz
 from eqzoo.registry import DATASETS, Requirement
 
-IMAGES, LABELS = 'arr_0', 'arr_1'
+_IMAGES, _LABELS = 'arr_0', 'arr_1'  # ADM's names
+_PIECE = 256  # images read and written at once when an npz file is put together
 
 
 @DATASETS.register_module()
 class NpzImages(Dataset):
-    """Square images in the layout of ADM's sample files, read in place: `arr_0` (N, size, size, 3), uint8.
+    """Square images in ADM's layout of sample files, read in place: `arr_0` (N, size, size, 3), uint8.
 
     An item is `dict(image, label, index, draw)`: the image (3, size, size) uint8, the label of
-    `arr_1` (N,), or 0 where the file has none. Nothing else in the file is looked at. In
-    particular `mu` and `sigma` are not: ADM's evaluator takes them for the samples' statistics.
+    `arr_1` (N,), or 0 if the file has no labels. Other arrays are ignored, also `mu` and `sigma`,
+    which ADM's evaluator uses as the statistics of the samples.
 
-    A stored array is mapped; a deflated one is first unpacked to a nameless temporary file, in
-    each process that is spawned, not forked.
+    An uncompressed array is mapped. A deflated one is first unpacked to a nameless temporary file,
+    once in this process and its forks, and once in each spawned process.
 
     Args:
         path: The npz file.
-        size: What the images must have for a side, in pixels. Default: what they have.
-        limit: Use at most this many images, the first.
+        size: Side that the images must have, in pixels. Default: any.
+        limit: Use at most the first `limit` images.
 
     Raises:
-        FileNotFoundError: If nothing is at `path`.
-        ValueError: If it is no readable npz, or has no images, or not such.
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If it is not a readable npz file, has no images, or images of another form.
     """
 
     def __init__(self, path: str, size: int | None = None, *, limit: int | None = None) -> None:
@@ -49,11 +49,11 @@ class NpzImages(Dataset):
         self._mapped: np.ndarray | None = None
         num_images, *sides = _checked_shape(self._archive, self._pixels, size)
         self.size, self.limit = sides[0], limit
-        self._labels = _labels(self._archive, num_images)[:limit]
+        self._labels = _read_labels(self._archive, num_images)[:limit]
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
-        """Return what keeps the images from being read: a missing, damaged or unfitting file."""
+        """Return the reason why the images cannot be read: a missing, damaged or unsuitable file."""
         path = arguments.get('path')
         remedy = 'Set path=FILE of this dataset to an npz file of samples.'
         if not path:
@@ -66,7 +66,7 @@ class NpzImages(Dataset):
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Stand in with a few built-in pictures."""
+        """Return the config of a few built-in pictures, used instead."""
         return dict(type='Shapes', num_images=16, size=64)
 
     def __len__(self) -> int:
@@ -79,19 +79,19 @@ class NpzImages(Dataset):
         return dict(image=torch.from_numpy(pixels), label=int(self._labels[index]), index=index, draw=draw)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_mapped': None}  # else all images would be in the pickle
+        return {**self.__dict__, '_mapped': None}  # a pickled array holds its bytes: all images
 
     def labels(self) -> list[int]:
-        """Return each image's label, without reading an image."""
+        """Return the label of each image, without reading an image."""
         return self._labels.tolist()
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this set of images from others, for metric cards; no image is read.
+        """Return the identity of this set of images for metric cards; no image is read.
 
-        The hash is over the checksums that the file has of its images and labels: a stored file
-        and a deflated one agree.
+        The hash is over the checksums of images and labels in the directory of the file, so an
+        uncompressed file and a deflated one agree.
         """
-        names = [name for name in (IMAGES, LABELS) if name in self._archive]
+        names = [name for name in (_IMAGES, _LABELS) if name in self._archive]
         return dict(
             kind='NpzImages',
             root=self._archive.path.name,
@@ -107,70 +107,42 @@ class NpzImages(Dataset):
 
     @property
     def classes(self) -> list[str]:
-        """The labels' names, which are their numbers."""
+        """The labels as names."""
         return [str(label) for label in range(int(self._labels.max()) + 1)]
 
     @property
     def _pixels(self) -> np.ndarray:
         if self._mapped is None:
-            self._mapped = self._archive.map(IMAGES)
+            self._mapped = self._archive.map(_IMAGES)
         return self._mapped
 
 
 def write_npz_images(
     path: str | Path, batches: Iterable[Tensor], count: int, *, labels: Sequence[int] | Tensor | None = None
 ) -> None:
-    """Write a file of samples that ADM's evaluator and `NpzImages` read, holding one batch at a time.
+    """Write a file of samples for ADM's evaluator and `NpzImages` atomically, holding one batch at a time.
 
     Args:
-        path: It appears there when it is whole.
+        path: The npz file.
         batches: Images (B, 3, size, size), uint8.
-        count: N, of all batches.
-        labels: The images' classes (N,), for `arr_1`.
+        count: N, the images of all batches.
+        labels: The classes (N,) of the images, for `arr_1`.
 
     Raises:
-        ValueError: If the images are not 8-bit or of several sizes, or there are not `count`
+        ValueError: If the images are not uint8 or differ in size, or there are not `count`
             images or labels.
     """
     classes = None if labels is None else np.asarray(labels, np.int64)
     if classes is not None and classes.shape != (count,):
-        raise ValueError(f'write_npz_images: labels {classes.shape} for {count} images; accepted are ({count},).')
+        raise ValueError(f'write_npz_images: labels {classes.shape} for {count} images; expected ({count},).')
     with write_npz(path) as npz:
-        npz.add_images(IMAGES, batches, count)
+        npz.add_images(_IMAGES, batches, count)
         if classes is not None:
-            npz.add(LABELS, classes)
-
-
-def _checked_shape(archive: NpzArchive, pixels: np.ndarray, size: int | None) -> tuple[int, ...]:
-    shape = pixels.shape
-    is_square = len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3 and 0 not in shape
-    if not is_square or pixels.dtype != np.uint8:
-        raise ValueError(
-            f'{archive.path}: {IMAGES} is {shape} of {pixels.dtype}; accepted is (N, size, size, 3) of uint8; '
-            'write the samples so, with values 0 to 255.'
-        )
-    if size is not None and shape[1] != size:
-        raise ValueError(f'{archive.path}: images of {shape[1]} pixels; {size} were asked for; set size={shape[1]}.')
-    return shape
-
-
-def _labels(archive: NpzArchive, num_images: int) -> np.ndarray:
-    if LABELS not in archive:
-        return np.zeros(num_images, np.int64)
-    labels = archive.read(LABELS)
-    if labels.shape != (num_images,) or labels.dtype.kind not in 'iu' or labels.min() < 0:
-        raise ValueError(
-            f'{archive.path}: {LABELS} is {labels.shape} of {labels.dtype}; accepted are the {num_images} '
-            'classes of the images, whole numbers from 0.'
-        )
-    return labels.astype(np.int64)
-
-
-_PIECE = 256  # images read and written at once when an npz file is put together
+            npz.add(_LABELS, classes)
 
 
 class PngSamples:
-    """A folder with a PNG a sample, named by its number: `000000.png`.
+    """A folder with one PNG file for each sample, named by its number: `000000.png`.
 
     Args:
         path: The folder.
@@ -180,16 +152,14 @@ class PngSamples:
         self.path = Path(path)
 
     def numbers(self) -> set[int]:
-        """Return the numbers of the samples that are there."""
+        """Return the numbers of the existing samples."""
         return {int(file.stem) for file in self.path.glob('*.png') if file.stem.isdigit()}
 
     def write(self, numbers: Sequence[int], images: Tensor) -> None:
-        """Add the samples `numbers`, `images` (B, 3, H, W), uint8; each appears when it is whole."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Add the samples `numbers`, `images` (B, 3, H, W), uint8; each file is written atomically."""
         for number, pixels in zip(numbers, images.permute(0, 2, 3, 1).numpy(), strict=True):
-            temporary = self.path / f'.{number:06d}.{os.getpid()}.tmp'
-            Image.fromarray(pixels).save(temporary, 'png')
-            temporary.replace(self._file(number))
+            with replacing(self._file(number)) as temporary:
+                Image.fromarray(pixels).save(temporary, 'png')
 
     def read(self, numbers: Sequence[int]) -> Tensor:
         """Return the samples `numbers` as (B, 3, H, W), uint8."""
@@ -197,17 +167,17 @@ class PngSamples:
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
     def finish(self, labels: Sequence[int]) -> None:
-        """Do nothing: the folder is what it should be."""
+        """Do nothing: the folder is complete."""
 
     def _file(self, number: int) -> Path:
         return self.path / f'{number:06d}.png'
 
 
 class NpzSamples:
-    """An npz file as ADM's evaluator reads it: `arr_0` images (N, H, W, 3), `arr_1` their classes (N,).
+    """An npz file for ADM's evaluator: `arr_0` images (N, H, W, 3), `arr_1` their classes (N,).
 
-    Until `finish`, batches are files in a folder beside it, `<stem>.parts`. A finished file can
-    be added to.
+    Until `finish`, batches are files in the folder `<stem>.parts` beside it. Samples can be added to
+    a finished file.
 
     Args:
         path: The file.
@@ -219,16 +189,16 @@ class NpzSamples:
         self._places: dict[int, tuple[NpzArchive, int]] | None = None
 
     def numbers(self) -> set[int]:
-        """Return the numbers of the samples that are there."""
+        """Return the numbers of the existing samples."""
         return set(self._find())
 
     def write(self, numbers: Sequence[int], images: Tensor) -> None:
-        """Add the samples `numbers`, `images` (B, 3, H, W), uint8; they appear when they are whole."""
+        """Add the samples `numbers`, `images` (B, 3, H, W), uint8, atomically."""
         file = self._parts / f'{numbers[0]:08d}-{len(numbers)}.npz'
         with write_npz(file) as npz:
             npz.add('numbers', np.asarray(numbers, np.int64))
             npz.add_images('images', [images], len(images))
-        if self._places is not None:  # looking through all parts again would cost more with every batch
+        if self._places is not None:  # searching all parts again would cost more with every batch
             self._places |= _places_in(file)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
@@ -241,12 +211,12 @@ class NpzSamples:
         for number in numbers:
             archive, row = places[number]
             if id(archive) not in mapped:
-                mapped[id(archive)] = archive.map('arr_0' if archive.path == self.path else 'images')
+                mapped[id(archive)] = archive.map(_IMAGES if archive.path == self.path else 'images')
             images.append(mapped[id(archive)][row])
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
     def finish(self, labels: Sequence[int]) -> None:
-        """Put the file together, with the classes `labels` of all N samples, and remove the parts."""
+        """Join the parts to the file, with the classes `labels` of all N samples, and remove them."""
         if self._parts.is_dir():
             write_npz_images(self.path, self._in_order(len(labels)), len(labels), labels=labels)
             shutil.rmtree(self._parts)
@@ -260,58 +230,86 @@ class NpzSamples:
         places: dict[int, tuple[NpzArchive, int]] = {}
         if self.path.is_file():
             archive = NpzArchive(self.path)
-            places |= {number: (archive, number) for number in range(len(archive.map('arr_0')))}
+            places |= {number: (archive, number) for number in range(len(archive.map(_IMAGES)))}
         for file in sorted(self._parts.glob('*.npz')):
             places |= _places_in(file)
         return places
 
 
-def _places_in(part: Path) -> dict[int, tuple[NpzArchive, int]]:
-    archive = NpzArchive(part)
-    return {int(number): (archive, row) for row, number in enumerate(archive.read('numbers'))}
-
-
 def open_sample_files(path: str | Path) -> PngSamples | NpzSamples:
-    """Return where samples go: an npz file if `path` ends so, else a folder of PNGs."""
+    """Return the writer of samples to `path`: an npz file if it ends in `.npz`, otherwise a folder of PNG files."""
     return NpzSamples(path) if Path(path).suffix == '.npz' else PngSamples(path)
 
 
 def card_of(path: str | Path) -> Path:
-    """Return the file beside samples that says how they were drawn: a folder of images has images only."""
+    """Return the path of the card of samples: a JSON file beside them, so that a folder has only images."""
     path = Path(path)
     return path.with_name(f'{path.stem if path.suffix == ".npz" else path.name}.json')
 
 
 def write_card(path: str | Path, card: Mapping[str, Any]) -> None:
-    """Write `card_of(path)`, in JSON's types."""
-    card_of(path).parent.mkdir(parents=True, exist_ok=True)
+    """Write the card of the samples at `path`, atomically."""
     write_json(card_of(path), card)
 
 
 def check_card(path: str | Path, plan: Mapping[str, Any]) -> None:
-    """Refuse to add samples to others.
+    """Refuse to add samples to those of another plan.
 
     Args:
-        path: Where samples go.
-        plan: All that decides what sample n is, in JSON's types.
+        path: The samples.
+        plan: Everything that decides sample n, in JSON's types.
 
     Raises:
-        ValueError: If samples are there that are not of this plan.
+        ValueError: If there are samples of another plan, or without a card.
     """
     file = card_of(path)
     if not file.is_file():
         if open_sample_files(path).numbers():
             raise ValueError(
-                f'{path}: there are samples, but no {file.name} that says of what; choose another --out, '
-                'or delete them.'
+                f'{path}: there are samples, but no {file.name} with their plan; choose another --out, or delete them.'
             )
         return
     try:
-        there = json.loads(file.read_text())['plan']
+        existing = json.loads(file.read_text())['plan']
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{file}: damaged ({type(error).__name__}: {error}); delete it and {path}.') from None
     wanted = json.loads(json.dumps(plan))
-    names = [name for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
-    if names:
-        said = '; '.join(f'{name} {there.get(name)!r} there, {wanted.get(name)!r} asked' for name in names)
-        raise ValueError(f'{path}: has other samples: {said}; choose another --out, or delete {path} and {file}.')
+    differences = [
+        f'{name} {existing.get(name)!r} there, {wanted.get(name)!r} asked'
+        for name in {**existing, **wanted}
+        if existing.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f'{path}: has other samples: {"; ".join(differences)}; choose another --out, or delete {path} and {file}.'
+        )
+
+
+def _checked_shape(archive: NpzArchive, pixels: np.ndarray, size: int | None) -> tuple[int, ...]:
+    shape = pixels.shape
+    is_square = len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3 and 0 not in shape
+    if not is_square or pixels.dtype != np.uint8:
+        raise ValueError(
+            f'{archive.path}: {_IMAGES} is {shape} of {pixels.dtype}; expected (N, size, size, 3) of uint8; '
+            'write the samples in this layout, with values 0 to 255.'
+        )
+    if size is not None and shape[1] != size:
+        raise ValueError(f'{archive.path}: images of {shape[1]} pixels; expected {size}; set size={shape[1]}.')
+    return shape
+
+
+def _read_labels(archive: NpzArchive, num_images: int) -> np.ndarray:
+    if _LABELS not in archive:
+        return np.zeros(num_images, np.int64)
+    labels = archive.read(_LABELS)
+    if labels.shape != (num_images,) or labels.dtype.kind not in 'iu' or labels.min() < 0:
+        raise ValueError(
+            f'{archive.path}: {_LABELS} is {labels.shape} of {labels.dtype}; expected the {num_images} '
+            'classes of the images, whole numbers from 0.'
+        )
+    return labels.astype(np.int64)
+
+
+def _places_in(part: Path) -> dict[int, tuple[NpzArchive, int]]:
+    archive = NpzArchive(part)
+    return {int(number): (archive, row) for row, number in enumerate(archive.read('numbers'))}

@@ -1,4 +1,4 @@
-"""Many names in little memory."""
+"""Sources of image files: a folder or a zip archive."""
 
 import os
 import weakref
@@ -8,20 +8,166 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from struct import unpack_from
 from typing import Any, Protocol
 
 import numpy as np
 
-_AT_ONCE = 100_000  # names that are joined at once, while a list is packed
+from eqzoo.zips import data_offset, is_encrypted
+
+EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+_AT_ONCE = 100_000  # names joined at once while a list is packed
+
+
+class Source(Protocol):
+    """Named image files, read as bytes."""
+
+    root: Path
+    kind: str
+
+    def names(self) -> 'Names':
+        """Return the paths of the images relative to the root, with '/', sorted."""
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one image; OSError or ValueError if they cannot be read."""
+
+    def byte_size(self, name: str) -> int:
+        """Return the number of bytes of one image, without reading them."""
+
+
+def open_source(root: str | Path) -> Source:
+    """Open a folder or a zip archive of images.
+
+    Raises:
+        FileNotFoundError: If `root` does not exist.
+        ValueError: If `root` is a file but not a readable zip archive.
+    """
+    root = Path(root).expanduser()
+    if root.is_dir():
+        return FolderSource(root)
+    if root.is_file():
+        return ZipSource(root)
+    raise FileNotFoundError(f'{root}: no such folder or zip of images.')
+
+
+class FolderSource:
+    """The images below a folder, at any depth, without hidden files and `__MACOSX`.
+
+    Args:
+        root: The folder. Links to folders are followed, except to a folder that contains the link.
+    """
+
+    kind = 'folder'
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def names(self) -> 'Names':
+        """Return the paths of the images relative to the root, with '/', sorted."""
+        found: list[str] = []
+        folders = [(str(self.root), '', frozenset([os.path.realpath(self.root)]))]
+        while folders:
+            folder, prefix, above = folders.pop()
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        if _is_ignored(entry.name):
+                            continue
+                        real = os.path.realpath(entry.path)
+                        if real not in above:
+                            folders.append((entry.path, f'{prefix}{entry.name}/', above | {real}))
+                    # A dangling link is listed too, so that reading it reports the missing image.
+                    elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith('.'):
+                        found.append(prefix + entry.name)
+        return Names(sorted(found))
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one image."""
+        return (self.root / name).read_bytes()
+
+    def byte_size(self, name: str) -> int:
+        """Return the size of one file; 0 if it is gone."""
+        try:
+            return (self.root / name).stat().st_size
+        except OSError:
+            return 0
+
+
+class ZipSource:
+    """The images inside a zip archive, read in place.
+
+    The directory of the archive is read once, into arrays of a few bytes an image: `zipfile` keeps an
+    object for each of ten million members. The file is opened on the first read, and read with
+    `pread`: forked workers share the descriptor but no file offset, spawned workers open their own.
+
+    Args:
+        root: The archive, with members stored or deflated, not encrypted.
+
+    Raises:
+        ValueError: If it is not a zip archive, is damaged, is encrypted, or is compressed otherwise.
+    """
+
+    kind = 'zip'
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        try:
+            with zipfile.ZipFile(self.root) as archive:
+                members = {info.filename: info for info in archive.infolist() if _is_image(info.filename)}
+        except zipfile.BadZipFile as error:
+            damaged = self.root.suffix.lower() == '.zip'
+            raise ValueError(
+                f'{self.root}: damaged or incomplete zip ({error}); test it with `unzip -t` and fetch it again.'
+                if damaged
+                else f'{self.root}: neither a folder nor a zip of images; unpack it, or pack it as a zip.'
+            ) from None
+        self._names = Names(sorted(members))
+        rows = [_checked_row(self.root, members[name]) for name in self._names]
+        self._rows = np.array(rows, np.int64).reshape(-1, 5)
+        self._file: int | None = None
+
+    def names(self) -> 'Names':
+        """Return the paths of the images inside the archive, sorted."""
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of one image, unpacked and verified; OSError if they are damaged."""
+        offset, packed_size, size, method, crc = self._row_of(name).tolist()
+        if self._file is None:
+            self._file = os.open(self.root, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
+        data = os.pread(self._file, packed_size, data_offset(self._file, offset))
+        if len(data) != packed_size:
+            raise OSError('the zip ends before this member does')
+        if method == zipfile.ZIP_DEFLATED:
+            try:
+                data = zlib.decompress(data, -zlib.MAX_WBITS, max(size, 1))
+            except zlib.error as error:
+                raise OSError(f'cannot be unpacked ({error})') from None
+        if len(data) != size or zlib.crc32(data) != crc:
+            raise OSError('bytes do not match their checksum in the zip')
+        return data
+
+    def byte_size(self, name: str) -> int:
+        """Return the unpacked size of one member."""
+        return int(self._row_of(name)[2])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_file': None}
+
+    def _row_of(self, name: str) -> np.ndarray:
+        row = bisect_left(self._names, name)
+        if row == len(self._names) or self._names[row] != name:
+            raise FileNotFoundError(f'{self.root}: no member {name!r}')
+        return self._rows[row]
 
 
 class Names(Sequence[str]):
-    """An immutable list of strings, as one array of bytes and one of where each ends.
+    """An immutable sequence of strings, stored as one array of bytes and one of the ends.
 
-    A list of ten million paths takes a gigabyte, and as much again in each process that a loader
-    forks, since counting references copies every page; this takes their bytes and eight more
-    each, and forks share them.
+    A list of ten million paths takes a gigabyte, and as much again in each forked worker, because
+    counting references copies every page. This takes the bytes of the strings and eight more for
+    each, which forks share.
 
     Args:
         names: The strings.
@@ -72,170 +218,12 @@ class Names(Sequence[str]):
         return f'Names({len(self)}: {shown}{", …" if len(self) > 3 else ""})'
 
 
-EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-
-# A local header of a zip: 30 bytes, the lengths of name and extra field at byte 26 (APPNOTE.TXT 4.3.7).
-_LOCAL_HEADER = 30
-_ENCRYPTED = 0x1
-
-
-class Source(Protocol):
-    """A set of named images, as bytes."""
-
-    root: Path
-    kind: str
-
-    def names(self) -> Names:
-        """Return the images' paths relative to the root, with '/', sorted."""
-
-    def read(self, name: str) -> bytes:
-        """Return one image's bytes; OSError or ValueError if they cannot be had."""
-
-    def byte_size(self, name: str) -> int:
-        """Return how many bytes `read` gives, without reading them."""
-
-
-def open_source(root: str | Path) -> Source:
-    """Open a folder or a zip of images.
-
-    Raises:
-        FileNotFoundError: If nothing is at `root`.
-        ValueError: If it is neither, or a zip that cannot be read.
-    """
-    root = Path(root).expanduser()
-    if root.is_dir():
-        return FolderSource(root)
-    if root.is_file():
-        return ZipSource(root)
-    raise FileNotFoundError(f'{root}: no such folder or zip of images.')
-
-
-class FolderSource:
-    """The images below a folder, at any depth; hidden files and `__MACOSX` are no images.
-
-    Args:
-        root: The folder. Linked folders are followed, but not into a folder they lie in.
-    """
-
-    kind = 'folder'
-
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
-
-    def names(self) -> Names:
-        """Return the images' paths relative to the root, with '/', sorted."""
-        found: list[str] = []
-        folders = [(str(self.root), '', frozenset([os.path.realpath(self.root)]))]
-        while folders:
-            folder, prefix, above = folders.pop()
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir():
-                        if _is_ignored(entry.name):
-                            continue
-                        real = os.path.realpath(entry.path)
-                        if real not in above:
-                            folders.append((entry.path, f'{prefix}{entry.name}/', above | {real}))
-                    # A dangling link is listed too: its reader has to hear of it.
-                    elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith('.'):
-                        found.append(prefix + entry.name)
-        return Names(sorted(found))
-
-    def read(self, name: str) -> bytes:
-        """Return one image's bytes."""
-        return (self.root / name).read_bytes()
-
-    def byte_size(self, name: str) -> int:
-        """Return the size of one file; 0 if it is gone."""
-        try:
-            return (self.root / name).stat().st_size
-        except OSError:
-            return 0
-
-
-class ZipSource:
-    """The images inside a zip, read in place.
-
-    The directory of the zip is read once, into arrays. Each process opens the file for itself when it
-    first reads, and reads at given places (`pread`), so that there is no file offset to share
-    between workers, forked or spawned.
-
-    Args:
-        root: The zip; its members stored or deflated, not encrypted.
-
-    Raises:
-        ValueError: If it is not a zip, is damaged, or is packed in another way.
-    """
-
-    kind = 'zip'
-
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
-        try:
-            with zipfile.ZipFile(self.root) as archive:
-                members = {info.filename: info for info in archive.infolist() if _is_image(info.filename)}
-        except zipfile.BadZipFile as error:
-            damaged = self.root.suffix.lower() == '.zip'
-            raise ValueError(
-                f'{self.root}: damaged or incomplete zip ({error}); test it with `unzip -t` and fetch it again.'
-                if damaged
-                else f'{self.root}: neither a folder nor a zip of images; unpack it, or pack it as a zip.'
-            ) from None
-        self._names = Names(sorted(members))
-        rows = [_row(self.root, members[name]) for name in self._names]
-        self._rows = np.array(rows, np.int64).reshape(-1, 5)
-        self._file: int | None = None
-
-    def names(self) -> Names:
-        """Return the images' paths inside the zip, sorted."""
-        return self._names
-
-    def read(self, name: str) -> bytes:
-        """Return one image's bytes, unpacked and checked; OSError if they are damaged."""
-        offset, packed_size, size, method, crc = self._row_of(name).tolist()
-        header = self._bytes(offset, _LOCAL_HEADER)
-        if header[:4] != b'PK\x03\x04':
-            raise OSError('no member where the directory of the zip says')
-        name_length, extra_length = unpack_from('<HH', header, 26)
-        data = self._bytes(offset + _LOCAL_HEADER + name_length + extra_length, packed_size)
-        if method == zipfile.ZIP_DEFLATED:
-            try:
-                data = zlib.decompress(data, -zlib.MAX_WBITS, max(size, 1))
-            except zlib.error as error:
-                raise OSError(f'cannot be unpacked ({error})') from None
-        if len(data) != size or zlib.crc32(data) != crc:
-            raise OSError('bytes do not match their checksum in the zip')
-        return data
-
-    def byte_size(self, name: str) -> int:
-        """Return the unpacked size of one member."""
-        return int(self._row_of(name)[2])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_file': None}
-
-    def _row_of(self, name: str) -> np.ndarray:
-        row = bisect_left(self._names, name)
-        if row == len(self._names) or self._names[row] != name:
-            raise FileNotFoundError(f'{self.root}: no member {name!r}')
-        return self._rows[row]
-
-    def _bytes(self, offset: int, length: int) -> bytes:
-        if self._file is None:
-            self._file = os.open(self.root, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._file)
-        data = os.pread(self._file, length, offset)
-        if len(data) != length:
-            raise OSError('the zip ends before this member does')
-        return data
-
-
-def _row(root: Path, info: zipfile.ZipInfo) -> tuple[int, int, int, int, int]:
-    if info.flag_bits & _ENCRYPTED:
+def _checked_row(root: Path, info: zipfile.ZipInfo) -> tuple[int, int, int, int, int]:
+    if is_encrypted(info):
         raise ValueError(f'{root}: {info.filename} is encrypted; pack the images without a password.')
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         method = zipfile.compressor_names.get(info.compress_type, info.compress_type)
-        raise ValueError(f'{root}: {info.filename} is packed by {method}; pack the images stored or deflated.')
+        raise ValueError(f'{root}: {info.filename} is packed by {method}; expected stored or deflated; pack it again.')
     return info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
 
 

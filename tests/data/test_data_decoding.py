@@ -1,4 +1,4 @@
-"""Decoding: every mode and orientation gives the right upright RGB pixels, damage gives its cause."""
+"""Image decoding: upright RGB pixels of every mode and orientation, and the cause of damage."""
 
 import io
 import struct
@@ -21,7 +21,7 @@ def picture(height: int = 4, width: int = 6) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-# EXIF 2.3: what the stored rows and columns are, so how the upright picture was stored.
+# EXIF 2.3: the stored rows and columns of an upright picture.
 STORED = {
     1: lambda upright: upright,
     2: lambda upright: upright[:, ::-1],
@@ -82,7 +82,7 @@ def test_one_bit():
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
-def test_transparent_parts_lie_on_white(mode):
+def test_transparent_parts_become_white(mode):
     pixels = np.zeros((1, 2, 4), np.uint8)
     pixels[0, 1, 3] = 255
     image = Image.fromarray(pixels)
@@ -112,15 +112,15 @@ def bomb() -> bytes:
     ('data', 'cause'),
     [
         (b'', 'the file is empty'),
-        (b'not an image at all', 'no image format that Pillow reads'),
+        (b'not an image at all', 'no image format'),
         (encoded(Image.fromarray(picture(64, 64)), 'JPEG')[:1200], 'truncated'),
         (encoded(Image.fromarray(picture(64, 64)))[:600], 'truncated'),
         (bomb(), 'decompression bomb'),
-        (encoded(Image.fromarray(np.ones((2, 2), np.float32)), 'TIFF'), 'range is not known'),
+        (encoded(Image.fromarray(np.ones((2, 2), np.float32)), 'TIFF'), 'unknown range'),
     ],
     ids=['empty', 'text', 'cut JPEG', 'cut PNG', 'bomb', 'float'],
 )
-def test_damage_is_named(data, cause):
+def test_damage_is_reported_with_its_cause(data, cause):
     with pytest.raises(UnreadableImageError, match=cause):
         decode(data)
 

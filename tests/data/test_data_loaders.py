@@ -1,4 +1,4 @@
-"""Order, resume and sharding of the loaders; batches without unreadable images."""
+"""Loaders: order, resume, sharding, and batches without unreadable images."""
 
 from itertools import islice
 
@@ -12,7 +12,7 @@ def take(sampler, count):
     return list(islice(sampler, count))
 
 
-def test_every_epoch_is_a_permutation_of_its_own():
+def test_every_epoch_is_another_permutation():
     drawn = take(RunSampler(10, seed=0), 30)
     assert [draw for _, draw in drawn] == list(range(30))
     epochs = [[index for index, _ in drawn[start : start + 10]] for start in (0, 10, 20)]
@@ -105,7 +105,7 @@ def test_batch_must_be_shared_evenly(batch_size):
 
 
 @pytest.mark.parametrize('sampler', [RunSampler, ShardSampler])
-def test_samplers_refuse_nonsense(sampler):
+def test_samplers_refuse_arguments_out_of_range(sampler):
     with pytest.raises(ValueError, match=f'{sampler.__name__}.size must be at least 1, got 0'):
         sampler(0)
     with pytest.raises(ValueError, match='got rank 2 of 2'):
@@ -133,7 +133,7 @@ def test_collate_values():
     assert batch['unreadable'] == ['b.jpg']
 
 
-def test_a_batch_of_nothing_is_an_error():
+def test_a_batch_without_readable_images_is_an_error():
     items = [dict(unreadable=name, index=0, draw=0) for name in ('a.jpg', 'b.jpg')]
     with pytest.raises(ValueError, match=r'No image of this batch of 2 can be read: a.jpg, b.jpg\.'):
         collate(items)

@@ -1,4 +1,4 @@
-"""Names: a list of strings in little memory."""
+"""Names: a sequence of strings in little memory."""
 
 import pickle
 
@@ -11,7 +11,7 @@ TEXTS = ['a/1.png', '', 'é/ß.jpg', 'odd\udcff.png', 'a/1.png']
 
 
 @pytest.mark.parametrize('at_once', [1, 2, 100])
-def test_they_are_the_strings(at_once, monkeypatch):
+def test_names_are_the_strings(at_once, monkeypatch):
     monkeypatch.setattr(module, '_AT_ONCE', at_once)
     names = Names(iter(TEXTS))
     assert list(names) == TEXTS
@@ -21,7 +21,7 @@ def test_they_are_the_strings(at_once, monkeypatch):
     assert len(names) == 5
 
 
-def test_they_compare_and_travel():
+def test_names_compare_and_pickle():
     names = Names(TEXTS)
     assert names == TEXTS
     assert names == Names(tuple(TEXTS))
@@ -31,12 +31,12 @@ def test_they_compare_and_travel():
     assert repr(names) == "Names(5: 'a/1.png', '', 'é/ß.jpg', …)"
 
 
-def test_there_may_be_none():
+def test_names_may_be_empty():
     assert list(Names([])) == []
     with pytest.raises(IndexError, match='no name 0 of 0'):
         Names([])[0]
 
 
-def test_they_take_their_bytes_and_eight_more_each():
+def test_names_take_their_bytes_and_eight_more_each():
     names = Names(f'class_{index % 1000:04d}/{index:08d}.jpg' for index in range(50_000))
     assert names._bytes.nbytes + names._ends.nbytes == 50_000 * (23 + 8)

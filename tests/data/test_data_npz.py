@@ -1,4 +1,4 @@
-"""NpzImages: ADM's sample files, read in place; and files that are not such."""
+"""NpzImages: ADM's sample files, read in place; and unsuitable files."""
 
 import pickle
 
@@ -43,7 +43,7 @@ def test_without_labels_all_are_0(tmp_path):
     assert dataset.classes == ['0']
 
 
-def test_statistics_in_a_sample_file_are_not_looked_at(tmp_path):
+def test_statistics_in_a_sample_file_are_ignored(tmp_path):
     np.savez(tmp_path / 'a.npz', PIXELS, LABELS, mu=np.array(['x'], object), sigma=np.zeros(3))
     np.savez(tmp_path / 'b.npz', PIXELS, LABELS)
     first, second = NpzImages(tmp_path / 'a.npz'), NpzImages(tmp_path / 'b.npz')
@@ -70,7 +70,7 @@ def test_limit_takes_the_first(path):
         NpzImages(path, limit=0)
 
 
-def test_a_pickle_has_no_images_in_it(tmp_path):
+def test_a_pickle_has_no_images(tmp_path):
     np.savez(tmp_path / 'a.npz', np.zeros((100, 32, 32, 3), np.uint8))
     dataset = NpzImages(tmp_path / 'a.npz')
     pickled = pickle.dumps(dataset)
@@ -100,11 +100,11 @@ def test_written_files_are_read_again(tmp_path):
     assert NpzImages(tmp_path / 'b.npz').classes == ['0']
 
 
-def test_writing_mistakes_are_told(tmp_path):
+def test_mistakes_in_writing_are_refused(tmp_path):
     images = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
-    with pytest.raises(ValueError, match=r'labels \(3,\) for 9 images; accepted are \(9,\)'):
+    with pytest.raises(ValueError, match=r'labels \(3,\) for 9 images; expected \(9,\)'):
         write_npz_images(tmp_path / 'a.npz', [images], 9, labels=[1, 2, 3])
-    with pytest.raises(ValueError, match='9 rows came; 10 were announced'):
+    with pytest.raises(ValueError, match='got 9 rows, expected 10'):
         write_npz_images(tmp_path / 'a.npz', [images], 10)
     assert list(tmp_path.iterdir()) == []
 
@@ -126,7 +126,7 @@ def without_images(path):
 
 def channels_first(path):
     np.savez(path, PIXELS.transpose(0, 3, 1, 2))
-    return r'arr_0 is \(9, 3, 8, 8\) of uint8; accepted is \(N, size, size, 3\) of uint8'
+    return r'arr_0 is \(9, 3, 8, 8\) of uint8; expected \(N, size, size, 3\)'
 
 
 def floats(path):
@@ -141,7 +141,7 @@ def no_images(path):
 
 def few_labels(path):
     np.savez(path, PIXELS, LABELS[:4])
-    return r'arr_1 is \(4,\) of int64; accepted are the 9 classes of the images, whole numbers from 0'
+    return r'arr_1 is \(4,\) of int64; expected the 9 classes'
 
 
 def one_hot_labels(path):
@@ -168,7 +168,7 @@ def negative_labels(path):
         negative_labels,
     ],
 )
-def test_bad_files_are_named_by_constructor_and_preflight(path, case):
+def test_bad_files_are_reported_by_constructor_and_preflight(path, case):
     message = case(path)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         NpzImages(path)
@@ -181,10 +181,10 @@ def test_bad_files_are_named_by_constructor_and_preflight(path, case):
 
 def test_images_of_another_size(path):
     assert NpzImages(path, 8).size == 8
-    with pytest.raises(ValueError, match='images of 8 pixels; 256 were asked for; set size=8'):
+    with pytest.raises(ValueError, match='images of 8 pixels; expected 256; set size=8'):
         NpzImages(path, 256)
     (requirement,) = NpzImages.requirements(dict(path=path, size=256))
-    assert '256 were asked for' in requirement.what
+    assert 'expected 256' in requirement.what
 
 
 def test_no_requirements_for_a_good_file(path):

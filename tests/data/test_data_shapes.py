@@ -1,4 +1,4 @@
-"""Shapes: fixed pictures, the same scene at every size, statistics near those of photographs."""
+"""Shapes: fixed pictures, one scene at every size, statistics near those of photographs."""
 
 import pickle
 
@@ -124,14 +124,14 @@ def test_flip_mirrors_half_of_the_draws():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The pictures kept, none to begin with."""
+    """An empty cache of drawn pictures."""
     from eqzoo.data import shapes
 
     monkeypatch.setattr(shapes, '_DRAWN', shapes._Drawn())
     return shapes._DRAWN
 
 
-def test_cache_keeps_its_limit_and_hands_out_copies(drawn):
+def test_cache_keeps_its_limit_and_returns_copies(drawn):
     dataset = Shapes(10, 16, cache_bytes=3 * 3 * 16 * 16)
     for index in range(10):
         dataset[index]
@@ -148,18 +148,18 @@ def test_sets_of_a_process_draw_a_picture_once(drawn):
     others = [Shapes(10, 16, seed=1), Shapes(10, 32), Shapes(10, 16, num_classes=3)]
     first[5]
     (kept,) = drawn.pictures.values()
-    kept[:] = 7  # what the next set hands out if it draws nothing
+    kept[:] = 7  # the next set returns these pixels if it draws nothing
     assert torch.equal(same[5]['image'], torch.full((3, 16, 16), 7, dtype=torch.uint8))
     assert not any((other[5]['image'] == 7).all() for other in others)
     assert not (Shapes(10, 16, cache_bytes=0)[5]['image'] == 7).all()
 
 
-def test_too_small_a_limit_keeps_nothing(drawn):
+def test_a_limit_below_one_picture_caches_nothing(drawn):
     Shapes(2, 16, cache_bytes=100)[0]
     assert not drawn.pictures
 
 
-def test_identity_and_description_tell_sets_apart():
+def test_identity_and_description_differ_between_sets():
     base = dict(num_images=20, size=16, num_classes=10, seed=0, flip=False)
     identity = Shapes(**base).identity()
     assert identity.items() >= {'kind': 'Shapes', 'recipe': 1, **base}.items()

@@ -1,4 +1,4 @@
-"""What every data set of latents does alike: keys to ready batches, in the units of a generator."""
+"""Datasets of latents: the base class of all, and the latent store, read in any order."""
 
 import math
 from abc import abstractmethod
@@ -15,11 +15,10 @@ from eqzoo.data.latents.format import (
     INDEX,
     LABELS,
     REMEDY,
-    Copy,
-    Index,
+    Field,
     MappedTensors,
-    coins,
-    convert_rows,
+    ShardRows,
+    StoreIndex,
     open_shard,
     read_index,
     row_checksums,
@@ -28,28 +27,31 @@ from eqzoo.data.latents.format import (
 from eqzoo.data.loaders import Key
 from eqzoo.registry import DATASETS, Requirement
 
-# What a batch calls its columns and what an item calls them.
+# The columns of a batch and their names in an item.
 _SINGULAR = {'labels': 'label', 'indices': 'index', 'draws': 'draw', 'images': 'image'}
 _NUMBERS = ('labels', 'indices', 'draws')
 
+_ROWS_AT_ONCE = 32  # rows that are copied, verified and converted while they are in the cache of the processor
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
 
 class LatentDataset(Dataset):
-    """Latents of images, asked with (index, draw).
+    """Base class of datasets of latents; keys are an index or (index, draw).
 
-    `__getitems__` makes a whole batch at once, which `collate` hands on. A batch is
+    `__getitems__` returns a whole batch, which `collate` passes on. A batch is
     `dict(mean, labels, indices, draws, unreadable=[])` with `mean` (B, C, h, w) float32 in
-    generator units, and `std` as large where the latents have a posterior; of a codebook
-    `codes` (B, h, w) int64 stand for both. `features` (B, T, D) float32 and `images`
-    (B, 3, H, W) uint8 come along where there are any.
+    generator units, and `std` of the same shape if the latents have a posterior; with a codebook,
+    `codes` (B, h, w) int64 replace both. `features` (B, T, D) float32 and `images`
+    (B, 3, H, W) uint8 are added if there are any.
 
     Args:
-        shift: Of the normalisation `(z - shift) * scale` that batches went through, (C,); None of codes.
-        scale: Likewise.
-        autoencoder: What made the latents, as far as known: `sha256` and `config`.
+        shift: Shift of the normalisation `(z - shift) * scale` of the batches, (C,); None for codes.
+        scale: Its scale, (C,); None for codes.
+        autoencoder: The autoencoder of the latents, as far as known: `sha256` and `config`.
         latent_shape: (C, h, w); (h, w) of codes.
         classes: Names of the classes.
-        flip: Whether the mirrored image's latents are taken with probability 0.5, as a function of (seed, draw).
-        seed: Of the flips.
+        flip: Whether to use the latents of the mirrored image with probability 0.5, as a function of (seed, draw).
+        seed: Seed of the flips.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class LatentDataset(Dataset):
 
     @abstractmethod
     def _read(self, indices: list[int], flipped: list[bool]) -> dict[str, Tensor]:
-        """Return `labels`, and `mean` and the like in generator units."""
+        """Return `labels` and the latents in generator units, as the columns of a batch."""
 
     @property
     def kind(self) -> str:
@@ -89,12 +91,12 @@ class LatentDataset(Dataset):
 
     @property
     def autoencoder(self) -> dict[str, Any]:
-        """What made the latents: `sha256` and `config`, None where unknown, and `normalization` (shift, scale)."""
+        """The autoencoder of the latents: `sha256` and `config`, None if unknown, and `normalization`."""
         known = dict(shift=list(self._shift), scale=list(self._scale)) if self._scale is not None else None
         return {'sha256': None, 'config': None, **self._made_by, 'normalization': known}
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        """Return the item of `key`, an index or (index, draw): a batch's columns without their first axis."""
+        """Return the item of `key`, an index or (index, draw)."""
         batch = self.__getitems__([key])
         del batch['unreadable']
         item = {_SINGULAR.get(name, name): value[0] for name, value in batch.items()}
@@ -105,46 +107,46 @@ class LatentDataset(Dataset):
 
         Raises:
             IndexError: If an index is out of range.
-            ValueError: If what is stored is damaged, with its place.
+            ValueError: If a row is damaged, with its place.
         """
         pairs = np.array([key if isinstance(key, tuple) else (key, key) for key in keys], np.int64)
         indices, draws = pairs[:, 0], pairs[:, 1]
         if indices.min() < 0 or indices.max() >= len(self):
             outside = indices[(indices < 0) | (indices >= len(self))][0]
             raise IndexError(f'Index {outside} is not in 0 to {len(self) - 1}.')
-        flipped = coins(self.seed, draws) if self.flip else np.zeros(len(draws), bool)
+        flipped = draw_flips(self.seed, draws) if self.flip else np.zeros(len(draws), bool)
         batch: dict[str, Any] = self._read(indices.tolist(), flipped.tolist())
         numbers = dict(indices=torch.from_numpy(indices.copy()), draws=torch.from_numpy(draws.copy()))
         return {**batch, **numbers, 'unreadable': []}
 
     def _units(self, name: str) -> tuple[Any, Any]:
-        """Return shift and scale of a stored field, as `convert_rows` takes them."""
+        """Return the shift and the scale of a stored field for `convert_rows`; None where they change nothing."""
         if self._scale is None or name not in ('mean', 'std'):
             return None, None
         shift, scale = (np.array(each, np.float32)[:, None, None] for each in (self._shift, self._scale))
         return shift if name == 'mean' and shift.any() else None, None if (scale == 1).all() else scale
 
     def collate(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return what `__getitems__` made, which is a batch already."""
+        """Return the batch that `__getitems__` returned."""
         return batch
 
     def check_autoencoder(self, sha256: str, shift: Tensor, scale: Tensor) -> None:
-        """Compare an autoencoder with the one that made these latents.
+        """Refuse an autoencoder that did not encode these latents.
 
         Args:
-            sha256: Its `eqzoo.autoencoders.digest.autoencoder_digest`.
-            shift: Of its normalisation, (C,).
-            scale: Likewise.
+            sha256: Its `eqzoo.checkpoints.autoencoder.autoencoder_digest`.
+            shift: Shift of its normalisation, (C,).
+            scale: Scale of its normalisation, (C,).
 
         Raises:
-            ValueError: If it is another one, or its normalisation is.
+            ValueError: If its weights or its normalisation differ.
         """
         known = self._made_by.get('sha256')
         if known not in (None, sha256):
             raise ValueError(
                 f'{self._place()}: these latents are of the autoencoder {known[:12]}…, the config has {sha256[:12]}…; '
-                'accepted is the same weights; set model.autoencoder.weights to those that made them, or write a '
-                'store of these: python tools/cache_latents.py CONFIG --out NEW_FOLDER.'
+                'expected the same weights; set model.autoencoder.weights to those of the latents, or write a '
+                f'store with the weights of the config: {REMEDY} --out NEW_FOLDER.'
             )
         if self._scale is None:
             return
@@ -153,64 +155,36 @@ class LatentDataset(Dataset):
             given = theirs.detach().double().cpu()
             if wanted.shape != given.shape or not torch.allclose(wanted, given, rtol=1e-4, atol=1e-6):
                 raise ValueError(
-                    f'{self._place()}: these latents are normalised with {name} {_shown(wanted)}, the autoencoder has '
-                    f'{_shown(given)}; accepted is the same. {self._renormalize()}'
+                    f'{self._place()}: these latents are normalised with {name} {_first_values(wanted)}, the '
+                    f'autoencoder has {_first_values(given)}; expected equal values. {self._renormalize()}'
                 )
 
     def _place(self) -> str:
         return type(self).__name__
 
     def _renormalize(self) -> str:
-        return 'Set shift and scale, or mean and std, of model.autoencoder to those.'
-
-
-def empty_batch(shapes: Mapping[str, tuple[int, ...]], count: int) -> dict[str, Tensor]:
-    """Return uninitialised `labels` (B,) and tensors (B, …): float32, and int64 of codes; one piece of memory.
-
-    In a loader's worker it is memory that the main process shares, as in torch's `default_collate`: what is
-    made elsewhere would be copied there.
-    """
-    kinds = {'labels': (torch.int64, ())}
-    kinds |= {name: (torch.int64 if name == 'codes' else torch.float32, shape) for name, shape in shapes.items()}
-    sizes = [count * math.prod(shape) * dtype.itemsize for dtype, shape in kinds.values()]
-    if get_worker_info() is None:
-        memory = torch.from_numpy(np.empty(sum(sizes), np.uint8))  # numpy asks for huge pages
-    else:
-        memory = torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(sum(sizes)))
-    pieces = zip(kinds.items(), memory.split(sizes), strict=True)
-    return {name: piece.view(dtype).view(count, *shape) for (name, (dtype, shape)), piece in pieces}
-
-
-def _shown(values: Tensor) -> str:
-    return (
-        '('
-        + ', '.join(f'{value:.5g}' for value in values.flatten()[:4].tolist())
-        + (', …)' if len(values) > 4 else ')')
-    )
-
-
-_ROWS_AT_ONCE = 32
+        return 'Set shift and scale, or mean and std, of model.autoencoder to those of the latents.'
 
 
 @DATASETS.register_module()
 class LatentStore(LatentDataset):
-    """The latents of a set of images, or their codes, read in any order without loading them.
+    """Latents or codes of a set of images, read in any order without loading the store.
 
-    Shards are mapped into memory; each row is checked against its CRC-32 when it is read. The
-    store knows the autoencoder's normalisation, so batches are in generator units.
+    Shards are mapped into memory, and each row is verified against its checksum when it is read.
+    The store has the normalisation of the autoencoder, so batches are in generator units.
 
     Args:
         root: The folder that `tools/cache_latents.py` wrote.
-        flip: Whether to take the mirrored image's latents with probability 0.5, as a function of
-            (seed, draw). They have to be in the store.
-        images: The data set that the latents are of; its pixels then come along, mirrored where
-            the latents are.
-        seed: Of the flips.
+        flip: Whether to use the latents of the mirrored image with probability 0.5, as a function
+            of (seed, draw). The store must have them.
+        images: The dataset of the encoded images; adds its pixels to the batches, mirrored
+            where the latents are.
+        seed: Seed of the flips.
 
     Raises:
-        FileNotFoundError: If there is no store at `root`, or a shard of it is missing.
-        ValueError: If it is damaged or of another version, has no mirrored copy to flip to, or
-            `images` are not those that it was made of.
+        FileNotFoundError: If there is no store at `root`, or a shard is missing.
+        ValueError: If the store is damaged or of another version, `flip` is set but the store has
+            no mirrored copy, or `images` are not the encoded ones.
     """
 
     def __init__(self, root: str, *, flip: bool = False, images: Dataset | None = None, seed: int = 0) -> None:
@@ -220,8 +194,8 @@ class LatentStore(LatentDataset):
         _check_files(self.root, self.index)
         if flip and not self.plan.flip:
             raise ValueError(
-                f'LatentStore.flip: {self.root} has no mirrored copy; accepted is flip=False; or write a store that '
-                f'has one: {REMEDY} --flip --out NEW_FOLDER.'
+                f'LatentStore.flip: {self.root} has no mirrored copy; expected flip=False; or write a store with '
+                f'one: {REMEDY} --flip --out NEW_FOLDER.'
             )
         fields = self.plan.fields
         is_codes = 'codes' in fields
@@ -238,12 +212,12 @@ class LatentStore(LatentDataset):
         if images is not None:
             _check_images(images, self.index)
         self.images = images
-        self._copies: dict[tuple[int, bool], Copy] = {}
-        self._rows: list[np.ndarray] | None = None
+        self._shards: dict[tuple[int, bool], ShardRows] = {}
+        self._scratch: list[np.ndarray] | None = None
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
-        """Return what keeps the latents from being read: no store, or a damaged one."""
+        """Return the reason why the latents cannot be read: no store, or a damaged one."""
         root = arguments.get('root')
         if not root:
             return [Requirement('LatentStore: no root is given.', 'the config', 'Set root=FOLDER of this dataset.')]
@@ -258,22 +232,21 @@ class LatentStore(LatentDataset):
 
     @property
     def num_codes(self) -> int | None:
-        """Size of the codebook, if the store is of codes."""
+        """Size of the codebook, if the store has codes."""
         return self.plan.num_codes
 
     def __len__(self) -> int:
         return self.plan.num_images
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_copies': {}, '_rows': None}  # else all latents would be in the pickle
+        return {**self.__dict__, '_shards': {}, '_scratch': None}  # a pickled array holds its bytes: all latents
 
     def labels(self) -> list[int]:
-        """Return each image's label, without reading a latent."""
-        columns = (MappedTensors(self.root / name).rows(LABELS) for name in self.index.shards)
-        return np.concatenate([column.view(np.int64).ravel() for column in columns]).tolist()
+        """Return the label of each image, without reading a latent."""
+        return torch.cat([MappedTensors(self.root / name).tensors[LABELS] for name in self.index.shards]).tolist()
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells these latents from others, for metric cards; no latent is read."""
+        """Return the identity of these latents for metric cards; no latent is read."""
         return dict(
             kind='LatentStore',
             root=self.root.name,
@@ -297,12 +270,10 @@ class LatentStore(LatentDataset):
 
     def damaged_rows(self, shard: int) -> list[str]:
         """Read a whole shard and return the places of the rows whose checksum fails."""
-        first, count = self.plan.rows_of(shard).start, len(self.plan.rows_of(shard))
         return [
-            self._row_of(first + row, flipped)
+            self._row_name(self.plan.rows_of(shard)[row], flipped)
             for flipped in ((False, True) if self.plan.flip else (False,))
-            for start in range(0, count, _ROWS_AT_ONCE)
-            for row in self._copy(shard, flipped).damaged(slice(start, min(start + _ROWS_AT_ONCE, count)))
+            for row in self._shard(shard, flipped).damaged()
         ]
 
     def _read(self, indices: list[int], flipped: list[bool]) -> dict[str, Tensor]:
@@ -316,44 +287,41 @@ class LatentStore(LatentDataset):
         return batch
 
     def _read_rows(self, indices: list[int], flipped: list[bool], batch: dict[str, Tensor]) -> None:
-        """Copy a few rows, check them, and turn them into `batch`, while they are in the processor's cache."""
-        scratch = [rows[: len(indices)] for rows in self._scratch()]
+        """Copy up to `_ROWS_AT_ONCE` rows, verify them and convert them into `batch`."""
+        if self._scratch is None:
+            self._scratch = [np.empty((_ROWS_AT_ONCE, each.num_bytes), np.uint8) for each in self.plan.fields.values()]
+        scratch = [rows[: len(indices)] for rows in self._scratch]
         labels, checksums = np.empty(len(indices), np.int64), np.empty(len(indices), np.uint64)
         for place, index in enumerate(indices):
             shard, row = divmod(index, self.plan.shard_images)
-            copy = self._copy(shard, flipped[place])
-            for target, rows in zip(scratch, copy.fields, strict=True):
+            stored = self._shard(shard, flipped[place])
+            for target, rows in zip(scratch, stored.fields, strict=True):
                 target[place] = rows[row]
-            labels[place], checksums[place] = copy.labels[row], copy.checksums[row]
+            labels[place], checksums[place] = stored.labels[row], stored.checksums[row]
         damaged = np.flatnonzero(row_checksums(labels, scratch) != checksums)
         if len(damaged):
             raise ValueError(
-                f'{self._row_of(indices[damaged[0]], flipped[damaged[0]])}: its checksum differs: the file is damaged; '
-                f'delete it and run {REMEDY}, which writes what is missing.'
+                f'{self._row_name(indices[damaged[0]], flipped[damaged[0]])}: its checksum differs: the file is '
+                f'damaged; delete it and run {REMEDY}, which writes the missing shards.'
             )
         batch['labels'].numpy()[:] = labels
         for (name, field), rows in zip(self.plan.fields.items(), scratch, strict=True):
             convert_rows(rows, field, batch[name].numpy(), *self._units(name))
 
-    def _scratch(self) -> list[np.ndarray]:
-        if self._rows is None:
-            self._rows = [np.empty((_ROWS_AT_ONCE, field.num_bytes), np.uint8) for field in self.plan.fields.values()]
-        return self._rows
-
-    def _copy(self, shard: int, flipped: bool) -> Copy:
-        if (shard, flipped) not in self._copies:
-            tensors = open_shard(self.root, shard, self.plan)
-            self._copies[shard, flipped] = Copy(tensors, list(self.plan.fields), flipped=flipped)
-        return self._copies[shard, flipped]
+    def _shard(self, number: int, flipped: bool) -> ShardRows:
+        if (number, flipped) not in self._shards:
+            shard = open_shard(self.root, number, self.plan)
+            self._shards[number, flipped] = ShardRows(shard, list(self.plan.fields), flipped=flipped)
+        return self._shards[number, flipped]
 
     def _image(self, index: int, flipped: bool) -> Tensor:
-        # As it was cached, whatever the draw: a random crop would be another.
+        # With draw = index, as it was cached: another draw may crop another part.
         item = self.images[index, index]
         if 'unreadable' in item:
             raise ValueError(f'LatentStore.images: {item["unreadable"]} cannot be read any more; restore it.')
         return item['image'].flip(2) if flipped else item['image']
 
-    def _row_of(self, index: int, flipped: bool) -> str:
+    def _row_name(self, index: int, flipped: bool) -> str:
         shard, row = divmod(index, self.plan.shard_images)
         return f'{self.root / shard_name(shard)}, row {row} (image {index}{", mirrored" if flipped else ""})'
 
@@ -361,24 +329,24 @@ class LatentStore(LatentDataset):
         return f'LatentStore {self.root}'
 
     def _renormalize(self) -> str:
-        return f'Let the store know: {REMEDY}, which takes seconds where the weights are the same.'
+        return f'Update the store: {REMEDY}, which takes seconds if the weights are the same.'
 
 
-def _check_files(root: Path, index: Index) -> None:
+def _check_files(root: Path, index: StoreIndex) -> None:
     for name, size in index.shards.items():
         path = root / name
         if not path.is_file():
             raise FileNotFoundError(
-                f'{path}: missing shard of {len(index.shards)}; run {REMEDY}, which writes what is missing.'
+                f'{path}: missing shard of {len(index.shards)}; run {REMEDY}, which writes the missing shards.'
             )
         if path.stat().st_size != size:
             raise ValueError(
                 f'{path}: truncated shard: {path.stat().st_size:,} bytes, {size:,} expected; delete it and run '
-                f'{REMEDY}, which writes what is missing.'
+                f'{REMEDY}, which writes the missing shards.'
             )
 
 
-def _check_images(images: Any, index: Index) -> None:
+def _check_images(images: Any, index: StoreIndex) -> None:
     given, wanted = dict(images.identity()), dict(index.images)
     differences = [
         f'{key} {given.get(key)!r}, not {wanted.get(key)!r}'
@@ -387,6 +355,69 @@ def _check_images(images: Any, index: Index) -> None:
     ]
     if differences:
         raise ValueError(
-            f'LatentStore.images: not the images that the latents are of: {"; ".join(differences)}; accepted is the '
-            'very data set that was cached; describe it as the config did that wrote the store.'
+            f'LatentStore.images: not the images of these latents: {"; ".join(differences)}; expected the dataset '
+            'that was cached; copy its settings from the config that wrote the store.'
         )
+
+
+def draw_flips(seed: int, draws: np.ndarray) -> np.ndarray:
+    """Return True with probability 0.5 for each of `draws` (B,), as a function of (seed, draw).
+
+    The top bit of SplitMix64 (Steele, Lea and Flood 2014), which numpy computes for a whole batch. A
+    generator for each draw would take longer than reading its latents, and numpy's counter-based Philox
+    would give other flips than earlier runs drew.
+
+    Example:
+        >>> draw_flips(0, np.arange(6)).tolist() == [bool(draw_flips(0, np.array([draw]))[0]) for draw in range(6)]
+        True
+    """
+    start = _split_mix(np.array([seed], np.uint64) + np.uint64(1))
+    return (_split_mix(start + _GOLDEN * draws.astype(np.uint64)) >> np.uint64(63)).astype(bool)
+
+
+def _split_mix(value: np.ndarray) -> np.ndarray:
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def convert_rows(
+    rows: np.ndarray, field: Field, out: np.ndarray, shift: np.ndarray | None = None, scale: np.ndarray | None = None
+) -> None:
+    """Convert rows of bytes (B, bytes of a row) into `out` (B, …), float32 or int64: `(value - shift) * scale`.
+
+    Done by numpy on this thread: torch would wake other threads for microseconds of work.
+    """
+    if field.dtype == 'bfloat16':  # the upper half of a float32
+        np.left_shift(rows.view(np.uint16).reshape(out.shape), 16, out=out.view(np.uint32), dtype=np.uint32)
+        values = out
+    else:
+        values = rows.view(field.dtype).reshape(out.shape)
+    if shift is not None:
+        values = np.subtract(values, shift, out=out)
+    if scale is not None:
+        np.multiply(values, scale, out=out)
+    elif values is not out:
+        out[:] = values
+
+
+def empty_batch(shapes: Mapping[str, tuple[int, ...]], count: int) -> dict[str, Tensor]:
+    """Return uninitialised `labels` (B,) and tensors (B, …), float32 or, for codes, int64, in one block of memory.
+
+    In the worker of a loader the block is memory shared with the main process, as in torch's
+    `default_collate`: other memory would be copied there.
+    """
+    kinds = {'labels': (torch.int64, ())}
+    kinds |= {name: (torch.int64 if name == 'codes' else torch.float32, shape) for name, shape in shapes.items()}
+    sizes = [count * math.prod(shape) * dtype.itemsize for dtype, shape in kinds.values()]
+    if get_worker_info() is None:
+        memory = torch.from_numpy(np.empty(sum(sizes), np.uint8))  # numpy asks for huge pages
+    else:
+        memory = torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(sum(sizes)))
+    pieces = zip(kinds.items(), memory.split(sizes), strict=True)
+    return {name: piece.view(dtype).view(count, *shape) for (name, (dtype, shape)), piece in pieces}
+
+
+def _first_values(values: Tensor) -> str:
+    shown = ', '.join(f'{value:.5g}' for value in values.flatten()[:4].tolist())
+    return f'({shown}{", …" if len(values) > 4 else ""})'

@@ -1,4 +1,4 @@
-"""Write a latent store: encode images, shard by shard, resumable."""
+"""Write a latent store: plan, then shards, then the index; a stopped run continues where it stopped."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,9 +19,9 @@ from eqzoo.data.latents.format import (
     LABELS,
     STORAGE_TYPES,
     Field,
-    Index,
     OtherStoreError,
-    Plan,
+    StoreIndex,
+    StorePlan,
     open_shard,
     read_index,
     read_plan,
@@ -32,259 +32,31 @@ from eqzoo.data.latents.format import (
 )
 from eqzoo.data.loaders import collate
 from eqzoo.distributed import wait_for_all
+from eqzoo.images import to_float
 
-PRECISIONS = ('fp32', 'bf16')
-_MOST_CODES = 2**16
-
-
-class RowEncoder:
-    """Encode images to what a store keeps of each: raw moments, or codes; and features.
-
-    Args:
-        autoencoder: With `encode`, and `bottleneck` where it `has_codebook`; in evaluation mode.
-        dtype: How moments are stored: 'float32', 'float16' or 'bfloat16'.
-        precision: 'fp32', or 'bf16' for autocast of the networks.
-        flip: Whether to encode the mirrored images too.
-        encoder: A vision encoder, images uint8 (B, 3, H, W) → features (B, T, D), stored as bfloat16.
-
-    Raises:
-        ValueError: If an argument is out of range.
-    """
-
-    def __init__(self, autoencoder: Any, *, dtype: str, precision: str, flip: bool, encoder: Any = None) -> None:
-        if dtype not in STORAGE_TYPES:
-            raise ValueError(f'latent store: dtype must be one of {", ".join(STORAGE_TYPES)}, got {dtype!r}.')
-        if precision not in PRECISIONS:
-            raise ValueError(f'latent store: precision must be fp32 or bf16, got {precision!r}.')
-        self.num_codes = autoencoder.num_codes if autoencoder.has_codebook else None
-        if self.num_codes is not None and self.num_codes > _MOST_CODES:
-            raise ValueError(
-                f'latent store: a codebook of {self.num_codes:,}; codes are stored in 16 bits, up to {_MOST_CODES:,}.'
-            )
-        self.autoencoder, self.encoder = autoencoder, encoder
-        self.dtype, self.precision, self.flip = getattr(torch, dtype), precision, flip
-        self.device = autoencoder.last_layer.device
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """Return the fields of `images` (B, 3, H, W) uint8, with `flip` those mirrored too, on the CPU."""
-        images = images.to(self.device, non_blocking=True)
-        return [self._fields(each) for each in ((images, images.flip(3)) if self.flip else (images,))]
-
-    @torch.no_grad()
-    def fields(self, image: Tensor) -> dict[str, Field]:
-        """Return what a row has for images such as `image` (3, H, W) uint8; only the vision encoder is run on it."""
-        grid = self.autoencoder.grid(*image.shape[1:])
-        if self.num_codes is not None:
-            fields = {'codes': Field('uint16', grid)}
-        else:
-            moments = ('mean', 'std') if self.autoencoder.has_posterior else ('mean',)
-            dtype = str(self.dtype).removeprefix('torch.')
-            fields = {name: Field(dtype, (self.autoencoder.latent_channels, *grid)) for name in moments}
-        if self.encoder is not None:
-            fields['features'] = Field('bfloat16', tuple(self.encoder(image[None].to(self.device)).shape[1:]))
-        return fields
-
-    @torch.no_grad()
-    def _fields(self, images: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
-            posterior = self.autoencoder.encode(images.float().div_(127.5).sub_(1))
-            if self.num_codes is not None:
-                indices = self.autoencoder.bottleneck(posterior.mean).indices
-                fields = {'codes': indices.cpu().to(torch.uint16)}
-            else:
-                moments = {'mean': posterior.mean, 'std': posterior.std}
-                fields = {name: each.to(self.dtype).cpu() for name, each in moments.items() if each is not None}
-            if self.encoder is not None:
-                fields['features'] = self.encoder(images).to(torch.bfloat16).cpu()
-        return fields
-
-
-def check_finite(fields: Mapping[str, Tensor], indices: Tensor) -> None:
-    """Refuse rows that are not finite.
-
-    Raises:
-        ValueError: With the first image's number.
-    """
-    for name, values in fields.items():
-        if values.is_floating_point():
-            finite = torch.isfinite(values.reshape(len(values), -1)).all(1)
-            if not finite.all():
-                raise ValueError(
-                    f'latent store: {name} of image {int(indices[~finite][0])} is not finite; float16 ends at 65,504: '
-                    "use dtype='bfloat16' or 'float32'; or the autoencoder's weights are broken."
-                )
-
-
-def sums_of(fields: Mapping[str, Tensor]) -> dict[str, list[float]] | None:
-    """Return the sums from which mean and spread of drawn latents follow: per channel, over rows and cells."""
-    if 'mean' not in fields:
-        return None
-    mean = fields['mean'].double().numpy()
-    spread = fields['std'].double().numpy() if 'std' in fields else np.zeros(1)
-    squares = np.square(mean).sum((0, 2, 3)) + np.square(spread).sum((0, 2, 3) if spread.ndim == 4 else None)
-    return dict(value=mean.sum((0, 2, 3)).tolist(), square=squares.tolist(), cells=[float(mean[:, 0].size)])
-
-
-def statistics_of(sums: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return mean and standard deviation (C,) of drawn latents: the posteriors' own variance is in it."""
-    mean = np.array(sums['value']) / sums['cells'][0]
-    variance = np.array(sums['square']) / sums['cells'][0] - np.square(mean)
-    return dict(mean=mean.tolist(), std=np.sqrt(np.maximum(variance, 0)).tolist())
-
-
-def add_sums(first: Mapping[str, list[float]] | None, second: Mapping[str, list[float]] | None) -> Any:
-    """Return two sums' sum; None counts as nothing."""
-    if first is None or second is None:
-        return first or second
-    return {name: [a + b for a, b in zip(first[name], second[name], strict=True)] for name in first}
-
-
-# A shard has about this many bytes, but no fewer rows than a large batch.
+_PRECISIONS = ('fp32', 'bf16')
+_MAX_CODES = 2**16  # codes are stored as uint16
+# A shard has about this many bytes, but at least the rows of a large batch.
 _SHARD_BYTES = 64 * 2**20
-_LEAST_ROWS = 256
-
-
-def make_plan(rows: RowEncoder, dataset: Any, shard_images: int | None) -> Plan:
-    """Return what the store of a data set holds.
-
-    Raises:
-        ValueError: If the first image cannot be read, or the data set mirrors at random.
-    """
-    if getattr(dataset, 'flip', False):
-        raise ValueError(
-            f'latent store: {type(dataset).__name__}.flip mirrors images at random, which a store would freeze; '
-            'accepted is flip=False; store both with --flip, and set flip=True of the LatentStore.'
-        )
-    if shard_images is not None and shard_images < 1:
-        raise ValueError(f'latent store: shard_images must be at least 1, got {shard_images}.')
-    fields = rows.fields(readable(dataset[0, 0])['image'])
-    row_bytes = (2 if rows.flip else 1) * sum(field.num_bytes for field in fields.values())
-    return Plan(
-        autoencoder=autoencoder_digest(rows.autoencoder),
-        images={key: value for key, value in dataset.identity().items() if key != 'root'},
-        num_images=len(dataset),
-        shard_images=shard_images or max(_SHARD_BYTES // row_bytes, _LEAST_ROWS),
-        flip=rows.flip,
-        precision=rows.precision,
-        fields={name: Field(field.dtype, field.shape) for name, field in fields.items()},
-        num_codes=rows.num_codes,
-        encoder=None if rows.encoder is None else dict(rows.encoder.card()),
-    )
-
-
-def begun(root: Path) -> Plan | None:
-    """Return the plan of what is at `root`, if anything is."""
-    there = read_plan(root)
-    return read_index(root).plan if there is None and (root / INDEX).is_file() else there
-
-
-def agree(root: Path, there: Plan | None, plan: Plan, rank: int) -> None:
-    """Refuse what is begun there by another plan; where nothing is, the first process writes this one."""
-    if there is not None and there.to_json() != plan.to_json():
-        raise ValueError(
-            f'{root}: holds a latent store of another plan: {"; ".join(there.differences(plan))}. Choose another '
-            '--out, ask for what is there, or remove the folder to write it anew.'
-        )
-    root.mkdir(parents=True, exist_ok=True)
-    if there is None and rank == 0:
-        write_plan(root, plan)
-
-
-def is_whole(root: Path, plan: Plan) -> bool:
-    """Return whether the index and all shards are there."""
-    if not (root / INDEX).is_file():
-        return False
-    index = read_index(root)
-    return index.plan.to_json() == plan.to_json() and all(
-        (root / name).is_file() and (root / name).stat().st_size == size for name, size in index.shards.items()
-    )
-
-
-def is_shard_whole(root: Path, shard: int, plan: Plan) -> bool:
-    """Return whether a shard is in its place; one that is cut off is not, one of another store is refused."""
-    path = root / shard_name(shard)
-    try:
-        open_shard(root, shard, plan)
-    except FileNotFoundError:
-        return False
-    except OtherStoreError:
-        raise
-    except ValueError:
-        path.unlink(missing_ok=True)
-        return False
-    return True
-
-
-def normalization_of(autoencoder: Any) -> dict[str, list[float]]:
-    """Return shift and scale of an autoencoder as plain data."""
-    normalization = autoencoder.normalization
-    return dict(shift=normalization.shift.tolist(), scale=normalization.scale.tolist())
-
-
-def renormalize(root: Path, normalization: dict[str, list[float]], rank: int) -> tuple[Any, Index]:
-    """Let a whole store know the normalisation; return whether that changed anything, and the index."""
-    index = read_index(root)
-    if index.autoencoder['normalization'] == normalization:
-        return 'complete', index
-    index = replace(index, autoencoder={**index.autoencoder, 'normalization': normalization})
-    if rank == 0:
-        write_index(root, index)
-    return 'renormalized', index
-
-
-def assemble(root: Path, plan: Plan, dataset: Any, autoencoder: dict[str, Any]) -> Index:
-    """Write the index of shards that are all there, and remove what killed runs left."""
-    sums, shards, num_classes = None, {}, 0
-    for number in range(plan.num_shards):
-        tensors = open_shard(root, number, plan)
-        sums = add_sums(sums, tensors.notes['sums'])
-        shards[tensors.path.name] = tensors.path.stat().st_size
-        num_classes = max(num_classes, int(tensors.rows(LABELS).view('int64').max()) + 1)
-    index = Index(
-        plan=plan,
-        images=dict(dataset.identity()),
-        classes=list(getattr(dataset, 'classes', map(str, range(num_classes)))),
-        autoencoder=autoencoder,
-        statistics=None if sums is None else statistics_of(sums),
-        shards=shards,
-        written_with=dict(eqzoo=__version__, torch=torch.__version__),
-    )
-    write_index(root, index)
-    for left_over in root.glob('*.tmp'):
-        left_over.unlink()
-    return index
-
-
-def readable(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an item or a batch, or refuse one that could not be read."""
-    if item.get('unreadable'):
-        raise ValueError(
-            f'latent store: cannot read {item["unreadable"]}; a store has one row an image; replace or remove the '
-            'file and run the command again.'
-        )
-    return item
-
-
-Progress = Callable[[int], None]
+_MIN_SHARD_IMAGES = 256
 
 
 @dataclass(frozen=True)
 class WrittenStore:
-    """What `write_store` did.
+    """Result of `write_store`.
 
     Args:
-        outcome: 'written'; 'complete', when all was there already; 'renormalized', when all was
-            there, and the autoencoder's normalisation is another one now.
+        outcome: 'written'; 'complete', if the store was complete before; 'renormalized', if it was
+            complete and only its normalisation was replaced by that of the autoencoder.
         num_encoded: Images encoded by this call, over all processes.
-        seconds: That it took.
-        index: Of the store; None in any process but the first while others may be writing.
+        seconds: Duration of the call.
+        index: Index of the store; None except in the first process if any was encoding.
     """
 
     outcome: Literal['written', 'complete', 'renormalized']
     num_encoded: int
     seconds: float
-    index: Index | None
+    index: StoreIndex | None
 
 
 def write_store(
@@ -302,99 +74,210 @@ def write_store(
     config: Mapping[str, Any] | None = None,
     rank: int = 0,
     world_size: int = 1,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> WrittenStore:
-    """Encode every image of a data set to a latent store.
+    """Encode every image of a dataset to a latent store.
 
-    Shard k is encoded by process k % world_size, and moved to its place when it is whole. The
-    same call goes on after a kill at any moment; on a store that is whole it answers at once.
+    Process k % world_size encodes shard k, which appears in its place when it is complete. After a
+    kill at any moment the same call continues; on a complete store it returns at once.
 
     Args:
-        autoencoder: In evaluation mode, on the device where it shall run.
-        dataset: Images that are the same whenever they are asked for; each must be readable.
-        out: The folder, which may not be there.
-        batch_size: Images encoded at once by each process. The bytes written are the same for
-            any number of processes.
-        num_workers: Processes that read images for this one; 0 reads in this one, in turn with encoding.
-        flip: Whether to store the mirrored images' latents too.
-        dtype: How moments are stored: 'float32', 'float16' or 'bfloat16'.
+        autoencoder: The autoencoder, in evaluation mode, on the device to encode on.
+        dataset: Images that do not change between reads; each must be readable.
+        out: The folder; created if it does not exist.
+        batch_size: Images that each process encodes at once. The bytes written do not depend on
+            the number of processes.
+        num_workers: Processes that read images for this process; 0 reads in this process.
+        flip: Whether to store the latents of the mirrored images too.
+        dtype: Type of stored moments: 'float32', 'float16' or 'bfloat16'.
         precision: 'fp32', or 'bf16' for autocast.
-        shard_images: Rows of a shard. Default: as many as make 64 MiB, at least 256.
-        encoder: A vision encoder whose features to store too, with a `card()`.
-        config: What builds the autoencoder, plain data, for the index.
+        shard_images: Rows of a shard. Default: 64 MiB, at least 256 rows.
+        encoder: A vision encoder with a `card()`, images uint8 (B, 3, H, W) → features (B, T, D),
+            which are stored as bfloat16.
+        config: Plain data that builds the autoencoder, for the index.
         rank: This process.
         world_size: Number of processes.
-        progress: Called with the number of this process's images just done; first with those found done.
+        progress: Called with the number of images that this process just finished; first with those
+            that were finished before.
 
     Raises:
-        ValueError: If `out` holds a store of another plan, an image cannot be read, the data set
-            mirrors at random, or a latent is not finite.
+        ValueError: If `out` holds a store of another plan, an image cannot be read, the dataset
+            mirrors at random, a latent is not finite, or an argument is out of range.
     """
     started = time.perf_counter()
     root = Path(out).expanduser()
-    rows = RowEncoder(autoencoder, dtype=dtype, precision=precision, flip=flip, encoder=encoder)
-    there = begun(root)
-    if shard_images is None and there is not None:
-        shard_images = there.shard_images
-    plan = make_plan(rows, dataset, shard_images)
-    agree(root, there, plan, rank)
-    normalization = normalization_of(autoencoder)
-    if is_whole(root, plan):
-        outcome, index = renormalize(root, normalization, rank)
+    if batch_size < 1:
+        raise ValueError(f'latent store: batch_size must be at least 1, got {batch_size}.')
+    encode = _RowEncoder(autoencoder, dtype=dtype, precision=precision, flip=flip, encoder=encoder)
+    # Plan
+    existing = read_plan(root)
+    if shard_images is None and existing is not None:
+        shard_images = existing.shard_images
+    plan = _make_plan(encode, dataset, shard_images)
+    _claim_folder(root, existing, plan, rank)
+    normalization = dict(shift=autoencoder.normalization.shift.tolist(), scale=autoencoder.normalization.scale.tolist())
+    if (index := _complete_index(root, plan)) is not None:
+        outcome, index = _renormalize(root, index, normalization, rank)
         return WrittenStore(outcome, 0, time.perf_counter() - started, index)
-    pending = [shard for shard in range(plan.num_shards) if not is_shard_whole(root, shard, plan)]
-    wait_for_all()  # all have looked before anyone writes
+    # Shards
+    pending = [shard for shard in range(plan.num_shards) if not _has_shard(root, shard, plan)]
+    wait_for_all()  # every process has looked before any process writes
     own = [shard for shard in pending if shard % world_size == rank]
     if progress is not None:
         done = set(range(rank, plan.num_shards, world_size)).difference(own)
         progress(sum(len(plan.rows_of(shard)) for shard in done))
-    _write_shards(root, plan, own, rows, dataset, batch_size, num_workers, progress)
+    if own:
+        _write_shards(root, plan, own, encode, _batches_of(dataset, plan, own, batch_size, num_workers), progress)
     wait_for_all()
-    num_encoded = sum(len(plan.rows_of(shard)) for shard in pending)
+    # Index
     index = None
     if rank == 0:
-        index = assemble(root, plan, dataset, dict(config=config, normalization=normalization))
+        index = _assemble_index(root, plan, dataset, dict(config=config, normalization=normalization))
     wait_for_all()
+    num_encoded = sum(len(plan.rows_of(shard)) for shard in pending)
     return WrittenStore('written', num_encoded, time.perf_counter() - started, index)
+
+
+def _make_plan(encode: '_RowEncoder', dataset: Any, shard_images: int | None) -> StorePlan:
+    if getattr(dataset, 'flip', False):
+        raise ValueError(
+            f'latent store: {type(dataset).__name__}.flip mirrors images at random, which a store would freeze; '
+            'expected flip=False; store both with --flip, and set flip=True of the LatentStore.'
+        )
+    if shard_images is not None and shard_images < 1:
+        raise ValueError(f'latent store: shard_images must be at least 1, got {shard_images}.')
+    fields = encode.fields_of(_check_readable(dataset[0, 0])['image'])
+    row_bytes = (2 if encode.flip else 1) * sum(field.num_bytes for field in fields.values())
+    return StorePlan(
+        autoencoder=autoencoder_digest(encode.autoencoder),
+        images={key: value for key, value in dataset.identity().items() if key != 'root'},
+        num_images=len(dataset),
+        shard_images=shard_images or max(_SHARD_BYTES // row_bytes, _MIN_SHARD_IMAGES),
+        flip=encode.flip,
+        precision=encode.precision,
+        fields=fields,
+        num_codes=encode.num_codes,
+        encoder=None if encode.encoder is None else dict(encode.encoder.card()),
+    )
+
+
+def _claim_folder(root: Path, existing: StorePlan | None, plan: StorePlan, rank: int) -> None:
+    """Refuse a folder with a store of another plan; write the plan to an empty one."""
+    differences = existing.differences(plan) if existing is not None else []
+    if differences:
+        raise ValueError(
+            f'{root}: holds a latent store of another plan: {"; ".join(differences)}. Choose another --out, request '
+            'the existing plan, or remove the folder to write it anew.'
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    if existing is None and rank == 0:
+        write_plan(root, plan)
+
+
+def _complete_index(root: Path, plan: StorePlan) -> StoreIndex | None:
+    """Return the index if it and all shards are there."""
+    if not (root / INDEX).is_file():
+        return None
+    index = read_index(root)
+    paths = {root / name: size for name, size in index.shards.items()}
+    is_complete = index.plan.sha256 == plan.sha256 and all(
+        path.is_file() and path.stat().st_size == size for path, size in paths.items()
+    )
+    return index if is_complete else None
+
+
+def _renormalize(
+    root: Path, index: StoreIndex, normalization: dict[str, list[float]], rank: int
+) -> tuple[Literal['complete', 'renormalized'], StoreIndex]:
+    """Write the normalisation into the index of a complete store, if it has another."""
+    if index.autoencoder['normalization'] == normalization:
+        return 'complete', index
+    index = replace(index, autoencoder={**index.autoencoder, 'normalization': normalization})
+    if rank == 0:
+        write_index(root, index)
+    return 'renormalized', index
+
+
+def _has_shard(root: Path, shard: int, plan: StorePlan) -> bool:
+    """Return whether a shard is complete; delete a damaged one, refuse one of another store."""
+    try:
+        open_shard(root, shard, plan)
+    except FileNotFoundError:
+        return False
+    except OtherStoreError:
+        raise
+    except ValueError:
+        (root / shard_name(shard)).unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _batches_of(
+    dataset: Dataset, plan: StorePlan, shards: list[int], batch_size: int, num_workers: int
+) -> Iterator[dict[str, Any]]:
+    """Return the batches of the images of `shards` in order; no batch has images of two shards."""
+    batches = []
+    for shard in shards:
+        images = plan.rows_of(shard)
+        for start in range(images.start, images.stop, batch_size):
+            batches.append([(index, index) for index in range(start, min(start + batch_size, images.stop))])
+    return iter(
+        DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=_collate,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(0),  # its own, as in eqzoo.data.loaders
+        )
+    )
+
+
+def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    unreadable = [item for item in items if 'unreadable' in item]
+    return unreadable[0] if unreadable else collate(items)
+
+
+def _check_readable(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item or a batch; refuse one that could not be read."""
+    if item.get('unreadable'):
+        raise ValueError(
+            f'latent store: cannot read {item["unreadable"]}; a store has one row for each image; replace or remove '
+            'the file and run the command again.'
+        )
+    return item
 
 
 def _write_shards(
     root: Path,
-    plan: Plan,
+    plan: StorePlan,
     shards: list[int],
-    rows: RowEncoder,
-    dataset: Dataset,
-    batch_size: int,
-    num_workers: int,
-    progress: Progress | None,
+    encode: '_RowEncoder',
+    batches: Iterator[dict[str, Any]],
+    progress: Callable[[int], None] | None,
 ) -> None:
-    """Read, encode and write: reading in the loader's processes, writing in a thread, one shard behind."""
-    if batch_size < 1:
-        raise ValueError(f'latent store: batch_size must be at least 1, got {batch_size}.')
-    if not shards:
-        return
-    batches = iter(_loader(dataset, plan, shards, batch_size, num_workers))
+    """Encode shard after shard; a thread writes each one while the next is encoded."""
     with ThreadPoolExecutor(1) as writer:
         writing = None
         for shard in shards:
-            labels, copies, notes = _encode_shard(batches, len(plan.rows_of(shard)), rows, progress)
+            labels, copies, sums = _encode_shard(batches, len(plan.rows_of(shard)), encode, progress)
             if writing is not None:
                 writing.result()
-            notes |= dict(plan=plan.sha256)
-            writing = writer.submit(write_shard, root / shard_name(shard), labels, copies, notes)
+            writing = writer.submit(write_shard, root / shard_name(shard), plan, labels, copies, sums)
         writing.result()
 
 
 def _encode_shard(
-    batches: Iterator[dict[str, Any]], count: int, rows: RowEncoder, progress: Progress | None
-) -> tuple[Tensor, list[dict[str, Tensor]], dict[str, Any]]:
+    batches: Iterator[dict[str, Any]], count: int, encode: '_RowEncoder', progress: Callable[[int], None] | None
+) -> tuple[Tensor, list[dict[str, Tensor]], Any]:
+    """Return the labels, the fields of the images and of the mirrored images, and the sums of the latents."""
     labels, pieces, sums, seen = [], [], None, 0
     while seen < count:
-        batch = readable(next(batches))
-        copies = rows(batch['images'])
+        batch = _check_readable(next(batches))
+        copies = encode(batch['images'])
         for fields in copies:
-            check_finite(fields, batch['indices'])
-        sums = add_sums(sums, sums_of(copies[0]))
+            _check_finite(fields, batch['indices'])
+        sums = add_latent_sums(sums, latent_sums(copies[0]))
         labels.append(batch['labels'])
         pieces.append(copies)
         seen += len(batch['labels'])
@@ -403,26 +286,112 @@ def _encode_shard(
     joined = [
         {name: torch.cat([piece[name] for piece in each]) for name in each[0]} for each in zip(*pieces, strict=True)
     ]
-    return torch.cat(labels), joined, dict(sums=sums)
+    return torch.cat(labels), joined, sums
 
 
-def _loader(dataset: Dataset, plan: Plan, shards: list[int], batch_size: int, num_workers: int) -> DataLoader:
-    """Return batches of the shards' images in order; none is of two shards."""
-    batches = []
-    for shard in shards:
-        images = plan.rows_of(shard)
-        for start in range(images.start, images.stop, batch_size):
-            batches.append([(index, index) for index in range(start, min(start + batch_size, images.stop))])
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(0),  # its own, as eqzoo.data.loaders has
+class _RowEncoder:
+    """Images to the fields of their rows: raw moments, or codes; and features. Arguments as of `write_store`."""
+
+    def __init__(self, autoencoder: Any, *, dtype: str, precision: str, flip: bool, encoder: Any) -> None:
+        if dtype not in STORAGE_TYPES:
+            raise ValueError(f'latent store: dtype must be one of {", ".join(STORAGE_TYPES)}, got {dtype!r}.')
+        if precision not in _PRECISIONS:
+            raise ValueError(f'latent store: precision must be {" or ".join(_PRECISIONS)}, got {precision!r}.')
+        self.num_codes = autoencoder.num_codes if autoencoder.has_codebook else None
+        if self.num_codes is not None and self.num_codes > _MAX_CODES:
+            raise ValueError(
+                f'latent store: a codebook of {self.num_codes:,}; codes are stored in 16 bits, up to {_MAX_CODES:,}.'
+            )
+        self.autoencoder, self.encoder = autoencoder, encoder
+        self.dtype, self.precision, self.flip = dtype, precision, flip
+        self.device = autoencoder.last_layer.device
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> list[dict[str, Tensor]]:
+        """Return the fields of `images` (B, 3, H, W) uint8 and, with `flip`, of the mirrored images, on the CPU."""
+        images = images.to(self.device, non_blocking=True)
+        return [self._encode(each) for each in ((images, images.flip(3)) if self.flip else (images,))]
+
+    @torch.no_grad()
+    def fields_of(self, image: Tensor) -> dict[str, Field]:
+        """Return types and shapes of a row for an `image` (3, H, W) uint8; only the vision encoder is run."""
+        grid = self.autoencoder.grid(*image.shape[1:])
+        if self.num_codes is not None:
+            fields = {'codes': Field('uint16', grid)}
+        else:
+            moments = ('mean', 'std') if self.autoencoder.has_posterior else ('mean',)
+            fields = {name: Field(self.dtype, (self.autoencoder.latent_channels, *grid)) for name in moments}
+        if self.encoder is not None:
+            fields['features'] = Field('bfloat16', tuple(self.encoder(image[None].to(self.device)).shape[1:]))
+        return fields
+
+    def _encode(self, images: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
+            posterior = self.autoencoder.encode(to_float(images))
+            if self.num_codes is not None:
+                fields = {'codes': self.autoencoder.bottleneck(posterior.mean).indices.cpu().to(torch.uint16)}
+            else:
+                moments, dtype = {'mean': posterior.mean, 'std': posterior.std}, getattr(torch, self.dtype)
+                fields = {name: each.to(dtype).cpu() for name, each in moments.items() if each is not None}
+            if self.encoder is not None:
+                fields['features'] = self.encoder(images).to(torch.bfloat16).cpu()
+        return fields
+
+
+def _check_finite(fields: Mapping[str, Tensor], indices: Tensor) -> None:
+    for name, values in fields.items():
+        if values.is_floating_point():
+            finite = torch.isfinite(values.reshape(len(values), -1)).all(1)
+            if not finite.all():
+                raise ValueError(
+                    f'latent store: {name} of image {int(indices[~finite][0])} is not finite; float16 ends at 65,504: '
+                    "use dtype='bfloat16' or 'float32'; or the weights of the autoencoder are broken."
+                )
+
+
+def _assemble_index(root: Path, plan: StorePlan, dataset: Any, autoencoder: dict[str, Any]) -> StoreIndex:
+    """Write the index of the complete set of shards, and remove the temporary files of killed runs."""
+    sums, shards, num_classes = None, {}, 0
+    for number in range(plan.num_shards):
+        shard = open_shard(root, number, plan)
+        sums = add_latent_sums(sums, shard.notes['sums'])
+        shards[shard.path.name] = shard.path.stat().st_size
+        num_classes = max(num_classes, int(shard.tensors[LABELS].max()) + 1)
+    index = StoreIndex(
+        plan=plan,
+        images=dict(dataset.identity()),
+        classes=list(getattr(dataset, 'classes', map(str, range(num_classes)))),
+        autoencoder=autoencoder,
+        statistics=None if sums is None else moments_from_sums(sums),
+        shards=shards,
+        written_with=dict(eqzoo=__version__, torch=torch.__version__),
     )
+    write_index(root, index)
+    for leftover in root.glob('*.tmp'):
+        leftover.unlink()
+    return index
 
 
-def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    unreadable = [item for item in items if 'unreadable' in item]
-    return unreadable[0] if unreadable else collate(items)
+def latent_sums(fields: Mapping[str, Tensor]) -> dict[str, list[float]] | None:
+    """Return sums over rows and cells, per channel, of drawn latents and of their squares; None for codes."""
+    if 'mean' not in fields:
+        return None
+    mean = fields['mean'].double().numpy()
+    squares = np.square(mean).sum((0, 2, 3))
+    if 'std' in fields:
+        squares = squares + np.square(fields['std'].double().numpy()).sum((0, 2, 3))
+    return dict(value=mean.sum((0, 2, 3)).tolist(), square=squares.tolist(), cells=[float(mean[:, 0].size)])
+
+
+def add_latent_sums(first: Mapping[str, list[float]] | None, second: Mapping[str, list[float]] | None) -> Any:
+    """Return the sum of two `latent_sums`; None counts as 0."""
+    if first is None or second is None:
+        return first or second
+    return {name: [a + b for a, b in zip(first[name], second[name], strict=True)] for name in first}
+
+
+def moments_from_sums(sums: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return mean and standard deviation (C,) of drawn latents, which includes the variance of the posteriors."""
+    mean = np.array(sums['value']) / sums['cells'][0]
+    variance = np.array(sums['square']) / sums['cells'][0] - np.square(mean)
+    return dict(mean=mean.tolist(), std=np.sqrt(np.maximum(variance, 0)).tolist())

@@ -1,13 +1,15 @@
-"""Checksums notice changes; coins are fair, independent of batches and of each other."""
+"""Row checksums notice changes; flips are fair, independent of batches and of each other."""
 
 import numpy as np
 import pytest
+from xxhash import xxh3_64_intdigest
 
-from eqzoo.data.latents.format import coins, row_checksums
+from eqzoo.data.latents.format import row_checksums
+from eqzoo.data.latents.store import draw_flips
 
 
 @pytest.mark.parametrize('num_bytes', [8, 18, 64])
-def test_a_change_anywhere_changes_the_rows_checksum_alone(num_bytes):
+def test_a_change_anywhere_changes_the_checksum_of_that_row_only(num_bytes):
     rng = np.random.default_rng(0)
     labels = np.arange(3)
     fields = [rng.integers(0, 256, (3, num_bytes), dtype=np.uint8) for _ in range(2)]
@@ -18,9 +20,11 @@ def test_a_change_anywhere_changes_the_rows_checksum_alone(num_bytes):
                 field[1, place] ^= 1 << bit
                 assert (row_checksums(labels, fields) != before).tolist() == [False, True, False]
                 field[1, place] ^= 1 << bit
-    assert (row_checksums(np.array([0, 1, 3]), fields) != before).tolist() == [False, False, True]
-    swapped = [fields[1], fields[0]]
-    assert (row_checksums(labels, swapped) != before).all()
+    for bit in range(64):
+        changed = labels.copy()
+        changed.view(np.uint64)[2] ^= np.uint64(1 << bit)
+        assert (row_checksums(changed, fields) != before).tolist() == [False, False, True]
+    assert (row_checksums(labels, fields[::-1]) != before).all()
 
 
 def test_words_that_change_places_are_noticed():
@@ -30,10 +34,12 @@ def test_words_that_change_places_are_noticed():
     assert row_checksums(labels, [row]) != row_checksums(labels, [moved])
 
 
-def test_the_checksum_is_that_of_the_formula():
+def test_the_checksum_is_that_of_the_format():
     """A store written today must be readable tomorrow."""
-    rows = np.arange(16, dtype=np.uint8)[None]
-    assert row_checksums(np.array([7]), [rows]).tolist() == [1370012362554246721]
+    rows = np.arange(32, dtype=np.uint8).reshape(2, 1, 16)
+    assert row_checksums(np.array([7]), [rows[0]]).tolist() == [17152961952304254961]
+    both = row_checksums(np.array([7]), [rows[0], rows[1]]).tolist()
+    assert both == [xxh3_64_intdigest(bytes(range(16, 32)), seed=xxh3_64_intdigest(bytes(range(16)), seed=7))]
 
 
 def test_rows_do_not_depend_on_their_batch():
@@ -43,10 +49,14 @@ def test_rows_do_not_depend_on_their_batch():
     assert [int(row_checksums(labels[k : k + 1], [rows[k : k + 1]])[0]) for k in range(5)] == whole.tolist()
 
 
-def test_coins_are_fair_and_functions_of_seed_and_draw():
+def test_flips_are_fair_and_functions_of_seed_and_draw():
     draws = np.arange(100_000)
-    first, second = coins(0, draws), coins(1, draws)
+    first, second = draw_flips(0, draws), draw_flips(1, draws)
     for flips in (first, second, first ^ second, first[1:] ^ first[:-1], first[::2] ^ first[1::2]):
         assert abs(flips.mean() - 0.5) < 4 * 0.5 / len(flips) ** 0.5
-    assert (coins(0, draws[::-1]) == first[::-1]).all()
-    assert (coins(0, draws + 2**40) != first).any()
+    assert (draw_flips(0, draws[::-1]) == first[::-1]).all()
+    assert (draw_flips(0, draws + 2**40) != first).any()
+
+
+def test_flips_are_those_of_earlier_runs():
+    assert np.flatnonzero(draw_flips(3, np.arange(24))).tolist() == [0, 2, 8, 9, 13, 15, 23]
