@@ -5,9 +5,7 @@ from eqzoo.registry.contracts import EquivarianceTransform, Objective, Requireme
 from eqzoo.registry.kinds import (
     AUTOENCODERS,
     DATASETS,
-    ENCODERS,
     EVALUATORS,
-    EXTRACTORS,
     GENERATORS,
     GUIDANCES,
     HOOKS,
@@ -21,6 +19,7 @@ from eqzoo.registry.kinds import (
     PROCESSES,
     SAMPLERS,
     TRANSFORMS,
+    VISION,
     Kind,
     find,
 )
@@ -28,9 +27,7 @@ from eqzoo.registry.kinds import (
 __all__ = [
     'AUTOENCODERS',
     'DATASETS',
-    'ENCODERS',
     'EVALUATORS',
-    'EXTRACTORS',
     'GENERATORS',
     'GUIDANCES',
     'HOOKS',
@@ -44,6 +41,7 @@ __all__ = [
     'PROCESSES',
     'SAMPLERS',
     'TRANSFORMS',
+    'VISION',
     'EquivarianceTransform',
     'Kind',
     'Objective',

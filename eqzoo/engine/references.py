@@ -24,7 +24,7 @@ from eqzoo.evaluators.base import SampleView
 from eqzoo.evaluators.reference import ReferenceMoments, read_reference, write_reference
 from eqzoo.images import to_float
 from eqzoo.randomness import seeded
-from eqzoo.registry import EXTRACTORS, build
+from eqzoo.registry import VISION, build
 from eqzoo.vision import FeatureExtractor
 
 
