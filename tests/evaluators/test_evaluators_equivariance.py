@@ -41,7 +41,7 @@ def images():
 def measure(function, images, transforms=None, batch=8, metric=EquivarianceError):
     evaluator = metric(transforms) if metric is EquivarianceError else metric()
     for part in images.split(batch):
-        evaluator.process({}, [AutoencoderView(Encoder(function), part)])
+        evaluator.process(AutoencoderView(Encoder(function), part))
     return evaluator.evaluate(len(images))
 
 
@@ -155,14 +155,14 @@ def test_states_are_forgotten_after_evaluate(images):
     evaluator = EquivarianceError({'rotation': Rotate()})
     results = []
     for part in (images[:16], images[16:], images[:16]):
-        evaluator.process({}, [AutoencoderView(Encoder(patches), part)])
+        evaluator.process(AutoencoderView(Encoder(patches), part))
         results.append(evaluator.evaluate(16))
     assert results[0] == results[2] != results[1]
 
 
 def test_the_card_names_transforms_and_cases(images):
     evaluator = EquivarianceError()
-    evaluator.process({}, [AutoencoderView(Encoder(pool), images[:2])])
+    evaluator.process(AutoencoderView(Encoder(pool), images[:2]))
     evaluator.evaluate(2)
     card = json.loads(json.dumps(evaluator.card()))
     assert card['cases'] == {'rotation': ['90', '180', '270'], 'scale': ['0.25', '0.5', '0.75']}
@@ -191,7 +191,7 @@ class Identity(Encoder):
 
 def evaluated(model, images, transforms, **arguments):
     evaluator = EquivarianceError(transforms, **arguments)
-    evaluator.process({}, [AutoencoderView(model, images)])
+    evaluator.process(AutoencoderView(model, images))
     return evaluator.evaluate(len(images)), evaluator
 
 

@@ -58,7 +58,7 @@ def smooth(count, side=64, seed=0, amount=8):
 def measure(model, images, transforms, batch=8, **arguments):
     evaluator = EquivarianceError(transforms, **arguments)
     for part in images.split(batch):
-        evaluator.process({}, [AutoencoderView(model, part)])
+        evaluator.process(AutoencoderView(model, part))
     return evaluator.evaluate(len(images)), evaluator
 
 
@@ -224,7 +224,7 @@ def test_the_image_side_compares_decodings_with_transformed_images():
     found, evaluator = measure(Pooling(0.1), images, transforms, image_side=True)
     reconstruction = ReconstructionMetric()
     for part in images.split(3):
-        reconstruction.process({}, [AutoencoderView(Pooling(0.1), part)])
+        reconstruction.process(AutoencoderView(Pooling(0.1), part))
     wanted = reconstruction.evaluate(7)['psnr']
     error = (Pooling(0.1).decode(F.avg_pool2d(images, 4)) - images).square().sum()
     variation = (images - images.mean(dim=(0, 2, 3), keepdim=True)).square().sum()
