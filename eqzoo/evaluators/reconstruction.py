@@ -63,7 +63,7 @@ class ReconstructionMetric(Evaluator):
             image's number only. Default: the protocol's own.
 
     Raises:
-        ValueError: If an argument is none of these.
+        ValueError: If an argument has another value.
     """
 
     def __init__(

@@ -105,7 +105,7 @@ def test_a_reference_is_not_overwritten_unasked(sets, capsys):
 
 
 def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
-    """What each test of the config would measure for itself, and the same from the images themselves."""
+    """The file that each test of the config would measure for itself, equal to that of the images themselves."""
     data = dict(type='ImageFolder', root=str(sets / 'images'), size=32)
     evaluators = [dict(type='GenerationMetric', extractor=dict(type='EfficientNetLite0'), reference=data)]
     config = 'configs/dit/dit_tiny_shapes.py'
@@ -147,7 +147,7 @@ def test_the_images_features_are_kept_with_them(sets):
     assert torch.equal(none.pooled.mean, made.pooled.mean)
 
 
-def test_the_images_kept_are_of_all_classes_alike(sets):
+def test_an_equal_number_of_images_per_class_is_kept(sets):
     from eqzoo.data import ImageFolder
     from eqzoo.engine.references import choose_stored
 

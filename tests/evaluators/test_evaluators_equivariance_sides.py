@@ -69,7 +69,7 @@ def framed(images):
     return F.avg_pool2d(images + frame, 4)
 
 
-def test_the_mask_leaves_out_what_came_in():
+def test_the_mask_leaves_out_filled_in_cells():
     images = smooth(6)
     transforms = {'shift': Shift(eval_shifts=(1, 2))}
     # whole cells: no resampling, so pooling is perfect wherever nothing came in, and at the border thanks to mirroring
@@ -192,7 +192,7 @@ def test_one_image_has_no_interval():
     assert math.isnan(found['eq_err/rotation_std'])
 
 
-def test_curves_go_over_what_cases_are_numbers_of():
+def test_curves_are_drawn_over_numeric_cases():
     transforms = {'scale': IsotropicScale(eval_scales=(0.5, 0.25)), 'flip': Flip(), 'mixed': Choice([Rotate(), Flip()])}
     found, evaluator = measure(Encoder(patches), smooth(9), transforms)
     (curve,) = evaluator.curves  # flips and mixtures have names, not numbers

@@ -94,7 +94,7 @@ def test_state_does_not_grow_with_images():
     assert not metric._rows
 
 
-def test_swd_of_reconstructions_counts_what_changed_alone():
+def test_swd_of_reconstructions_counts_changes_only():
     assert measure(ReconstructionSlicedWasserstein(), X, X)['swd'] == 0
     noise = torch.randn(X.shape, generator=torch.Generator().manual_seed(5))
     little, much = ((X + level * noise).clamp(-1, 1) for level in (0.02, 0.2))

@@ -48,7 +48,7 @@ def path(tmp_path):
     return path
 
 
-def test_what_is_written_is_read(path):
+def test_a_written_reference_is_read(path):
     reference = read_reference(path, extractor())
     for gaussian, moments in ((reference.pooled, moments_of()), (reference.spatial, moments_of(size=9, seed=1))):
         assert torch.equal(gaussian.mean, moments.mean)
@@ -210,7 +210,7 @@ def test_damaged_and_missing_files(path, tmp_path):
         read_reference(tmp_path / 'text.npz')
 
 
-def test_images_that_are_none(tmp_path):
+def test_arrays_that_are_no_images_are_refused(tmp_path):
     write(tmp_path / 'a.npz', **STATISTICS, arr_0=np.zeros((2, 3, 4, 4), np.float32))
     with pytest.raises(ValueError, match=r'arr_0 is \(2, 3, 4, 4\) of float32; expected \(N, H, W, 3\) of uint8'):
         read_reference(tmp_path / 'a.npz').images()

@@ -78,7 +78,7 @@ def test_places_belong_to_the_images_numbers():
     assert not torch.equal(same[0][0], same[0][1])  # equal images of other numbers are cut elsewhere
 
 
-def test_what_is_kept_does_not_grow():
+def test_kept_patches_do_not_grow_with_the_set():
     for num_images in (1, 1000, 5000, 50_000, 100_000):
         assert num_images * patches_per_image(num_images) <= 1 << 17
     assert patches_per_image(10) == 128

@@ -76,7 +76,7 @@ def test_folding_batch_norms_changes_rounding_alone(extractor, unfolded):
         assert (ours - timms).abs().max() < 3e-5 * timms.abs().max()
 
 
-def test_gradients_pass_through_folded_networks_alike(unfolded):
+def test_folding_does_not_change_gradients(unfolded):
     """In double precision: in single, a value that rounding takes over a bend of ReLU6 has another gradient."""
     unfolded = copy.deepcopy(unfolded).double()
     folded = copy.deepcopy(unfolded)
@@ -128,7 +128,7 @@ def test_maps_are_of_the_images_own_size(extractor):
     assert [tuple(each.shape[2:]) for each in maps] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
 
 
-def test_a_missing_package_is_said(monkeypatch):
+def test_a_missing_package_is_a_requirement(monkeypatch):
     assert EfficientNetLite0.requirements({}) == []
     monkeypatch.setattr(effnet, 'find_spec', lambda name: None)
     (requirement,) = EfficientNetLite0.requirements({})

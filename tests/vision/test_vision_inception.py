@@ -110,7 +110,7 @@ def test_other_bytes_under_the_known_name_are_refused(file, tmp_path, monkeypatc
         FIDInception()
 
 
-def test_what_is_missing_is_said(tmp_path, monkeypatch):
+def test_missing_weights_are_a_requirement(tmp_path, monkeypatch):
     monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(tmp_path))
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     monkeypatch.chdir(tmp_path)
