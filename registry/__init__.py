@@ -5,9 +5,7 @@ from eqzoo.registry.contracts import EquivarianceTransform, Grid, Objective, Req
 from eqzoo.registry.kinds import (
     AUTOENCODERS,
     DATASETS,
-    ENCODERS,
     EVALUATORS,
-    EXTRACTORS,
     GENERATORS,
     GUIDANCES,
     HOOKS,
@@ -20,15 +18,14 @@ from eqzoo.registry.kinds import (
     PROCESSES,
     SAMPLERS,
     TRANSFORMS,
+    VISION,
     Kind,
 )
 
 __all__ = [
     'AUTOENCODERS',
     'DATASETS',
-    'ENCODERS',
     'EVALUATORS',
-    'EXTRACTORS',
     'GENERATORS',
     'GUIDANCES',
     'HOOKS',
@@ -42,6 +39,7 @@ __all__ = [
     'PROCESSES',
     'SAMPLERS',
     'TRANSFORMS',
+    'VISION',
     'EquivarianceTransform',
     'Grid',
     'Kind',

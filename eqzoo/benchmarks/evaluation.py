@@ -13,7 +13,7 @@ from scipy import linalg
 from torch import Tensor
 
 from eqzoo.benchmarks.measure import Cost, peak_memory
-from eqzoo.evaluators import ReconstructionFrechet, SampleView
+from eqzoo.evaluators import AutoencoderView, ReconstructionFrechet
 from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance
 from eqzoo.evaluators.reference import write_reference
 from eqzoo.images import to_uint8
@@ -96,9 +96,9 @@ def _timed(work: Callable[[], float]) -> tuple[float, float]:
 def _stream(metric: ReconstructionFrechet, pairs: Any) -> float:
     seen = 0
     for images, reconstructions in pairs:
-        view = SampleView(images, torch.arange(seen, seen + len(images)))
+        view = AutoencoderView(None, images, torch.arange(seen, seen + len(images)))
         view.reconstruction = reconstructions
-        metric.process({}, [view])
+        metric.process(view)
         seen += len(images)
     (value,) = metric.evaluate(seen).values()
     return value

@@ -24,7 +24,7 @@ from eqzoo.distributed import get_device
 from eqzoo.engine.runner import build_optimizers, train_loader
 from eqzoo.images import to_float
 from eqzoo.loading import autoencoder_config
-from eqzoo.registry import EXTRACTORS, build
+from eqzoo.registry import VISION, build
 
 
 def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_size: int = 2, rounds: int = 5) -> None:
@@ -137,9 +137,7 @@ def rfid(*, extractor: str = 'EfficientNetLite0', images: int = 200, size: int =
         size: Pixels of a side.
         rounds: Of each; the fastest counts.
     """
-    network = EXTRACTORS.build(
-        dict(type=extractor, **({} if extractor == 'EfficientNetLite0' else {'weights': 'random'}))
-    )
+    network = VISION.build(dict(type=extractor, **({} if extractor == 'EfficientNetLite0' else {'weights': 'random'})))
     data, device = Shapes(images, size), get_device()
     generator = torch.Generator().manual_seed(0)
     pairs = []

@@ -92,7 +92,7 @@ def _draw_missing(draw: 'ImageSampler', files: 'PngSamples | NpzSamples', sampli
     with bar:
         started = time.perf_counter()
         for numbers in batches(own, sampling.batch_size):
-            files.write(numbers, draw(numbers))
+            files.write(numbers, draw(numbers).cpu())
             bar.update(min(len(numbers) * world_size, bar.total - bar.n))
         seconds = time.perf_counter() - started
     wait_for_all()

@@ -1,16 +1,16 @@
-"""`tools/test.py` of a generator's config: sample, decode, measure."""
+"""`tools/test.py`: evaluate an autoencoder on images, or a generator by its samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from eqzoo.config import Config, load_config
 from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
 from eqzoo.engine import latest_checkpoint, shrink
-from eqzoo.engine.evaluation import SampleBatches, evaluate
+from eqzoo.engine.evaluation import SampleBatches, evaluate, sample_view
 from eqzoo.engine.picture_hooks import example_images
 from eqzoo.engine.preflight import missing, report
 from eqzoo.engine.references import measured_references
@@ -24,8 +24,7 @@ from eqzoo.engine.sampling import (
     identity,
     weights_sha256,
 )
-from eqzoo.evaluators import SampleView
-from eqzoo.evaluators.base import AutoencoderView
+from eqzoo.evaluators import AutoencoderView
 from eqzoo.files import sha256_of
 from eqzoo.images import to_float
 from eqzoo.pictures import autoencoder_rows, draw_grid, sample_rows
@@ -40,19 +39,19 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
     """Sample from a generator and measure the images; write metrics.json, report.html and a grid.
 
     Args:
-        config: Of a generator, as `load_config` returns it.
-        checkpoint: As `tools/sample.py` takes it.
-        samples: Where to write the images too; those that are there already are not drawn again.
+        config: Of a generator, from `load_config`.
+        checkpoint: As in `tools/sample.py`.
+        samples: Where to write the images as well; existing ones are not drawn again.
 
     Returns:
-        As `metrics.json` holds it.
+        The content of `metrics.json`.
     """
     check_samples(config)
     weights = generator_weights(config, checkpoint)
     command = f'python tools/test.py {config.filename}'
     check_parts(config, weights, command, test_evaluators=config.test_evaluators)
     init_distributed()
-    folder, device = Path(config.work_dir), get_device()
+    folder = Path(config.work_dir)
     draw = build_image_sampler(config, weights)
     evaluators = build_evaluators(measured_references(config.test_evaluators, folder))
     files = None if samples is None else claim_files(samples, config, weights)
@@ -60,7 +59,7 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
     loader = SampleBatches(
         draw, sampling.num_samples, batch_size=sampling.batch_size, identity=identity(config), files=files
     )
-    result = evaluate(evaluators, loader, lambda images, numbers: _view(images.to(device), numbers))
+    result = evaluate(evaluators, loader, sample_view)
     result['card'] = {
         'config': config.filename,
         'weights': {'file': weights, 'sha256': weights_sha256(weights)},
@@ -76,10 +75,6 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
     return result
 
 
-def _view(images: Tensor, numbers: Tensor) -> SampleView:
-    return SampleView(to_float(images), numbers)
-
-
 def test(
     config_file: str,
     checkpoint: str | None = None,
@@ -89,19 +84,19 @@ def test(
     images: int = 8,
     samples: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate what a config describes; write metrics.json, report.html and pictures to its work directory.
+    """Evaluate a config; write metrics.json, report.html and pictures to its work directory.
 
-    Of an autoencoder's config the reconstructions of `test_dataloader` are measured, of a
-    generator's `sampling.num_samples` images that it draws.
+    With an autoencoder's config the reconstructions of `test_dataloader` are measured, with a generator's
+    `sampling.num_samples` images that it draws.
 
     Args:
         config_file: A Python config, such as configs/eqvae/sdxl_rot_scale.py.
-        checkpoint: A training checkpoint or a weights file. Without it: the newest checkpoint
-            in the work directory, else the config's own weights.
+        checkpoint: A training checkpoint or a weights file. Default: the newest checkpoint
+            in the work directory, or the config's own weights if there is none.
         overrides: Keys of the config to set, as key=value.
-        smoke: Shrink network and data as `train.py --smoke` does.
+        smoke: Shrink network and data as in `train.py --smoke`.
         images: Columns of an autoencoder's picture grid.
-        samples: Of a generator: a folder or an npz file to write its images to as well, as tools/sample.py does.
+        samples: For a generator: a folder or an npz file to write its images to as well, as in tools/sample.py.
     """
     config = load_config(config_file, overrides)
     use_device(config.device)
@@ -109,9 +104,11 @@ def test(
     if 'generator' in config.model:
         return measure_samples(config, checkpoint, samples)
     if samples is not None:
-        raise ValueError(f'--samples: {config_file} is of an autoencoder, which has no samples; leave it out.')
+        raise ValueError(
+            f'--samples: {config_file} describes an autoencoder, which has no samples; leave it out.'
+        )
     weights = _choose_weights(config, checkpoint)
-    # only what is evaluated has to be there: neither training data nor losses
+    # checked for missing files: only what is evaluated, neither training data nor losses
     needed = Config(
         dict(
             autoencoder=config.model.autoencoder,
@@ -126,7 +123,7 @@ def test(
     init_distributed()
     autoencoder = build(needed.autoencoder).to(get_device()).eval()
     loader = eval_loader(config.test_dataloader)
-    result = evaluate(build_evaluators(needed.test_evaluators), loader, _view_of(autoencoder))
+    result = evaluate(build_evaluators(needed.test_evaluators), loader, _view_by(autoencoder))
     weights = {'file': weights, 'sha256': _sha256(weights)}
     result['card'] = {'config': config_file, 'weights': weights, **result['card']}
     if rank_and_world_size()[0] == 0:
@@ -137,9 +134,9 @@ def test(
     return result
 
 
-def _view_of(autoencoder: nn.Module) -> Callable[[Tensor, Tensor], AutoencoderView]:
+def _view_by(autoencoder: nn.Module) -> Callable[[Mapping[str, Any]], AutoencoderView]:
     device = autoencoder.last_layer.device
-    return lambda images, numbers: AutoencoderView(autoencoder, to_float(images.to(device)), numbers)
+    return lambda batch: AutoencoderView(autoencoder, to_float(batch['images'].to(device)), batch['indices'])
 
 
 def _choose_weights(config: Config, checkpoint: str | None) -> str:
@@ -156,6 +153,6 @@ def _choose_weights(config: Config, checkpoint: str | None) -> str:
 
 
 def _sha256(weights: Any) -> str:
-    """Return the digest of a weights file; of a folder's files or of a pair, one after the other."""
+    """Return the sha256 of a weights file, or of the files of a folder or of a pair one after the other."""
     paths = [located(each) for each in (weights if isinstance(weights, list | tuple) else [weights])]
     return sha256_of(*(file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])))

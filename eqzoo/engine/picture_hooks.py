@@ -131,7 +131,7 @@ class SampleHook(Hook):
             seed=self.seed,
             precision=runner.model.precision,
         )
-        images = torch.cat([draw(numbers) for numbers in batches(range(len(labels)), _BATCH)])
+        images = torch.cat([draw(numbers).cpu() for numbers in batches(range(len(labels)), _BATCH)])
         generator.train(was_training)
         grid = draw_grid(sample_rows(lambda numbers: images[list(numbers)], labels, columns=self.num_samples))
         if rank_and_world_size()[0] == 0:

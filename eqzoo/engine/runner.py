@@ -4,7 +4,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 from eqzoo.data import build_eval_loader, build_train_loader
 from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint
-from eqzoo.engine.evaluation import compute, update
+from eqzoo.engine.evaluation import merge_metrics, run_evaluators
 from eqzoo.engine.sharding import shard
 from eqzoo.engine.training import Training, compile_blocks
-from eqzoo.evaluators.base import Evaluator
+from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, build
 
@@ -138,14 +138,17 @@ class EvaluationLoop(BaseLoop):
         runner.call_hook('before_val')
         runner.call_hook('before_val_epoch')
         runner.model.eval()
-        for index, batch in enumerate(self.dataloader):
-            runner.call_hook('before_val_iter', batch_idx=index, data_batch=batch)
-            update(self.evaluators, runner.model.val_step(batch), batch)
-            runner.call_hook('after_val_iter', batch_idx=index, data_batch=batch, outputs=None)
-        metrics = compute(self.evaluators, len(self.dataloader.dataset))
+        metrics = merge_metrics(run_evaluators(self.evaluators, self._views(), len(self.dataloader.dataset)))
         runner.call_hook('after_val_epoch', metrics=metrics)
         runner.call_hook('after_val')
         return metrics
+
+    def _views(self) -> Iterator[AutoencoderView]:
+        for index, batch in enumerate(self.dataloader):
+            self.runner.call_hook('before_val_iter', batch_idx=index, data_batch=batch)
+            yield self.runner.model.val_step(batch)
+            # the evaluators have seen the batch when the next one is asked for
+            self.runner.call_hook('after_val_iter', batch_idx=index, data_batch=batch, outputs=None)
 
 
 # What mmengine says on every run of whatever project.

@@ -84,12 +84,24 @@ class ImageSampler:
 
     @torch.no_grad()
     def __call__(self, numbers: Sequence[int]) -> Tensor:
-        """Return the samples `numbers` as images (B, 3, H, W), uint8, on the CPU."""
+        """Return the samples `numbers` as images (B, 3, H, W), uint8, on the generator's device.
+
+        Raises:
+            ValueError: If a decoded pixel is NaN or infinite.
+        """
         device = next(self.generator.parameters()).device
         streams = SampleStreams(self.seed, torch.tensor(numbers))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
             drawn = self.sampler(self.generator, self.labels_of(numbers).to(device), streams)
-        return to_uint8(self._decoded(drawn)).cpu()
+        images = self._decoded(drawn)
+        finite = images.isfinite().flatten(1).all(dim=1).cpu()
+        if not finite.all():  # as uint8 they would look like any other image
+            number = next(number for number, is_finite in zip(numbers, finite.tolist(), strict=True) if not is_finite)
+            raise ValueError(
+                f'sampling: NaN or infinite values in the pixels of sample {number}; expected finite ones. The weights '
+                "are damaged, training diverged, or the precision is too low (use sampling.precision='fp32')."
+            )
+        return to_uint8(images)
 
     def _decoded(self, drawn: Tensor) -> Tensor:
         """Return the images (B, 3, H, W) of codes (B, h, w), or of latents in generator units."""

@@ -1,7 +1,7 @@
 """The autoencoders to look into, and what to call them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +12,9 @@ from torch import Tensor
 import eqzoo
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints import load_autoencoder
-from eqzoo.engine.evaluation import compute
+from eqzoo.engine.evaluation import merge_metrics, run_evaluators, split_cases
 from eqzoo.evaluators import AutoencoderView, EquivarianceError, LatentSpectrum, LatentStatistics, ReconstructionMetric
-from eqzoo.evaluators.equivariance import psnr
-from eqzoo.images import to_float
+from eqzoo.images import psnr, to_float
 from eqzoo.report import run_names
 from eqzoo.transforms import IsotropicScale, Rotate, Turn
 from eqzoo.transforms.base import Transform, valid_area
@@ -182,20 +181,20 @@ def examine(
     if min(autoencoder.grid(*pixels.shape[2:])) >= _MIN_SPECTRUM:
         evaluators.append(LatentSpectrum())
     at_once = max(1, _BATCH_PIXELS // pixels[0, 0].numel())
-    views = (AutoencoderView(autoencoder, to_float(batch.to(device))) for batch in pixels.split(at_once))
     psnrs, latents = [], []
-    for view in views:
-        for evaluator in evaluators:
-            evaluator.process({}, [view])
-        psnrs += psnr(view.reconstruction, view.images).tolist()
-        latents.append(view.latents.cpu())
+
+    def views() -> Iterator[AutoencoderView]:
+        for batch in pixels.split(at_once):
+            view = AutoencoderView(autoencoder, to_float(batch.to(device)))
+            yield view
+            psnrs.extend(psnr(view.reconstruction, view.images).tolist())
+            latents.append(view.latents.cpu())
+
+    found = merge_metrics(run_evaluators(evaluators, views(), len(pixels)))
     first = [AutoencoderView(autoencoder, to_float(batch.to(device))) for batch in pixels[:shown].split(at_once)]
-    found = compute(evaluators, len(pixels))
     values = {name: value if math.isfinite(value) else None for name, value in found.items()}
-    metrics = {name: value for name, value in values.items() if not _is_case(name)}
     examination = Examination(
-        metrics,
-        {name: value for name, value in values.items() if name not in metrics},
+        *split_cases(values),
         _curves(values, transforms, evaluators[-1].curves),
         psnrs,
         torch.cat(latents),
@@ -245,7 +244,3 @@ def _curves(
             (series,) = curve['series']
             curves['spectrum'] = series['x'], series['y']
     return curves
-
-
-def _is_case(name: str) -> bool:
-    return name.count('/') == 2 or ('/' in name and name.endswith('_std'))

@@ -104,7 +104,7 @@ def test_sharpness_is_one_of_the_images_themselves_and_less_when_blurred(workpla
     for name, blurred in (('same', View.images), ('blurred', torch.nn.functional.avg_pool2d(View.images, 3, 1, 1))):
         View.reconstruction = blurred
         metric = evaluator()
-        metric.process({}, [View])
+        metric.process(View)
         values[name] = metric.evaluate(2)
     assert values['same'] == {'sharpness': 1.0, 'gradient_psnr': 100.0}
     assert values['blurred']['sharpness'] < 0.6

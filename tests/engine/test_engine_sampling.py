@@ -53,6 +53,23 @@ def test_images_are_the_decoded_denormalised_latents():
     assert torch.equal(draw([5, 2]), (127.5 * images + 128).clamp(0, 255).to(torch.uint8))
 
 
+def test_a_sample_with_pixels_that_are_not_finite_is_named():
+    """As uint8 it would look like any other image."""
+    broken = autoencoder()
+    whole = broken.decode
+    broken.decode = lambda z: whole(z).where(z[:, :1, :1, :1] != 9, float('nan'))
+
+    class Sampler(FirstNoise):
+        def __call__(self, generator, labels, streams):
+            latents = super().__call__(generator, labels, streams)
+            return latents.where(labels.view(-1, 1, 1, 1) != 2, (9 - 0.1) * 0.5)
+
+    draw = ImageSampler(generator(), broken, Sampler(), labels='balanced')
+    assert draw([4, 5]).dtype == torch.uint8
+    with pytest.raises(ValueError, match='NaN or infinite values in the pixels of sample 6'):
+        draw([5, 6, 7])
+
+
 @pytest.mark.parametrize('sampler', [dict(type='DDPM', steps=3), dict(type='DDIM', steps=3)])
 def test_samples_do_not_depend_on_how_they_are_cut(sampler):
     draw = ImageSampler(generator(), autoencoder(), build(sampler), seed=3)

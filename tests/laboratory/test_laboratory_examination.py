@@ -39,7 +39,7 @@ def test_values_are_those_of_the_evaluators(pooling, pixels, cases):
     view = AutoencoderView(pooling(0.3), pixels / 127.5 - 1)
     measure = EquivarianceError({'turn': cases.turn, 'scale': cases.scale}, image_side=True)
     for evaluator in (measure, reconstruction := ReconstructionMetric()):
-        evaluator.process({}, [view])
+        evaluator.process(view)
     expected = measure.evaluate(3)
     for kind in ('eq_err', 'eq_rec'):
         for transform, names in (('turn', ['15', '90', '180']), ('scale', ['0.5', '0.75'])):
