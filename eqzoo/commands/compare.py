@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from eqzoo.report import (
-    Comparison,
+    ResultComparison,
     compare_results,
     read_result,
     run_names,
@@ -16,7 +16,7 @@ from eqzoo.report import (
 
 def compare(
     results: list[str], *, out: str = 'work_dirs/comparison', allow_unlike: bool = False, cases: bool = False
-) -> Comparison:
+) -> ResultComparison:
     """Put results side by side; write comparison.md, comparison.csv and comparison.html.
 
     Values of a metric that were not measured alike, as their cards tell, are refused.

@@ -13,7 +13,7 @@ from torch import Tensor
 from eqzoo.config import load_config
 from eqzoo.engine import latest_checkpoint
 from eqzoo.engine.picture_hooks import example_images
-from eqzoo.pictures import Row, default_cases, draw_grid, principal_components
+from eqzoo.pictures import PictureRow, default_cases, draw_grid, principal_components
 from eqzoo.registry import build
 from eqzoo.report.table import format_table
 
@@ -91,7 +91,7 @@ def _run(title: str, command: str, config: str, work_dir: Path, steps: int | Non
 @torch.no_grad()
 def _draw(folder: Path, data: list[str]) -> None:
     """Draw plain beside EQ: D(τ∘E(x)) and latent components of the same test images."""
-    rows: list[Row] = []
+    rows: list[PictureRow] = []
     for name, config_file in _CONFIGS.items():
         config = load_config(config_file, data)
         weights = str(latest_checkpoint(folder / name))
@@ -100,11 +100,14 @@ def _draw(folder: Path, data: list[str]) -> None:
         rows = rows or _references(images, autoencoder.grid(*images.shape[-2:]))
         latents = autoencoder.encode(images).mean
         for label, (transform, params) in default_cases(latents.shape[-2:]).items():
-            rows.append(Row(f'{name}: D(τE(x)) {label}', autoencoder.decode(transform(latents, params))))
-        rows.append(Row(f'{name}: PCA of E(x)', principal_components(latents), fills=True))
+            rows.append(PictureRow(f'{name}: D(τE(x)) {label}', autoencoder.decode(transform(latents, params))))
+        rows.append(PictureRow(f'{name}: PCA of E(x)', principal_components(latents), fills=True))
     draw_grid(rows).save(folder / 'comparison.png')
 
 
-def _references(images: Tensor, grid: tuple[int, int]) -> list[Row]:
+def _references(images: Tensor, grid: tuple[int, int]) -> list[PictureRow]:
     cases = default_cases(grid)
-    return [Row('x', images), *(Row(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items())]
+    return [
+        PictureRow('x', images),
+        *(PictureRow(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items()),
+    ]
