@@ -87,11 +87,11 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def escape_markdown(text: str) -> str:
-    """Escape all that Markdown and HTML would read as markup, and join lines, as a table's cell is one line.
+    r"""Escape all that Markdown and HTML would read as markup, and join lines, as a table's cell is one line.
 
     Example:
         >>> print(escape_markdown('a|b <i>'))
-        a\\|b &lt;i>
+        a\|b &lt;i>
     """
     text = text.replace('\\', '\\\\').replace('&', '&amp;').replace('<', '&lt;')
     for mark in '|*`[]':
