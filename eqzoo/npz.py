@@ -111,8 +111,7 @@ class NpzArchive:
     def _info(self, name: str) -> zipfile.ZipInfo:
         if name not in self._members:
             raise ValueError(
-                f'{self.path}: no array {name!r}; it has {", ".join(self.names) or "none"}; '
-                'give a file that has it.'
+                f'{self.path}: no array {name!r}; it has {", ".join(self.names) or "none"}; give a file that has it.'
             )
         return self._members[name]
 

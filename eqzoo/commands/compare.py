@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from eqzoo.report import Comparison
+    from eqzoo.report import ResultComparison
 
 
 def compare(
     results: list[str], *, out: str = 'work_dirs/comparison', allow_unlike: bool = False, cases: bool = False
-) -> 'Comparison':
+) -> 'ResultComparison':
     """Put results side by side; write comparison.md, comparison.csv and comparison.html.
 
     Values of a metric whose cards differ were measured in different ways, and are refused.

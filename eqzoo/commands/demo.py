@@ -90,9 +90,9 @@ def _draw(folder: Path, data: list[str]) -> None:
     """Draw plain beside EQ: D(τ∘E(x)) and latent components of the same test images."""
     from eqzoo.engine import latest_checkpoint
     from eqzoo.engine.picture_hooks import example_images
-    from eqzoo.pictures import Row, default_cases, draw_grid, principal_components
+    from eqzoo.pictures import PictureRow, default_cases, draw_grid, principal_components
 
-    rows: list[Row] = []
+    rows: list[PictureRow] = []
     for name, config_file in _CONFIGS.items():
         config = load_config(config_file, data)
         weights = str(latest_checkpoint(folder / name))
@@ -100,10 +100,10 @@ def _draw(folder: Path, data: list[str]) -> None:
         images = example_images(build(config.test_dataloader.dataset), 8)
         cases = default_cases(autoencoder.grid(*images.shape[-2:]))
         if not rows:
-            rows = [Row('x', images)]
-            rows += [Row(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items()]
+            rows = [PictureRow('x', images)]
+            rows += [PictureRow(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items()]
         latents = autoencoder.encode(images).mean
         for label, (transform, params) in cases.items():
-            rows.append(Row(f'{name}: D(τE(x)) {label}', autoencoder.decode(transform(latents, params))))
-        rows.append(Row(f'{name}: PCA of E(x)', principal_components(latents), fills=True))
+            rows.append(PictureRow(f'{name}: D(τE(x)) {label}', autoencoder.decode(transform(latents, params))))
+        rows.append(PictureRow(f'{name}: PCA of E(x)', principal_components(latents), fills=True))
     draw_grid(rows).save(folder / 'comparison.png')

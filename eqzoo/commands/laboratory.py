@@ -27,10 +27,10 @@ def laboratory(
             diffusers folder, as a path or a URL, or a pair ENCODER,DECODER; images are a folder, a zip, or one or
             more image files.
         out: The folder to write to.
-        names: The models' names on the page, separated by commas; their files' names by default.
-        size: Pixels of a side at most; images become squares.
-        limit: Images of a folder or zip to measure, at most.
-        shown: Images to show, at most.
+        names: Names of the models, separated by commas; by default the shortest different ends of their paths.
+        size: The largest side in pixels; images are cropped to squares.
+        limit: The most images of a folder or zip to measure.
+        shown: The most images to show.
         angles: In degrees, separated by commas.
         scales: Between 0 and 1, separated by commas; rounded to whole cells of the latents.
         device: 'auto' (a GPU if there is one), 'cpu' or 'cuda'.
@@ -59,7 +59,7 @@ def laboratory(
     images = crop_all(photographs, size, [model.autoencoder.downsample_factor for model in models])
     cases = choose_cases(*wanted, [model.autoencoder.grid(*images.pixels.shape[2:]) for model in models])
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is an error now, not in the end
+    folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is an error now, not at the end
     found = {}
     for model in models:
         started = time.monotonic()
@@ -75,7 +75,7 @@ def laboratory(
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the models, and the places of the images: all image files, or otherwise the last word."""
+    """Return the models and the images: all words that are image files, or the last word, a folder or a zip."""
     from eqzoo.data.sources import EXTENSIONS
 
     places = [word for word in words if Path(word).suffix.lower() in EXTENSIONS]

@@ -45,9 +45,7 @@ def reference(
     if images.endswith('.py'):
         data, network = reference_of_config(images, overrides)
     elif overrides:
-        raise ValueError(
-            f'{overrides[0]}: keys can be set in a config only; {images} is no config; leave them out.'
-        )
+        raise ValueError(f'{overrides[0]}: keys can be set in a config only; {images} is no config; leave them out.')
     else:
         data, network = open_images(images, size, crop, limit), build_extractor(extractor)
     init_distributed()

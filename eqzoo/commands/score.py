@@ -13,7 +13,7 @@ from eqzoo.engine.picture_hooks import example_images
 from eqzoo.engine.references import build_extractor, make_reference, open_images, open_samples
 from eqzoo.evaluators import GenerationMetric, GenerationSlicedWasserstein
 from eqzoo.npz import NpzArchive
-from eqzoo.pictures import Row, draw_grid
+from eqzoo.pictures import PictureRow, draw_grid
 from eqzoo.report.page import save_result
 
 
@@ -86,4 +86,4 @@ def _grid(data: Dataset, columns: int = 8, rows: int = 4) -> Any:
     images = example_images(data, columns * rows)
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
     full = [row for row in rows if len(row) == len(rows[0])]
-    return draw_grid([Row('', torch.as_tensor(row)) for row in full])
+    return draw_grid([PictureRow('', torch.as_tensor(row)) for row in full])

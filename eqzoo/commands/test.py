@@ -104,9 +104,7 @@ def test(
     if 'generator' in config.model:
         return measure_samples(config, checkpoint, samples)
     if samples is not None:
-        raise ValueError(
-            f'--samples: {config_file} describes an autoencoder, which has no samples; leave it out.'
-        )
+        raise ValueError(f'--samples: {config_file} describes an autoencoder, which has no samples; leave it out.')
     weights = _choose_weights(config, checkpoint)
     # checked for missing files: only what is evaluated, neither training data nor losses
     needed = Config(

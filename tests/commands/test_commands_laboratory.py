@@ -62,7 +62,7 @@ def test_a_page_and_numbers(tiny, photographs, tmp_path, capsys):
     assert summary['curves'][2]['series'][0]['x'] == pytest.approx([2 / 9, 4 / 9, 7 / 9, 1])
     out = capsys.readouterr().out
     assert f'psnr ↑                    {summary["models"]["tiny"]["metrics"]["psnr"]:.4f}' in out
-    assert 'Cut at the centre from 38 to 36 pixels a side: these models take multiples of 4.' in out
+    assert 'Cut at the centre from 38 to 36 pixels a side: these models need multiples of 4.' in out
     assert out.endswith(f'Written: {tmp_path}/out/index.html and {tmp_path}/out/inspect.json\n')
 
 
@@ -104,9 +104,9 @@ def test_the_same_command_gives_the_same_bytes(tiny, photographs, tmp_path):
         (['/nowhere/a.pth', '{images}'], "no file '/nowhere/a.pth'"),
         (['{tiny}', '{images}', '--names', 'a,b'], "--names: got 'a', 'b' for 1 models"),
         (['{tiny}', '{tiny}', '{images}', '--names', 'a,a'], "--names: got 'a', 'a' for 2 models"),
-        (['{tiny}', '{images}', '--angles', '5;6'], "--angles: got '5;6'; expected numbers"),
+        (['{tiny}', '{images}', '--angles', '5;6'], "--angles: got '5;6'"),
         (['{tiny}', '{images}', '--scales', '1.5'], 'eval_scales must be'),
-        (['{tiny}', '{images}', '--limit', '0'], '--limit: got 0; expected'),
+        (['{tiny}', '{images}', '--limit', '0'], '--limit: got 0'),
         (['{tiny}', '{images}', '--size', '3'], '--size is 3; give more'),
         (['{tiny}', '{images}', '--device', 'gpu'], "device: got 'gpu'"),
     ],
