@@ -10,6 +10,6 @@ with read_base():
 model = dict(type='GeneratorTraining', precision='bf16')
 train_cfg = dict(max_iters=400_000)
 custom_hooks = [
-    dict(type='GeneratorEMAHook', decay=0.9999),
+    dict(type='EMAHook', decay=0.9999),
     dict(type='SampleHook', interval=10_000),
 ]

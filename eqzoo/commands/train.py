@@ -1,13 +1,16 @@
 """`tools/train.py`: train what a config describes."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch.utils.data import Dataset
 
 from eqzoo.config import Config, load_config
 from eqzoo.distributed import close_distributed, failures_of_others, init_distributed, rank_and_world_size, use_device
 from eqzoo.engine import build_runner, shrink
 from eqzoo.engine.hooks import stopped_by
-from eqzoo.engine.preflight import missing_for_training, report
+from eqzoo.engine.preflight import check_training
 from eqzoo.engine.work_dir import own_folder
 from eqzoo.registry import build
 
@@ -30,15 +33,13 @@ def train(
         config = shrink(config)
         if not resume:
             _forget(Path(config.work_dir))
-    lacks = missing_for_training(config)
-    if lacks:
-        raise ValueError(report(config, lacks, f'python tools/train.py {config_file}'))
+    datasets = check_training(config, f'python tools/train.py {config_file}')
     if dry_run:
-        print(describe(config))
+        print(describe(config, datasets))
         return
     init_distributed()
     with failures_of_others(), own_folder(config.work_dir):
-        runner = build_runner(config, resume=resume)
+        runner = build_runner(config, resume=resume, datasets=datasets)
         runner.train()
         stopped = stopped_by(runner)
         if not stopped and rank_and_world_size()[0] == 0:
@@ -48,9 +49,10 @@ def train(
         sys.exit(128 + stopped)  # as a shell says it of a process that a signal ended
 
 
-def describe(config: Config) -> str:
-    """Say in a few lines what `config` would run; builds the model and the data sets."""
-    model, data = build(config.model), build(config.train_dataloader.dataset)
+def describe(config: Config, datasets: Mapping[str, Dataset]) -> str:
+    """Say in a few lines what `config` would run, with the data sets that preflight opened; builds the model."""
+    model, data = build(config.model), datasets.get('train_dataloader.dataset')
+    data = build(config.train_dataloader.dataset) if data is None else data
     model.check_data(data)
     size = config.train_dataloader.batch_size
     lines = {

@@ -15,7 +15,7 @@ from eqzoo.images import to_float
 from eqzoo.registry import build
 
 LEAF = 'configs/eqvae/sdxl_rot_scale.py'
-EMA = "custom_hooks=[{'type': 'AutoencoderEMAHook', 'decay': 0.5}]"
+EMA = "custom_hooks=[{'type': 'EMAHook', 'decay': 0.5}]"
 
 
 @pytest.fixture(scope='module')
