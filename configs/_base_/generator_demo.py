@@ -24,7 +24,7 @@ optim_wrapper.generator.optimizer.lr = 5e-4
 train_cfg = dict(max_iters=1500)
 default_hooks.checkpoint = dict(checkpoint, interval=500)
 custom_hooks = dict(
-    ema=dict(type='GeneratorEMAHook', decay=0.99),
+    ema=dict(type='EMAHook', decay=0.99),
     samples=dict(type='SampleHook', interval=500),
 )
 sampling = dict(num_samples=500, batch_size=50, labels='balanced', seed=0)

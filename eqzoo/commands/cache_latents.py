@@ -59,6 +59,7 @@ def cache_latents(
     from eqzoo.data.latents.write import write_store
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink
+    from eqzoo.engine.preflight import check_ready
 
     root = Path(out or _root_of(config))
     if verify:
@@ -68,13 +69,17 @@ def cache_latents(
     config = shrink(config) if smoke else config
     loader = _image_loader(config)
     _choose_weights(config, checkpoint, smoke=smoke)
-    _check(config, loader, f'python tools/cache_latents.py {config_file}')
+    # the store itself need not be there, nor what training needs
+    parts = dict(autoencoder=config.model.autoencoder, images=loader, encoder=config.get('cache_encoder'))
+    command = f'python tools/cache_latents.py {config_file}'
+    datasets = check_ready(Config(parts, filename=config.filename), command, tuple(parts))
     init_distributed()
     rank, world_size = rank_and_world_size()
     torch.manual_seed(config.seed)
     autoencoder = build(config.model.autoencoder).to(get_device()).eval()
     encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
-    dataset = build(loader['dataset'])
+    dataset = datasets.get('images.dataset')
+    dataset = build(loader['dataset']) if dataset is None else dataset
     with tqdm(total=len(dataset), desc='cache', unit='image', disable=rank > 0, mininterval=1) as bar:
         written = write_store(
             autoencoder,
@@ -128,16 +133,6 @@ def _choose_weights(config: Config, checkpoint: str | None, *, smoke: bool) -> N
             f'{config.filename}: model.autoencoder names no weights, and latents of random ones are of no use; '
             'give a CHECKPOINT, or model.autoencoder.weights=FILE.'
         )
-
-
-def _check(config: Config, loader: dict[str, Any], command: str) -> None:
-    """Refuse a config whose images or weights do not exist; the store itself need not exist."""
-    from eqzoo.engine.preflight import missing, report
-
-    parts = dict(autoencoder=config.model.autoencoder, images=loader, encoder=config.get('cache_encoder'))
-    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
-    if lacks:
-        raise ValueError(report(config, lacks, command))
 
 
 def _is_store(dataset: Any) -> bool:

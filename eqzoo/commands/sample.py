@@ -46,24 +46,24 @@ def sample(
     from eqzoo.engine import shrink
     from eqzoo.engine.sampling import (
         build_image_sampler,
-        check_parts,
-        check_samples,
-        claim_files,
+        check_has_sampling,
+        check_sampling_ready,
+        claim_sample_files,
         generator_weights,
     )
 
     use_device(config.device)
     config = shrink(config) if smoke else config
-    check_samples(config)
+    check_has_sampling(config)
     if num is not None:
         config.sampling.num_samples = num
     if labels is not None:
         config.sampling.labels = _parsed(labels)
     weights = generator_weights(config, checkpoint)
-    check_parts(config, weights, f'python tools/sample.py {config_file}')
+    check_sampling_ready(config, weights, f'python tools/sample.py {config_file}')
     init_distributed()
     draw = build_image_sampler(config, weights)
-    files = claim_files(out, config, weights)
+    files = claim_sample_files(out, config, weights)
     _draw_missing(draw, files, config.sampling)
     if rank_and_world_size()[0] == 0:
         print(_finish(draw, files, out, config.sampling.num_samples))

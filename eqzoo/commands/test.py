@@ -12,14 +12,14 @@ from eqzoo.distributed import close_distributed, get_device, init_distributed, r
 from eqzoo.engine import latest_checkpoint, shrink
 from eqzoo.engine.evaluation import SampleBatches, evaluate, sample_view
 from eqzoo.engine.picture_hooks import example_images
-from eqzoo.engine.preflight import missing, report
+from eqzoo.engine.preflight import check_ready
 from eqzoo.engine.references import measured_references
 from eqzoo.engine.runner import build_evaluators, eval_loader
 from eqzoo.engine.sampling import (
     build_image_sampler,
-    check_parts,
-    check_samples,
-    claim_files,
+    check_has_sampling,
+    check_sampling_ready,
+    claim_sample_files,
     generator_weights,
     identity,
     weights_sha256,
@@ -46,15 +46,15 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
     Returns:
         The content of `metrics.json`.
     """
-    check_samples(config)
+    check_has_sampling(config)
     weights = generator_weights(config, checkpoint)
     command = f'python tools/test.py {config.filename}'
-    check_parts(config, weights, command, test_evaluators=config.test_evaluators)
+    check_sampling_ready(config, weights, command, more=dict(test_evaluators=config.test_evaluators))
     init_distributed()
     folder = Path(config.work_dir)
     draw = build_image_sampler(config, weights)
     evaluators = build_evaluators(measured_references(config.test_evaluators, folder))
-    files = None if samples is None else claim_files(samples, config, weights)
+    files = None if samples is None else claim_sample_files(samples, config, weights)
     sampling = config.sampling
     loader = SampleBatches(
         draw, sampling.num_samples, batch_size=sampling.batch_size, identity=identity(config), files=files
@@ -115,12 +115,10 @@ def test(
         ),
         filename=config.filename,
     )
-    lacks = missing(needed, ('autoencoder', 'test_dataloader', 'test_evaluators'))
-    if lacks:
-        raise ValueError(report(config, lacks, f'python tools/test.py {config_file}'))
+    datasets = check_ready(needed, f'python tools/test.py {config_file}', tuple(needed))
     init_distributed()
     autoencoder = build(needed.autoencoder).to(get_device()).eval()
-    loader = eval_loader(config.test_dataloader)
+    loader = eval_loader(config.test_dataloader, datasets.get('test_dataloader.dataset'))
     result = evaluate(build_evaluators(needed.test_evaluators), loader, _view_by(autoencoder))
     weights = {'file': weights, 'sha256': _sha256(weights)}
     result['card'] = {'config': config_file, 'weights': weights, **result['card']}

@@ -1,7 +1,9 @@
 """`tools/train.py`: train an autoencoder or a generator."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from eqzoo.config import Config, load_config, to_python
 from eqzoo.registry import build
@@ -40,7 +42,7 @@ def train(
     )
     from eqzoo.engine import build_runner, shrink
     from eqzoo.engine.hooks import stopped_by
-    from eqzoo.engine.preflight import missing_for_training, report
+    from eqzoo.engine.preflight import check_training
     from eqzoo.engine.work_dir import own_folder
 
     use_device(config.device)
@@ -48,15 +50,13 @@ def train(
         config = shrink(config)
         if not resume:
             _forget(Path(config.work_dir))
-    lacks = missing_for_training(config)
-    if lacks:
-        raise ValueError(report(config, lacks, f'python tools/train.py {config_file}'))
+    datasets = check_training(config, f'python tools/train.py {config_file}')
     if dry_run:
-        print(describe(config))
+        print(describe(config, datasets))
         return
     init_distributed()
     with failures_of_others(), own_folder(config.work_dir):
-        runner = build_runner(config, resume=resume)
+        runner = build_runner(config, resume=resume, datasets=datasets)
         runner.train()
         stopped = stopped_by(runner)
         if not stopped and rank_and_world_size()[0] == 0:
@@ -66,9 +66,10 @@ def train(
         sys.exit(128 + stopped)  # a shell's exit status for a process ended by a signal
 
 
-def describe(config: Config) -> str:
-    """Describe the run of `config` in a few lines; the model and the data sets are built for it."""
-    model, data = build(config.model), build(config.train_dataloader.dataset)
+def describe(config: Config, datasets: Mapping[str, Any]) -> str:
+    """Describe the run of `config` in a few lines; builds the model, and takes the data sets that preflight opened."""
+    model, data = build(config.model), datasets.get('train_dataloader.dataset')
+    data = build(config.train_dataloader.dataset) if data is None else data
     model.check_data(data)
     size = config.train_dataloader.batch_size
     lines = {

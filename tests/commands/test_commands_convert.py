@@ -39,7 +39,7 @@ def run_convert(*words):
 @pytest.fixture
 def checkpoint(tmp_path):
     """A smoke run's checkpoint, with an average and a discriminator."""
-    average = "custom_hooks={'ema': {'type': 'AutoencoderEMAHook', 'decay': 0.5}}"
+    average = "custom_hooks={'ema': {'type': 'EMAHook', 'decay': 0.5}}"
     train('configs/eqvae/sd16_rot_scale.py', overrides=[f'work_dir={tmp_path}/run', average], smoke=True)
     return max((tmp_path / 'run').glob('iter_*.pth'))
 

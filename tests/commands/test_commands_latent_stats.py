@@ -15,7 +15,7 @@ from eqzoo.images import to_float
 from eqzoo.registry import build
 
 LEAF = 'configs/eqvae/sdxl_rot_scale.py'
-EMA = "custom_hooks={'ema': {'type': 'AutoencoderEMAHook', 'decay': 0.5}}"
+EMA = "custom_hooks={'ema': {'type': 'EMAHook', 'decay': 0.5}}"
 
 
 @pytest.fixture(scope='module')

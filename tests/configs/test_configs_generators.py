@@ -117,7 +117,7 @@ def test_all_train_as_the_papers_do(leaf):
     assert config.train_dataloader.batch_size == 256
     optimizer = config.optim_wrapper.generator.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 0.0)
-    assert config.custom_hooks.ema == dict(type='GeneratorEMAHook', decay=0.9999)
+    assert config.custom_hooks.ema == dict(type='EMAHook', decay=0.9999)
     assert config.sampling.num_samples == 50_000
     assert config.cache_dataloader.dataset.crop == 'center'
     is_repa = config.model.generator.type == 'REPA'

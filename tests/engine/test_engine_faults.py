@@ -56,7 +56,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(leaf, said, tmp_path
         SystemExit, match=rf'error: step 3: the loss is not finite \(.*{said}.*\); its batch'
     ) as stopped:
         smoke(leaf, tmp_path, hook=dict(type='PoisonWeights', step=3))
-    assert 'iter_2.pth is from before: go on with --resume' in str(stopped.value)
+    assert 'iter_2.pth with --resume' in str(stopped.value)
     assert 'model.on_nonfinite=skip' in str(stopped.value)
     assert latest_checkpoint(tmp_path).name == 'iter_2.pth'
     smoke(leaf, tmp_path, '--resume')
@@ -81,7 +81,7 @@ def test_signals_save_and_stop(name, status, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         smoke(DIT, tmp_path / 'cut', hook=dict(type='SendSignal', step=3, name=name))
     assert stopped.value.code == status
-    assert f'{name}: stopped after step 3, which is saved; go on with --resume.' in capsys.readouterr().out
+    assert f'{name}: stopped after step 3' in capsys.readouterr().out
     assert latest_checkpoint(tmp_path / 'cut').name == 'iter_3.pth'
     smoke(DIT, tmp_path / 'cut', '--resume')
     assert_same(weights(tmp_path / 'cut'), weights(tmp_path / 'whole'))
@@ -90,9 +90,7 @@ def test_signals_save_and_stop(name, status, tmp_path, capsys):
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(
-            SystemExit, match=r'File too large, writing .* MiB; what was there before is as it was: .*iter_4'
-        ):
+        with pytest.raises(SystemExit, match=r'File too large, writing .* MiB; .*iter_4'):
             smoke(AUTOENCODER, tmp_path, hook=dict(type='FillDisk', step=3, size=20_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -109,18 +107,16 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(tmp_path, capsys)
     file.write_bytes(file.read_bytes()[:-2000])
     capsys.readouterr()
     smoke(AUTOENCODER, tmp_path, '--resume')
-    assert 'Skipped, a damaged checkpoint: iter_4.pth: BadZipFile' in capsys.readouterr().out
+    assert 'damaged checkpoint: iter_4.pth: BadZipFile' in capsys.readouterr().out
     assert_same(weights(tmp_path), whole)
     for file in tmp_path.glob('iter_*.pth'):
         file.write_bytes(b'')
-    with pytest.raises(SystemExit, match=r'no checkpoint in .* is whole \(iter_4.pth: BadZipFile.*; iter_2.pth'):
+    with pytest.raises(SystemExit, match=r'damaged \(iter_4.pth: BadZipFile.*; iter_2.pth'):
         smoke(AUTOENCODER, tmp_path, '--resume')
 
 
 def test_a_folder_that_cannot_be_written_is_named():
-    with pytest.raises(
-        SystemExit, match=r'work_dir: /proc/eqzoo cannot be written to \(.*\); set work_dir to a folder'
-    ):
+    with pytest.raises(SystemExit, match=r'work_dir: /proc/eqzoo .*; set work_dir'):
         smoke(AUTOENCODER, '/proc/eqzoo')
 
 
@@ -135,19 +131,19 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_a_gpu_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(SystemExit, match=r"device: got 'cuda', but torch .* sees no GPU here; look at nvidia-smi"):
+    with pytest.raises(SystemExit, match="device: got 'cuda', .* no GPU"):
         smoke(AUTOENCODER, tmp_path, 'device=cuda')
     for command, words in ((cache_latents, []), (evaluate, []), (sample, ['--out', str(tmp_path / 'out')])):
         with pytest.raises(SystemExit, match="device: got 'cuda', but torch"):
             run(command, [DIT, *words, '--smoke', f'work_dir={tmp_path}', 'device=cuda'])
-    with pytest.raises(SystemExit, match="device: got 'tpu'; accepted are 'auto', 'cpu' and 'cuda'"):
+    with pytest.raises(SystemExit, match="device: got 'tpu'; .*'auto'"):
         smoke(AUTOENCODER, tmp_path, 'device=tpu')
 
 
 def test_resume_is_auto_or_left_out(tmp_path):
     smoke(AUTOENCODER, tmp_path, 'resume=auto')  # nothing there yet
     smoke(AUTOENCODER, tmp_path, 'resume=auto', '--resume')
-    with pytest.raises(SystemExit, match="resume: got 'never'; accepted is 'auto', or leave it out"):
+    with pytest.raises(SystemExit, match="resume: got 'never'; .*'auto'"):
         smoke(AUTOENCODER, tmp_path, 'resume=never')
 
 

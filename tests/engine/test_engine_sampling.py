@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eqzoo.autoencoders import KLAutoencoder, VQAutoencoder
-from eqzoo.engine.sampling import ImageSampler, batches, check_labels, label_of
+from eqzoo.engine.sampling import ImageSampler, batches, check_sampled_labels, label_of
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import build
 
@@ -110,11 +110,11 @@ def test_what_does_not_fit_is_refused():
         ImageSampler(generator(), autoencoder(4), FirstNoise())
     with pytest.raises(ValueError, match=r"sampling.precision must be 'fp32' or 'bf16', got 'fp16'"):
         ImageSampler(generator(), autoencoder(), FirstNoise(), precision='fp16')
-    with pytest.raises(ValueError, match=r"sampling.labels: got \[4, -1\]; accepted is 'random', .* 0 to 3"):
+    with pytest.raises(ValueError, match=r'sampling.labels: got \[4, -1\]; .* 0 to 3'):
         ImageSampler(generator(), autoencoder(), FirstNoise(), labels=[1, 4, -1])
     with pytest.raises(ValueError, match="sampling.labels: got 'even'"):
-        check_labels('even', 3)
+        check_sampled_labels('even', 3)
     with pytest.raises(ValueError, match='sampling.labels: got none'):
-        check_labels([], 3)
+        check_sampled_labels([], 3)
     with pytest.raises(ValueError, match='ODE'):
         ImageSampler(generator(), autoencoder(), build(dict(type='ODE', method='euler', steps=2)))

@@ -2,6 +2,6 @@
 
 train_cfg = dict(max_iters=400_000)
 custom_hooks = dict(
-    ema=dict(type='GeneratorEMAHook', decay=0.9999),
+    ema=dict(type='EMAHook', decay=0.9999),
     samples=dict(type='SampleHook', interval=10_000),
 )

@@ -9,7 +9,7 @@ model = dict(
 )
 optim_wrapper = dict(autoencoder=dict(optimizer=dict(type='Adam', lr=2e-3, betas=(0.9, 0.99), fused=True)))
 # the last step alone is noisy, by decibels
-custom_hooks = dict(ema=dict(type='AutoencoderEMAHook', decay=0.99))
+custom_hooks = dict(ema=dict(type='EMAHook', decay=0.99))
 # on the paper's transforms, and on one case or two of others
 eq_transforms = dict(
     rotation=dict(type='Rotate'),
