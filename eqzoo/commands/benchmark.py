@@ -6,28 +6,14 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from eqzoo.autoencoders import Autoencoder
-from eqzoo.benchmarks.autoencoders import coding_costs, compare_eq_steps
-from eqzoo.benchmarks.evaluation import compare_frechet, compare_pipelines, streamed_memory
-from eqzoo.benchmarks.generators import compare_generator_steps, compare_sampling
-from eqzoo.benchmarks.growth import measure_growth
-from eqzoo.benchmarks.latents import compare_reading, compare_writing
-from eqzoo.benchmarks.measure import processor_name, timed
-from eqzoo.benchmarks.speed import hot_paths, matmul_peak, measure
 from eqzoo.config import Config, configs_folder, load_config
-from eqzoo.data import Shapes
-from eqzoo.distributed import get_device
-from eqzoo.engine.runner import build_optimizers, train_loader
 from eqzoo.files import write_json
-from eqzoo.images import to_float
-from eqzoo.loading import autoencoder_config
 from eqzoo.registry import VISION, build
 
-_DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
+if TYPE_CHECKING:
+    from eqzoo.autoencoders import Autoencoder
 
 
 def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_size: int = 2, rounds: int = 5) -> None:
@@ -45,6 +31,14 @@ def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_si
     config = load_config(config_file, overrides)
     if config.model.get('adversarial_loss') is None:
         raise ValueError(f'{config_file} has no model.adversarial_loss; use a config that has one.')
+
+    import torch
+
+    from eqzoo.benchmarks.autoencoders import compare_eq_steps
+    from eqzoo.benchmarks.measure import timed
+    from eqzoo.distributed import get_device
+    from eqzoo.engine.runner import build_optimizers, train_loader
+
     _use_no_files(config, size, batch_size)
     torch.manual_seed(config.seed)
     model = build(config.model).to(get_device()).train()
@@ -77,6 +71,13 @@ def coding(config_file: str | None = None, *, size: int = 256, batch_size: int =
         batch_size: Images at once.
         rounds: Timed passes, after one that is not timed; the fastest counts.
     """
+    import torch
+
+    from eqzoo.benchmarks.autoencoders import coding_costs
+    from eqzoo.data import Shapes
+    from eqzoo.distributed import get_device
+    from eqzoo.images import to_float
+
     found = configs_folder().glob('*/autoencoders/*.py')
     found = sorted(found, key=lambda path: (path.stem != 'sd_vae', path))
     files = [config_file] if config_file else [str(path) for path in found]
@@ -94,7 +95,10 @@ def coding(config_file: str | None = None, *, size: int = 256, batch_size: int =
         print(f'{Path(file).stem:<20}{parameters:>12,}{cells}', flush=True)
 
 
-def _random_autoencoder(file: str) -> Autoencoder:
+def _random_autoencoder(file: str) -> 'Autoencoder':
+    from eqzoo.distributed import get_device
+    from eqzoo.loading import autoencoder_config
+
     return build({**autoencoder_config(file), 'weights': None}).to(get_device()).eval()
 
 
@@ -117,6 +121,10 @@ def frechet(*, features: int = 2048, images: int = 5000, rounds: int = 2) -> Non
         images: Number of images in each of the two sets.
         rounds: Runs of each; the fastest counts.
     """
+    import torch
+
+    from eqzoo.benchmarks.evaluation import compare_frechet
+
     ours, theirs, difference = compare_frechet(features, images, rounds)
     print(f'{features} features, {images} images a set, CPU, {torch.get_num_threads()} threads')
     print(f'eqzoo         {ours:8.2f} s\nscipy sqrtm   {theirs:8.2f} s')
@@ -135,6 +143,13 @@ def rfid(*, extractor: str = 'EfficientNetLite0', images: int = 200, size: int =
         size: Pixels a side.
         rounds: Runs of each; the fastest counts.
     """
+    import torch
+
+    from eqzoo.benchmarks.evaluation import compare_pipelines, streamed_memory
+    from eqzoo.data import Shapes
+    from eqzoo.distributed import get_device
+    from eqzoo.images import to_float
+
     weights = {} if extractor == 'EfficientNetLite0' else {'weights': 'random'}
     network = VISION.build(dict(type=extractor, **weights))
     data, device = Shapes(images, size), get_device()
@@ -176,6 +191,11 @@ def generator_step(
         compile: Compile eqzoo's form.
         rounds: Steps of each; the median counts.
     """
+    import torch
+
+    from eqzoo.benchmarks.generators import compare_generator_steps
+    from eqzoo.distributed import get_device
+
     device = torch.device(get_device())
     options = dict(latent_size=latent_size, batch_size=batch_size, rounds=rounds, precision=precision)
     speeds, difference = compare_generator_steps(size, patch, **options, compiled=compile, device=device)
@@ -207,6 +227,11 @@ def sampling(
         steps: Steps of the sampler.
         rounds: Batches of each form; the fastest counts.
     """
+    import torch
+
+    from eqzoo.benchmarks.generators import compare_sampling
+    from eqzoo.distributed import get_device
+
     device = torch.device(get_device())
     options = dict(grid=grid, num_classes=classes, batch_size=batch_size, steps=steps, rounds=rounds)
     speeds, same = compare_sampling(size, **options, device=device)
@@ -239,6 +264,10 @@ def cache(
         workers: Processes that read images.
         rounds: Runs of each; the fastest counts.
     """
+    from eqzoo.benchmarks.latents import compare_writing
+    from eqzoo.data import Shapes
+    from eqzoo.distributed import get_device
+
     autoencoder = _random_autoencoder(config_file)
     # cache_bytes=0: every pass draws the images again
     dataset = Shapes(images, size, cache_bytes=0)
@@ -270,6 +299,8 @@ def store(
         mean_only: The store has the mean alone, like latents.npy, instead of mean and std, like moments.npy.
         rounds: Passes of each; the fastest counts.
     """
+    from eqzoo.benchmarks.latents import compare_reading
+
     options = dict(num_images=images, batch_size=batch_size, num_workers=workers, dtype=dtype, rounds=rounds)
     with tempfile.TemporaryDirectory() as folder:
         speeds = compare_reading(Path(folder), **options, posterior=not mean_only)
@@ -289,6 +320,8 @@ def growth(*, most: int = 10_000_000) -> None:
     Args:
         most: The largest number of images; ten million takes about two minutes and 2 GiB.
     """
+    from eqzoo.benchmarks.growth import measure_growth
+
     print(f'{"images":>12}  {"part":<18}{"seconds":>10}{"MiB":>10}{"bytes an image":>16}')
     count = 1000
     while count <= most:
@@ -322,6 +355,12 @@ def speed(
         rounds: Timed rounds of each; the fastest counts.
         out: A JSON file to write.
     """
+    import torch
+
+    from eqzoo.benchmarks.measure import processor_name
+    from eqzoo.benchmarks.speed import hot_paths, matmul_peak, measure
+    from eqzoo.distributed import get_device
+
     device = torch.device(get_device())
     on_gpu = device.type == 'cuda'
     chosen = dict(
@@ -331,7 +370,8 @@ def speed(
         precision=precision or ('bf16' if on_gpu else 'fp32'),
         compiled=compile,
     )
-    peaks = {name: matmul_peak(device, _DTYPES[name]) for name in {'fp32', chosen['precision']}}
+    dtypes = {'fp32': torch.float32, 'bf16': torch.bfloat16}
+    peaks = {name: matmul_peak(device, dtypes[name]) for name in {'fp32', chosen['precision']}}
     card = dict(
         device=torch.cuda.get_device_name(device) if on_gpu else processor_name(),
         threads=torch.get_num_threads(),

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
-from eqzoo.engine.references import build_extractor, make_reference, open_images, reference_of_config
+from eqzoo.config import load_config
 
 
 def reference(
@@ -42,8 +41,14 @@ def reference(
         raise ValueError(f'--labels must be balanced or random, got {labels!r}.')
     if Path(out).exists() and not overwrite:
         raise ValueError(f'{out} exists already; --overwrite replaces it.')
-    if images.endswith('.py'):
-        data, network = reference_of_config(images, overrides)
+    config = load_config(images, overrides) if images.endswith('.py') else None
+
+    from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
+    from eqzoo.engine.references import build_extractor, make_reference, open_images, reference_of_config
+
+    if config is not None:
+        use_device(config.device)
+        data, network = reference_of_config(config)
     elif overrides:
         raise ValueError(f'{overrides[0]}: keys can be set in a config only; {images} is no config; leave them out.')
     else:

@@ -3,19 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.data import Dataset
-
-from eqzoo.data import build_eval_loader
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
-from eqzoo.engine.evaluation import evaluate, sample_view
-from eqzoo.engine.picture_hooks import example_images
-from eqzoo.engine.references import build_extractor, make_reference, open_images, open_samples
-from eqzoo.evaluators import GenerationMetric, GenerationSlicedWasserstein
-from eqzoo.npz import NpzArchive
-from eqzoo.pictures import PictureRow, draw_grid
-from eqzoo.report.page import save_result
-
 
 def score(
     samples: str,
@@ -43,6 +30,12 @@ def score(
         num_workers: Processes that read images.
         out: The folder for results. Default: work_dirs/score/SAMPLES.
     """
+    from eqzoo.data import build_eval_loader
+    from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
+    from eqzoo.engine.evaluation import evaluate, sample_view
+    from eqzoo.engine.references import build_extractor, open_samples
+    from eqzoo.report.page import save_result
+
     folder = Path(out or Path('work_dirs/score') / Path(samples).stem)
     data = open_samples(samples)
     network = build_extractor(extractor)
@@ -61,6 +54,9 @@ def score(
 
 def _reference(path: str, extractor: Any, size: int, crop: str, folder: Path, loading: tuple[int, int]) -> str:
     """Return the file of statistics: `path`, or one measured from its images with this extractor."""
+    from eqzoo.engine.references import make_reference, open_images
+    from eqzoo.npz import NpzArchive
+
     if Path(path).suffix == '.npz' and 'mu' in NpzArchive(path):
         return path
     made = folder / f'reference_{extractor.key}.npz'
@@ -70,6 +66,8 @@ def _reference(path: str, extractor: Any, size: int, crop: str, folder: Path, lo
 
 
 def _evaluators(extractor: Any, reference: str, metrics: str | None, min_images: int | None) -> list[Any]:
+    from eqzoo.evaluators import GenerationMetric, GenerationSlicedWasserstein
+
     chosen = None if metrics is None else [name.strip() for name in metrics.split(',')]
     features = chosen if chosen is None else [name for name in chosen if name != 'swd']
     evaluators: list[Any] = []
@@ -82,8 +80,11 @@ def _evaluators(extractor: Any, reference: str, metrics: str | None, min_images:
     return evaluators
 
 
-def _grid(data: Dataset, columns: int = 8, rows: int = 4) -> Any:
+def _grid(data: Any, columns: int = 8, rows: int = 4) -> Any:
+    from eqzoo.engine.picture_hooks import example_images
+    from eqzoo.pictures import PictureRow, draw_grid
+
     images = example_images(data, columns * rows)
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
     full = [row for row in rows if len(row) == len(rows[0])]
-    return draw_grid([PictureRow('', torch.as_tensor(row)) for row in full])
+    return draw_grid([PictureRow('', row) for row in full])

@@ -2,12 +2,12 @@
 
 from inspect import signature
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eqzoo.commands.cli import COMMANDS
-from eqzoo.engine.work_dir import own_folder
-from eqzoo.studies import StageCommand, Study, StudyPlan, load_study, plan_study, run_stages
-from eqzoo.studies.report import report_study
-from eqzoo.studies.stages import default_jobs
+
+if TYPE_CHECKING:
+    from eqzoo.studies import StageCommand, Study, StudyPlan
 
 
 def study(
@@ -41,6 +41,12 @@ def study(
     """
     if seeds < 1 or (jobs is not None and jobs < 1):
         raise ValueError(f'--seeds and --jobs must be at least 1, got {seeds} and {jobs}.')
+
+    from eqzoo.engine.work_dir import own_folder
+    from eqzoo.studies import load_study, plan_study, run_stages
+    from eqzoo.studies.report import report_study
+    from eqzoo.studies.stages import default_jobs
+
     the_study, root = load_study(config_file), Path(work_dir)
     plan = plan_study(the_study, range(seeds), root / 'stages', overrides)
     folder = Path(out) if out is not None else root / the_study.name
@@ -62,7 +68,7 @@ def study(
         report_study(the_study, plan, range(seeds), folder, into=into)
 
 
-def run_command(command: StageCommand) -> None:
+def run_command(command: 'StageCommand') -> None:
     """Run a stage's command in this process, by its name in the table of commands."""
     function = COMMANDS[command.tool.replace('_', '-')].load()
     # `convert` reads no config and takes no overrides
@@ -70,7 +76,7 @@ def run_command(command: StageCommand) -> None:
     function(*command.words, **dict(command.options), **overrides)
 
 
-def _format_plan(the_study: Study, plan: StudyPlan, seeds: int) -> str:
+def _format_plan(the_study: 'Study', plan: 'StudyPlan', seeds: int) -> str:
     lines = [f'{the_study.title}: {len(plan.stages)} stages over {seeds} seed(s)']
     for stage in plan.stages.values():
         lines.append(f'\n# {stage.name}{"" if stage.record() is None else " (done)"}')

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from eqzoo.config import Config, load_config
+from eqzoo.config import Config
 from eqzoo.data import ImageFolder, NpzImages
 from eqzoo.data.decoding import decode
 from eqzoo.data.loaders import build_eval_loader
 from eqzoo.data.sources import open_source
-from eqzoo.distributed import rank_and_world_size, use_device, wait_for_all
+from eqzoo.distributed import rank_and_world_size, wait_for_all
 from eqzoo.engine.evaluation import evaluate, sample_view
 from eqzoo.engine.preflight import missing
 from eqzoo.evaluators.reference import ReferenceMoments, read_reference, write_reference
@@ -77,25 +77,23 @@ def build_extractor(name: str) -> FeatureExtractor:
     return build(dict(type=name))
 
 
-def reference_of_config(config_file: str, overrides: Sequence[str]) -> tuple[Dataset, Any]:
+def reference_of_config(config: Config) -> tuple[Dataset, Any]:
     """Return the data set that a config's evaluators use as their reference, and their extractor.
 
     Raises:
         ValueError: If no evaluator has both, or something they need is missing.
     """
-    config = load_config(config_file, overrides)
-    use_device(config.device)
     evaluators = config.get('test_evaluators', [])
     found = next((each for each in evaluators if _is_data(each.get('reference')) and each.get('extractor')), None)
     if found is None:
         raise ValueError(
-            f'{config_file}: none of its test_evaluators has an extractor and a data set for its reference; '
+            f'{config.filename}: none of its test_evaluators has an extractor and a data set for its reference; '
             "expected one with reference=dict(type='ImageFolder', …); or give the images themselves."
         )
     lacks = missing(Config(dict(reference=found.reference, extractor=found.extractor)), ('reference', 'extractor'))
     if lacks:
         listed = '; '.join(f'{each.what} (looked for: {each.where}). {each.remedy}' for _, each in lacks)
-        raise ValueError(f'{config_file} cannot be measured yet: {listed}')
+        raise ValueError(f'{config.filename} cannot be measured yet: {listed}')
     return build(found.reference), build(found.extractor)
 
 

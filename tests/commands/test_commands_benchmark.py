@@ -152,7 +152,9 @@ def test_both_ways_of_sampling_draw_the_same_codes():
 
 
 def test_the_sampling_benchmark_prints_a_ratio(capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, 'compare_sampling', lambda *_, **__: ({'eqzoo': 3.0, 'plain': 2.0}, 1.0))
+    monkeypatch.setattr(
+        'eqzoo.benchmarks.generators.compare_sampling', lambda *_, **__: ({'eqzoo': 3.0, 'plain': 2.0}, 1.0)
+    )
     benchmark.sampling(grid=8, steps=4)
     out = capsys.readouterr().out
     assert out.startswith('MaskGIT-base, 8 x 8 codes, 1000 classes, batch 2, 4 steps, cpu')
@@ -183,7 +185,7 @@ def test_the_speed_table_is_printed_and_written(tmp_path, monkeypatch, capsys):
         matrix = torch.randn(64, 64)
         yield Work('product', lambda: matrix @ matrix, 3)
 
-    monkeypatch.setattr(benchmark, 'hot_paths', hot_paths)
+    monkeypatch.setattr('eqzoo.benchmarks.speed.hot_paths', hot_paths)
     benchmark.speed(size=32, generator='B', rounds=1, out=str(tmp_path / 'speed.json'))
     assert chosen == dict(size=32, batch_size=2, generator='B', precision='fp32', compiled=False)
     out = capsys.readouterr().out
@@ -220,7 +222,7 @@ def test_memory_grows_by_a_few_bytes_for_each_image():
 
 
 def test_growth_prints_a_line_for_each_part(monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, 'measure_growth', lambda count: {'names': (0.5, count / 2**20)})
+    monkeypatch.setattr('eqzoo.benchmarks.growth.measure_growth', lambda count: {'names': (0.5, count / 2**20)})
     benchmark.growth(most=10_000)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:] == [['1,000', 'names', '0.500', '0.0', '1.0'], ['10,000', 'names', '0.500', '0.0', '1.0']]

@@ -87,3 +87,39 @@ def test_configs_lists_all(root, capsys):
     assert lines[-1] == '    from eqzoo.configs.eqvae.sd_rot_anisotropic import *'
     _, code = output_of(capsys, 'configs', 'no such word')
     assert re.match(r"error: configs: none of the \d+ has 'no such word' in its name or first line", code)
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['--help'],
+        ['configs'],
+        ['train', '--help'],
+        ['train', 'configs/demo/plan.py'],
+        ['train', 'configs/demo/plain.py', 'trian_cfg.max_iters=1'],
+        ['train', 'configs/demo/plain.py', 'train_cfg.max_iter=1'],
+        ['train', 'configs/demo/plain.py', '--show'],
+        ['test', 'configs/demo/plan.py'],
+        ['score', '--help'],
+        ['reference', 'configs/dit/dit_tiny_shape.py', 'x.npz'],
+        ['convert', '--help'],
+        ['compare', '--help'],
+        ['study', '--help'],
+        ['demo', '--help'],
+        ['benchmark', 'eq-step', 'configs/demo/plan.py'],
+        ['sample', 'configs/dit/dit_tiny_shape.py', '--out', 'x'],
+        ['cache-latents', 'configs/dit/dit_tiny_shapes.py', 'sed=1'],
+        ['latent-stats', 'configs/demo/plain.py', 'x.pth', 'sed=1'],
+        ['laboratory', 'a', 'b', '--out', 'x', '--size', '0'],
+    ],
+    ids=' '.join,
+)
+def test_what_builds_nothing_imports_no_torch(words):
+    script = (
+        'import sys\nfrom eqzoo.commands.cli import main\n'
+        f'try:\n    main({words!r})\nexcept SystemExit as end:\n    print(end.code, file=sys.stderr)\n'
+        'heavy = {"torch", "diffusers", "torchmetrics", "torchvision", "timm", "matplotlib", "scipy"}\n'
+        'print("imported", heavy & set(sys.modules))'
+    )
+    result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60)
+    assert result.stdout.endswith('imported set()\n'), result.stdout + result.stderr

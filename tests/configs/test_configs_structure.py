@@ -2,8 +2,6 @@
 
 import ast
 import keyword
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -90,32 +88,3 @@ def test_both_commands_print_a_config_with_overrides(tmp_path, capsys):
 def test_a_mistake_in_printing_is_one_message(words, message):
     with pytest.raises(SystemExit, match=f'^error: .*{message}'):
         run(configs, words)
-
-
-@pytest.mark.parametrize(
-    'words',
-    [
-        ['--help'],
-        ['configs'],
-        ['train', '--help'],
-        ['train', 'configs/demo/plan.py'],
-        ['train', 'configs/demo/plain.py', 'trian_cfg.max_iters=1'],
-        ['train', 'configs/demo/plain.py', 'train_cfg.max_iter=1'],
-        ['train', 'configs/demo/plain.py', '--show'],
-        ['test', 'configs/demo/plan.py'],
-        ['sample', 'configs/dit/dit_tiny_shape.py', '--out', 'x'],
-        ['cache-latents', 'configs/dit/dit_tiny_shapes.py', 'sed=1'],
-        ['latent-stats', 'configs/demo/plain.py', 'x.pth', 'sed=1'],
-        ['laboratory', 'a', 'b', '--out', 'x', '--size', '0'],
-    ],
-    ids=' '.join,
-)
-def test_what_builds_nothing_imports_no_torch(words):
-    script = (
-        'import sys\nfrom eqzoo.commands.cli import main\n'
-        f'try:\n    main({words!r})\nexcept SystemExit as end:\n    print(end.code, file=sys.stderr)\n'
-        'heavy = {"torch", "diffusers", "torchmetrics", "torchvision", "timm", "matplotlib", "scipy"}\n'
-        'print("imported", heavy & set(sys.modules))'
-    )
-    result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60)
-    assert result.stdout.endswith('imported set()\n'), result.stdout + result.stderr
