@@ -1,14 +1,15 @@
-"""Config files: find, read, override, check."""
+"""Config files: find, read, override, check, print."""
 
 import ast
+import keyword
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mmengine.config.config
 from mmengine.config import Config
@@ -17,8 +18,87 @@ from eqzoo.files import did_you_mean, nearest
 from eqzoo.registry import argument_defaults
 
 
+class Key(NamedTuple):
+    """A top-level key of a config.
+
+    Args:
+        holds_components: Its components are checked against their constructors, and shrunk by `--smoke`.
+        is_for_training: Training needs the files that its components require.
+    """
+
+    holds_components: bool = False
+    is_for_training: bool = True
+
+
+# The keys of a run, in the order in which messages list them. Other names in a config file are its building blocks.
+KEYS = {
+    'model': Key(holds_components=True),
+    'train_dataloader': Key(holds_components=True),
+    'val_dataloader': Key(holds_components=True),
+    'test_dataloader': Key(holds_components=True, is_for_training=False),
+    'cache_dataloader': Key(holds_components=True, is_for_training=False),
+    'cache_encoder': Key(holds_components=True, is_for_training=False),
+    'evaluators': Key(holds_components=True),
+    'test_evaluators': Key(holds_components=True, is_for_training=False),
+    'default_hooks': Key(holds_components=True),
+    'custom_hooks': Key(holds_components=True),
+    'sampling': Key(holds_components=True, is_for_training=False),
+    'optim_wrapper': Key(),
+    'param_scheduler': Key(),
+    'train_cfg': Key(),
+    'custom_imports': Key(),
+    'visualizer': Key(),
+    'log_processor': Key(),
+    'seed': Key(),
+    'compile': Key(),
+    'resume': Key(),
+    'device': Key(),
+    'sharding': Key(),
+    'work_dir': Key(),
+}
+
+_DEFAULTS = {'seed': 0, 'resume': None, 'device': 'auto', 'sharding': None}
+_NOT_OF_A_RUN = {'_base_', 'zoo'}
+_PACKAGE = Path(__file__).resolve().parent
+_WORDS = {'true': True, 'false': False, 'none': None}
+_LINE_LENGTH = 120
+
+# The errors that executing a config file may raise.
+_READ_ERRORS = (SyntaxError, ImportError, NameError, KeyError, TypeError, RuntimeError, AttributeError)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file, import the user's own components, apply `key=value` overrides.
+
+    Args:
+        path: A Python config in mmengine's pure-Python style; a `configs/…` that is not in the
+            current directory is looked up among the configs that come with eqzoo.
+        overrides: `a.b.0.c=value`: keys that exist in the config, or arguments of a component
+            in it; values are Python literals, or words.
+
+    Raises:
+        ValueError: If the file is missing or broken, a top-level name looks like a misspelt
+            key, an override has no `=`, an unknown key or a value of another type, hooks have no
+            names, or a module of `custom_imports` cannot be imported.
+    """
+    path = find_config(path)
+    try:
+        whole = read_config(path)
+    except _READ_ERRORS as error:
+        raise ValueError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
+    _check_names(whole, path)
+    config = Config({key: whole[key] for key in KEYS if key in whole}, filename=str(path))
+    for key, value in {**_DEFAULTS, 'work_dir': default_work_dir(path)}.items():
+        config.setdefault(key, value)
+    _import_custom(config, path)
+    for override in overrides:
+        apply_override(config, override)
+    _check_hooks(config.get('custom_hooks', {}), path)
+    return config
+
+
 def find_config(path: str | Path) -> Path:
-    """Return the config file `path`: as it stands, or of the configs that come with eqzoo.
+    """Return the config file `path`: as it stands, or among the configs that come with eqzoo.
 
     A file in the current directory wins over eqzoo's `configs/…` of the same name.
 
@@ -30,16 +110,11 @@ def find_config(path: str | Path) -> Path:
         return path
     if path.parts[:1] == ('configs',) and (own.parent / path).is_file():
         return own.parent / path
-    hint = did_you_mean(str(path), [*_names(Path('configs')), *_names(own)])
+    known = [str(each.relative_to(folder.parent)) for folder in (Path('configs'), own) for each in leaf_configs(folder)]
     raise ValueError(
-        f'Config {str(path)!r} is not a file.{hint} '
+        f'Config {str(path)!r} is not a file.{did_you_mean(str(path), known)} '
         f"Looked for in {Path.cwd()} and, as configs/…, among eqzoo's own in {own} (eqzoo configs lists them)."
     )
-
-
-def leaf_configs(folder: Path) -> list[Path]:
-    """Return the configs in `folder` that a run is made of: all but the bases."""
-    return sorted(path for path in folder.rglob('*.py') if '_base_' not in path.relative_to(folder).parts)
 
 
 def read_config(path: str | Path, *, import_custom: bool = False) -> Config:
@@ -47,101 +122,25 @@ def read_config(path: str | Path, *, import_custom: bool = False) -> Config:
 
     Args:
         path: The file.
-        import_custom: Import what its `custom_imports` names, as mmengine does.
+        import_custom: Import the modules of its `custom_imports`, as mmengine does.
     """
     with _bases_in_packages():
         return Config.fromfile(path, import_custom_modules=import_custom)
 
 
-@contextmanager
-def _bases_in_packages() -> Iterator[None]:
-    """Let mmengine find a package's configs: it asks pkg_resources, which setuptools no longer has."""
-    original = mmengine.config.config.get_installed_path
-    mmengine.config.config.get_installed_path = _package_folder
-    try:
-        yield
-    finally:
-        mmengine.config.config.get_installed_path = original
+def configs_folder() -> Path:
+    """Return the folder `configs`: inside the installed package, or beside it in a checkout."""
+    inside = _PACKAGE / 'configs'
+    return inside if inside.is_dir() else _PACKAGE.parent / 'configs'
 
 
-def _package_folder(package: str) -> str:
-    if package == 'eqzoo':
-        return str(configs_folder().parent)  # in a checkout, eqzoo.configs is the folder configs beside eqzoo
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError(f'no package {package!r}')
-    return next(iter(spec.submodule_search_locations))
-
-
-def _names(folder: Path) -> list[str]:
-    return [str(path.relative_to(folder.parent)) for path in leaf_configs(folder)]
-
-
-# What a run is made of. Other names in a config file are its building blocks.
-KEYS = (
-    'model',
-    'train_dataloader',
-    'val_dataloader',
-    'test_dataloader',
-    'cache_dataloader',
-    'cache_encoder',
-    'evaluators',
-    'test_evaluators',
-    'sampling',
-    'optim_wrapper',
-    'param_scheduler',
-    'train_cfg',
-    'default_hooks',
-    'custom_hooks',
-    'custom_imports',
-    'visualizer',
-    'log_processor',
-    'seed',
-    'compile',
-    'resume',
-    'device',
-    'sharding',
-    'work_dir',
-)
-
-_PACKAGE = Path(__file__).resolve().parent
-_WORDS = {'true': True, 'false': False, 'none': None}
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config file, import the user's own components, apply `key=value` overrides.
-
-    Args:
-        path: A Python config in mmengine's pure-Python style; `configs/…` that are not here are
-            those that come with eqzoo.
-        overrides: `a.b.0.c=value`: keys that exist in the config, or arguments of a component
-            in it; values are Python literals, or words.
-
-    Raises:
-        ValueError: If the file is missing or broken, a top-level name looks like a misspelt
-            key, an override has no `=`, an unknown key or a value of another type, or a
-            module of `custom_imports` cannot be imported.
-    """
-    path = find_config(path)
-    try:
-        whole = read_config(path)
-    except (SyntaxError, ImportError, NameError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise ValueError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
-    _check_names(whole, path)
-    config = Config({key: whole[key] for key in KEYS if key in whole}, filename=str(path))
-    config.setdefault('work_dir', default_work_dir(path))
-    config.setdefault('seed', 0)
-    config.setdefault('resume', None)
-    config.setdefault('device', 'auto')
-    config.setdefault('sharding', None)
-    _import_custom(config, path)
-    for override in overrides:
-        apply_override(config, override)
-    return config
+def leaf_configs(folder: Path) -> list[Path]:
+    """Return the configs of runs and studies in `folder`: all but the bases and the parts of released models."""
+    return sorted(path for path in folder.rglob('*.py') if not _NOT_OF_A_RUN & {*path.relative_to(folder).parts})
 
 
 def default_work_dir(path: Path) -> str:
-    """Return where a config's run goes: `work_dirs/<its folder>/<its name>`."""
+    """Return the work directory of a config that names none: `work_dirs/<its folder>/<its name>`."""
     return str(Path('work_dirs') / path.resolve().parent.name / path.stem)
 
 
@@ -160,8 +159,10 @@ def apply_override(config: Any, override: str) -> None:
     for part in parents:
         node = node[_existing(node, part, where)]
         where = f'{where}.{part}'.lstrip('.')
-    defaults = argument_defaults(node['type']) if isinstance(node, dict) and 'type' in node else {}
-    if last in defaults and last not in node:
+    # only a key that is not there needs the component's signature: importing its module takes seconds
+    is_argument = isinstance(node, dict) and 'type' in node and last not in node
+    defaults = argument_defaults(node['type']) if is_argument else {}
+    if last in defaults:
         old = defaults[last]
     else:
         last = _existing(node, last, where)
@@ -170,7 +171,7 @@ def apply_override(config: Any, override: str) -> None:
 
 
 def parse_value(text: str) -> Any:
-    """Read a value as Python writes it; true, false and none in any case; else the text itself."""
+    """Read a value as Python writes it; true, false and none in any case; any other text is itself."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     try:
@@ -179,35 +180,56 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def _existing(node: Any, part: str, where: str) -> Any:
-    """Return `part` as a key or index of `node`, which must have it."""
-    place = where or 'the config'
-    if isinstance(node, list | tuple):
-        if re.fullmatch(r'-?\d+', part) and -len(node) <= int(part) < len(node):
-            return int(part)
-        raise ValueError(f'Override: {place} is a list of {len(node)}; {part!r} is no index of it.')
-    if not isinstance(node, dict):
-        raise ValueError(f'Override: {place} is {node!r}, which has no key {part!r}.')
-    if part not in node:
-        hint = did_you_mean(part, node)
-        raise ValueError(f'Override: {place} has no key {part!r}.{hint} It has: {", ".join(map(str, node))}.')
-    return part
+def to_python(config: Mapping[str, Any]) -> str:
+    """Return the source of a config file without bases that `load_config` reads back as `config`.
+
+    Example:
+        >>> print(to_python({'train_cfg': {'max_iters': 10}, 'names': {'a b': (1,)}}), end='')
+        train_cfg = dict(max_iters=10)
+        names = {'a b': (1,)}
+    """
+    return ''.join(f'{key} = {_source(value, len(key) + 3)}\n' for key, value in config.items())
 
 
-def _same_type(key: str, old: Any, new: Any) -> Any:
-    """Refuse a value whose type could not have been meant; an int may become a float."""
-    numbers = (int, float)
-    plain = (bool, int, float, str, dict)
-    if old is None or new is None or (type(old) not in plain and not isinstance(old, dict)):
-        return new
-    both_numbers = type(old) in numbers and type(new) in numbers
-    if both_numbers or isinstance(new, type(old)) or (isinstance(old, dict) and isinstance(new, dict)):
-        return new
-    raise ValueError(f'Override {key}: expected {_kind(old)} such as {old!r}, got {new!r}.')
+def _source(value: Any, column: int, indent: int = 0) -> str:
+    """Return `value` as Python, one item a line if it does not fit into a line from `column` on."""
+    if isinstance(value, Mapping):
+        keywords = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
+        brackets = ('dict(', ')') if keywords else ('{', '}')
+        items = [(f'{key}=' if keywords else f'{key!r}: ', item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        brackets = ('[', ']') if isinstance(value, list) else ('(', ',)' if len(value) == 1 else ')')
+        items = [('', item) for item in value]
+    else:
+        # a class, such as the value of `type`, as the dotted path that the registry finds it by
+        is_named = callable(value) and hasattr(value, '__qualname__')
+        return repr(f'{value.__module__}.{value.__qualname__}' if is_named else value)
+    line = f'{brackets[0]}{", ".join(f"{start}{_source(item, 0, -1)}" for start, item in items)}{brackets[1]}'
+    if indent < 0 or not items or column + len(line) < _LINE_LENGTH:  # one column for a comma
+        return line
+    inner = indent + 4
+    lines = [f'{" " * inner}{start}{_source(item, inner + len(start), inner)},' for start, item in items]
+    return '\n'.join([brackets[0], *lines, f'{" " * indent}{brackets[1][-1]}'])
 
 
-def _kind(value: Any) -> str:
-    return {bool: 'true or false', int: 'a number', float: 'a number', str: 'text'}.get(type(value), 'a dict')
+@contextmanager
+def _bases_in_packages() -> Iterator[None]:
+    """Let mmengine find the configs of a package: it asks pkg_resources, which setuptools no longer has."""
+    original = mmengine.config.config.get_installed_path
+    mmengine.config.config.get_installed_path = _package_folder
+    try:
+        yield
+    finally:
+        mmengine.config.config.get_installed_path = original
+
+
+def _package_folder(package: str) -> str:
+    if package == 'eqzoo':
+        return str(configs_folder().parent)  # in a checkout, eqzoo.configs is the folder configs beside eqzoo
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f'no package {package!r}')
+    return next(iter(spec.submodule_search_locations))
 
 
 def _check_names(config: Config, path: Path) -> None:
@@ -215,7 +237,15 @@ def _check_names(config: Config, path: Path) -> None:
     for name in config:
         meant = nearest(name, KEYS, cutoff=0.85)
         if name not in KEYS and meant:
-            raise ValueError(f'Config {path}: {name!r} is no key of a run. Did you mean {meant!r}?')
+            raise ValueError(f'Config {path}: unknown key {name!r}. Did you mean {meant!r}?')
+
+
+def _check_hooks(hooks: Any, path: Path) -> None:
+    if not isinstance(hooks, Mapping):
+        raise ValueError(
+            f'Config {path}: custom_hooks: got a {type(hooks).__name__}; expected hooks by name, such as '
+            "custom_hooks=dict(pictures=dict(type='PictureHook')); they run in that order."
+        )
 
 
 def _import_custom(config: Config, path: Path) -> None:
@@ -236,7 +266,28 @@ def _import_custom(config: Config, path: Path) -> None:
             ) from error
 
 
-def configs_folder() -> Path:
-    """Return the folder `configs`: inside the installed package, or beside it in a checkout."""
-    inside = _PACKAGE / 'configs'
-    return inside if inside.is_dir() else _PACKAGE.parent / 'configs'
+def _existing(node: Any, part: str, where: str) -> Any:
+    """Return `part` as a key or index of `node`, which must have it."""
+    place = where or 'the config'
+    if isinstance(node, list | tuple):
+        if re.fullmatch(r'-?\d+', part) and -len(node) <= int(part) < len(node):
+            return int(part)
+        raise ValueError(f'Override: {place} is a list of {len(node)}; {part!r} is no index of it.')
+    if not isinstance(node, dict):
+        raise ValueError(f'Override: {place} is {node!r}, which has no key {part!r}.')
+    if part not in node:
+        hint = did_you_mean(part, node)
+        raise ValueError(f'Override: {place} has no key {part!r}.{hint} Its keys: {", ".join(map(str, node))}.')
+    return part
+
+
+def _same_type(key: str, old: Any, new: Any) -> Any:
+    """Refuse a value whose type could not have been meant; an int may become a float."""
+    if old is None or new is None:
+        return new
+    both_numbers = type(old) in (int, float) and type(new) in (int, float)
+    is_checked = type(old) in (bool, int, float, str) or isinstance(old, dict)
+    if not is_checked or both_numbers or isinstance(new, dict if isinstance(old, dict) else type(old)):
+        return new
+    names = {bool: 'true or false', int: 'a number', float: 'a number', str: 'text'}
+    raise ValueError(f'Override {key}: expected {names.get(type(old), "a dict")} such as {old!r}, got {new!r}.')

@@ -1,12 +1,12 @@
-"""Devices and processes: choosing a device, joining the process group, sums and averages over it.
+"""Devices and process groups: device selection, joining the group, sums and means over it.
 
-eqzoo averages gradients itself instead of wrapping the model: two optimizers, micro-batches
-and checkpoints with plain names then need no special case.
+Gradients are averaged here, instead of by a wrapper around the model (DDP): two optimizers,
+micro-batches and checkpoints with plain names then need no special case.
 """
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -16,14 +16,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-# How long a process waits for the others: a first validation or a slow disk is no failure.
+# Long enough for a first validation or a slow disk, which are no failures.
 _TIMEOUT = timedelta(minutes=30)
 
-# What gloo and NCCL say when a peer is lost.
+# Parts of the messages of gloo and NCCL when a peer is lost.
 _LOST = re.compile(r'Connection (closed|reset)|NCCL|[Tt]imed out|gloo|Broken pipe|peer', re.ASCII)
 
-
-# What `use_device` was told; a process has one device.
+# The device that `use_device` chose for this process.
 _CHOSEN = {'device': 'auto'}
 
 
@@ -34,6 +33,54 @@ def get_device() -> str:
     if torch.cuda.is_available():
         return 'cuda'
     return 'mps' if torch.backends.mps.is_available() else 'cpu'
+
+
+def init_distributed() -> None:
+    """Join the process group that torchrun set up, if there is one: nccl with GPUs, gloo without."""
+    if 'RANK' not in os.environ or dist.is_initialized():
+        return
+    if get_device().startswith('cuda'):
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        dist.init_process_group('nccl', timeout=_TIMEOUT)
+    else:
+        dist.init_process_group('gloo', timeout=_TIMEOUT)
+
+
+@contextmanager
+def failures_of_others() -> Iterator[None]:
+    """Turn the communication library's error about a lost process into one message.
+
+    Raises:
+        ConnectionError: In place of a collective's `RuntimeError`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if rank_and_world_size()[1] == 1 or not _LOST.search(str(error)):
+            raise
+        rank = rank_and_world_size()[0]
+        raise ConnectionError(
+            f'process {rank}: another process is gone or does not answer ({str(error).splitlines()[0][:200]}); its own '
+            'message, above or in its log, says why. Continue with --resume.'
+        ) from None
+
+
+def close_distributed() -> None:
+    """Leave the process group, if there is one; gloo may abort a process that ends inside it."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def wait_for_all() -> None:
+    """Wait until every process has reached this call."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """Return this process's rank and the number of processes, (0, 1) outside a group."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def all_reduce(tensor: Tensor) -> None:
@@ -52,60 +99,8 @@ def all_gather_object(value: Any) -> list[Any]:
     return values
 
 
-def _communication_device() -> str:
-    return 'cuda' if dist.get_backend() == 'nccl' else 'cpu'
-
-
-def init_distributed() -> None:
-    """Join the group that torchrun set up, if it did: nccl with GPUs, gloo without."""
-    if 'RANK' not in os.environ or dist.is_initialized():
-        return
-    if get_device().startswith('cuda'):
-        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-        dist.init_process_group('nccl', timeout=_TIMEOUT)
-    else:
-        dist.init_process_group('gloo', timeout=_TIMEOUT)
-
-
-@contextmanager
-def failures_of_others() -> Iterator[None]:
-    """Turn what the communication library raises, when another process is gone, into a message.
-
-    Raises:
-        ConnectionError: In place of a `RuntimeError` of a collective.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if rank_and_world_size()[1] == 1 or not _LOST.search(str(error)):
-            raise
-        rank = rank_and_world_size()[0]
-        raise ConnectionError(
-            f'process {rank}: another process is gone or does not answer ({str(error).splitlines()[0][:200]}); its own '
-            'message, above or in its log, says why. Go on with --resume.'
-        ) from None
-
-
-def close_distributed() -> None:
-    """Leave the group, if there is one; gloo may abort a process that ends inside."""
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
-
-
-def wait_for_all() -> None:
-    """Wait until every process is here."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def rank_and_world_size() -> tuple[int, int]:
-    """Return this process's rank and the number of processes, (0, 1) outside a group."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def greatest_over_processes(number: int) -> int:
-    """Return the greatest of a number over all processes, which all have to ask."""
+def max_over_processes(number: int) -> int:
+    """Return the maximum of a number over all processes; all of them have to call it."""
     if rank_and_world_size()[1] == 1:
         return number
     tensor = torch.tensor(number, device=_communication_device())
@@ -113,7 +108,7 @@ def greatest_over_processes(number: int) -> int:
     return int(tensor)
 
 
-def average(tensors: Sequence[Tensor]) -> list[Tensor]:
+def mean_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the mean of each tensor over all processes; the tensors share dtype and device."""
     _, world_size = rank_and_world_size()
     if world_size == 1:
@@ -124,24 +119,24 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor, gathered if it is in shards: then every process has to ask."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return a tensor, gathered from its shards if it has any: then all processes have to call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def local(tensor: Tensor) -> Tensor:
-    """Return this process's shard of a tensor, or the tensor if it is whole."""
+def local_shard(tensor: Tensor) -> Tensor:
+    """Return this process's shard of a tensor, or the whole tensor if it has no shards."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace the gradients of `parameters` by their mean over all processes.
 
-    A parameter without a gradient here may have one elsewhere: it counts as zero.
+    A parameter without a gradient here may have one on another process, and counts as zero.
     """
     if rank_and_world_size()[1] == 1:
         return
-    # FSDP has averaged those of shards in the backward pass
+    # FSDP has already averaged the gradients of shards, in the backward pass
     trained = [each for each in parameters if each.requires_grad and not isinstance(each, DTensor)]
     if not trained:
         return
@@ -149,26 +144,29 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     gradients = [parameter.grad for parameter in trained]
-    for gradient, mean in zip(gradients, average(gradients), strict=True):
+    for gradient, mean in zip(gradients, mean_over_processes(gradients), strict=True):
         gradient.copy_(mean)
 
 
 def broadcast_weights(model: nn.Module) -> None:
-    """Give every process the weights and buffers of the first."""
+    """Copy the weights and buffers of the first process to all others."""
     if rank_and_world_size()[1] > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)
 
 
-def use_device(config: Mapping[str, Any]) -> None:
-    """Let the run use what `config.device` names: 'auto' (the default, a GPU if there is one), 'cpu' or 'cuda'.
+def _communication_device() -> str:
+    return 'cuda' if dist.get_backend() == 'nccl' else 'cpu'
+
+
+def use_device(device: str) -> None:
+    """Choose the device of this process: 'auto' (a GPU if there is one), 'cpu' or 'cuda'.
 
     Raises:
         ValueError: If it is none of these, or there is no GPU.
     """
-    device = config.get('device', 'auto')
     if device not in ('auto', 'cpu', 'cuda'):
-        raise ValueError(f"device: got {device!r}; accepted are 'auto', 'cpu' and 'cuda'.")
+        raise ValueError(f"device: got {device!r}; expected 'auto', 'cpu' or 'cuda'.")
     if device == 'cuda' and not torch.cuda.is_available():
         built = f'built for CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'
         raise ValueError(

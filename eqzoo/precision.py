@@ -9,7 +9,7 @@ from torch import Tensor
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Turn TF32 off for convolutions and matrix products on CUDA, and set it back after."""
+    """Turn TF32 off for convolutions and matrix products on CUDA inside the block, and restore it afterwards."""
     backends = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
@@ -22,5 +22,5 @@ def full_precision() -> Iterator[None]:
 
 
 def to_double(x: Tensor) -> Tensor:
-    """Return `x` in float64, where there is float64: Apple's devices have none."""
+    """Return `x` in float64, on its device if that has float64 (Apple's have not), otherwise on the CPU."""
     return (x if x.is_cuda else x.cpu()).double()

@@ -1,12 +1,32 @@
-"""Randomness by counting: a step depends on its number, a sample on its draw, and on nothing before."""
+"""Counter-based random streams: a step's draws depend on its number, a sample's on its own, never on earlier draws.
+
+A stream is named by a key, `(seed, stream, number)`. Runs therefore resume without replay, and the number of
+workers, processes and micro-batches changes no draw.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class Stream(IntEnum):
+    """The streams of a run's seed; each number has one use, and keeps it, since draws depend on it."""
+
+    STEP = 0
+    """Draws that all samples and processes of a training step share, by step."""
+    NOISE = 1
+    """Noise of a training sample's latents, by draw."""
+    SAMPLES = 2
+    """Everything else that is drawn for a sample, in training and in sampling, by draw."""
+    LABELS = 3
+    """Random classes of samples, by the sample's number."""
+    CODEBOOK = 4
+    """Features that replace idle codes, by step."""
 
 
 def seeded(*key: int) -> torch.Generator:
@@ -29,7 +49,7 @@ class StepRandomness:
 
     def shared(self) -> torch.Generator:
         """Return the stream for draws that all samples and all processes share."""
-        return seeded(self.seed, 0, self.step)
+        return seeded(self.seed, Stream.STEP, self.step)
 
     def noise(self, draws: Tensor) -> 'SampleNoise':
         """Return the noise of the samples `draws` (B,)."""
@@ -42,7 +62,7 @@ class StepRandomness:
 
 @dataclass(frozen=True)
 class SampleNoise:
-    """Normal noise that belongs to samples, wherever and in whatever batch they are.
+    """Normal noise of samples: the same in any batch and on any process.
 
     Args:
         seed: The run's seed.
@@ -54,15 +74,15 @@ class SampleNoise:
 
     def __call__(self, like: Tensor) -> Tensor:
         """Return noise with shape, dtype and device of `like` (B, ...)."""
-        samples = [torch.randn(like.shape[1:], generator=seeded(self.seed, 1, int(draw))) for draw in self.draws]
-        return torch.stack(samples).to(like)
+        generators = [seeded(self.seed, Stream.NOISE, int(draw)) for draw in self.draws]
+        return torch.stack([torch.randn(like.shape[1:], generator=each) for each in generators]).to(like)
 
 
 class SampleStreams:
-    """One stream of random numbers a sample, whatever batch or process it is in.
+    """One stream of random numbers per sample: the same in any batch and on any process.
 
-    Every call goes on in each stream, so that the n-th draw of a sample depends on its number
-    and on n alone.
+    Every call continues each stream, so that the n-th draw of a sample depends only on its number
+    and on n.
 
     Args:
         seed: The run's seed.
@@ -75,8 +95,8 @@ class SampleStreams:
     """
 
     def __init__(self, seed: int, numbers: Tensor) -> None:
-        self.generators = [seeded(seed, 2, int(number)) for number in numbers]
-        """For libraries that take a list of generators, one a sample."""
+        self.generators = [seeded(seed, Stream.SAMPLES, int(number)) for number in numbers]
+        """One generator per sample, for libraries that take such a list."""
 
     def normal(self, like: Tensor) -> Tensor:
         """Return standard normal noise with shape, dtype and device of `like` (B, ...)."""
@@ -88,10 +108,10 @@ class SampleStreams:
 
     @contextmanager
     def for_modules(self, device: torch.device) -> Iterator[None]:
-        """Seed what modules draw by themselves on `device`, as dropout does; torch's own streams stay as they were.
+        """Seed the draws that modules make themselves on `device`, such as dropout; restore torch's streams afterwards.
 
-        Such draws belong to a batch, not to its samples: they are the same when a run is repeated
-        or resumed, and others when the batch is cut otherwise, by micro-batches or processes.
+        These draws belong to the batch, not to its samples: they are equal when a run is repeated or
+        resumed, but change with the number of micro-batches or processes.
         """
         seed = int(torch.randint(2**62, (), generator=self.generators[0]))
         devices = [device] if device.type == 'cuda' else []

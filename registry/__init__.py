@@ -1,17 +1,14 @@
 """The kinds of component, how they are found and how they are built; installed as `eqzoo.registry`."""
 
-from eqzoo.registry.build import argument_defaults, build, check_config
-from eqzoo.registry.contracts import EquivarianceTransform, Objective, Requirement
+from eqzoo.registry.build import KINDS, argument_defaults, build, check_config, find_component
+from eqzoo.registry.contracts import EquivarianceTransform, Grid, Objective, Requirement
 from eqzoo.registry.kinds import (
     AUTOENCODERS,
     DATASETS,
-    ENCODERS,
     EVALUATORS,
-    EXTRACTORS,
     GENERATORS,
     GUIDANCES,
     HOOKS,
-    KINDS,
     LOG_PROCESSORS,
     LOOPS,
     LOSSES,
@@ -21,16 +18,14 @@ from eqzoo.registry.kinds import (
     PROCESSES,
     SAMPLERS,
     TRANSFORMS,
+    VISION,
     Kind,
-    find,
 )
 
 __all__ = [
     'AUTOENCODERS',
     'DATASETS',
-    'ENCODERS',
     'EVALUATORS',
-    'EXTRACTORS',
     'GENERATORS',
     'GUIDANCES',
     'HOOKS',
@@ -44,12 +39,14 @@ __all__ = [
     'PROCESSES',
     'SAMPLERS',
     'TRANSFORMS',
+    'VISION',
     'EquivarianceTransform',
+    'Grid',
     'Kind',
     'Objective',
     'Requirement',
     'argument_defaults',
     'build',
     'check_config',
-    'find',
+    'find_component',
 ]

@@ -1,26 +1,28 @@
-"""Build components from nested configs, innermost first, with errors that say where."""
+"""Look up, check and build components from nested configs, innermost first, with errors that say where."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 
-from eqzoo.files import did_you_mean
+from eqzoo.files import did_you_mean, nearest
+
+# All kinds of component; filled by eqzoo.registry.kinds, which imports this module.
+KINDS: list[Registry] = []
 
 # mmengine applies these dicts itself, after the component exists.
 _KEPT_AS_DICT = ('init_cfg',)
 
 
-def build(config: Mapping[str, Any], **defaults: Any) -> Any:
+def build(config: Mapping[str, Any]) -> Any:
     """Build the component that `config` describes, and everything nested in it first.
 
     Args:
         config: `dict(type=..., **arguments)`; `type` is a registered name of any kind, a class
             or a dotted path. Values that are such dicts, also inside lists and dicts, are
             built before; `init_cfg` stays a dict.
-        **defaults: Arguments for the outermost component where the config is silent.
 
     Raises:
         ValueError: For an unknown name, an unknown or a missing argument, or a value that a
@@ -30,11 +32,11 @@ def build(config: Mapping[str, Any], **defaults: Any) -> Any:
         >>> build(dict(type='Compose', transforms=[dict(type='Flip'), dict(type='Rotate', turns=(2,))])).transforms[1]
         Rotate(turns=(2,))
     """
-    return _build(config, '', None, defaults)
+    return _build(config, '', None, {})
 
 
 def build_in(config: Mapping[str, Any], default_args: Mapping[str, Any] | None = None, *, registry: Registry) -> Any:
-    """Build as mmengine's `Registry.build` calls it: the outermost `type` is of that kind."""
+    """Build for mmengine's `Registry.build`: the outermost `type` is of that kind, `default_args` are its defaults."""
     return _build(config, '', registry, default_args or {})
 
 
@@ -60,6 +62,49 @@ def check_config(config: Any, where: str = '') -> Iterator[tuple[str, type | Cal
     elif isinstance(config, list | tuple):
         for index, value in enumerate(config):
             yield from check_config(value, f'{where}[{index}]')
+
+
+def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
+    """Return the arguments of the component `wanted` with their defaults, None for required ones.
+
+    The result is empty for an unknown component.
+    """
+    cls = wanted if callable(wanted) else find_component(wanted)
+    parameters = inspect.signature(cls).parameters.values() if cls is not None else ()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: None if p.default is p.empty else p.default for p in named}
+
+
+def find_component(name: str) -> type | Callable | None:
+    """Return the component registered as `name` in any kind, or as mmengine's own; None if there is none."""
+    for kind in KINDS:
+        if name in kind.module_dict:
+            return kind.module_dict[name]
+    for kind in KINDS:
+        kind.import_from_location()
+        if name in kind.module_dict:
+            return kind.module_dict[name]
+    for kind in KINDS:
+        if kind.parent is not None and name in kind.parent.module_dict:
+            return kind.parent.module_dict[name]
+    return None
+
+
+def unknown_message(name: str, kind: Registry | None) -> str:
+    """Return the error message for an unknown `name`: the nearest name, and the list.
+
+    Args:
+        name: The name in the config.
+        kind: The kind expected there; None to guess it from the nearest name of all kinds.
+    """
+    if kind is None:
+        candidates = {known: each for each in KINDS for known in each.names()}
+        found = nearest(name, candidates)
+        kind = candidates[found] if found else None
+    if kind is None:
+        return f'Unknown component {name!r}. Registered: {_list_names(candidates)}.'
+    hint = did_you_mean(name, kind.names())
+    return f'Unknown {kind.name} {name!r}.{hint} Registered: {_list_names(kind.names())}.'
 
 
 def _build(config: Any, where: str, kind: Registry | None, defaults: Mapping[str, Any]) -> Any:
@@ -89,37 +134,21 @@ def _build_value(key: str, value: Any, where: str) -> Any:
     return value
 
 
-def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
-    """Return the arguments that the component `wanted` takes, with their defaults; None where it has none.
-
-    Of an unknown component nothing is known: the result is empty.
-    """
-    from eqzoo.registry.kinds import find
-
-    cls = wanted if callable(wanted) else find(wanted)
-    parameters = inspect.signature(cls).parameters.values() if cls is not None else ()
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return {p.name: None if p.default is p.empty else p.default for p in named}
-
-
 def _is_component(config: Any) -> bool:
     return isinstance(config, Mapping) and 'type' in config
 
 
 def _resolve(wanted: Any, where: str, kind: Registry | None) -> type | Callable:
-    # Here, not at the top: the kinds need `build_in` to exist.
-    from eqzoo.registry.kinds import describe_unknown, find
-
     if callable(wanted):
         return wanted
-    found = _in_kind(wanted, kind) if kind is not None else find(wanted)
+    found = _in_kind(wanted, kind) if kind is not None else find_component(wanted)
     if found is None and '.' in wanted:
         try:
             found = get_object_from_string(wanted)
         except (ImportError, AttributeError):
             found = None
     if found is None:
-        raise ValueError((f'{where}: ' if where else '') + describe_unknown(wanted, kind))
+        raise ValueError((f'{where}: ' if where else '') + unknown_message(wanted, kind))
     return found
 
 
@@ -130,7 +159,7 @@ def _in_kind(name: str, kind: Registry) -> type | Callable | None:
 
 
 def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: str) -> None:
-    """Refuse arguments that the constructor does not have, or lacks."""
+    """Refuse unknown arguments, and the absence of required ones."""
     try:
         parameters = inspect.signature(cls).parameters
     except ValueError:  # a builtin without a signature checks its own arguments
@@ -141,10 +170,12 @@ def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: 
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in arguments:
             if key not in names:
-                hint = did_you_mean(key, names)
-                raise ValueError(
-                    f'{prefix}{cls.__name__} has no argument {key!r}.{hint} Accepted: {", ".join(names) or "none"}.'
-                )
+                hint, known = did_you_mean(key, names), ', '.join(names) or 'none'
+                raise ValueError(f'{prefix}{cls.__name__} has no argument {key!r}.{hint} Expected one of: {known}.')
     missing = [p.name for p in named if p.default is p.empty and p.name not in arguments]
     if missing:
         raise ValueError(f'{prefix}{cls.__name__} needs {", ".join(map(repr, missing))}.')
+
+
+def _list_names(names: Iterable[str]) -> str:
+    return ', '.join(sorted(names)) or 'none'

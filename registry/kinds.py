@@ -1,11 +1,10 @@
-"""The registries: one for each kind of component, children of mmengine's."""
+"""Registries: one for each kind of component, children of mmengine's."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from mmengine.registry import Registry, root
 
-from eqzoo.files import did_you_mean, nearest
-from eqzoo.registry.build import build_in
+from eqzoo.registry.build import KINDS, build_in
 
 
 class Kind(Registry):
@@ -16,7 +15,7 @@ class Kind(Registry):
     innermost first; an unknown name is answered with the nearest one.
 
     Args:
-        name: What one component of this kind is called, as messages print it: `'transform'`.
+        name: One component of this kind, in the words of messages: `'transform'`.
         parent: mmengine's root registry of the same kind, if it has one.
         locations: Modules whose import registers eqzoo's own components of this kind.
     """
@@ -43,9 +42,6 @@ class Kind(Registry):
         super()._register_module(module, module_name, force)
 
 
-KINDS: list[Kind] = []
-
-
 def _kind(name: str, parent: str | None = None, *locations: str) -> Kind:
     KINDS.append(Kind(name, getattr(root, parent) if parent else None, locations=locations))
     return KINDS[-1]
@@ -59,10 +55,9 @@ NETWORKS = _kind('network', None, 'eqzoo.generators')
 PROCESSES = _kind('process', None, 'eqzoo.generators')
 SAMPLERS = _kind('sampler', None, 'eqzoo.generators')
 GUIDANCES = _kind('guidance', None, 'eqzoo.generators')
-ENCODERS = _kind('vision encoder', None, 'eqzoo.vision')
+VISION = _kind('vision network', None, 'eqzoo.vision')
 DATASETS = _kind('dataset', 'DATASETS', 'eqzoo.data', 'eqzoo.data.latents')
 EVALUATORS = _kind('evaluator', 'METRICS', 'eqzoo.evaluators')
-EXTRACTORS = _kind('feature extractor', None, 'eqzoo.vision')
 HOOKS = _kind('hook', 'HOOKS', 'eqzoo.engine')
 MODELS = _kind('model', 'MODELS', 'eqzoo.engine')
 LOOPS = _kind('loop', 'LOOPS', 'eqzoo.engine')
@@ -76,39 +71,3 @@ _ADOPTED = {id(kind.parent) for kind in KINDS}
 for _registry in [value for value in vars(root).values() if isinstance(value, Registry)]:
     if id(_registry) not in _ADOPTED:
         Registry(_registry.name, parent=_registry, scope='eqzoo')
-
-
-def find(name: str) -> type | Callable | None:
-    """Return the component registered as `name` in any kind, else mmengine's own, else None."""
-    for kind in KINDS:
-        if name in kind.module_dict:
-            return kind.module_dict[name]
-    for kind in KINDS:
-        kind.import_from_location()
-        if name in kind.module_dict:
-            return kind.module_dict[name]
-    for kind in KINDS:
-        if kind.parent is not None and name in kind.parent.module_dict:
-            return kind.parent.module_dict[name]
-    return None
-
-
-def describe_unknown(name: str, kind: Kind | None) -> str:
-    """Say that `name` is unknown, the nearest name, and what is registered.
-
-    Args:
-        name: What the config asked for.
-        kind: The kind asked, or None to guess it by the nearest name of all kinds.
-    """
-    if kind is None:
-        candidates = {known: each for each in KINDS for known in each.names()}
-        found = nearest(name, candidates)
-        kind = candidates[found] if found else None
-    if kind is None:
-        return f'Unknown component {name!r}. Registered: {_listed(candidates)}.'
-    hint = did_you_mean(name, kind.names())
-    return f'Unknown {kind.name} {name!r}.{hint} Registered: {_listed(kind.names())}.'
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ', '.join(sorted(names)) or 'none'

@@ -1,8 +1,10 @@
-"""Config files: overrides hit existing keys with the right type, and typos are told."""
+"""Config files: overrides hit existing keys with the right type, and typos are errors."""
+
+import json
 
 import pytest
 
-from eqzoo.config import apply_override, load_config, parse_value
+from eqzoo.config import KEYS, apply_override, load_config, parse_value, to_python
 
 LEAF = 'configs/eqvae/sdxl_rot_scale.py'
 
@@ -31,6 +33,7 @@ def test_overrides_are_literals_words_or_text():
             'model.objective.transform.transforms.0.minimum=0.5',
             'model.micro_batch_size=none',
             'optim_wrapper.autoencoder.optimizer.betas=(0.9, 0.99)',
+            'custom_hooks.pictures.num_images=4',
         ],
     )
     assert config.train_cfg.max_iters == 7
@@ -38,6 +41,7 @@ def test_overrides_are_literals_words_or_text():
     assert config.model.objective.transform.transforms[0].minimum == 0.5
     assert config.model.micro_batch_size is None
     assert config.optim_wrapper.autoencoder.optimizer.betas == (0.9, 0.99)
+    assert config.custom_hooks.pictures == dict(type='PictureHook', interval=1000, num_images=4)
 
 
 @pytest.mark.parametrize(
@@ -58,12 +62,14 @@ def test_parse_value(text, value):
 @pytest.mark.parametrize(
     ('override', 'message'),
     [
-        ('train_cfg.max_iter=1', r"train_cfg has no key 'max_iter'\. Did you mean 'max_iters'\? It has: max_iters"),
+        ('train_cfg.max_iter=1', r"train_cfg has no key 'max_iter'\. Did you mean 'max_iters'\? .*: max_iters"),
         ('trian_cfg.max_iters=1', r"the config has no key 'trian_cfg'\. Did you mean 'train_cfg'\?"),
         ('train_cfg.max_iters=abc', r"train_cfg\.max_iters: expected a number such as 50000, got 'abc'"),
         ('model.precision=16', r"model\.precision: expected text such as 'fp32', got 16"),
         ('train_cfg=5', r'train_cfg: expected a dict'),
-        ('custom_hooks.3.interval=1', r"custom_hooks is a list of 1; '3' is no index of it"),
+        ('evaluators.3.type=A', r"evaluators is a list of 3; '3' is no index of it"),
+        ('custom_hooks.picture.interval=1', r"custom_hooks has no key 'picture'\. Did you mean 'pictures'\?"),
+        ("custom_hooks=[{'type': 'PictureHook'}]", r'custom_hooks: expected a dict'),
         ('seed.x=1', r"seed is 0, which has no key 'x'"),
         ('seed', r'expected key=value'),
         ('model.precison=bf16', r"model has no key 'precison'\. Did you mean 'precision'\?"),
@@ -102,8 +108,8 @@ def test_a_broken_config_is_one_message(tmp_path):
         load_config(write(tmp_path, 'model = dict(', 'broken.py'))
 
 
-def test_a_misspelt_key_is_told_and_a_building_block_is_not_kept(tmp_path):
-    with pytest.raises(ValueError, match=r"'train_datalaoder' is no key of a run\. Did you mean 'train_dataloader'"):
+def test_a_misspelt_key_is_an_error_and_a_building_block_is_not_kept(tmp_path):
+    with pytest.raises(ValueError, match=r"'train_datalaoder'.*Did you mean 'train_dataloader'"):
         load_config(write(tmp_path, 'train_datalaoder = dict()'))
     assert 'colours' not in load_config(write(tmp_path, 'colours = dict(a=1)', 'other.py'))
 
@@ -112,6 +118,34 @@ def test_custom_imports_that_fail_say_why(tmp_path):
     for form in ("['no_such_module_here']", "dict(imports='no_such_module_here')"):
         with pytest.raises(ValueError, match=r"custom_imports: 'no_such_module_here' cannot be imported: No module"):
             load_config(write(tmp_path, f'custom_imports = {form}'))
+
+
+def test_hooks_have_names(tmp_path):
+    with pytest.raises(ValueError, match=r'config\.py: custom_hooks: got a list; expected hooks by name'):
+        load_config(write(tmp_path, "custom_hooks = [dict(type='PictureHook')]"))
+
+
+def test_every_key_may_be_in_a_config_and_is_kept(tmp_path):
+    text = ''.join(f'{key} = {{}}\n' for key in KEYS)
+    assert list(load_config(write(tmp_path, text))) == list(KEYS)
+
+
+def test_a_printed_config_has_what_python_has_and_no_long_lines(tmp_path):
+    values = dict(
+        single=(1,),
+        none=None,
+        empty=[[], {}, ()],
+        text="it's \\ a\n",
+        words={'a b': 1, 'class': 2},
+        type=json.JSONDecoder,
+    )
+    model = dict(values, deep=[dict(number=number, long='x' * 30) for number in range(20)])
+    text = to_python(dict(model=model))
+    assert "type='json.decoder.JSONDecoder'" in text
+    assert max(map(len, text.splitlines())) <= 120
+    found = load_config(write(tmp_path, text)).model.to_dict()
+    assert found == {**model, 'type': 'json.decoder.JSONDecoder'}
+    assert type(found['single']) is tuple
 
 
 def test_configs_that_are_not_here_are_those_of_eqzoo(root, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eqzoo.pictures import Row, autoencoder_rows, draw_grid, fit_basis, principal_components
+from eqzoo.pictures import PictureRow, autoencoder_rows, draw_grid, fit_basis, principal_components
 
 
 class Posterior:
@@ -34,7 +34,7 @@ def test_rows_are_targets_beside_what_the_decoder_makes_of_transformed_latents()
 
 def test_tiles_hold_the_images_and_smaller_ones_are_centred():
     white, small = torch.ones(1, 3, 100, 100), -torch.ones(1, 3, 50, 50)
-    grid = draw_grid([Row('x', -white), Row('small', small)], tile=100)
+    grid = draw_grid([PictureRow('x', -white), PictureRow('small', small)])
     left = grid.width - 102
     assert grid.getpixel((left + 50, 50)) == (0, 0, 0)
     assert grid.getpixel((left + 50, 102 + 50)) == (0, 0, 0)

@@ -1,7 +1,6 @@
-"""Speed and memory as ratios within one run: python tools/benchmark.py SUBCOMMAND ..."""
+"""Speed and memory as ratios within one run: python tools/benchmark.py BENCHMARK ..."""
 
-from eqzoo.commands.cli import BENCHMARKS
-from eqzoo.commands.parsing import run_subcommand
+from eqzoo.commands.cli import run_benchmark
 
 if __name__ == '__main__':
-    run_subcommand({name: command.load() for name, command in BENCHMARKS.items()})
+    run_benchmark()

@@ -1,7 +1,7 @@
 """Fetch released weights: python tools/download.py NAME, or --list."""
 
+from eqzoo.commands.cli import run
 from eqzoo.commands.download import download
-from eqzoo.commands.parsing import run
 
 if __name__ == '__main__':
     run(download)

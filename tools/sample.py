@@ -1,6 +1,6 @@
 """Draw images from a generator: python tools/sample.py CONFIG [CHECKPOINT] --out DIR|FILE.npz [key=value ...]."""
 
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.commands.sample import sample
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Score samples against a reference: python tools/score.py SAMPLES REFERENCE [--extractor EfficientNetLite0]."""
 
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.commands.score import score
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Run a grid of configs over seeds and collect its table: python tools/study.py CONFIG [--seeds N] [--resume]."""
 
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.commands.study import study
 
 if __name__ == '__main__':

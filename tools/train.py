@@ -1,6 +1,6 @@
-"""Train what a config describes: python tools/train.py CONFIG [key=value ...] [--smoke] [--dry_run] [--resume]."""
+"""Train what a config describes: python tools/train.py CONFIG [key=value ...] [--smoke] [--dry-run] [--resume]."""
 
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.commands.train import train
 
 if __name__ == '__main__':

@@ -3,15 +3,9 @@
 from mmengine.config import read_base
 
 with read_base():
+    from .demo_kl import autoencoder
     from .runtime import *
 
-autoencoder = dict(
-    type='KLAutoencoder',
-    latent_channels=4,
-    block_out_channels=(16, 32, 64),
-    layers_per_block=1,
-    norm_num_groups=8,
-)
 model = dict(
     type='AutoencoderTraining',
     autoencoder=autoencoder,
@@ -23,4 +17,4 @@ train_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(type='Shapes',
 val_dataloader = dict(batch_size=32, num_workers=0, dataset=dict(type='Shapes', num_images=64, size=64, seed=1))
 test_dataloader = dict(batch_size=32, num_workers=0, dataset=dict(type='Shapes', num_images=256, size=64, seed=2))
 optim_wrapper = dict(autoencoder=dict(optimizer=dict(type='Adam', lr=1e-3, betas=(0.9, 0.99))))
-custom_hooks = [dict(type='PictureHook', interval=500)]
+custom_hooks = dict(pictures=dict(type='PictureHook', interval=500))

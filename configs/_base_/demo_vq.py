@@ -1,4 +1,4 @@
-"""The demo's VQ autoencoder, f8 with 256 codes: 8 x 8 of them are an image. What it changes in the demo's configs."""
+"""The demo's VQ autoencoder, f8 with 256 codes, 8 x 8 of which are an image; and its changes to the demo's configs."""
 
 autoencoder = dict(
     type='VQAutoencoder',

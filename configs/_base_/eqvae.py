@@ -19,4 +19,4 @@ model = dict(
     micro_batch_size=10,
     precision='fp32',
 )
-custom_hooks = [dict(type='PictureHook', interval=1000)]
+custom_hooks = dict(pictures=dict(type='PictureHook', interval=1000))

@@ -1,13 +1,14 @@
 """A small generator of the built-in Shapes, on the latents of the demo's autoencoder, for two CPU cores.
 
-`make demo` trains the autoencoders. A leaf adds `model.generator` and a sampler.
+`make demo` trains the autoencoders. A leaf adds `model.generator` and the samplers.
 """
 
 from mmengine.config import read_base
 
 with read_base():
-    from .demo import autoencoder
-    from .generator_runtime import *
+    from .demo_kl import autoencoder
+    from .runtime import *
+    from .schedules.generator import *
 
 autoencoder.update(weights='work_dirs/demo/plain/iter_500.pth')
 shapes = dict(type='Shapes', num_images=4000, size=64, seed=0)
@@ -21,11 +22,11 @@ train_dataloader = dict(
 )
 optim_wrapper.generator.optimizer.lr = 5e-4
 train_cfg = dict(max_iters=1500)
-default_hooks.checkpoint.interval = 500
-custom_hooks = [
-    dict(type='GeneratorEMAHook', decay=0.99),
-    dict(type='SampleHook', interval=500),
-]
+default_hooks.checkpoint = dict(checkpoint, interval=500)
+custom_hooks = dict(
+    ema=dict(type='EMAHook', decay=0.99),
+    samples=dict(type='SampleHook', interval=500),
+)
 sampling = dict(num_samples=500, batch_size=50, labels='balanced', seed=0)
 test_evaluators = [
     dict(

@@ -7,5 +7,5 @@ with read_base():
 
 model.autoencoder.update(weights='work_dirs/demo/pretrain/iter_1200.pth')
 train_cfg = dict(max_iters=500, val_interval=500)
-# At a constant rate the last step is noisy, by decibels: the average of the last hundred is what counts.
-custom_hooks.append(dict(type='AutoencoderEMAHook', decay=0.99))
+# At a constant rate the last step is noisy, by decibels: the average of the last hundred is measured.
+custom_hooks.ema = dict(type='EMAHook', decay=0.99)

@@ -1,4 +1,4 @@
-"""The demo's start: a small autoencoder from scratch, as far as two minutes go."""
+"""The demo's start: a small autoencoder trained from scratch for about two minutes."""
 
 from mmengine.config import read_base
 

@@ -7,7 +7,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .dit_b2_sd3 import *
-    from .._base_.latents.sd3_eq import autoencoder, latents, store
+    from .._base_.latents.sd3_eq import store, weights
 
-model.update(autoencoder=autoencoder)
+model.autoencoder.update(weights=weights)
 train_dataloader.dataset.update(root=store)

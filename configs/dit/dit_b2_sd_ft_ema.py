@@ -6,9 +6,8 @@ To reach (EQ-VAE v3, Tables 2 and 6): FID 43.5 without guidance.
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.generators.dit import *
-    from .._base_.latents.sd_ft_ema import autoencoder, latents, store
+    from .dit_b2_sd import *
+    from .._base_.latents.sd_ft_ema import store, weights
 
-model.generator.network.update(size='B', **latents)
-model.update(autoencoder=autoencoder)
+model.autoencoder.update(weights=weights)
 train_dataloader.dataset.update(root=store)

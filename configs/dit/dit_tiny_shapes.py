@@ -14,7 +14,7 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.generator_demo import *
 
-sampler = dict(type='DDPM', steps=50, guidance=dict(type='ClassifierFree', scale=1.5))
 model.update(generator=dict(type='DiT', network=network, process=dict(type='GaussianDiffusion')))
-custom_hooks[1].update(sampler=sampler)
-sampling.update(sampler=sampler)
+custom_hooks.samples.sampler = sampling.sampler = dict(
+    type='DDPM', steps=50, guidance=dict(type='ClassifierFree', scale=1.5)
+)

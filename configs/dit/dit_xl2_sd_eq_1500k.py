@@ -7,7 +7,10 @@ the paper does not state: 1.5 is DiT's. Table 2: FID 8.8 without, sampling.sampl
 from mmengine.config import read_base
 
 with read_base():
-    from .dit_xl2_sd_eq import *
+    from .dit_xl2_sd_ft_ema import *
+    from .._base_.latents.sd_eq import store, weights
 
+model.autoencoder.update(weights=weights)
+train_dataloader.dataset.update(root=store)
 train_cfg.max_iters = 1_500_000
 sampling.sampler.guidance = dict(type='ClassifierFree', scale=1.5, channels=3)

@@ -21,4 +21,7 @@ model = dict(
 train_dataloader.update(batch_size=16)
 train_cfg = dict(max_iters=1000, val_interval=500)
 optim_wrapper = dict(autoencoder=dict(optimizer=dict(type='Adam', lr=3e-4, betas=(0.9, 0.99))))
-custom_hooks = [dict(type='PictureHook', interval=500), dict(type='AutoencoderEMAHook', decay=0.99)]
+custom_hooks = dict(
+    pictures=dict(type='PictureHook', interval=500),
+    ema=dict(type='EMAHook', decay=0.99),
+)

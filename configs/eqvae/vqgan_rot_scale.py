@@ -16,4 +16,4 @@ model.update(
 )
 evaluators.append(dict(type='CodebookUsage'))
 test_evaluators.append(dict(type='CodebookUsage'))
-custom_hooks.append(dict(type='CodebookHook'))
+custom_hooks.codebook = dict(type='CodebookHook')

@@ -8,7 +8,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .maskgit_base_vqgan import *
-    from .._base_.latents.vqgan_eq import autoencoder, latents, store
+    from .._base_.latents.vqgan_eq import store, weights
 
-model.update(autoencoder=autoencoder)
+model.autoencoder.update(weights=weights)
 train_dataloader.dataset.update(root=store)

@@ -21,6 +21,4 @@ network = dict(
 )
 model.update(autoencoder=autoencoder, generator=dict(type='MaskGIT', network=network))
 train_dataloader.dataset.update(root='work_dirs/latents/shapes_vq_plain')
-sampler = dict(type='Confidence', steps=8, guidance=1.0)
-custom_hooks[1].update(sampler=sampler)
-sampling.update(sampler=sampler)
+custom_hooks.samples.sampler = sampling.sampler = dict(type='Confidence', steps=8, guidance=1.0)

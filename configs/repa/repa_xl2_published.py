@@ -8,8 +8,13 @@ steps, on latents of SD-VAE-FT-MSE, which has the same encoder.
 from mmengine.config import read_base
 
 with read_base():
-    from .repa_xl2_sd_ft_ema import *
+    from .._base_.generators.repa import *
+    from .._base_.latents.sd import autoencoder, latents
+    from .._base_.latents.sd_ft_ema import store, weights
 
-model.generator.network.update(weights='eqzoo://repa-xl2-256')
+model.generator.network.update(weights='eqzoo://repa-xl2-256', **latents)
+model.update(autoencoder=autoencoder)
+model.autoencoder.update(weights=weights)
+train_dataloader.dataset.update(root=store)
 train_cfg.max_iters = 4_000_000
 sampling.sampler.guidance = dict(type='ClassifierFree', scale=1.8, interval=(0.0, 0.7))

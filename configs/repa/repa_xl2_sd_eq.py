@@ -6,8 +6,11 @@ To reach (EQ-VAE v3, Table 10): FID 7.5, sFID 5.0, IS 128.8, precision 0.71, rec
 from mmengine.config import read_base
 
 with read_base():
-    from .repa_xl2_sd_ft_ema import *
-    from .._base_.latents.sd_eq import autoencoder, latents, store
+    from .._base_.generators.repa import *
+    from .._base_.latents.sd import autoencoder, latents
+    from .._base_.latents.sd_eq import store, weights
 
+model.generator.network.update(**latents)
 model.update(autoencoder=autoencoder)
+model.autoencoder.update(weights=weights)
 train_dataloader.dataset.update(root=store)

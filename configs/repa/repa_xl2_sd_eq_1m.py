@@ -8,7 +8,13 @@ sampling.sampler.guidance=none.
 from mmengine.config import read_base
 
 with read_base():
-    from .repa_xl2_sd_eq import *
+    from .._base_.generators.repa import *
+    from .._base_.latents.sd import autoencoder, latents
+    from .._base_.latents.sd_eq import store, weights
 
+model.generator.network.update(**latents)
+model.update(autoencoder=autoencoder)
+model.autoencoder.update(weights=weights)
+train_dataloader.dataset.update(root=store)
 train_cfg.max_iters = 1_000_000
 sampling.sampler.guidance = dict(type='ClassifierFree', scale=1.8, interval=(0.0, 0.7))

@@ -7,8 +7,10 @@ from mmengine.config import read_base
 
 with read_base():
     from .._base_.generators.repa import *
-    from .._base_.latents.sd_ft_ema import autoencoder, latents, store
+    from .._base_.latents.sd import autoencoder, latents
+    from .._base_.latents.sd_ft_ema import store, weights
 
 model.generator.network.update(**latents)
 model.update(autoencoder=autoencoder)
+model.autoencoder.update(weights=weights)
 train_dataloader.dataset.update(root=store)

@@ -5,8 +5,8 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.generator_demo import *
 
-sampler = dict(type='ODE', method='heun', steps=25, guidance=dict(type='ClassifierFree', scale=1.5))
 network.update(learn_sigma=False)
 model.update(generator=dict(type='SiT', network=network, process=dict(type='Interpolant')))
-custom_hooks[1].update(sampler=sampler)
-sampling.update(sampler=sampler)
+custom_hooks.samples.sampler = sampling.sampler = dict(
+    type='ODE', method='heun', steps=25, guidance=dict(type='ClassifierFree', scale=1.5)
+)

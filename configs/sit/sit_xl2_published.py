@@ -7,9 +7,14 @@ network counts time from noise to data, and has outputs that nothing trained. It
 from mmengine.config import read_base
 
 with read_base():
-    from .sit_xl2_sd_ft_ema import *
+    from .._base_.generators.sit import *
+    from .._base_.latents.sd import autoencoder, latents
+    from .._base_.latents.sd_ft_ema import store, weights
 
-model.generator.network.update(learn_sigma=True, weights='eqzoo://sit-xl2-256')
+model.generator.network.update(learn_sigma=True, weights='eqzoo://sit-xl2-256', **latents)
+model.update(autoencoder=autoencoder)
+model.autoencoder.update(weights=weights)
+train_dataloader.dataset.update(root=store)
 model.generator.process.update(network_time='noise_to_data')
 train_cfg.max_iters = 7_000_000
 sampling.sampler.guidance = dict(type='ClassifierFree', scale=1.5, channels=3)

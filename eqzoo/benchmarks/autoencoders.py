@@ -1,15 +1,14 @@
-"""Autoencoders: coding, and a step of EQ fine-tuning against the released way."""
+"""Benchmarks of autoencoders: coding, and a step of EQ fine-tuning against the released way."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
 from eqzoo.autoencoders import Autoencoder
-from eqzoo.benchmarks.measure import Cost, peak_memory
+from eqzoo.benchmarks.measure import Cost, alternate, peak_memory, timed
 from eqzoo.engine.autoencoder_training import AutoencoderTraining
 from eqzoo.images import to_float
 from eqzoo.randomness import StepRandomness
@@ -19,55 +18,47 @@ from eqzoo.randomness import StepRandomness
 def coding_costs(
     autoencoder: Autoencoder, reference: Autoencoder, images: Tensor, *, rounds: int
 ) -> dict[str, tuple[Cost, float]]:
-    """Return the cost of `encode` and of `decode`, and how many times as fast as the reference each is.
+    """Return the cost of `encode` and of `decode`, and the speed of each relative to the reference.
 
-    Passes of the two alternate and the fastest of each counts: whatever else the machine does
-    holds up both alike.
+    Passes of the two autoencoders alternate, and the fastest of each counts.
 
     Args:
         autoencoder: In evaluation mode.
-        reference: Likewise.
+        reference: In evaluation mode.
         images: (B, 3, H, W), float in [-1, 1], on the autoencoders' device.
-        rounds: Timed passes of each, after one that is not.
+        rounds: Timed passes of each, after one that is not timed.
     """
     costs = {}
     for name in ('encode', 'decode'):
-        work, other = (_work(each, name, images) for each in (autoencoder, reference))
+        work, other = (_coding(each, name, images) for each in (autoencoder, reference))
         memory = peak_memory(work, images.device)
         other()
-        pairs = [(_seconds(work, images.device), _seconds(other, images.device)) for _ in range(rounds)]
-        ours, theirs = (min(seconds) for seconds in zip(*pairs, strict=True))
+        seconds = alternate({'ours': work, 'theirs': other}, rounds, images.device)
+        ours, theirs = min(seconds['ours']), min(seconds['theirs'])
         costs[name] = Cost(len(images) / ours, memory), theirs / ours
     return costs
 
 
-def _work(autoencoder: Autoencoder, name: str, images: Tensor) -> Callable[[], Tensor]:
+def _coding(autoencoder: Autoencoder, name: str, images: Tensor) -> Callable[[], Tensor]:
     if name == 'encode':
         return lambda: autoencoder.encode(images).mean
     latents = autoencoder.encode(images).mean
     return lambda: autoencoder.decode(latents)
 
 
-def _seconds(work: Callable[[], Tensor], device: torch.device) -> float:
-    _synchronize(device)
-    started = time.perf_counter()
-    work()
-    _synchronize(device)
-    return time.perf_counter() - started
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-
-
 def compare_eq_steps(
-    model: AutoencoderTraining, optimizers: OptimWrapperDict, batch: dict[str, Any], *, rounds: int = 5
+    model: AutoencoderTraining, optimizers: Mapping[str, Any], batch: dict[str, Any], *, rounds: int = 5
 ) -> dict[str, Cost]:
     """Time eqzoo's step and the released one on the same batch, alternating, after one warm-up each.
 
     Both see the same draws: where eqzoo's step i draws d(i), the released one draws d(i) for
     the autoencoder and d(i + 1) for the discriminator, cyclically.
+
+    Args:
+        model: In training mode.
+        optimizers: As `build_optimizers` returns them.
+        batch: Images and draws, as a loader gives them.
+        rounds: Steps of each kind.
     """
     draws = [StepRandomness(0, step) for step in range(rounds)]
     kinds: dict[str, Callable[[int], object]] = {
@@ -80,11 +71,9 @@ def compare_eq_steps(
         step(0)
     for i in range(rounds):
         for name in list(kinds) if i % 2 == 0 else reversed(kinds):
-            started = time.perf_counter()
-            memory[name] = max(memory[name], peak_memory(lambda i=i, name=name: kinds[name](i), device))
-            if device.type == 'cuda':
-                torch.cuda.synchronize(device)
-            seconds[name] += time.perf_counter() - started
+            elapsed, peak = timed(partial(peak_memory, partial(kinds[name], i), device), device)
+            seconds[name] += elapsed
+            memory[name] = max(memory[name], peak)
     images = rounds * len(batch['images'])
     return {name: Cost(images / seconds[name], memory[name]) for name in kinds}
 
@@ -92,11 +81,11 @@ def compare_eq_steps(
 def released_step(
     model: AutoencoderTraining,
     batch: dict[str, Any],
-    optimizers: OptimWrapperDict,
+    optimizers: Mapping[str, Any],
     first: StepRandomness,
     second: StepRandomness,
 ) -> None:
-    """Train as the released code does: each optimizer gets a forward and a draw of its own.
+    """Train as the released code does: each optimizer has its own forward pass and its own draw.
 
     The other network is frozen in each pass, as Lightning does, and the discriminator's pass
     computes the reconstruction loss too, as the released loss module does.

@@ -1,8 +1,7 @@
-"""The Fréchet distance of reconstructions: streamed, against pictures saved, read back and extracted."""
+"""Benchmarks of the Fréchet distance: its formula, and a streamed rFID against saved and re-read pictures."""
 
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from PIL import Image
 from scipy import linalg
 from torch import Tensor
 
-from eqzoo.benchmarks.measure import Cost, peak_memory
-from eqzoo.evaluators import ReconstructionFrechet, SampleView
+from eqzoo.benchmarks.measure import Cost, peak_memory, timed
+from eqzoo.evaluators import AutoencoderView, ReconstructionFrechet
 from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance
 from eqzoo.evaluators.reference import write_reference
 from eqzoo.images import to_uint8
@@ -25,30 +24,37 @@ _BATCH = 50  # pytorch-fid's default
 def compare_pipelines(
     extractor: FeatureExtractor, pairs: list[tuple[Tensor, Tensor]], *, rounds: int = 1
 ) -> dict[str, tuple[Cost, float]]:
-    """Return cost and value of each way, from images in memory to the distance; 'again' has a reference of them.
+    """Return cost and value of each way from images in memory to the distance.
+
+    The ways are 'streamed', 'again' (with a reference file of the images), and 'through PNGs'.
 
     Args:
-        extractor: The same for both.
-        pairs: Batches of (images, reconstructions), each (B, 3, H, W), about [-1, 1], as an evaluation has them.
-        rounds: Of each way; the fastest counts.
+        extractor: Used by all ways.
+        pairs: Batches of (images, reconstructions), each (B, 3, H, W), about [-1, 1], as in an evaluation.
+        rounds: Runs of each way; the fastest counts.
     """
     device = pairs[0][0].device
-    metric = ReconstructionFrechet(extractor, min_images=2)
     count = sum(len(images) for images, _ in pairs)
-    extractor(to_uint8(pairs[0][0]))  # the first call sets the network up
+    extractor(to_uint8(pairs[0][0]))  # the first call initialises the network
     with tempfile.TemporaryDirectory() as folder:
-        measured = FeatureMoments(extractor.num_features)
+        moments = FeatureMoments(extractor.num_features)
         for images, _ in pairs:
-            measured.add(extractor(to_uint8(images)).pooled)
-        write_reference(Path(folder) / 'reference.npz', extractor, measured, data={})
+            moments.add(extractor(to_uint8(images)).pooled)
+        write_reference(Path(folder) / 'reference.npz', extractor, moments, data={})
+        metric = ReconstructionFrechet(extractor, min_images=2)
         again = ReconstructionFrechet(extractor, reference=f'{folder}/reference.npz', min_images=2)
         ways: dict[str, Callable[[], float]] = {
             'streamed': lambda: _stream(metric, pairs),
             'again': lambda: _stream(again, pairs),
             'through PNGs': lambda: _through_files(extractor, pairs, Path(folder)),
         }
-        measurements = {name: [_measured(work, count, device) for _ in range(rounds)] for name, work in ways.items()}
-    return {name: max(found, key=lambda one: one[0].images_per_second) for name, found in measurements.items()}
+
+        def measure(work: Callable[[], float]) -> tuple[Cost, float]:
+            values: list[float] = []
+            seconds, memory = timed(lambda: peak_memory(lambda: values.append(work()), device), device)
+            return Cost(count / seconds, memory), values[0]
+
+        return {name: max(measure(work) for _ in range(rounds)) for name, work in ways.items()}
 
 
 def streamed_memory(extractor: FeatureExtractor, batch: Tensor, num_batches: int) -> float:
@@ -66,10 +72,11 @@ def compare_frechet(num_features: int, num_images: int, rounds: int) -> tuple[fl
         moments.append(FeatureMoments(num_features))
         for _ in range(0, num_images, 1000):
             moments[-1].add((torch.randn(1000, num_features, generator=generator) @ mixing).relu() + shift)
-    first, second = moments
-    ours = min(_timed(lambda: frechet_distance(first, second)) for _ in range(rounds))
-    theirs = min(_timed(lambda: sqrtm_distance(first, second)) for _ in range(rounds))
-    return ours[0], theirs[0], abs(ours[1] / theirs[1] - 1)
+    (ours, value), (theirs, other) = (
+        min(timed(lambda distance=distance: distance(*moments)) for _ in range(rounds))
+        for distance in (frechet_distance, sqrtm_distance)
+    )
+    return ours, theirs, abs(value / other - 1)
 
 
 def sqrtm_distance(first: Any, second: Any) -> float:
@@ -80,25 +87,12 @@ def sqrtm_distance(first: Any, second: Any) -> float:
     return float(difference @ difference + traces - 2 * np.trace(root.real))
 
 
-def _measured(work: Callable[[], float], count: int, device: torch.device) -> tuple[Cost, float]:
-    started = time.perf_counter()
-    values: list[float] = []
-    memory = peak_memory(lambda: values.append(work()), device)
-    return Cost(count / (time.perf_counter() - started), memory), values[0]
-
-
-def _timed(work: Callable[[], float]) -> tuple[float, float]:
-    started = time.perf_counter()
-    value = work()
-    return time.perf_counter() - started, value
-
-
-def _stream(metric: ReconstructionFrechet, pairs: Any) -> float:
+def _stream(metric: ReconstructionFrechet, pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     seen = 0
     for images, reconstructions in pairs:
-        view = SampleView(images, torch.arange(seen, seen + len(images)))
+        view = AutoencoderView(None, images, torch.arange(seen, seen + len(images)))
         view.reconstruction = reconstructions
-        metric.process({}, [view])
+        metric.process(view)
         seen += len(images)
     (value,) = metric.evaluate(seen).values()
     return value

@@ -1,8 +1,8 @@
-"""A DiT's training step beside the same step in the plainest form."""
+"""Benchmarks of generators: a DiT's training step and MaskGIT's sampling, beside their plainest forms."""
 
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,6 +11,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eqzoo.benchmarks.measure import alternate
 from eqzoo.generators.mask_transformer import MaskTransformer
 from eqzoo.generators.maskgit import MaskGIT
 from eqzoo.generators.samplers.codes import Confidence
@@ -19,9 +20,9 @@ from eqzoo.randomness import SampleStreams
 
 
 class PlainDiffusionTransformer(DiffusionTransformer):
-    """A `DiffusionTransformer` as its paper's readers write it: timm's attention, not fused, and a SiLU a block.
+    """A `DiffusionTransformer` in its usual form: timm's attention, not fused, and a SiLU in each block.
 
-    Names of weights are the same.
+    It has the same weights by name.
     """
 
     def __init__(self, size: str | tuple[int, int, int], patch_size: int, **options: int) -> None:
@@ -31,7 +32,7 @@ class PlainDiffusionTransformer(DiffusionTransformer):
         self.final_layer.adaLN_modulation[0] = nn.SiLU()
 
     def embed(self, x: Tensor, times: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return tokens and the condition, not activated."""
+        """Return tokens and the condition, without its activation."""
         return self.x_embedder(x) + self.pos_embed, self.t_embedder(times) + self.y_embedder(labels)
 
 
@@ -66,19 +67,12 @@ def compare_generator_steps(
     precision: Literal['fp32', 'bf16'] = 'fp32',
     compiled: bool = False,
 ) -> tuple[dict[str, float], float]:
-    """Return each form's samples a second, and how far their first losses are apart, relatively.
+    """Return each form's samples a second, and the relative difference of their first losses.
 
-    Both start from the same weights and see the same batch; steps alternate, and the median counts.
-
-    Args:
-        size: As `DiffusionTransformer` takes it.
-        patch_size: Likewise.
-        latent_size: Likewise.
-        batch_size: Samples of a step.
-        rounds: Steps of each that are timed, after two that are not.
-        device: Where.
-        precision: Of eqzoo's form; the plain one is fp32.
-        compiled: Whether eqzoo's form is compiled.
+    Both start from the same weights and see the same batch; steps alternate, and the median of
+    `rounds`, after two that are not timed, counts. `precision` and `compiled` apply to eqzoo's
+    form; the plain one runs in fp32. `size`, `patch_size` and `latent_size` are
+    `DiffusionTransformer`'s.
     """
     torch.manual_seed(0)
     ours = DiffusionTransformer(size, patch_size, latent_size=latent_size)
@@ -97,16 +91,9 @@ def compare_generator_steps(
         'plain': _step(plain.to(device), batch, fused=False, autocast=False),
     }
     losses = [step() for step in steps.values()]
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 1):
-        for name, step in steps.items():
-            _wait(device)
-            started = time.perf_counter()
-            step()
-            _wait(device)
-            if number:
-                times[name].append(time.perf_counter() - started)
-    speeds = {name: batch_size / statistics.median(seconds) for name, seconds in times.items()}
+    alternate(steps, 1, device)
+    seconds = alternate(steps, rounds, device)
+    speeds = {name: batch_size / statistics.median(own) for name, own in seconds.items()}
     return speeds, abs(losses[0] / losses[1] - 1)
 
 
@@ -125,26 +112,21 @@ def _step(network: nn.Module, batch: tuple[Tensor, ...], *, fused: bool, autocas
     return step
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-
-
 class PlainConfidence(Confidence):
-    """`Confidence` as the release writes it: two predictions in every step, for every sample."""
+    """`Confidence` in the release's form: two predictions in every step, for every sample."""
 
     def first_probabilities(self, generator: MaskGIT, codes: Tensor, labels: Tensor, weight: float) -> Tensor:
-        """Return `probabilities`, as of any step."""
+        """Return `probabilities`, as in any other step."""
         return self.probabilities(generator, codes, labels, weight)
 
     def probabilities(self, generator: MaskGIT, codes: Tensor, labels: Tensor, weight: float) -> Tensor:
-        """Return the probabilities, predicted with and without class even where the weight is 0."""
+        """Return the probabilities, predicted with and without class even if the weight is 0."""
         tiny = torch.finfo(torch.float32).tiny
         return super().probabilities(generator, codes, labels, weight or tiny)
 
 
 class PlainMaskTransformer(MaskTransformer):
-    """A `MaskTransformer` with logits of classes too, and of the class's place, which are then cut off."""
+    """A `MaskTransformer` that also computes the logits of classes and of the class token, and drops them."""
 
     def head(self, tokens: Tensor) -> Tensor:
         """Return tokens (B, h * w + 1, D) as logits (B, h * w, K + 1)."""
@@ -162,18 +144,11 @@ def compare_sampling(
     rounds: int,
     device: torch.device,
 ) -> tuple[dict[str, float], float]:
-    """Return each form's images a second, and the share of codes that are the same.
+    """Return each form's images a second, and the share of codes that are equal.
 
-    Both draw with the same random weights, labels and streams; they alternate, and the fastest counts.
-
-    Args:
-        size: As `MaskTransformer` takes it.
-        grid: Codes of an image's side.
-        num_classes: Of which labels are drawn: those that are alike share their first prediction.
-        batch_size: Images at once.
-        steps: Of the sampler.
-        rounds: Batches of each form, after one of a single step that is not timed.
-        device: Where.
+    Both have the same random weights, labels (of `num_classes`) and streams; they alternate, and
+    the fastest of `rounds` batches counts, after one of a single step that is not timed. `size`
+    and `grid` are `MaskTransformer`'s.
     """
     torch.manual_seed(0)
     ours = MaskTransformer(size, grid=grid, num_classes=num_classes)
@@ -184,14 +159,13 @@ def compare_sampling(
         'plain': (MaskGIT(plain).eval().to(device), PlainConfidence),
     }
     labels = torch.randint(num_classes, (batch_size,)).to(device)
-    times: dict[str, list[float]] = {name: [] for name in forms}
     codes: dict[str, Tensor] = {}
-    for number in range(rounds + 1):
-        for name, (generator, sampler) in forms.items():
-            started = time.perf_counter()
-            streams = SampleStreams(0, torch.arange(batch_size))
-            codes[name] = sampler(steps if number else 1)(generator, labels, streams).cpu()  # waits for a GPU
-            if number:
-                times[name].append(time.perf_counter() - started)
+
+    def sample(name: str, steps: int) -> None:
+        generator, sampler = forms[name]
+        codes[name] = sampler(steps)(generator, labels, SampleStreams(0, torch.arange(batch_size))).cpu()
+
+    alternate({name: partial(sample, name, 1) for name in forms}, 1, device)
+    seconds = alternate({name: partial(sample, name, steps) for name in forms}, rounds, device)
     same = (codes['eqzoo'] == codes['plain']).float().mean()
-    return {name: batch_size / min(seconds) for name, seconds in times.items()}, float(same)
+    return {name: batch_size / min(own) for name, own in seconds.items()}, float(same)

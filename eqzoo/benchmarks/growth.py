@@ -1,16 +1,16 @@
-"""How start-up time and memory grow with the number of images; the images themselves are simulated."""
+"""Benchmark of start-up time and memory over the number of images, which are simulated."""
 
 import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import torch
 
+from eqzoo.benchmarks.measure import timed
 from eqzoo.data.latents import LatentStore
 from eqzoo.data.latents.format import Field, StoreIndex, StorePlan, shard_name, write_index, write_plan, write_shard
 from eqzoo.data.loaders import RunSampler
@@ -22,11 +22,11 @@ _BATCH = 256
 
 
 def measure_growth(count: int) -> dict[str, tuple[float, float]]:
-    """Return seconds until the first batch, and the MiB of memory taken, of each part of a run on `count` images.
+    """Return the seconds until the first batch and the MiB of memory of each part of a run on `count` images.
 
-    Parts are the index of an image folder, as it is kept and as a list of strings would be, the
-    order of the first epoch, and a latent store of codes 16 x 16. Each is measured in a process
-    of its own.
+    The parts are the index of an image folder, as eqzoo keeps it and as a list of strings, the
+    order of the first epoch, and a latent store of 16 x 16 codes. Each is measured in its own
+    process.
 
     Args:
         count: A multiple of a thousand.
@@ -59,7 +59,7 @@ def _first_latents(folder: str) -> object:
 
 
 def _write_store(folder: Path, count: int) -> None:
-    """Write a store whose shards are all one file."""
+    """Write a store whose shards are links to one file."""
     plan = StorePlan('0' * 64, {}, count, _SHARD, False, 'fp32', {'codes': Field('uint16', (16, 16))}, num_codes=1024)
     first = folder / shard_name(0)
     labels, codes = torch.arange(_SHARD) % _CLASSES, torch.zeros(_SHARD, 16, 16, dtype=torch.uint16)
@@ -75,15 +75,14 @@ def _write_store(folder: Path, count: int) -> None:
 
 
 def _in_a_process(part: Callable[[], object]) -> tuple[float, float]:
-    """Run `part` in a fork, whose memory is its own, and return seconds and MiB that it took."""
+    """Run `part` in a forked process and return its seconds and the MiB of memory that it takes."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        before, started = _anonymous_memory(), time.perf_counter()
-        kept = part()
-        seconds, memory = time.perf_counter() - started, _anonymous_memory() - before
-        os.write(writing, json.dumps([seconds, memory]).encode())
-        del kept
+        before = _anonymous_memory()
+        seconds, result = timed(part)  # the result is kept until its memory has been read
+        os.write(writing, json.dumps([seconds, _anonymous_memory() - before]).encode())
+        del result
         sys.stdout.flush()
         os._exit(0)
     os.close(writing)
@@ -91,12 +90,12 @@ def _in_a_process(part: Callable[[], object]) -> tuple[float, float]:
         content = pipe.read()
     _, status = os.waitpid(pid, 0)
     if status:
-        raise RuntimeError(f'a process that measured ended with status {status}')
+        raise RuntimeError(f'growth: the measuring process ended with status {status}.')
     seconds, memory = json.loads(content)
     return seconds, memory
 
 
 def _anonymous_memory() -> float:
-    """Return the MiB of this process that are no files mapped into it."""
+    """Return the MiB of this process's memory that are not mapped files."""
     lines = Path('/proc/self/smaps_rollup').read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith('Anonymous:')) / 1024

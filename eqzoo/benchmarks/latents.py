@@ -1,8 +1,7 @@
-"""Writing a latent store beside encoding alone, and reading it beside one `.npy` file an image."""
+"""Benchmarks of the latent store: writing against encoding alone, reading against one `.npy` file for each image."""
 
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections import deque
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,35 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from eqzoo.autoencoders.base import Deterministic
+from eqzoo.benchmarks.measure import alternate
 from eqzoo.data import RunSampler, Shapes, build_train_loader
 from eqzoo.data.latents import LatentStore
 from eqzoo.data.latents.write import write_store
+from eqzoo.images import to_float
 from eqzoo.normalization import LatentNormalization
 
 
 def compare_reading(
     folder: Path, *, num_images: int, batch_size: int, num_workers: int, dtype: str, posterior: bool, rounds: int
 ) -> dict[str, float]:
-    """Return latents/s, shuffled, of the store and of three layouts with a `.npy` file an image.
+    """Return latents/s, shuffled, of the store and of three layouts with one `.npy` file for each image.
 
     'moments.npy' has mean and std in one file and labels in memory (REPA), 'latents.npy' a drawn latent and
     labels in memory, 'latents.npy + labels.npy' one file for each (fast-DiT, EQ-VAE).
-    All are of 4 x 32 x 32; passes alternate, and the fastest of each counts.
+    Latents are 4 x 32 x 32; passes alternate, and the fastest of each counts.
 
     Args:
-        folder: Where to write them; what is there already is read.
-        num_images: How many.
+        folder: The folder to write to; existing files are used.
+        num_images: Number of latents.
         batch_size: Of the loaders.
         num_workers: Processes that read for the loader; 0 reads in this one.
-        dtype: In which the store has its moments; files have float32.
-        posterior: Whether the store has std beside mean, and so as much as 'moments.npy', or as much as 'latents.npy'.
-        rounds: Of each.
+        dtype: Of the store's moments; files have float32.
+        posterior: Whether the store has mean and std, like 'moments.npy', or the mean alone, like 'latents.npy'.
+        rounds: Timed passes of each layout.
     """
     store, files = folder / f'store-{dtype}', folder / 'files'
     data = Shapes(num_images, 16)
-    write_store(_Fake(posterior).eval(), data, store, batch_size=256, dtype=dtype)
+    write_store(_FreeAutoencoder(posterior).eval(), data, store, batch_size=256, dtype=dtype)
     if not files.exists():
         _write_files(LatentStore(str(store)), files)
     readers = {
@@ -58,10 +59,9 @@ def compare_reading(
     }
     running = {name: iter(loader) for name, loader in readers.items()}
     count = max(1, num_images // batch_size)
-    for batches in running.values():  # files come from the page cache, workers are started
-        _seconds(batches, count)
-    best = {name: min(_seconds(batches, count) for _ in range(rounds)) for name, batches in running.items()}
-    return {name: count * batch_size / seconds for name, seconds in best.items()}
+    passes = {name: lambda batches=each: deque(islice(batches, count), maxlen=0) for name, each in running.items()}
+    alternate(passes, 1)  # afterwards files are in the page cache, and workers are running
+    return {name: count * batch_size / min(seconds) for name, seconds in alternate(passes, rounds).items()}
 
 
 def compare_writing(
@@ -69,24 +69,18 @@ def compare_writing(
 ) -> dict[str, float]:
     """Return images/s of encoding alone, of writing a store, and of writing one with a batch of 1.
 
-    'encoder' runs on batches that are in memory; the others read, encode and write. They
-    alternate, and the fastest of each counts.
+    'encoder' encodes batches from memory; the others read, encode and write. They alternate, and
+    the fastest of each counts.
     """
     count = len(dataset)
     images = torch.stack([dataset[index]['image'] for index in range(count)])
-    _encode(autoencoder, images[:batch_size])  # the first call sets the network up
-    ways: dict[str, Callable[[], Any]] = {
+    _encode(autoencoder, images[:batch_size])  # the first call initialises the network
+    ways = {
         'encoder': lambda: [_encode(autoencoder, batch) for batch in images.split(batch_size)],
         'store': lambda: _write(autoencoder, dataset, batch_size, num_workers),
         'store, batch 1': lambda: _write(autoencoder, dataset, 1, num_workers),
     }
-    best = dict.fromkeys(ways, float('inf'))
-    for _ in range(rounds):
-        for name, work in ways.items():
-            started = time.perf_counter()
-            work()
-            best[name] = min(best[name], time.perf_counter() - started)
-    return {name: count / seconds for name, seconds in best.items()}
+    return {name: count / min(seconds) for name, seconds in alternate(ways, rounds).items()}
 
 
 def _write(autoencoder: Any, dataset: Dataset, batch_size: int, num_workers: int) -> None:
@@ -96,15 +90,7 @@ def _write(autoencoder: Any, dataset: Dataset, batch_size: int, num_workers: int
 
 @torch.no_grad()
 def _encode(autoencoder: Any, images: Tensor) -> None:
-    posterior = autoencoder.encode(images.to(autoencoder.last_layer.device).float().div_(127.5).sub_(1))
-    posterior.mean.cpu()
-
-
-def _seconds(batches: Iterable[Any], count: int) -> float:
-    started = time.perf_counter()
-    for _ in islice(batches, count):
-        pass
-    return time.perf_counter() - started
+    autoencoder.encode(to_float(images.to(autoencoder.last_layer.device))).mean.cpu()
 
 
 def _write_files(store: LatentStore, folder: Path) -> None:
@@ -118,7 +104,7 @@ def _write_files(store: LatentStore, folder: Path) -> None:
 
 
 class _Files(Dataset):
-    """One `.npy` file an image, as other projects' data sets read them."""
+    """Data set of one `.npy` file for each image, as in other projects."""
 
     def __init__(self, folder: Path, layout: str, labels: list[int]) -> None:
         self.latents = folder / layout.split('.')[0]
@@ -132,8 +118,8 @@ class _Files(Dataset):
         return latent, self.labels[index]
 
 
-class _Fake(nn.Module):
-    """Stands in for an autoencoder whose latents are 4 x 32 x 32, at no cost."""
+class _FreeAutoencoder(nn.Module):
+    """Autoencoder with latents 4 x 32 x 32 that takes no time."""
 
     has_codebook = False
     latent_channels = 4

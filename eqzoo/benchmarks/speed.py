@@ -1,16 +1,14 @@
-"""Speed, memory and share of the machine's matrix-product peak, of whatever eqzoo spends its time on."""
+"""Benchmark of every hot path: speed, memory, and the share of the machine's matrix-product peak."""
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eqzoo.autoencoders import Autoencoder
-from eqzoo.benchmarks.measure import peak_memory
+from eqzoo.benchmarks.measure import peak_memory, timed
 from eqzoo.config import Config
 from eqzoo.data import Shapes
 from eqzoo.data.latents.write import write_store
@@ -23,90 +21,10 @@ from eqzoo.images import to_float
 from eqzoo.randomness import SampleStreams, StepRandomness
 from eqzoo.registry import build
 
-_PEAK_SIDES = (1024, 2048, 4096)  # of square matrices, the fastest of which is the peak
-
-
-@dataclass
-class Work:
-    """Something to measure.
-
-    Args:
-        name: As it is shown.
-        run: Does it once.
-        images: How many images, latents or samples that are.
-        precision: 'fp32' or 'bf16', whose peak it is held against.
-    """
-
-    name: str
-    run: Callable[[], object]
-    images: int
-    precision: str = 'fp32'
-
-
-@dataclass
-class Measured:
-    """What a piece of work cost.
-
-    Args:
-        name: Of the work.
-        images_per_second: Of the fastest round.
-        peak_memory: GiB, the device's, or of the whole process on a CPU.
-        flops: Floating-point operations of a second: products and sums of matrix products,
-            convolutions and attention, forward and backward.
-        share: `flops` over the peak.
-    """
-
-    name: str
-    images_per_second: float
-    peak_memory: float
-    flops: float
-    share: float
-
-    def row(self) -> dict[str, Any]:
-        """Return all of it as plain data."""
-        return asdict(self)
-
-
-def matmul_peak(device: torch.device, dtype: torch.dtype, *, rounds: int = 3) -> float:
-    """Return the floating-point operations a second of the fastest square matrix product."""
-    best = 0.0
-    for side in _PEAK_SIDES if device.type == 'cuda' else _PEAK_SIDES[:2]:
-        left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-        fastest = min(seconds_of(lambda left=left, right=right: left @ right, device) for _ in range(rounds + 1))
-        best = max(best, 2 * side**3 / fastest)
-    return best
-
-
-def measure(work: Work, device: torch.device, peak: float, *, rounds: int) -> Measured:
-    """Return what `work` costs: memory in a first round, operations in a second, then the fastest of `rounds`.
-
-    Args:
-        work: It.
-        device: Where it is done.
-        peak: Of its precision, from `matmul_peak`.
-        rounds: How many are timed.
-    """
-    memory = peak_memory(work.run, device)
-    with FlopCounterMode(display=False) as counter:
-        work.run()
-    fastest = min(seconds_of(work.run, device) for _ in range(rounds))
-    flops = counter.get_total_flops() / fastest
-    return Measured(work.name, work.images / fastest, memory, flops, flops / peak)
-
-
-def seconds_of(run: Callable[[], object], device: torch.device) -> float:
-    """Return how long `run` takes, until the device is done."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    run()
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-AUTOENCODER = dict(type='KLAutoencoder')  # SD-VAE's
-LOSSES = dict(
+_PEAK_SIDES = (1024, 2048, 4096)  # of square matrices; the fastest product is the peak
+_PEAK_ROUNDS = 4  # of each side
+_AUTOENCODER = dict(type='KLAutoencoder')  # SD-VAE's
+_LOSSES = dict(
     objective=dict(
         type='ImplicitEquivariance',
         transform=dict(type='Compose', transforms=[dict(type='IsotropicScale'), dict(type='Rotate')]),
@@ -120,35 +38,96 @@ LOSSES = dict(
 _ADAM = dict(optimizer=dict(type='Adam', lr=1e-5, fused=True))
 
 
-def works(
-    *, size: int, batch_size: int, generator: str, precision: str, compiled: bool, device: torch.device
-) -> Iterator[Work]:
-    """Yield the work of encoding, decoding, an EQ step, caching, a DiT's step, sampling and a Fréchet distance.
+class Work(NamedTuple):
+    """Work to measure.
 
     Args:
-        size: Pixels of a side, a multiple of 32.
-        batch_size: Images of each.
-        generator: Size of the DiT, with patch 2, and 'base' or small of MaskGIT: 'S', 'B', 'L', 'XL'.
+        name: Its name in the table.
+        run: Does it once.
+        images: Number of images, latents or samples in one run.
+        precision: 'fp32' or 'bf16'; its speed is compared with the peak of this precision.
+    """
+
+    name: str
+    run: Callable[[], object]
+    images: int
+    precision: str = 'fp32'
+
+
+class Measurement(NamedTuple):
+    """The cost of a piece of work.
+
+    Args:
+        name: Of the work.
+        images_per_second: Of the fastest round.
+        peak_memory: GiB, the device's, or of the whole process on a CPU.
+        flops: Floating-point operations in a second: products and sums of matrix products,
+            convolutions and attention, forward and backward.
+        share: `flops` over the peak.
+    """
+
+    name: str
+    images_per_second: float
+    peak_memory: float
+    flops: float
+    share: float
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the floating-point operations per second of the fastest square matrix product."""
+    best = 0.0
+    for side in _PEAK_SIDES if device.type == 'cuda' else _PEAK_SIDES[:2]:
+        left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        best = max(best, 2 * side**3 / _fastest(lambda left=left, right=right: left @ right, device, _PEAK_ROUNDS))
+    return best
+
+
+def measure(work: Work, device: torch.device, peak: float, *, rounds: int) -> Measurement:
+    """Measure `work`: its memory in a first round, its operations in a second, then the fastest of `rounds`.
+
+    Args:
+        work: The work.
+        device: The device that it runs on.
+        peak: Of its precision, from `matmul_peak`.
+        rounds: Number of timed rounds.
+    """
+    memory = peak_memory(work.run, device)
+    with FlopCounterMode(display=False) as counter:
+        work.run()
+    fastest = _fastest(work.run, device, rounds)
+    flops = counter.get_total_flops() / fastest
+    return Measurement(work.name, work.images / fastest, memory, flops, flops / peak)
+
+
+def _fastest(run: Callable[[], object], device: torch.device, rounds: int) -> float:
+    return min(timed(run, device)[0] for _ in range(rounds))
+
+
+def hot_paths(
+    *, size: int, batch_size: int, generator: str, precision: str, compiled: bool, device: torch.device
+) -> Iterator[Work]:
+    """Yield encoding, decoding, caching, an EQ step, a DiT's step, sampling, MaskGIT's sampling and a Fréchet distance.
+
+    Args:
+        size: Pixels a side, a multiple of 32.
+        batch_size: Images at once.
+        generator: Size of the DiT, with patch 2: 'S', 'B', 'L' or 'XL'.
         precision: 'fp32' or 'bf16' autocast of training steps and generators.
-        compiled: Whether blocks that train are compiled.
-        device: Where.
+        compiled: Whether the blocks of training networks are compiled.
+        device: Device to run on.
     """
     torch.manual_seed(0)
-    autoencoder = build(AUTOENCODER).to(device).eval()
+    autoencoder = build(_AUTOENCODER).to(device).eval()
     batch = collate([dict(Shapes(batch_size, size)[index], draw=index) for index in range(batch_size)])
     images = to_float(batch['images'].to(device))
     latents = autoencoder.encode(images).mean
-    yield Work('encode', _without_gradients(lambda: autoencoder.encode(images).mean), batch_size)
-    yield Work('decode', _without_gradients(lambda: autoencoder.decode(latents)), batch_size)
+    yield Work('encode', torch.no_grad()(lambda: autoencoder.encode(images).mean), batch_size)
+    yield Work('decode', torch.no_grad()(lambda: autoencoder.decode(latents)), batch_size)
     yield _cache(autoencoder, batch_size, size)
     yield _eq_step(batch, precision, compiled, device)
     yield from _generator(generator, batch_size, latents.shape[1:], precision, compiled, device)
     yield _codes(batch_size, size // 16, precision, device)
     yield _frechet()
-
-
-def _without_gradients(run: Any) -> Any:
-    return torch.no_grad()(run)
 
 
 def _cache(autoencoder: Autoencoder, batch_size: int, size: int) -> Work:
@@ -163,13 +142,13 @@ def _cache(autoencoder: Autoencoder, batch_size: int, size: int) -> Work:
 
 
 def _eq_step(batch: dict[str, Any], precision: str, compiled: bool, device: torch.device) -> Work:
-    model = build(dict(type='AutoencoderTraining', autoencoder=AUTOENCODER, precision=precision, **LOSSES))
+    model = build(dict(type='AutoencoderTraining', autoencoder=_AUTOENCODER, precision=precision, **_LOSSES))
     model = model.to(device).train()
     if compiled:
         compile_blocks(model.blocks())
     config = Config(dict(optim_wrapper=dict(autoencoder=_ADAM, discriminator=_ADAM)))
     optimizers = build_optimizers(model, config)
-    # always the same draw, of an equivariant step
+    # one fixed draw, of an equivariant step
     draws = (StepRandomness(0, step) for step in range(100))
     chosen = next(each for each in draws if model.objective.sample(each.shared(), (32, 32)).branch == 'equivariance')
     return Work('eq-step', lambda: model.train_step(batch, optimizers, chosen), len(batch['images']), precision)

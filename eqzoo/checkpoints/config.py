@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eqzoo.registry import AUTOENCODERS, KINDS, argument_defaults, find
+from eqzoo.registry import AUTOENCODERS, KINDS, argument_defaults, find_component
 
 NORMALIZATION = ('scale', 'shift', 'mean', 'std')
 
@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
 
 
 def _name(component: Callable) -> str:
-    is_registered = find(component.__name__) is component
+    is_registered = find_component(component.__name__) is component
     return component.__name__ if is_registered else f'{component.__module__}.{component.__qualname__}'
 
 

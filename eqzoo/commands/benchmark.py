@@ -1,47 +1,44 @@
-"""`tools/benchmark.py`: speed and memory, as ratios within one run."""
+"""`tools/benchmark.py`: benchmarks of speed and memory, as ratios within one run."""
 
-import itertools
-import json
 import platform
 import tempfile
-import time
+from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from eqzoo.autoencoders import Autoencoder
-from eqzoo.benchmarks.autoencoders import coding_costs, compare_eq_steps
-from eqzoo.benchmarks.evaluation import compare_frechet, compare_pipelines, streamed_memory
-from eqzoo.benchmarks.generators import compare_generator_steps, compare_sampling
-from eqzoo.benchmarks.growth import measure_growth
-from eqzoo.benchmarks.latents import compare_reading, compare_writing
-from eqzoo.benchmarks.speed import Measured, matmul_peak, measure, works
 from eqzoo.config import Config, configs_folder, load_config
-from eqzoo.data import Shapes
-from eqzoo.distributed import get_device
-from eqzoo.engine.runner import build_optimizers, train_loader
-from eqzoo.images import to_float
-from eqzoo.loading import autoencoder_config
-from eqzoo.registry import EXTRACTORS, build
+from eqzoo.files import write_json
+from eqzoo.registry import VISION, build
+
+if TYPE_CHECKING:
+    from eqzoo.autoencoders import Autoencoder
 
 
 def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_size: int = 2, rounds: int = 5) -> None:
-    """Compare one training step with the same step done as the released code does it.
+    """Compare a training step with the same step in the way of the released code.
 
     Weights are random and images are the built-in Shapes: neither changes the speed.
 
     Args:
         config_file: A config with an adversarial loss, such as configs/eqvae/sd_rot_scale.py.
         overrides: Keys of the config to set, as key=value.
-        size: Pixels of a side.
-        batch_size: Images a step, on this one process.
+        size: Pixels a side.
+        batch_size: Images in a step of this process.
         rounds: Steps of each kind, alternating.
     """
     config = load_config(config_file, overrides)
     if config.model.get('adversarial_loss') is None:
-        raise ValueError(f'{config_file} has no model.adversarial_loss: there is no second optimizer to share with.')
+        raise ValueError(f'{config_file} has no model.adversarial_loss; use a config that has one.')
+
+    import torch
+
+    from eqzoo.benchmarks.autoencoders import compare_eq_steps
+    from eqzoo.benchmarks.measure import timed
+    from eqzoo.distributed import get_device
+    from eqzoo.engine.runner import build_optimizers, train_loader
+
     _use_no_files(config, size, batch_size)
     torch.manual_seed(config.seed)
     model = build(config.model).to(get_device()).train()
@@ -49,7 +46,9 @@ def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_si
     batch = next(iter(loader))
     costs = compare_eq_steps(model, build_optimizers(model, config), batch, rounds=rounds)
     ours, theirs = costs['eqzoo'], costs['released']
-    loading = _images_per_second(loader, 8 * batch_size)
+    batches = max(1, 8 * batch_size // loader.batch_size)
+    seconds, seen = timed(lambda: sum(len(each['images']) for each in islice(loader, batches)))
+    loading = seen / seconds
     print(f'{config_file}: {size} px, batch {batch_size}, {rounds} steps of each kind, alternating, {get_device()}')
     print(f'{"step":<10}{"images/s":>10}{"peak GiB":>10}')
     for name, cost in costs.items():
@@ -60,19 +59,26 @@ def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_si
 
 
 def coding(config_file: str | None = None, *, size: int = 256, batch_size: int = 1, rounds: int = 4) -> None:
-    """Time encoding and decoding of autoencoders, as ratios to the first.
+    """Time encoding and decoding of autoencoders, as ratios to the first one.
 
     Weights are random and images are the built-in Shapes: neither changes the speed. Memory on
-    a CPU is the process's: libraries and the first autoencoder's weights are in it.
+    a CPU is the process's, with libraries and the first autoencoder's weights.
 
     Args:
-        config_file: One base config of an autoencoder, such as configs/_base_/autoencoders/sd_vae.py.
-            Without it: all that are there, SD-VAE first.
-        size: Pixels of a side.
+        config_file: A base config of an autoencoder, such as configs/_base_/autoencoders/sd_vae.py;
+            by default all of them, SD-VAE first.
+        size: Pixels a side.
         batch_size: Images at once.
-        rounds: Timed passes, after one that is not; the fastest counts.
+        rounds: Timed passes, after one that is not timed; the fastest counts.
     """
-    found = configs_folder().glob('_base_/autoencoders/*.py')
+    import torch
+
+    from eqzoo.benchmarks.autoencoders import coding_costs
+    from eqzoo.data import Shapes
+    from eqzoo.distributed import get_device
+    from eqzoo.images import to_float
+
+    found = configs_folder().glob('*/autoencoders/*.py')
     found = sorted(found, key=lambda path: (path.stem != 'sd_vae', path))
     files = [config_file] if config_file else [str(path) for path in found]
     data = Shapes(batch_size, size)
@@ -89,12 +95,15 @@ def coding(config_file: str | None = None, *, size: int = 256, batch_size: int =
         print(f'{Path(file).stem:<20}{parameters:>12,}{cells}', flush=True)
 
 
-def _random_autoencoder(file: str) -> Autoencoder:
+def _random_autoencoder(file: str) -> 'Autoencoder':
+    from eqzoo.distributed import get_device
+    from eqzoo.loading import autoencoder_config
+
     return build({**autoencoder_config(file), 'weights': None}).to(get_device()).eval()
 
 
 def _use_no_files(config: Config, size: int, batch_size: int) -> None:
-    """Replace weights by random ones and the data by Shapes of the wanted size."""
+    """Replace weights by random ones and the data by Shapes of the given size."""
     config.model.autoencoder.weights = None
     config.model.micro_batch_size = None
     perceptual = config.model.reconstruction_loss.get('perceptual')
@@ -104,21 +113,18 @@ def _use_no_files(config: Config, size: int, batch_size: int) -> None:
     config.train_dataloader = dict(batch_size=batch_size, num_workers=0, dataset=dataset)
 
 
-def _images_per_second(loader: object, count: int) -> float:
-    started, seen = time.perf_counter(), 0
-    for batch in itertools.islice(loader, max(1, count // loader.batch_size)):
-        seen += len(batch['images'])
-    return seen / (time.perf_counter() - started)
-
-
 def frechet(*, features: int = 2048, images: int = 5000, rounds: int = 2) -> None:
     """Time the Fréchet distance beside scipy's `sqrtm` formula, which ADM's evaluator and pytorch-fid use.
 
     Args:
-        features: D; 2,048 of Inception.
-        images: Of each of the two sets.
-        rounds: Of each; the fastest counts.
+        features: Number of features; Inception has 2,048.
+        images: Number of images in each of the two sets.
+        rounds: Runs of each; the fastest counts.
     """
+    import torch
+
+    from eqzoo.benchmarks.evaluation import compare_frechet
+
     ours, theirs, difference = compare_frechet(features, images, rounds)
     print(f'{features} features, {images} images a set, CPU, {torch.get_num_threads()} threads')
     print(f'eqzoo         {ours:8.2f} s\nscipy sqrtm   {theirs:8.2f} s')
@@ -128,23 +134,29 @@ def frechet(*, features: int = 2048, images: int = 5000, rounds: int = 2) -> Non
 def rfid(*, extractor: str = 'EfficientNetLite0', images: int = 200, size: int = 256, rounds: int = 2) -> None:
     """Time the Fréchet distance of reconstructions, streamed, beside saving PNGs and reading them back.
 
-    Images are the built-in Shapes, reconstructions are those with noise; the autoencoder's own
-    time is in neither way. The usual way extracts batches of 50, as pytorch-fid does.
+    Images are the built-in Shapes, reconstructions are the same with noise; the time of an
+    autoencoder is not included. The usual way extracts batches of 50, as pytorch-fid does.
 
     Args:
-        extractor: A feature extractor's name; weights are random where they are not here.
-        images: How many, a multiple of 50.
-        size: Pixels of a side.
-        rounds: Of each; the fastest counts.
+        extractor: Name of a feature extractor; weights are random, except EfficientNetLite0's.
+        images: Number of images, a multiple of 50.
+        size: Pixels a side.
+        rounds: Runs of each; the fastest counts.
     """
-    network = EXTRACTORS.build(
-        dict(type=extractor, **({} if extractor == 'EfficientNetLite0' else {'weights': 'random'}))
-    )
+    import torch
+
+    from eqzoo.benchmarks.evaluation import compare_pipelines, streamed_memory
+    from eqzoo.data import Shapes
+    from eqzoo.distributed import get_device
+    from eqzoo.images import to_float
+
+    weights = {} if extractor == 'EfficientNetLite0' else {'weights': 'random'}
+    network = VISION.build(dict(type=extractor, **weights))
     data, device = Shapes(images, size), get_device()
     generator = torch.Generator().manual_seed(0)
     pairs = []
     for start in range(0, images, 50):
-        batch = torch.stack([data[number]['image'] for number in range(start, min(start + 50, images))]) / 127.5 - 1
+        batch = to_float(torch.stack([data[number]['image'] for number in range(start, min(start + 50, images))]))
         noisy = batch + 0.03 * torch.randn(batch.shape, generator=generator)
         pairs.append((batch.to(device), noisy.to(device)))
     costs = compare_pipelines(network, pairs, rounds=rounds)
@@ -168,32 +180,28 @@ def generator_step(
     compile: bool = False,
     rounds: int = 5,
 ) -> None:
-    """Time a DiT's training step beside the same with timm's attention, not fused, in fp32.
+    """Time a DiT's training step beside the same step with timm's attention, not fused, in fp32.
 
     Args:
         size: S, B, L or XL.
-        patch: Latent cells of a token's side.
-        latent_size: Cells of a latent's side.
-        batch_size: Samples of a step.
+        patch: Latent cells a side of a token.
+        latent_size: Cells a side of a latent.
+        batch_size: Samples in a step.
         precision: Of eqzoo's form: fp32 or bf16.
         compile: Compile eqzoo's form.
         rounds: Steps of each; the median counts.
     """
+    import torch
+
+    from eqzoo.benchmarks.generators import compare_generator_steps
+    from eqzoo.distributed import get_device
+
     device = torch.device(get_device())
-    speeds, difference = compare_generator_steps(
-        size,
-        patch,
-        latent_size=latent_size,
-        batch_size=batch_size,
-        rounds=rounds,
-        device=device,
-        precision=precision,
-        compiled=compile,
-    )
+    options = dict(latent_size=latent_size, batch_size=batch_size, rounds=rounds, precision=precision)
+    speeds, difference = compare_generator_steps(size, patch, **options, compiled=compile, device=device)
     how = f'{precision}{", compiled" if compile else ""}'
     print(f'DiT-{size}/{patch}, batch {batch_size}, {device}, {torch.get_num_threads()} threads, eqzoo in {how}')
-    for name, speed in speeds.items():
-        print(f'{name:<8}{speed:>10.3g} samples/s')
+    _print_speeds(speeds, 'samples/s', width=8)
     print(f'ratio: {speeds["eqzoo"] / speeds["plain"]:.2f}x, losses differ by {difference:.1e} relatively')
 
 
@@ -206,19 +214,24 @@ def sampling(
     steps: int = 8,
     rounds: int = 2,
 ) -> None:
-    """Time MaskGIT's sampling beside the same loop without what eqzoo spares.
+    """Time MaskGIT's sampling beside the same loop without eqzoo's shortcuts.
 
-    That is the prediction for no class where guidance has no weight, the first prediction of a
-    class that other samples of the batch have too, and the logits of classes.
+    eqzoo skips predictions without class if guidance has no weight, computes the first prediction
+    once for each class of a batch, and computes no logits of classes.
 
     Args:
         size: base, big or huge.
-        grid: Codes of an image's side.
-        classes: From which the batch's labels are drawn.
+        grid: Codes a side of an image.
+        classes: Number of classes to draw the batch's labels from.
         batch_size: Images at once.
-        steps: Of the sampler.
+        steps: Steps of the sampler.
         rounds: Batches of each form; the fastest counts.
     """
+    import torch
+
+    from eqzoo.benchmarks.generators import compare_sampling
+    from eqzoo.distributed import get_device
+
     device = torch.device(get_device())
     options = dict(grid=grid, num_classes=classes, batch_size=batch_size, steps=steps, rounds=rounds)
     speeds, same = compare_sampling(size, **options, device=device)
@@ -226,8 +239,7 @@ def sampling(
         f'MaskGIT-{size}, {grid} x {grid} codes, {classes} classes, batch {batch_size}, {steps} steps, {device}, '
         f'{torch.get_num_threads()} threads'
     )
-    for name, speed in speeds.items():
-        print(f'{name:<8}{speed:>10.3g} images/s')
+    _print_speeds(speeds, 'images/s', width=8)
     print(f'ratio: {speeds["eqzoo"] / speeds["plain"]:.2f}x, {same:.2%} of the codes are the same')
 
 
@@ -240,25 +252,28 @@ def cache(
     workers: int = 0,
     rounds: int = 2,
 ) -> None:
-    """Time writing a latent store beside encoding images that are in memory, and beside a batch of 1.
+    """Time writing a latent store beside encoding images from memory, and beside a batch of 1.
 
     Weights are random and images are the built-in Shapes: neither changes the speed.
 
     Args:
-        config_file: One base config of an autoencoder, such as configs/_base_/autoencoders/sd_vae.py.
-        size: Pixels of a side.
-        images: How many.
+        config_file: A base config of an autoencoder, such as configs/_base_/autoencoders/sd_vae.py.
+        size: Pixels a side.
+        images: Number of images.
         batch_size: Images at once.
         workers: Processes that read images.
-        rounds: Of each; the fastest counts.
+        rounds: Runs of each; the fastest counts.
     """
-    autoencoder = build({**autoencoder_config(config_file), 'weights': None}).to(get_device()).eval()
-    # cache_bytes=0: else the second pass would not draw them again
+    from eqzoo.benchmarks.latents import compare_writing
+    from eqzoo.data import Shapes
+    from eqzoo.distributed import get_device
+
+    autoencoder = _random_autoencoder(config_file)
+    # cache_bytes=0: every pass draws the images again
     dataset = Shapes(images, size, cache_bytes=0)
     speeds = compare_writing(autoencoder, dataset, batch_size=batch_size, num_workers=workers, rounds=rounds)
     print(f'{Path(config_file).stem}, {size} px, batch {batch_size}, {workers} workers, {get_device()}')
-    for name, speed in speeds.items():
-        print(f'{name:<16}{speed:>10.3g} images/s')
+    _print_speeds(speeds, 'images/s', width=16)
     print(f'ratio to the encoder alone: {speeds["store"] / speeds["encoder"]:.2f}x')
     print(f'ratio to a batch of 1: {speeds["store"] / speeds["store, batch 1"]:.2f}x')
 
@@ -272,28 +287,23 @@ def store(
     mean_only: bool = False,
     rounds: int = 3,
 ) -> None:
-    """Time reading a latent store, shuffled, beside one `.npy` file an image; latents are 4 x 32 x 32.
+    """Time reading a latent store, shuffled, beside one `.npy` file for each image; latents are 4 x 32 x 32.
 
     Files come from the page cache. The store checks each row.
 
     Args:
-        images: How many.
+        images: Number of latents.
         batch_size: Of the loaders.
         workers: Processes that read for each loader.
-        dtype: How the store has its moments; files have float32.
-        mean_only: The store has one latent an image, as latents.npy does; else mean and std, as moments.npy.
-        rounds: Of each; the fastest counts.
+        dtype: Of the store's moments; files have float32.
+        mean_only: The store has the mean alone, like latents.npy, instead of mean and std, like moments.npy.
+        rounds: Passes of each; the fastest counts.
     """
+    from eqzoo.benchmarks.latents import compare_reading
+
+    options = dict(num_images=images, batch_size=batch_size, num_workers=workers, dtype=dtype, rounds=rounds)
     with tempfile.TemporaryDirectory() as folder:
-        speeds = compare_reading(
-            Path(folder),
-            num_images=images,
-            batch_size=batch_size,
-            num_workers=workers,
-            dtype=dtype,
-            posterior=not mean_only,
-            rounds=rounds,
-        )
+        speeds = compare_reading(Path(folder), **options, posterior=not mean_only)
     what = 'mean' if mean_only else 'mean and std'
     print(f'{images} latents, store of {what} in {dtype}, batch {batch_size}, {workers} workers')
     print(f'{"layout":<28}{"latents/s":>12}{"store is":>12}')
@@ -303,22 +313,21 @@ def store(
 
 
 def growth(*, most: int = 10_000_000) -> None:
-    """Show how start-up time and memory grow with the number of images, from a thousand on; on Linux.
+    """Measure start-up time and memory over the number of images, from a thousand; on Linux.
 
-    Images are simulated: their names, their order, and a latent store of as many rows.
+    Images are simulated: their names, their order, and a latent store with as many rows.
 
     Args:
-        most: Where to stop; ten million takes about two minutes and 2 GiB.
+        most: The largest number of images; ten million takes about two minutes and 2 GiB.
     """
+    from eqzoo.benchmarks.growth import measure_growth
+
     print(f'{"images":>12}  {"part":<18}{"seconds":>10}{"MiB":>10}{"bytes an image":>16}')
     count = 1000
     while count <= most:
         for name, (seconds, memory) in measure_growth(count).items():
             print(f'{count:>12,}  {name:<18}{seconds:>10.3f}{memory:>10.1f}{memory * 2**20 / count:>16.1f}', flush=True)
         count *= 10
-
-
-_DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 
 
 def speed(
@@ -334,18 +343,24 @@ def speed(
     """Measure encoding, decoding, an EQ step, caching, a generator's step, sampling and a Fréchet distance.
 
     Networks are SD-VAE, DiT with patch 2 and MaskGIT, with random weights, on the built-in
-    Shapes. Operations are held against the fastest square matrix product of the same precision,
-    measured in the same run.
+    Shapes. Operations per second are compared with the fastest square matrix product of the same
+    precision, measured in the same run.
 
     Args:
-        size: Pixels of a side; 256 on a GPU, 64 without.
-        batch_size: Images at once; 32 on a GPU, 2 without.
-        generator: Size of the DiT; XL on a GPU, S without.
-        precision: Of training and of generators; bf16 on a GPU, fp32 without.
-        compile: Compile the blocks that train.
+        size: Pixels a side; by default 256 on a GPU, otherwise 64.
+        batch_size: Images at once; by default 32 on a GPU, otherwise 2.
+        generator: Size of the DiT; by default XL on a GPU, otherwise S.
+        precision: Of training and of generators; by default bf16 on a GPU, otherwise fp32.
+        compile: Compile the blocks of training networks.
         rounds: Timed rounds of each; the fastest counts.
         out: A JSON file to write.
     """
+    import torch
+
+    from eqzoo.benchmarks.measure import processor_name
+    from eqzoo.benchmarks.speed import hot_paths, matmul_peak, measure
+    from eqzoo.distributed import get_device
+
     device = torch.device(get_device())
     on_gpu = device.type == 'cuda'
     chosen = dict(
@@ -355,35 +370,31 @@ def speed(
         precision=precision or ('bf16' if on_gpu else 'fp32'),
         compiled=compile,
     )
-    peaks = {name: matmul_peak(device, _DTYPES[name]) for name in {'fp32', chosen['precision']}}
-    card = _card(device) | chosen | {f'peak_{name}': peak for name, peak in peaks.items()}
+    dtypes = {'fp32': torch.float32, 'bf16': torch.bfloat16}
+    peaks = {name: matmul_peak(device, dtypes[name]) for name in {'fp32', chosen['precision']}}
+    card = dict(
+        device=torch.cuda.get_device_name(device) if on_gpu else processor_name(),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        eqzoo=version('eqzoo'),
+        python=platform.python_version(),
+        **chosen,
+        **{f'peak_{name}': peak for name, peak in peaks.items()},
+    )
     for name, value in card.items():
         print(f'{name:<12}{value:.3g}' if isinstance(value, float) else f'{name:<12}{value}')
     print(f'\n{"work":<18}{"images/s":>10}{"peak GiB":>10}{"GFLOP/s":>10}{"of peak":>9}')
     rows = []
-    for work in works(**chosen, device=device):
+    for work in hot_paths(**chosen, device=device):
         row = measure(work, device, peaks[work.precision], rounds=rounds)
-        print(_line(row), flush=True)
-        rows.append(row.row())
+        cells = f'{row.images_per_second:>10.3g}{row.peak_memory:>10.2f}{row.flops / 1e9:>10.4g}{row.share:>9.1%}'
+        print(f'{row.name:<18}{cells}', flush=True)
+        rows.append(row._asdict())
     if out is not None:
-        Path(out).write_text(json.dumps({'card': card, 'rows': rows}, indent=2) + '\n')
+        write_json(out, {'card': card, 'rows': rows})
         print(f'Written: {out}')
 
 
-def _line(row: Measured) -> str:
-    cells = f'{row.images_per_second:>10.3g}{row.peak_memory:>10.2f}{row.flops / 1e9:>10.4g}{row.share:>9.1%}'
-    return f'{row.name:<18}{cells}'
-
-
-def _card(device: torch.device) -> dict[str, str | int]:
-    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else _processor()
-    versions = dict(torch=torch.__version__, eqzoo=version('eqzoo'), python=platform.python_version())
-    return dict(device=name, threads=torch.get_num_threads(), **versions)
-
-
-def _processor() -> str:
-    """Return the name of the processor, as Linux knows it."""
-    file = Path('/proc/cpuinfo')
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor() or platform.machine()
+def _print_speeds(speeds: Mapping[str, float], unit: str, *, width: int) -> None:
+    for name, speed in speeds.items():
+        print(f'{name:<{width}}{speed:>10.3g} {unit}')

@@ -1,24 +1,18 @@
-"""`tools/cache_latents.py`: images to a latent store."""
+"""`tools/cache_latents.py`: write the latents of images to a store."""
 
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from tqdm import tqdm
-
-from eqzoo.checkpoints.config import plain_config
 from eqzoo.config import Config, load_config
-from eqzoo.data.latents import LatentStore
-from eqzoo.data.latents.format import StoreIndex
-from eqzoo.data.latents.write import WrittenStore, write_store
-from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
-from eqzoo.engine import shrink
-from eqzoo.engine.preflight import missing, report
 from eqzoo.registry import build
 
-# Generators expect latents with a standard deviation of about 1; outside of this a line says so.
+if TYPE_CHECKING:
+    from eqzoo.data.latents.format import StoreIndex
+    from eqzoo.data.latents.write import WrittenStore
+
+# Generators expect latents with a standard deviation of about 1; outside of this range a hint is printed.
 _USUAL_STD = (0.8, 1.25)
 
 _STORE = 'LatentStore'
@@ -36,42 +30,56 @@ def cache_latents(
     shard_images: int | None = None,
     verify: bool = False,
     smoke: bool = False,
-) -> WrittenStore | None:
-    """Encode the images of a config to a latent store; run it again to go on after it was stopped.
+) -> 'WrittenStore | None':
+    """Encode the images of a config to a latent store; run it again to continue after an interruption.
 
-    Images are those of `cache_dataloader`, or else of `train_dataloader`; its batch_size is
-    encoded at once by each process. With `cache_encoder` in the config, that vision encoder's
-    features are stored too.
+    The images are those of `cache_dataloader`, or of `train_dataloader` without it; each process
+    encodes batches of its batch_size. The features of a `cache_encoder` in the config, a vision
+    encoder, are stored too.
 
     Args:
         config_file: A config with a model.autoencoder, such as configs/demo/rot_scale.py.
-        checkpoint: The autoencoder's weights: a training checkpoint or a weights file. Without
-            it: the config's own.
+        checkpoint: The autoencoder's weights: a training checkpoint or a weights file. Default: the
+            config's own.
         overrides: Keys of the config to set, as key=value.
-        out: The store's folder. Without it: that of train_dataloader's LatentStore.
-        flip: Store the mirrored images' latents too; as does a LatentStore with flip=True in the config.
-        dtype: How moments are stored.
-        precision: bf16 encodes under autocast.
-        shard_images: Images of a shard; 64 MiB without it.
-        verify: Write nothing; read the whole store and name every damaged row.
+        out: The store's folder. Default: that of train_dataloader's LatentStore.
+        flip: Store the latents of the mirrored images too, as for a LatentStore with flip=True in the config.
+        dtype: Of the stored moments.
+        precision: Of the encoder: bf16 is autocast.
+        shard_images: Images of a shard. Default: as many as make 64 MiB.
+        verify: Write nothing; read the whole store and list the damaged rows.
         smoke: A tiny autoencoder with random weights, on built-in data.
     """
     config = load_config(config_file, overrides)
+
+    import torch
+    from tqdm import tqdm
+
+    from eqzoo.checkpoints.config import plain_config
+    from eqzoo.data.latents.write import write_store
+    from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
+    from eqzoo.engine import shrink
+    from eqzoo.engine.preflight import check_ready
+
     root = Path(out or _root_of(config))
     if verify:
         _verify(root)
         return None
-    use_device(config)
+    use_device(config.device)
     config = shrink(config) if smoke else config
     loader = _image_loader(config)
     _choose_weights(config, checkpoint, smoke=smoke)
-    _check(config, loader, f'python tools/cache_latents.py {config_file}')
+    # the store itself need not be there, nor what training needs
+    parts = dict(autoencoder=config.model.autoencoder, images=loader, encoder=config.get('cache_encoder'))
+    command = f'python tools/cache_latents.py {config_file}'
+    datasets = check_ready(Config(parts, filename=config.filename), command, tuple(parts))
     init_distributed()
     rank, world_size = rank_and_world_size()
     torch.manual_seed(config.seed)
     autoencoder = build(config.model.autoencoder).to(get_device()).eval()
     encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
-    dataset = build(loader['dataset'])
+    dataset = datasets.get('images.dataset')
+    dataset = build(loader['dataset']) if dataset is None else dataset
     with tqdm(total=len(dataset), desc='cache', unit='image', disable=rank > 0, mininterval=1) as bar:
         written = write_store(
             autoencoder,
@@ -99,21 +107,21 @@ def _root_of(config: Config) -> str:
     dataset = config.get('train_dataloader', {}).get('dataset', {})
     if not _is_store(dataset) or not dataset.get('root'):
         raise ValueError(
-            f'{config.filename}: train_dataloader.dataset is no LatentStore whose root could be written to; '
-            'say where: --out FOLDER.'
+            f'{config.filename}: train_dataloader.dataset is no LatentStore with a root to write to; '
+            'give one: --out FOLDER.'
         )
     return dataset['root']
 
 
 def _image_loader(config: Config) -> dict[str, Any]:
-    """Return the loader of the images that the config's latents are of."""
+    """Return the config of the loader whose images become latents."""
     for key in ('cache_dataloader', 'train_dataloader'):
         loader = config.get(key)
         if loader and not _is_latents(loader['dataset']):
             return loader
     raise ValueError(
         f'{config.filename}: no images to encode: it has no cache_dataloader, and train_dataloader is of latents; '
-        'accepted is cache_dataloader=dict(batch_size=…, num_workers=…, dataset=dict(type=ImageFolder, …)); add it.'
+        'expected cache_dataloader=dict(batch_size=…, num_workers=…, dataset=dict(type=ImageFolder, …)); add it.'
     )
 
 
@@ -127,16 +135,9 @@ def _choose_weights(config: Config, checkpoint: str | None, *, smoke: bool) -> N
         )
 
 
-def _check(config: Config, loader: dict[str, Any], command: str) -> None:
-    """Refuse a config whose images or weights are not there; the store itself need not be."""
-    parts = dict(autoencoder=config.model.autoencoder, images=loader, encoder=config.get('cache_encoder'))
-    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
-    if lacks:
-        raise ValueError(report(config, lacks, command))
-
-
 def _is_store(dataset: Any) -> bool:
-    return dataset.get('type') in (_STORE, LatentStore)
+    kind = dataset.get('type')
+    return getattr(kind, '__name__', kind) == _STORE
 
 
 def _is_flipping(config: Config) -> bool:
@@ -150,6 +151,10 @@ def _is_latents(dataset: Any) -> bool:
 
 
 def _verify(root: Path) -> None:
+    from tqdm import tqdm
+
+    from eqzoo.data.latents import LatentStore
+
     store = LatentStore(str(root))
     shards = tqdm(range(store.plan.num_shards), desc='verify', unit='shard', mininterval=1)
     damaged = [place for shard in shards for place in store.damaged_rows(shard)]
@@ -162,16 +167,16 @@ def _verify(root: Path) -> None:
     print(f'{root}: {len(store):,} images in {store.plan.num_shards} shards, every row as it was written.')
 
 
-def _table(written: WrittenStore, root: Path, config: Config) -> Iterator[str]:
+def _table(written: 'WrittenStore', root: Path, config: Config) -> Iterator[str]:
     index = written.index
     plan = index.plan
     size = sum(index.shards.values())
-    said = {
+    outcomes = {
         'complete': 'was whole already: nothing to do',
         'renormalized': 'was whole already; it now has the normalisation that the autoencoder has now',
         'written': f'written, {written.num_encoded:,} of {plan.num_images:,} images by this run',
     }
-    yield f'{root}: {said[written.outcome]}'
+    yield f'{root}: {outcomes[written.outcome]}'
     kinds = ', '.join(f'{name} {"x".join(map(str, each.shape))} {each.dtype}' for name, each in plan.fields.items())
     yield f'{"row":<12}{kinds}{", and of the mirrored image" if plan.flip else ""}'
     yield f'{"images":<12}{plan.num_images:,} of {len(index.classes)} classes, in {len(index.shards)} shards'
@@ -191,7 +196,7 @@ def _table(written: WrittenStore, root: Path, config: Config) -> Iterator[str]:
         )
 
 
-def normalized_std(index: StoreIndex) -> tuple[float, list[float]]:
+def normalized_std(index: 'StoreIndex') -> tuple[float, list[float]]:
     """Return the standard deviation of drawn latents in generator units, over all channels and of each.
 
     As `LatentMoments.overall_std`: about the mean over all channels.

@@ -1,17 +1,26 @@
-"""The command line: `eqzoo COMMAND`, its parsers and its messages."""
+"""The command line: `eqzoo COMMAND CONFIG [key=value ...] [--options]`, and errors in one line.
 
+A command's parser is made by jsonargparse from the signature and the docstring of its function. The two tables below
+stand in for its subcommands, which would need the functions of all commands, and so all their modules, for any of them.
+"""
+
+import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eqzoo import __version__
 from eqzoo.files import did_you_mean
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
-class Command(NamedTuple):
-    """A command: where its function is, as `module:function` in `eqzoo.commands`, and what it does."""
+
+class LazyCommand(NamedTuple):
+    """A command: the place of its function, as `module:function` in `eqzoo.commands`, and a line about it."""
 
     function: str
     summary: str
@@ -23,82 +32,179 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    'train': Command('train:train', 'train what a config describes'),
-    'test': Command('test:test', 'print metrics, write metrics.json and report.html'),
-    'cache-latents': Command('cache_latents:cache_latents', 'write the latents of images once, for generators'),
-    'sample': Command('sample:sample', 'draw images from a generator'),
-    'score': Command('score:score', 'FID, IS, precision, recall and more of a set of images'),
-    'reference': Command('reference:reference', 'measure a reference set, for score and test'),
-    'compare': Command('compare:compare', 'put results side by side, like with like'),
-    'study': Command('study:study', 'a grid of autoencoders and generators over seeds, one table'),
-    'inspect': Command('laboratory:inspect', 'look into the latent spaces of autoencoders, on one page'),
-    'demo': Command('demo:demo', 'plain against equivariant fine-tuning, in minutes'),
-    'configs': Command('configs:configs', 'list the configs that come with eqzoo'),
-    'download': Command('download:download', 'fetch released weights, or list them'),
-    'convert': Command('convert:convert', 'hand an autoencoder to other tools, or take theirs'),
-    'latent-stats': Command('latent_stats:latent_stats', 'measure scale and shift of latents into a checkpoint'),
-    'benchmark': Command('', 'speed and memory as ratios; eqzoo benchmark --help lists of what'),
+    'train': LazyCommand('train:train', 'train an autoencoder or a generator'),
+    'test': LazyCommand('test:test', 'print metrics, write metrics.json and report.html'),
+    'cache-latents': LazyCommand('cache_latents:cache_latents', 'write the latents of images once, for generators'),
+    'sample': LazyCommand('sample:sample', 'draw images from a generator'),
+    'score': LazyCommand('score:score', 'FID, IS, precision, recall and more of a set of images'),
+    'reference': LazyCommand('reference:reference', 'measure a reference set, for score and test'),
+    'compare': LazyCommand('compare:compare', 'put results side by side, like with like'),
+    'study': LazyCommand('study:study', 'a grid of autoencoders and generators over seeds, one table'),
+    'laboratory': LazyCommand('laboratory:laboratory', 'look into the latent spaces of autoencoders, on one page'),
+    'demo': LazyCommand('demo:demo', 'plain against equivariant fine-tuning, in minutes'),
+    'configs': LazyCommand('configs:configs', 'list the configs that come with eqzoo, or print one with its bases'),
+    'download': LazyCommand('download:download', 'fetch released weights, or list them'),
+    'convert': LazyCommand('convert:convert', 'convert an autoencoder to and from the formats of other tools'),
+    'latent-stats': LazyCommand('latent_stats:latent_stats', 'measure scale and shift of latents into a checkpoint'),
+    'benchmark': LazyCommand('', 'speed and memory as ratios; eqzoo benchmark --help lists the benchmarks'),
 }
 
 BENCHMARKS = {
-    'cache': Command('benchmark:cache', 'writing a latent store'),
-    'coding': Command('benchmark:coding', 'encoding and decoding, of every autoencoder'),
-    'eq-step': Command('benchmark:eq_step', 'a training step, beside the released way'),
-    'frechet': Command('benchmark:frechet', 'the Fréchet distance, beside the usual ways'),
-    'generator-step': Command('benchmark:generator_step', "a DiT's training step"),
-    'growth': Command('benchmark:growth', 'start-up from a thousand to ten million images'),
-    'rfid': Command('benchmark:rfid', 'a whole rFID, beside the usual way'),
-    'sampling': Command('benchmark:sampling', "MaskGIT's sampling"),
-    'speed': Command('benchmark:speed', "every hot path, and its share of the machine's peak"),
-    'store': Command('benchmark:store', 'reading a latent store'),
+    'cache': LazyCommand('benchmark:cache', 'writing a latent store'),
+    'coding': LazyCommand('benchmark:coding', 'encoding and decoding, of every autoencoder'),
+    'eq-step': LazyCommand('benchmark:eq_step', 'a training step, beside the released way'),
+    'frechet': LazyCommand('benchmark:frechet', 'the Fréchet distance, beside the usual ways'),
+    'generator-step': LazyCommand('benchmark:generator_step', "a DiT's training step"),
+    'growth': LazyCommand('benchmark:growth', 'start-up from a thousand to ten million images'),
+    'rfid': LazyCommand('benchmark:rfid', 'a whole rFID, beside the usual way'),
+    'sampling': LazyCommand('benchmark:sampling', "MaskGIT's sampling"),
+    'speed': LazyCommand('benchmark:speed', "every hot path, and its share of the machine's peak"),
+    'store': LazyCommand('benchmark:store', 'reading a latent store'),
 }
+
+_RENAMED = {'inspect': 'laboratory'}
+
+_OVERRIDE = re.compile(r'[A-Za-z_][\w.]*=')
+
+_OUT_OF_MEMORY = (
+    '\nTo need less: model.micro_batch_size=N, model.precision=bf16, checkpointing=true of a network, or a smaller '
+    'batch_size.'
+)
+
+# The message of torch when the system has killed a process of a loader.
+_LOST_WORKER = re.compile(r'DataLoader worker \(.*\) (is killed|exited)')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Call the command that the first word names with the rest of the command line."""
+    """Call the command named by the first word with the rest of the command line."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ['--version']:
         print(f'eqzoo {__version__}')
         return
     name = _chosen(words, COMMANDS, 'eqzoo')
-    if name == 'benchmark':
-        words = words[1:]
-        chosen = _chosen(words, BENCHMARKS, 'eqzoo benchmark')
-        _call(BENCHMARKS[chosen], words[1:], f'eqzoo benchmark {chosen}')
-    else:
-        _call(COMMANDS[name], words[1:], f'eqzoo {name}')
-
-
-def _chosen(words: Sequence[str], commands: Mapping[str, Command], program: str) -> str:
-    """Return the command that `words` begin with; list all or suggest the nearest, and end, if they do not."""
-    if not words:
-        sys.exit(_listing(commands, program))
-    if words[0] in ('-h', '--help'):
-        print(_listing(commands, program))
-        sys.exit()
-    if words[0] not in commands:
-        hint = did_you_mean(words[0].replace('_', '-'), commands)
-        sys.exit(f'error: {program}: unknown command {words[0]!r}.{hint} There are: {", ".join(commands)}.')
-    return words[0]
-
-
-def _listing(commands: Mapping[str, Command], program: str) -> str:
-    width = max(map(len, commands))
-    lines = [f'  {name:<{width}}  {command.summary}' for name, command in commands.items()]
-    return '\n'.join([f'usage: {program} COMMAND ...   ({program} COMMAND --help says more)', '', *lines])
-
-
-def _call(command: Command, words: Sequence[str], program: str) -> None:
-    from eqzoo.commands.parsing import run
-
     try:
-        run(command.load(), words, name=program)
+        if name == 'benchmark':
+            run_benchmark(words[1:], program='eqzoo benchmark')
+        else:
+            run(COMMANDS[name].load(), words[1:], program=f'eqzoo {name}')
     except SystemExit as end:
         if isinstance(end.code, str):
             sys.exit(_without_checkout(end.code))
         raise
 
 
+def run_benchmark(argv: Sequence[str] | None = None, *, program: str | None = None) -> None:
+    """Call the benchmark named by the first word with the rest of the command line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    program = program or os.path.basename(sys.argv[0])  # noqa: PTH119
+    name = _chosen(words, BENCHMARKS, program)
+    run(BENCHMARKS[name].load(), words[1:], program=f'{program} {name}')
+
+
+def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, program: str | None = None) -> Any:
+    """Call `function` with the arguments of a command line.
+
+    A `ValueError`, `OSError` or `FloatingPointError`, a lack of memory and a killed process of a
+    loader end the program with a message on stderr and status 1; with `EQZOO_TRACEBACK=1` they are raised.
+
+    Args:
+        function: Its positional parameters are words, a list being one or more; its keyword-only
+            parameters are options, those of type bool without a value. Words of the form
+            `key=value`, at any place, go to the parameter `overrides`.
+        argv: The words; `sys.argv` by default.
+        program: The name in the usage line; the script's by default.
+    """
+    arguments = parse(function, sys.argv[1:] if argv is None else argv, program=program)
+    try:
+        return function(**arguments)
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+        message = _message(error)
+        if message is None or os.environ.get('EQZOO_TRACEBACK') == '1':
+            raise
+        sys.exit(f'error: {message}')
+    except KeyboardInterrupt:
+        sys.exit('interrupted')
+
+
+def parse(function: Callable[..., Any], argv: Sequence[str], *, program: str | None = None) -> dict[str, Any]:
+    """Return the arguments with which `run` calls `function` for the command line `argv`."""
+    parser = _parser_of(function, program)
+    if 'overrides' not in inspect.signature(function).parameters:
+        return parser.parse_args(list(argv)).as_dict()
+    overrides = [word for word in argv if _OVERRIDE.match(word)]
+    words = [word for word in argv if not _OVERRIDE.match(word)]
+    return {'overrides': overrides, **parser.parse_args(words).as_dict()}
+
+
+def _parser_of(function: Callable[..., Any], program: str | None) -> 'ArgumentParser':
+    """Return jsonargparse's parser of `function`, with options as shells have them."""
+    from jsonargparse import ArgumentParser
+
+    parameters = inspect.signature(function).parameters
+    is_word = {name: each.kind is each.POSITIONAL_OR_KEYWORD for name, each in parameters.items()}
+
+    class Parser(ArgumentParser):
+        def add_argument(self, flag: str, *aliases: str, **options: Any) -> Any:
+            # jsonargparse writes --dry_run, --smoke=true, --checkpoint=FILE and RESULTS as '[a, b]'
+            name = flag.removeprefix('--')
+            if name not in parameters:  # --help
+                return super().add_argument(flag, *aliases, **options)
+            if parameters[name].annotation is bool:
+                return super().add_argument(_option(name), action='store_true', help=options['help'])
+            if parameters[name].annotation == list[str]:
+                return super().add_argument(name, type=str, nargs='+', help=options['help'])
+            if is_word[name] and flag != name:
+                return super().add_argument(name, nargs='?', **options)
+            return super().add_argument(name if is_word[name] else _option(name), **options)
+
+    summary = (function.__doc__ or '').strip().split('\n\n')[0]
+    parser = Parser(prog=program, description=summary, allow_abbrev=False)  # a misspelt option is an error
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip={'overrides'})
+    if 'overrides' in parameters:
+        parser.epilog = 'key=value sets a key of the config, such as train_cfg.max_iters=1000.'
+    return parser
+
+
+def _option(name: str) -> str:
+    return f'--{name.replace("_", "-")}'
+
+
+def _chosen(words: Sequence[str], commands: Mapping[str, LazyCommand], program: str) -> str:
+    """Return the command that `words` begin with; otherwise list all or suggest the nearest, and exit."""
+    if not words:
+        sys.exit(_listing(commands, program))
+    name = words[0]
+    if name in ('-h', '--help'):
+        print(_listing(commands, program))
+        sys.exit()
+    if name in _RENAMED and commands is COMMANDS:
+        sys.exit(f'error: {program}: {name!r} is now called {_RENAMED[name]!r}: {program} {_RENAMED[name]} --help')
+    if name not in commands:
+        hint = did_you_mean(name.replace('_', '-'), commands)
+        sys.exit(f'error: {program}: unknown command {name!r}.{hint} Expected one of: {", ".join(commands)}.')
+    return name
+
+
+def _listing(commands: Mapping[str, LazyCommand], program: str) -> str:
+    width = max(map(len, commands))
+    lines = [f'  {name:<{width}}  {command.summary}' for name, command in commands.items()]
+    return '\n'.join([f'usage: {program} COMMAND ...   ({program} COMMAND --help lists its options)', '', *lines])
+
+
+def _message(error: Exception) -> str | None:
+    """Return the message for an error that a user can cause; None for others."""
+    text = str(error)
+    if isinstance(error, RuntimeError):
+        # not imported for this: an error of torch's own cannot be raised without torch
+        if isinstance(error, getattr(sys.modules.get('torch'), 'OutOfMemoryError', ())):
+            return f'{text}{_OUT_OF_MEMORY}'
+        if _LOST_WORKER.match(text):
+            return f'{text} Too little memory, or /dev/shm too small: lower num_workers of the dataloader.'
+        return None
+    # an error raised in a process of a loader arrives with that process's traceback as its text
+    return text.strip().splitlines()[-1].split(': ', 1)[-1] if 'Original Traceback' in text else text
+
+
 def _without_checkout(message: str) -> str:
-    """Name commands as they were called: messages advise `python tools/NAME.py`, which is only in a checkout."""
+    """Replace `python tools/NAME.py` in advice by `eqzoo NAME`: an installed eqzoo has no folder tools."""
     return re.sub(r'(?:python )?\btools/(\w+)\.py', lambda found: f'eqzoo {found[1].replace("_", "-")}', message)

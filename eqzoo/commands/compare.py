@@ -1,32 +1,35 @@
 """`tools/compare.py`: results of several tests side by side."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eqzoo.report import (
-    Comparison,
-    compare_results,
-    read_result,
-    run_names,
-    to_csv,
-    to_markdown,
-    to_text,
-    write_comparison_page,
-)
+if TYPE_CHECKING:
+    from eqzoo.report import ResultComparison
 
 
 def compare(
     results: list[str], *, out: str = 'work_dirs/comparison', allow_unlike: bool = False, cases: bool = False
-) -> Comparison:
+) -> 'ResultComparison':
     """Put results side by side; write comparison.md, comparison.csv and comparison.html.
 
-    Values of a metric that were not measured alike, as their cards tell, are refused.
+    Values of a metric whose cards differ were measured in different ways, and are refused.
 
     Args:
-        results: The metrics.json of each test, or the folder it is in.
+        results: The metrics.json of each test, or its folder.
         out: The folder to write to.
-        allow_unlike: Mark values that were not measured alike with footnotes, instead of refusing them.
+        allow_unlike: Mark values that were measured in different ways with footnotes, instead of refusing them.
         cases: Show single cases, such as one angle, as well.
     """
+    from eqzoo.report import (
+        compare_results,
+        read_result,
+        run_names,
+        to_csv,
+        to_markdown,
+        to_text,
+        write_comparison_page,
+    )
+
     read = [read_result(each) for each in results]
     named = dict(zip(run_names([each.path for each in read]), read, strict=True))
     comparison = compare_results(named, allow_unlike=allow_unlike, with_cases=cases)

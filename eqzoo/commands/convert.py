@@ -1,12 +1,10 @@
 """`tools/convert.py`: an autoencoder's file from one format to another."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from eqzoo.checkpoints.autoencoder import Source, Stored, complete, normalize, read_stored
-from eqzoo.checkpoints.diffusers import CLASSES
-from eqzoo.checkpoints.write import check_destination, export
-from eqzoo.loading import autoencoder_config
+if TYPE_CHECKING:
+    from eqzoo.checkpoints.autoencoder import Source, Stored
 
 
 def convert(
@@ -30,6 +28,10 @@ def convert(
         scale: The factor on the latents, 0.18215 for SD-VAE; replaces what is stated.
         overwrite: Replace what is at DESTINATION.
     """
+    from eqzoo.checkpoints.autoencoder import complete, normalize, read_stored
+    from eqzoo.checkpoints.write import check_destination, export
+    from eqzoo.loading import autoencoder_config
+
     check_destination(Path(destination), to, overwrite=overwrite)
     where = _paths(source)
     stored = read_stored(where)
@@ -41,11 +43,11 @@ def convert(
     print('\n'.join([*_describe(stored, told, unsaid), '', *_opening(stored, destination, to)]))
 
 
-def _paths(source: str) -> Source:
+def _paths(source: str) -> 'Source':
     return source.split(',') if ',' in source and not Path(source).exists() else source
 
 
-def _describe(stored: Stored, told: str, unsaid: list[str]) -> list[str]:
+def _describe(stored: 'Stored', told: str, unsaid: list[str]) -> list[str]:
     state = {key: value for key, value in stored.state.items() if not key.startswith('normalization.')}
     normalization = {key: [round(each, 6) for each in value.tolist()] for key, value in stored.normalization.items()}
     normalization = {key: value[0] if len(set(value)) == 1 else value for key, value in normalization.items()}
@@ -67,8 +69,10 @@ def _groups(names: tuple[str, ...]) -> str:
     return ', '.join(dict.fromkeys('.'.join(name.split('.')[:2]) for name in names))
 
 
-def _opening(stored: Stored, destination: str, to: str) -> list[str]:
+def _opening(stored: 'Stored', destination: str, to: str) -> list[str]:
     if to == 'diffusers':
+        from eqzoo.checkpoints.diffusers import CLASSES
+
         name = CLASSES[stored.config['type'].rsplit('.', 1)[-1]]
         return [f'from diffusers import {name}', f'autoencoder = {name}.from_pretrained({destination!r})']
     return [

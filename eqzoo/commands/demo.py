@@ -2,20 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
+from eqzoo.commands.cli import COMMANDS
 from eqzoo.config import load_config
-from eqzoo.engine import latest_checkpoint
-from eqzoo.engine.picture_hooks import example_images
-from eqzoo.pictures import Row, default_cases, draw_grid, principal_components
+from eqzoo.files import write_json
 from eqzoo.registry import build
-from eqzoo.report.table import format_table
 
 _CONFIGS = {'plain': 'configs/demo/plain.py', 'eq': 'configs/demo/rot_scale.py'}
 _START = 'configs/demo/pretrain.py'
@@ -34,12 +27,19 @@ def demo(
 
     Args:
         overrides: Keys to set in all three configs, as key=value.
-        images: A folder or zip of images to use instead of the built-in Shapes.
-        size: Pixels of a side; whole multiples of 16.
+        images: A folder or zip of images, in place of the built-in Shapes.
+        size: Pixels of a side, a multiple of 16.
         pretrain_steps: Steps of the common start.
         steps: Steps of each fine-tuning.
-        work_dir: Where everything goes; an earlier demo there is replaced.
+        work_dir: The folder of all results; an earlier demo in it is replaced.
     """
+    for config in (_START, *_CONFIGS.values()):
+        load_config(config, overrides)  # a wrong key is an error here, not after the first training
+
+    import torch
+
+    from eqzoo.report.table import format_table
+
     started = time.monotonic()
     folder = Path(work_dir)
     data = [*_data_overrides(images, size), *overrides]
@@ -54,8 +54,9 @@ def demo(
         _run(f'{number}/3  Fine-tune it {kind}', 'train', config, folder / name, steps, [*data, weights])
         _run('     Test it', 'test', config, folder / name, None, data)
         results[name] = json.loads((folder / name / 'metrics.json').read_text())['metrics']
-    (folder / 'comparison.json').write_text(json.dumps(results, indent=2) + '\n')
-    _draw(folder, data)
+    write_json(folder / 'comparison.json', results)
+    with torch.no_grad():
+        _draw(folder, data)
     print(f"\nSame start, {steps} steps each; eq_err is the centred latent error, eq_err_paper the paper's ratio.\n")
     print(format_table(results))
     print(f'\nPictures: {work_dir}/comparison.png, and pictures/ and test.png in {work_dir}/plain and {work_dir}/eq')
@@ -77,34 +78,32 @@ def _data_overrides(images: str | None, size: int) -> list[str]:
 
 
 def _run(title: str, command: str, config: str, work_dir: Path, steps: int | None, overrides: list[str]) -> None:
-    """Run a command as a user would, with or without a checkout, its output passing through."""
+    """Run a command in this process, its command line shown above its output."""
     words = [f'work_dir={work_dir}', *overrides]
     if steps is not None:
         words += [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}']
-    shown = ' '.join(words[:1])
-    print(f'\n=== {title}\n    python -m eqzoo {command} {config} {shown} …', flush=True)
-    status = subprocess.run([sys.executable, '-m', 'eqzoo', command, config, *words], check=False).returncode
-    if status:
-        sys.exit(status)
+    print(f'\n=== {title}\n    python -m eqzoo {command} {config} {words[0]} …', flush=True)
+    COMMANDS[command].load()(config, overrides=words)
 
 
-@torch.no_grad()
 def _draw(folder: Path, data: list[str]) -> None:
     """Draw plain beside EQ: D(τ∘E(x)) and latent components of the same test images."""
-    rows: list[Row] = []
+    from eqzoo.engine import latest_checkpoint
+    from eqzoo.engine.picture_hooks import example_images
+    from eqzoo.pictures import PictureRow, default_cases, draw_grid, principal_components
+
+    rows: list[PictureRow] = []
     for name, config_file in _CONFIGS.items():
         config = load_config(config_file, data)
         weights = str(latest_checkpoint(folder / name))
         autoencoder = build(dict(config.model.autoencoder, weights=weights)).eval()
         images = example_images(build(config.test_dataloader.dataset), 8)
-        rows = rows or _references(images, autoencoder.grid(*images.shape[-2:]))
+        cases = default_cases(autoencoder.grid(*images.shape[-2:]))
+        if not rows:
+            rows = [PictureRow('x', images)]
+            rows += [PictureRow(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items()]
         latents = autoencoder.encode(images).mean
-        for label, (transform, params) in default_cases(latents.shape[-2:]).items():
-            rows.append(Row(f'{name}: D(τE(x)) {label}', autoencoder.decode(transform(latents, params))))
-        rows.append(Row(f'{name}: PCA of E(x)', principal_components(latents), fills=True))
+        for label, (transform, params) in cases.items():
+            rows.append(PictureRow(f'{name}: D(τE(x)) {label}', autoencoder.decode(transform(latents, params))))
+        rows.append(PictureRow(f'{name}: PCA of E(x)', principal_components(latents), fills=True))
     draw_grid(rows).save(folder / 'comparison.png')
-
-
-def _references(images: Tensor, grid: tuple[int, int]) -> list[Row]:
-    cases = default_cases(grid)
-    return [Row('x', images), *(Row(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items())]

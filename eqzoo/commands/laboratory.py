@@ -1,19 +1,14 @@
-"""`tools/inspect.py`: a page about the latent spaces of autoencoders."""
+"""`tools/laboratory.py`: a page about the latent spaces of autoencoders."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eqzoo.config import Config
-from eqzoo.data.sources import EXTENSIONS
-from eqzoo.distributed import get_device, use_device
-from eqzoo.laboratory import Findings, choose_cases, crop_all, examine, open_models, read_photographs, write_laboratory
-from eqzoo.report.table import format_table
+from eqzoo.files import write_json
 
 
-def inspect(
+def laboratory(
     models_and_images: list[str],
     *,
     out: str,
@@ -32,26 +27,39 @@ def inspect(
             diffusers folder, as a path or a URL, or a pair ENCODER,DECODER; images are a folder, a zip, or one or
             more image files.
         out: The folder to write to.
-        names: What to call the models, separated by commas; their files' names by default.
-        size: Images are brought to squares of at most so many pixels a side.
-        limit: Measure at most so many of a folder's or zip's images.
-        shown: Show at most so many of them.
+        names: Names of the models, separated by commas; by default the shortest different ends of their paths.
+        size: The largest side in pixels; images are cropped to squares.
+        limit: The most images of a folder or zip to measure.
+        shown: The most images to show.
         angles: In degrees, separated by commas.
-        scales: Between 0 and 1, separated by commas; taken to whole cells of the latents.
+        scales: Between 0 and 1, separated by commas; rounded to whole cells of the latents.
         device: 'auto' (a GPU if there is one), 'cpu' or 'cuda'.
     """
     for option, value in (('size', size), ('limit', limit), ('shown', shown)):
         if value < 1:
-            raise ValueError(f'--{option}: got {value}; accepted are whole numbers from 1.')
-    asked = _numbers('angles', angles), _numbers('scales', scales)
-    use_device(Config(dict(device=device)))
+            raise ValueError(f'--{option}: got {value}; expected a whole number from 1.')
+    wanted = _numbers('angles', angles), _numbers('scales', scales)
+
+    from eqzoo.distributed import get_device, use_device
+    from eqzoo.laboratory import (
+        Findings,
+        choose_cases,
+        crop_all,
+        examine,
+        open_models,
+        read_photographs,
+        write_laboratory,
+    )
+    from eqzoo.report.table import format_table
+
+    use_device(device)
     sources, places = _split(models_and_images)
     photographs = read_photographs(places, limit)
     models = open_models(sources, names.split(',') if names else None)
     images = crop_all(photographs, size, [model.autoencoder.downsample_factor for model in models])
-    cases = choose_cases(*asked, [model.autoencoder.grid(*images.pixels.shape[2:]) for model in models])
+    cases = choose_cases(*wanted, [model.autoencoder.grid(*images.pixels.shape[2:]) for model in models])
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)  # what cannot be written to is told now, not in the end
+    folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is an error now, not at the end
     found = {}
     for model in models:
         started = time.monotonic()
@@ -59,7 +67,7 @@ def inspect(
         print(f'{model.name}: {len(images.names)} images in {time.monotonic() - started:.0f} s', flush=True)
     findings = Findings(models, images, cases, found)
     summary = findings.summary()
-    (folder / 'inspect.json').write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n')
+    write_json(folder / 'inspect.json', summary)
     write_laboratory(folder / 'index.html', findings)
     print('\n'.join(['', format_table({name: each.metrics for name, each in found.items()}), '', *findings.remarks]))
     print(f'Written: {folder}/index.html and {folder}/inspect.json')
@@ -67,7 +75,9 @@ def inspect(
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the models and where the images are: all image files, or else the last word, a folder or a zip."""
+    """Return the models and the images: all words that are image files, or the last word, a folder or a zip."""
+    from eqzoo.data.sources import EXTENSIONS
+
     places = [word for word in words if Path(word).suffix.lower() in EXTENSIONS]
     models = [word for word in words if word not in places]
     if not places:
@@ -75,7 +85,7 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
         places = [place]
     if not models:
         raise ValueError(
-            f'inspect: got only {" ".join(words)}; give one or more models, then images: a folder, a zip or files '
+            f'laboratory: got only {" ".join(words)}; give one or more models, then images: a folder, a zip or files '
             f'({", ".join(EXTENSIONS)}).'
         )
     return models, places
@@ -85,4 +95,4 @@ def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(word) for word in text.split(',')]
     except ValueError:
-        raise ValueError(f'--{option}: got {text!r}; accepted are numbers separated by commas.') from None
+        raise ValueError(f'--{option}: got {text!r}; expected numbers separated by commas.') from None

@@ -1,21 +1,15 @@
-"""`tools/latent_stats.py`: measure the latents again after fine-tuning, and let the checkpoint know."""
+"""`tools/latent_stats.py`: measure the latents after fine-tuning, and write their normalisation into a checkpoint."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
-from torch.utils.data import Dataset
-from tqdm import tqdm
-
-from eqzoo.checkpoints.write import kind_of, write_normalization
 from eqzoo.config import load_config
-from eqzoo.data import build_eval_loader
-from eqzoo.data.loaders import Key, split_key
-from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
-from eqzoo.engine import shrink
-from eqzoo.images import to_float
-from eqzoo.normalization import LatentMoments, NormalizationKind, measure_moments
 from eqzoo.registry import build
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eqzoo.normalization import LatentMoments
 
 
 def latent_stats(
@@ -23,33 +17,39 @@ def latent_stats(
     checkpoint: str,
     *,
     overrides: list[str],
-    normalization: NormalizationKind = 'scale',
+    normalization: Literal['scale', 'shift_scale', 'per_channel'] = 'scale',
     num_images: int = 10_000,
     exports: str | None = None,
     measure_only: bool = False,
     smoke: bool = False,
-) -> LatentMoments:
+) -> 'LatentMoments':
     """Measure scale, shift, mean and standard deviation of latents, and write them into the checkpoint.
 
     Equivariant fine-tuning moves them: EQ-SDXL-VAE's scale went from 0.13025 to 0.1275.
 
     Args:
         config_file: The config that the checkpoint belongs to; its training images are measured.
-        checkpoint: A checkpoint of eqzoo, or what tools/convert.py wrote.
+        checkpoint: A checkpoint of eqzoo, or an output of tools/convert.py.
         overrides: Keys of the config to set, as key=value.
         normalization: scale: one factor, as in SD-VAE and SDXL-VAE. shift_scale: one shift and one
             factor, as in SD3-VAE. per_channel: mean and standard deviation of each, as in VA-VAE.
-        num_images: How many of the training images, evenly over the data set.
+        num_images: Number of training images to measure, evenly over the data set.
         exports: Further files of the same autoencoder to write into, separated by commas.
         measure_only: Write nothing.
         smoke: For the checkpoint of a `--smoke` run.
     """
     config = load_config(config_file, overrides)
-    use_device(config)
+
+    from eqzoo.checkpoints.write import kind_of, write_normalization
+    from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
+    from eqzoo.engine import shrink
+    from eqzoo.normalization import measure_moments
+
+    use_device(config.device)
     config = shrink(config) if smoke else config
     files = [checkpoint, *(exports.split(',') if exports else [])]
     if not measure_only:
-        for file in files:  # told before measuring, not after
+        for file in files:  # a file without a place for them is an error before measuring, not after
             kind_of(file)
     init_distributed()
     autoencoder = build({**config.model.autoencoder, 'weights': checkpoint}).to(get_device()).eval()
@@ -64,7 +64,13 @@ def latent_stats(
     return moments
 
 
-def _images(config: Any, num_images: int) -> Iterator[Tensor]:
+def _images(config: Any, num_images: int) -> Iterator['Tensor']:
+    from tqdm import tqdm
+
+    from eqzoo.data import build_eval_loader
+    from eqzoo.distributed import rank_and_world_size
+    from eqzoo.images import to_float
+
     dataset = _EvenlySpread(build(config.train_dataloader.dataset), num_images)
     loader = config.get('val_dataloader') or config.train_dataloader
     rank, world_size = rank_and_world_size()
@@ -79,8 +85,8 @@ def _images(config: Any, num_images: int) -> Iterator[Tensor]:
         yield to_float(batch['images'])
 
 
-class _EvenlySpread(Dataset):
-    """At most `count` images of a data set, evenly over it: files are sorted by class."""
+class _EvenlySpread:
+    """A data set of at most `count` images of another, evenly over it: its files are sorted by class."""
 
     def __init__(self, dataset: Any, count: int) -> None:
         self.dataset = dataset
@@ -89,12 +95,12 @@ class _EvenlySpread(Dataset):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        index, draw = split_key(key, self.count)
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        index, draw = key
         return self.dataset[index * len(self.dataset) // self.count, draw]
 
 
-def _table(moments: LatentMoments, autoencoder: Any, shift: Tensor, scale: Tensor) -> Iterator[str]:
+def _table(moments: 'LatentMoments', autoencoder: Any, shift: 'Tensor', scale: 'Tensor') -> Iterator[str]:
     before = autoencoder.normalization
     yield f'{moments.num_images:,} images; raw latents, drawn from their posteriors'
     yield f'{"channel":<9}{"mean":>10}{"std":>10}{"shift":>20}{"scale":>22}'

@@ -1,9 +1,8 @@
-"""`tools/reference.py`: statistics of a reference set, in the layout of ADM's evaluator."""
+"""`tools/reference.py`: measure a reference set, in the layout of ADM's evaluator."""
 
 from pathlib import Path
 
-from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
-from eqzoo.engine.references import build_extractor, make_reference, open_images, reference_of_config
+from eqzoo.config import load_config
 
 
 def reference(
@@ -25,27 +24,33 @@ def reference(
 
     Args:
         images: A folder, a zip or an npz file of images; or a generator's config, whose test_evaluators
-            say what is measured on which features: each test would measure it anew.
+            name the data set and the extractor that each test would otherwise measure anew.
         out: The npz file to write.
         overrides: Keys of the config to set, as key=value.
         extractor: FIDInception for FID; EfficientNetLite0 needs no download. A config names its own.
-        size: Pixels of a side, of the samples to be compared with it.
-        crop: How images become squares: center is ADM's.
+        size: Pixels a side, those of the samples that will be compared with it.
+        crop: How images are cropped to squares: center is ADM's.
         limit: Use at most this many images.
         num_stored: Images to keep in the file, for precision, recall, KID and swd; 10,000 in ADM's files.
-        labels: Which images these are: balanced, alike many of each class; or random.
-        batch_size: Images at once, over all processes.
+        labels: The choice of these images: balanced, an equal number per class where available; or random.
+        batch_size: Images per batch, over all processes.
         num_workers: Processes that read images.
-        overwrite: Replace OUT if it is there.
+        overwrite: Replace OUT if it exists.
     """
     if labels not in ('balanced', 'random'):
         raise ValueError(f'--labels must be balanced or random, got {labels!r}.')
     if Path(out).exists() and not overwrite:
-        raise ValueError(f'{out} is there already; --overwrite replaces it.')
-    if images.endswith('.py'):
-        data, network = reference_of_config(images, overrides)
+        raise ValueError(f'{out} exists already; --overwrite replaces it.')
+    config = load_config(images, overrides) if images.endswith('.py') else None
+
+    from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
+    from eqzoo.engine.references import build_extractor, make_reference, open_images, reference_of_config
+
+    if config is not None:
+        use_device(config.device)
+        data, network = reference_of_config(config)
     elif overrides:
-        raise ValueError(f'{overrides[0]}: keys are set in a config, and {images} is none; leave them out.')
+        raise ValueError(f'{overrides[0]}: keys can be set in a config only; {images} is no config; leave them out.')
     else:
         data, network = open_images(images, size, crop, limit), build_extractor(extractor)
     init_distributed()

@@ -1,33 +1,15 @@
-"""`tools/sample.py`: images from a trained generator."""
+"""`tools/sample.py`: draw images from a trained generator."""
 
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from eqzoo.config import load_config
-from eqzoo.data.samples import NpzSamples, PngSamples
-from eqzoo.distributed import (
-    all_gather_object,
-    close_distributed,
-    init_distributed,
-    rank_and_world_size,
-    use_device,
-    wait_for_all,
-)
-from eqzoo.engine import shrink
-from eqzoo.engine.sampling import (
-    ImageSampler,
-    batches,
-    build_image_sampler,
-    check_parts,
-    check_samples,
-    claim_files,
-    generator_weights,
-)
-from eqzoo.pictures import draw_grid, sample_rows
+
+if TYPE_CHECKING:
+    from eqzoo.data.samples import NpzSamples, PngSamples
+    from eqzoo.engine.sampling import ImageSampler
 
 _GRID = 8
 
@@ -42,35 +24,46 @@ def sample(
     labels: str | None = None,
     smoke: bool = False,
 ) -> Path:
-    """Draw images from a generator; run it again to go on after it was stopped, or to add more.
+    """Draw images from a generator; run it again to continue after an interruption, or to add more.
 
     Sample n depends on `sampling.seed` and n alone: batch size and processes change nothing but
-    rounding. Beside OUT are a JSON file that says how they were drawn, and a picture of some.
+    rounding. A JSON file of the settings and a picture of some samples are written beside OUT.
 
     Args:
         config_file: A generator's config, such as configs/dit/dit_tiny_shapes.py.
-        checkpoint: A training checkpoint, whose moving average is taken, or a published weights
-            file. Without it: the newest checkpoint in the work directory, else the config's own weights.
+        checkpoint: A training checkpoint, of which the moving average is used, or a published weights
+            file. Default: the newest checkpoint in the work directory, or the config's own weights.
         overrides: Keys of the config to set, such as sampling.seed=1 or sampling.sampler.steps=50.
         out: A folder, for PNG files, or an npz file as ADM's evaluator reads it.
-        num: How many. Default: the config's sampling.num_samples.
+        num: Number of images. Default: the config's sampling.num_samples.
         labels: random, any class; balanced, class after class; or classes with commas, such as 207,360.
             Default: the config's sampling.labels.
         smoke: For the checkpoint of a `--smoke` run.
     """
     config = load_config(config_file, overrides)
-    use_device(config)
+
+    from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
+    from eqzoo.engine import shrink
+    from eqzoo.engine.sampling import (
+        build_image_sampler,
+        check_has_sampling,
+        check_sampling_ready,
+        claim_sample_files,
+        generator_weights,
+    )
+
+    use_device(config.device)
     config = shrink(config) if smoke else config
-    check_samples(config)
+    check_has_sampling(config)
     if num is not None:
         config.sampling.num_samples = num
     if labels is not None:
         config.sampling.labels = _parsed(labels)
     weights = generator_weights(config, checkpoint)
-    check_parts(config, weights, f'python tools/sample.py {config_file}')
+    check_sampling_ready(config, weights, f'python tools/sample.py {config_file}')
     init_distributed()
     draw = build_image_sampler(config, weights)
-    files = claim_files(out, config, weights)
+    files = claim_sample_files(out, config, weights)
     _draw_missing(draw, files, config.sampling)
     if rank_and_world_size()[0] == 0:
         print(_finish(draw, files, out, config.sampling.num_samples))
@@ -83,8 +76,13 @@ def _parsed(labels: str) -> str | list[int]:
     return [int(word) for word in words] if all(word.isdigit() for word in words) else labels
 
 
-def _draw_missing(draw: ImageSampler, files: PngSamples | NpzSamples, sampling: Any) -> None:
-    """Draw what is not there yet, each process its share."""
+def _draw_missing(draw: 'ImageSampler', files: 'PngSamples | NpzSamples', sampling: Any) -> None:
+    """Draw the samples that do not exist yet, each process its share."""
+    from tqdm import tqdm
+
+    from eqzoo.distributed import all_gather_object, rank_and_world_size, wait_for_all
+    from eqzoo.engine.sampling import batches
+
     rank, world_size = rank_and_world_size()
     wanted = range(sampling.num_samples)
     # the first process's list: others may already be writing when this one looks
@@ -94,7 +92,7 @@ def _draw_missing(draw: ImageSampler, files: PngSamples | NpzSamples, sampling: 
     with bar:
         started = time.perf_counter()
         for numbers in batches(own, sampling.batch_size):
-            files.write(numbers, draw(numbers))
+            files.write(numbers, draw(numbers).cpu())
             bar.update(min(len(numbers) * world_size, bar.total - bar.n))
         seconds = time.perf_counter() - started
     wait_for_all()
@@ -102,7 +100,9 @@ def _draw_missing(draw: ImageSampler, files: PngSamples | NpzSamples, sampling: 
         print(f'{len(lacking):,} images drawn, {len(lacking) / seconds:.3g} images/s')
 
 
-def _finish(draw: ImageSampler, files: PngSamples | NpzSamples, out: str, count: int) -> str:
+def _finish(draw: 'ImageSampler', files: 'PngSamples | NpzSamples', out: str, count: int) -> str:
+    from eqzoo.pictures import draw_grid, sample_rows
+
     there = files.numbers()
     while count in there:
         count += 1

@@ -1,23 +1,7 @@
-"""`tools/score.py`: how close a set of samples is to a reference."""
+"""`tools/score.py`: compare a set of samples with a reference."""
 
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
-
-from eqzoo.data import build_eval_loader
-from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size
-from eqzoo.engine.evaluation import evaluate
-from eqzoo.engine.picture_hooks import example_images
-from eqzoo.engine.references import build_extractor, make_reference, open_images, open_samples
-from eqzoo.evaluators import GenerationMetric, SampleView
-from eqzoo.evaluators.sliced import GenerationSlicedWasserstein
-from eqzoo.images import to_float
-from eqzoo.npz import NpzArchive
-from eqzoo.pictures import Row, draw_grid
-from eqzoo.report.page import save_result
 
 
 def score(
@@ -35,17 +19,23 @@ def score(
     """Compare a set of samples with a reference set; write metrics.json and report.html.
 
     Args:
-        samples: A folder or zip of images of one size, or an npz file of samples as ADM's.
-        reference: An npz file of statistics (ADM's, or made by tools/reference.py), or images: a
+        samples: A folder or zip of images of one size, or an npz file of samples in ADM's layout.
+        reference: An npz file of statistics (ADM's, or from tools/reference.py), or images: a
             folder, a zip or an npz file, whose statistics are then measured and kept in OUT.
         extractor: FIDInception for FID and published numbers; EfficientNetLite0 needs no download.
-        metrics: Of fd, sfd, is, pr, kid and swd, with commas. Default: all that extractor and reference have.
+        metrics: Of fd, sfd, is, pr, kid and swd, separated by commas. Default: all that extractor and reference allow.
         min_images: Fewer samples are refused. Default: one more than there are features.
-        crop: How images of a reference become squares.
-        batch_size: Images at once, over all processes.
+        crop: How images of a reference are cropped to squares.
+        batch_size: Images per batch, over all processes.
         num_workers: Processes that read images.
-        out: Where results go. Default: work_dirs/score/SAMPLES.
+        out: The folder for results. Default: work_dirs/score/SAMPLES.
     """
+    from eqzoo.data import build_eval_loader
+    from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
+    from eqzoo.engine.evaluation import evaluate, sample_view
+    from eqzoo.engine.references import build_extractor, open_samples
+    from eqzoo.report.page import save_result
+
     folder = Path(out or Path('work_dirs/score') / Path(samples).stem)
     data = open_samples(samples)
     network = build_extractor(extractor)
@@ -54,8 +44,7 @@ def score(
     evaluators = _evaluators(network, statistics, metrics, min_images)
     rank, world_size = rank_and_world_size()
     loader = build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
-    device = get_device()
-    result = evaluate(evaluators, loader, lambda images, numbers: _view(images.to(device), numbers))
+    result = evaluate(evaluators, loader, sample_view)
     result['card'] = {'samples': samples, **result['card']}
     if rank == 0:
         save_result(result, {'Samples': _grid(data)}, folder, Path(samples).stem)
@@ -64,7 +53,10 @@ def score(
 
 
 def _reference(path: str, extractor: Any, size: int, crop: str, folder: Path, loading: tuple[int, int]) -> str:
-    """Return the file of statistics: `path`, or one made of its images for this extractor."""
+    """Return the file of statistics: `path`, or one measured from its images with this extractor."""
+    from eqzoo.engine.references import make_reference, open_images
+    from eqzoo.npz import NpzArchive
+
     if Path(path).suffix == '.npz' and 'mu' in NpzArchive(path):
         return path
     made = folder / f'reference_{extractor.key}.npz'
@@ -74,6 +66,8 @@ def _reference(path: str, extractor: Any, size: int, crop: str, folder: Path, lo
 
 
 def _evaluators(extractor: Any, reference: str, metrics: str | None, min_images: int | None) -> list[Any]:
+    from eqzoo.evaluators import GenerationMetric, GenerationSlicedWasserstein
+
     chosen = None if metrics is None else [name.strip() for name in metrics.split(',')]
     features = chosen if chosen is None else [name for name in chosen if name != 'swd']
     evaluators: list[Any] = []
@@ -86,12 +80,11 @@ def _evaluators(extractor: Any, reference: str, metrics: str | None, min_images:
     return evaluators
 
 
-def _view(images: Tensor, numbers: Tensor) -> SampleView:
-    return SampleView(to_float(images), numbers)
+def _grid(data: Any, columns: int = 8, rows: int = 4) -> Any:
+    from eqzoo.engine.picture_hooks import example_images
+    from eqzoo.pictures import PictureRow, draw_grid
 
-
-def _grid(data: Dataset, columns: int = 8, rows: int = 4) -> Any:
     images = example_images(data, columns * rows)
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
     full = [row for row in rows if len(row) == len(rows[0])]
-    return draw_grid([Row('', torch.as_tensor(row)) for row in full])
+    return draw_grid([PictureRow('', row) for row in full])

@@ -1,66 +1,131 @@
-"""`tools/test.py` of a generator's config: sample, decode, measure."""
+"""`tools/test.py`: evaluate an autoencoder on images, or a generator by its samples."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from eqzoo.config import Config, load_config
-from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
-from eqzoo.engine import latest_checkpoint, shrink
-from eqzoo.engine.evaluation import SampleBatches, evaluate
-from eqzoo.engine.picture_hooks import example_images
-from eqzoo.engine.preflight import missing, report
-from eqzoo.engine.references import measured_references
-from eqzoo.engine.runner import build_evaluators, eval_loader
-from eqzoo.engine.sampling import (
-    build_image_sampler,
-    check_parts,
-    check_samples,
-    claim_files,
-    generator_weights,
-    identity,
-    weights_sha256,
-)
-from eqzoo.evaluators import SampleView
-from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.files import sha256_of
-from eqzoo.images import to_float
-from eqzoo.pictures import autoencoder_rows, draw_grid, sample_rows
 from eqzoo.registry import build
-from eqzoo.report.page import save_result
-from eqzoo.zoo import located
 
 _COLUMNS = 8
+
+
+def test(
+    config_file: str,
+    checkpoint: str | None = None,
+    *,
+    overrides: list[str],
+    smoke: bool = False,
+    images: int = 8,
+    samples: str | None = None,
+) -> dict[str, Any]:
+    """Evaluate a config; write metrics.json, report.html and pictures to its work directory.
+
+    With an autoencoder's config the reconstructions of `test_dataloader` are measured, with a generator's
+    `sampling.num_samples` images that it draws.
+
+    Args:
+        config_file: A Python config, such as configs/eqvae/sdxl_rot_scale.py.
+        checkpoint: A training checkpoint or a weights file. Default: the newest checkpoint
+            in the work directory, or the config's own weights if there is none.
+        overrides: Keys of the config to set, as key=value.
+        smoke: Shrink network and data as in `train.py --smoke`.
+        images: Columns of an autoencoder's picture grid.
+        samples: For a generator: a folder or an npz file to write its images to as well, as in tools/sample.py.
+    """
+    config = load_config(config_file, overrides)
+
+    from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
+    from eqzoo.engine import shrink
+    from eqzoo.engine.evaluation import evaluate
+    from eqzoo.engine.picture_hooks import example_images
+    from eqzoo.engine.preflight import check_ready
+    from eqzoo.engine.runner import build_evaluators, eval_loader
+    from eqzoo.evaluators import AutoencoderView
+    from eqzoo.images import to_float
+    from eqzoo.pictures import autoencoder_rows, draw_grid
+    from eqzoo.report.page import save_result
+
+    use_device(config.device)
+    config = shrink(config) if smoke else config
+    if 'generator' in config.model:
+        return measure_samples(config, checkpoint, samples)
+    if samples is not None:
+        raise ValueError(f'--samples: {config_file} describes an autoencoder, which has no samples; leave it out.')
+    weights = _choose_weights(config, checkpoint)
+    # checked for missing files: only what is evaluated, neither training data nor losses
+    needed = Config(
+        dict(
+            autoencoder=config.model.autoencoder,
+            test_dataloader=config.test_dataloader,
+            test_evaluators=config.get('test_evaluators', config.evaluators),
+        ),
+        filename=config.filename,
+    )
+    datasets = check_ready(needed, f'python tools/test.py {config_file}', tuple(needed))
+    init_distributed()
+    autoencoder = build(needed.autoencoder).to(get_device()).eval()
+    loader = eval_loader(config.test_dataloader, datasets.get('test_dataloader.dataset'))
+    device = autoencoder.last_layer.device
+
+    def view(batch: Mapping[str, Any]) -> AutoencoderView:
+        return AutoencoderView(autoencoder, to_float(batch['images'].to(device)), batch['indices'])
+
+    result = evaluate(build_evaluators(needed.test_evaluators), loader, view)
+    weights = {'file': weights, 'sha256': _sha256(weights)}
+    result['card'] = {'config': config_file, 'weights': weights, **result['card']}
+    if rank_and_world_size()[0] == 0:
+        examples = example_images(loader.dataset, images).to(device)
+        pictures = {'Test': draw_grid(autoencoder_rows(autoencoder, examples))}
+        save_result(result, pictures, Path(config.work_dir), Path(config_file).stem)
+    close_distributed()
+    return result
 
 
 def measure_samples(config: Config, checkpoint: str | None = None, samples: str | None = None) -> dict[str, Any]:
     """Sample from a generator and measure the images; write metrics.json, report.html and a grid.
 
     Args:
-        config: Of a generator, as `load_config` returns it.
-        checkpoint: As `tools/sample.py` takes it.
-        samples: Where to write the images too; those that are there already are not drawn again.
+        config: Of a generator, from `load_config`.
+        checkpoint: As in `tools/sample.py`.
+        samples: Where to write the images as well; existing ones are not drawn again.
 
     Returns:
-        As `metrics.json` holds it.
+        The content of `metrics.json`.
     """
-    check_samples(config)
+    import torch
+
+    from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
+    from eqzoo.engine.evaluation import SampleBatches, evaluate, sample_view
+    from eqzoo.engine.references import measured_references
+    from eqzoo.engine.runner import build_evaluators
+    from eqzoo.engine.sampling import (
+        build_image_sampler,
+        check_has_sampling,
+        check_sampling_ready,
+        claim_sample_files,
+        generator_weights,
+        identity,
+        weights_sha256,
+    )
+    from eqzoo.pictures import draw_grid, sample_rows
+    from eqzoo.report.page import save_result
+
+    check_has_sampling(config)
     weights = generator_weights(config, checkpoint)
     command = f'python tools/test.py {config.filename}'
-    check_parts(config, weights, command, test_evaluators=config.test_evaluators)
+    check_sampling_ready(config, weights, command, more=dict(test_evaluators=config.test_evaluators))
     init_distributed()
-    folder, device = Path(config.work_dir), get_device()
+    folder = Path(config.work_dir)
     draw = build_image_sampler(config, weights)
     evaluators = build_evaluators(measured_references(config.test_evaluators, folder))
-    files = None if samples is None else claim_files(samples, config, weights)
+    files = None if samples is None else claim_sample_files(samples, config, weights)
     sampling = config.sampling
     loader = SampleBatches(
         draw, sampling.num_samples, batch_size=sampling.batch_size, identity=identity(config), files=files
     )
-    result = evaluate(evaluators, loader, lambda images, numbers: _view(images.to(device), numbers))
+    result = evaluate(evaluators, loader, sample_view)
     result['card'] = {
         'config': config.filename,
         'weights': {'file': weights, 'sha256': weights_sha256(weights)},
@@ -76,74 +141,10 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
     return result
 
 
-def _view(images: Tensor, numbers: Tensor) -> SampleView:
-    return SampleView(to_float(images), numbers)
-
-
-def test(
-    config_file: str,
-    checkpoint: str | None = None,
-    *,
-    overrides: list[str],
-    smoke: bool = False,
-    images: int = 8,
-    samples: str | None = None,
-) -> dict[str, Any]:
-    """Evaluate what a config describes; write metrics.json, report.html and pictures to its work directory.
-
-    Of an autoencoder's config the reconstructions of `test_dataloader` are measured, of a
-    generator's `sampling.num_samples` images that it draws.
-
-    Args:
-        config_file: A Python config, such as configs/eqvae/sdxl_rot_scale.py.
-        checkpoint: A training checkpoint or a weights file. Without it: the newest checkpoint
-            in the work directory, else the config's own weights.
-        overrides: Keys of the config to set, as key=value.
-        smoke: Shrink network and data as `train.py --smoke` does.
-        images: Columns of an autoencoder's picture grid.
-        samples: Of a generator: a folder or an npz file to write its images to as well, as tools/sample.py does.
-    """
-    config = load_config(config_file, overrides)
-    use_device(config)
-    config = shrink(config) if smoke else config
-    if 'generator' in config.model:
-        return measure_samples(config, checkpoint, samples)
-    if samples is not None:
-        raise ValueError(f'--samples: {config_file} is of an autoencoder, which has no samples; leave it out.')
-    weights = _choose_weights(config, checkpoint)
-    # only what is evaluated has to be there: neither training data nor losses
-    needed = Config(
-        dict(
-            autoencoder=config.model.autoencoder,
-            test_dataloader=config.test_dataloader,
-            test_evaluators=config.get('test_evaluators', config.evaluators),
-        ),
-        filename=config.filename,
-    )
-    lacks = missing(needed, ('autoencoder', 'test_dataloader', 'test_evaluators'))
-    if lacks:
-        raise ValueError(report(config, lacks, f'python tools/test.py {config_file}'))
-    init_distributed()
-    autoencoder = build(needed.autoencoder).to(get_device()).eval()
-    loader = eval_loader(config.test_dataloader)
-    result = evaluate(build_evaluators(needed.test_evaluators), loader, _view_of(autoencoder))
-    weights = {'file': weights, 'sha256': _sha256(weights)}
-    result['card'] = {'config': config_file, 'weights': weights, **result['card']}
-    if rank_and_world_size()[0] == 0:
-        examples = example_images(loader.dataset, images).to(autoencoder.last_layer.device)
-        pictures = {'Test': draw_grid(autoencoder_rows(autoencoder, examples))}
-        save_result(result, pictures, Path(config.work_dir), Path(config_file).stem)
-    close_distributed()
-    return result
-
-
-def _view_of(autoencoder: nn.Module) -> Callable[[Tensor, Tensor], AutoencoderView]:
-    device = autoencoder.last_layer.device
-    return lambda images, numbers: AutoencoderView(autoencoder, to_float(images.to(device)), numbers)
-
-
 def _choose_weights(config: Config, checkpoint: str | None) -> str:
     """Point the autoencoder's config at the weights to evaluate, and return their path."""
+    from eqzoo.engine import latest_checkpoint
+
     latest = latest_checkpoint(config.work_dir)
     chosen = checkpoint or (str(latest) if latest else config.model.autoencoder.get('weights'))
     if not chosen:
@@ -156,6 +157,8 @@ def _choose_weights(config: Config, checkpoint: str | None) -> str:
 
 
 def _sha256(weights: Any) -> str:
-    """Return the digest of a weights file; of a folder's files or of a pair, one after the other."""
+    """Return the sha256 of a weights file, or of the files of a folder or of a pair one after the other."""
+    from eqzoo.zoo import located
+
     paths = [located(each) for each in (weights if isinstance(weights, list | tuple) else [weights])]
     return sha256_of(*(file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])))

@@ -1,56 +1,75 @@
-"""`tools/train.py`: train what a config describes."""
+"""`tools/train.py`: train an autoencoder or a generator."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from eqzoo.config import Config, load_config
-from eqzoo.distributed import close_distributed, failures_of_others, init_distributed, rank_and_world_size, use_device
-from eqzoo.engine import build_runner, shrink
-from eqzoo.engine.hooks import stopped_by
-from eqzoo.engine.preflight import missing_for_training, report
-from eqzoo.engine.work_dir import own_folder
+from eqzoo.config import Config, load_config, to_python
 from eqzoo.registry import build
 
 
 def train(
-    config_file: str, *, overrides: list[str], smoke: bool = False, dry_run: bool = False, resume: bool = False
+    config_file: str,
+    *,
+    overrides: list[str],
+    smoke: bool = False,
+    dry_run: bool = False,
+    resume: bool = False,
+    show: bool = False,
 ) -> None:
-    """Train what a config describes.
+    """Train the autoencoder or the generator of a config.
 
     Args:
         config_file: A Python config, such as configs/eqvae/sdxl_rot_scale.py.
         overrides: Keys of the config to set, as key=value.
         smoke: Shrink the run to seconds: tiny network, built-in data, no weights, a few steps.
-        dry_run: Check everything and say what would run, without training.
-        resume: Go on from the newest checkpoint in the work directory.
+        dry_run: Check everything and describe the run, without training.
+        resume: Continue from the newest checkpoint in the work directory.
+        show: Print the config with its bases and overrides merged, as a file that could be run, and stop.
     """
     config = load_config(config_file, overrides)
-    use_device(config)
+    if show:
+        print(to_python(config), end='')
+        return
+
+    from eqzoo.distributed import (
+        close_distributed,
+        failures_of_others,
+        init_distributed,
+        rank_and_world_size,
+        use_device,
+    )
+    from eqzoo.engine import build_runner, shrink
+    from eqzoo.engine.hooks import stopped_by
+    from eqzoo.engine.preflight import check_training
+    from eqzoo.engine.work_dir import own_folder
+
+    use_device(config.device)
     if smoke:
         config = shrink(config)
         if not resume:
             _forget(Path(config.work_dir))
-    lacks = missing_for_training(config)
-    if lacks:
-        raise ValueError(report(config, lacks, f'python tools/train.py {config_file}'))
+    datasets = check_training(config, f'python tools/train.py {config_file}')
     if dry_run:
-        print(describe(config))
+        print(describe(config, datasets))
         return
     init_distributed()
     with failures_of_others(), own_folder(config.work_dir):
-        runner = build_runner(config, resume=resume)
+        runner = build_runner(config, resume=resume, datasets=datasets)
         runner.train()
         stopped = stopped_by(runner)
         if not stopped and rank_and_world_size()[0] == 0:
             print(f'Done. Checkpoints, logs and pictures are in {config.work_dir}.')
         close_distributed()
     if stopped:
-        sys.exit(128 + stopped)  # as a shell says it of a process that a signal ended
+        sys.exit(128 + stopped)  # a shell's exit status for a process ended by a signal
 
 
-def describe(config: Config) -> str:
-    """Say in a few lines what `config` would run; builds the model and the data sets."""
-    model, data = build(config.model), build(config.train_dataloader.dataset)
+def describe(config: Config, datasets: Mapping[str, Any]) -> str:
+    """Describe the run of `config` in a few lines; builds the model, and takes the data sets that preflight opened."""
+    model, data = build(config.model), datasets.get('train_dataloader.dataset')
+    data = build(config.train_dataloader.dataset) if data is None else data
     model.check_data(data)
     size = config.train_dataloader.batch_size
     lines = {
@@ -71,6 +90,6 @@ def describe(config: Config) -> str:
 
 
 def _forget(work_dir: Path) -> None:
-    """Remove the checkpoints of an earlier smoke run, which nobody wants to continue."""
+    """Remove the checkpoints of an earlier smoke run: nobody wants to continue it."""
     for path in work_dir.glob('*.pth'):
         path.unlink(missing_ok=True)

@@ -9,23 +9,21 @@ from eqzoo.engine.checkpoints import (
     latest_checkpoint,
     read_checkpoint,
 )
-from eqzoo.engine.ema import AutoencoderEMAHook, GeneratorEMAHook
+from eqzoo.engine.ema import EMAHook
 from eqzoo.engine.generator_training import GeneratorTraining
 from eqzoo.engine.hooks import CodebookHook, RunInfoHook, ScalarsHook, StopHook, UnreadableHook
 from eqzoo.engine.picture_hooks import PictureHook, SampleHook
 from eqzoo.engine.runner import EvaluationLoop, MeanLogProcessor, StepLoop, build_runner
-from eqzoo.engine.sharding import GatherHook, ScatterHook
+from eqzoo.engine.sharding import ShardingHook
 from eqzoo.engine.smoke import shrink
 from eqzoo.randomness import SampleNoise, StepRandomness
 
 __all__ = [
-    'AutoencoderEMAHook',
     'AutoencoderTraining',
     'CheckpointHook',
     'CodebookHook',
+    'EMAHook',
     'EvaluationLoop',
-    'GatherHook',
-    'GeneratorEMAHook',
     'GeneratorTraining',
     'MeanLogProcessor',
     'ModelConfigHook',
@@ -35,7 +33,7 @@ __all__ = [
     'SampleHook',
     'SampleNoise',
     'ScalarsHook',
-    'ScatterHook',
+    'ShardingHook',
     'StepLoop',
     'StepRandomness',
     'StopHook',

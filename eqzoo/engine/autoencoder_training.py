@@ -1,4 +1,4 @@
-"""How an autoencoder is trained: one forward and one draw for both optimizers."""
+"""Training of autoencoders: one draw and one forward pass serve both optimizers."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from eqzoo.checkpoints.config import plain_config
-from eqzoo.engine.training import Training, accumulate
+from eqzoo.engine.training import Training, add_to_means
 from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.images import to_float
 from eqzoo.losses import AdversarialLoss, ReconstructionLoss
@@ -23,15 +23,15 @@ from eqzoo.regularizers import Comparison, KLDivergence
 class AutoencoderTraining(Training):
     """An autoencoder with its objective and losses.
 
-    A step draws once what the objective does, runs the autoencoder once, updates it, and
+    A step draws the objective's parameters once, runs the autoencoder once, updates it, and
     updates the discriminator on the same reconstructions.
 
-    Differs from the released code: it runs the autoencoder again, with another draw, for the
+    Differs from the released code: that runs the autoencoder again, with another draw, for the
     discriminator's update.
 
     Args:
         autoencoder: The network being trained.
-        objective: What is reconstructed and against what.
+        objective: Chooses the pair of images, reconstruction and target, that is compared.
         reconstruction_loss: The loss between the two.
         kl_loss: The loss on the posterior.
         adversarial_loss: The discriminator and its losses, if any.
@@ -71,7 +71,7 @@ class AutoencoderTraining(Training):
         self.adversarial_loss = adversarial_loss
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return what each optimizer trains: 'autoencoder', and 'discriminator' if there is one."""
+        """Return the parameters of the optimizer 'autoencoder', and of 'discriminator' if there is one."""
         modules = [self.autoencoder, self.reconstruction_loss]
         groups = {'autoencoder': [p for module in modules for p in module.parameters() if p.requires_grad]}
         if self.adversarial_loss is not None:
@@ -89,47 +89,46 @@ class AutoencoderTraining(Training):
             randomness: The step's streams.
 
         Returns:
-            Scalars for the log: the whole loss, its parts, and the adaptive weight.
+            Scalars for the log: the total loss, its parts, and the adaptive weight.
         """
-        groups = self.parameter_groups()
         adversarial = self._active_adversarial(randomness.step)
         draw = self.objective.sample(randomness.shared(), self.autoencoder.grid(*batch['images'].shape[-2:]))
         log: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self._device))
         pairs = []
-        with _frozen(self.adversarial_loss):
-            for part, share in self.pieces(len(batch['images'])):
+        with _gradients_off(self.adversarial_loss):
+            for part, share in self.micro_batches(len(batch['images'])):
                 images = to_float(batch['images'][part].to(self._device, non_blocking=True))
                 with self.autocast(self._device):
                     pair = self.objective(self.autoencoder, images, draw, randomness.noise(batch['draws'][part]))
                     loss, parts = self._autoencoder_loss(pair, adversarial)
                 (loss * share).backward()
-                accumulate(log, parts, share)
+                add_to_means(log, parts, share)
                 pairs.append((pair.reconstruction.detach(), pair.target.detach(), share))
-        log.update(self.update(optimizers['autoencoder'], groups['autoencoder']))
+        log.update(self.update(optimizers['autoencoder']))
         if adversarial is not None:
             for reconstruction, target, share in pairs:
                 with self.autocast(self._device):
                     loss, parts = adversarial.discriminator_loss(reconstruction, target)
                 (loss * share).backward()
-                accumulate(log, {'discriminator_loss': loss, **parts}, share)
-            updated = self.update(optimizers['discriminator'], groups['discriminator'])
+                add_to_means(log, {'discriminator_loss': loss, **parts}, share)
+            updated = self.update(optimizers['discriminator'])
             log.update({f'discriminator_{name}': value for name, value in updated.items()})
         return dict(log)
 
     def val_step(self, batch: Mapping[str, Any]) -> AutoencoderView:
-        """Return what evaluators look at, for a batch as in `train_step`."""
+        """Return the evaluators' view of a batch as in `train_step`."""
         return AutoencoderView(self.autoencoder, to_float(batch['images'].to(self._device)), batch['indices'])
 
     def blocks(self) -> list[nn.Module]:
         """Return the autoencoder's blocks.
 
-        The decoder's last convolution is not among them: a compiled module is one node of autograd,
-        so the gradient at a layer inside would run its whole backward twice a step.
+        The decoder's last convolution is not among them: a compiled module is a single node of autograd,
+        so the adaptive weight's gradient at a layer inside it would run the whole backward pass twice a step.
         """
         return self.autoencoder.blocks()
 
     def describe(self) -> dict[str, str]:
-        """Return a few lines about what is trained, by title."""
+        """Return a few lines about the model, by title."""
         network = self.autoencoder
         return {
             'autoencoder': f'{type(network).__name__}, f{network.downsample_factor}, '
@@ -138,7 +137,7 @@ class AutoencoderTraining(Training):
         }
 
     def stored_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what builds the autoencoder, with its padding, which changes no weight's name or shape."""
+        """Return the autoencoder's config, with its padding, which cannot be inferred from the weights."""
         return {'autoencoder': plain_config(config['autoencoder'])}
 
     @property
@@ -165,8 +164,8 @@ class AutoencoderTraining(Training):
 
 
 @contextmanager
-def _frozen(module: nn.Module | None) -> Iterator[None]:
-    """Keep gradients out of `module`: its own update must not start from the autoencoder's."""
+def _gradients_off(module: nn.Module | None) -> Iterator[None]:
+    """Keep gradients out of `module`, so that its own update does not contain those of the autoencoder's loss."""
     if module is not None:
         module.requires_grad_(False)
     yield

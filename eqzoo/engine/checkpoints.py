@@ -1,8 +1,6 @@
-"""Checkpoints: written atomically, read safely, kept and deleted."""
+"""Checkpoints of training: finding, reading, atomic writing, retention, and plain contents."""
 
-import os
 from collections import OrderedDict
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,99 +12,21 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from eqzoo.distributed import rank_and_world_size
-from eqzoo.files import zip_damage
+from eqzoo.files import replacing, zip_damage
 from eqzoo.registry import HOOKS
 
-_LOG_VALUES = 1000  # of each scalar in a checkpoint: as many as a log's mean may be of
-
-
-class AtomicLocalBackend(LocalBackend):
-    """Write a file beside its place and move it in: a kill leaves the old one or the new one."""
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write the bytes `obj` to `filepath`."""
-        path = Path(filepath)
-        temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open('wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f'{error.strerror}, writing {len(obj) / 2**20:.0f} MiB; what was there before is as it was',
-                str(path),
-            ) from None
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-# mmengine has no other way to say how its hook writes files.
-register_backend('local', AtomicLocalBackend, prefixes='', force=True)
-
-
-@HOOKS.register_module()
-class PlainCheckpointHook(Hook):
-    """Keep checkpoints free of pickled objects, and refuse one with other weights on loading.
-
-    mmengine stores its log buffers and numpy scalars, which `torch.load` refuses with
-    `weights_only=True`; and it resumes with `strict=False`, so that a checkpoint of another
-    model would go on from random weights after a warning. Of the log the last values are kept, as plain
-    lists, so that the means of a resumed run's log are those of a run that never stopped.
-    """
-
-    priority = 'LOWEST'
-
-    def __init__(self) -> None:
-        self._log: dict[str, Any] = {}
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Replace the log history by its last values, and turn numpy values into Python's."""
-        hub = dict(checkpoint['message_hub'])
-        checkpoint['log'] = {name: _last(buffer) for name, buffer in runner.message_hub.log_scalars.items()}
-        dropped = set(hub['log_scalars'])
-        hub['log_scalars'] = OrderedDict()
-        hub['resumed_keys'] = OrderedDict((k, v) for k, v in hub['resumed_keys'].items() if k not in dropped)
-        checkpoint['message_hub'] = hub
-        for key in checkpoint:
-            if key != 'state_dict':
-                checkpoint[key] = _plain(checkpoint[key])
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Compare the checkpoint's names with the model's.
-
-        Raises:
-            ValueError: If they differ.
-        """
-        have, want = set(checkpoint['state_dict']), set(runner.model.state_dict())
-        if have != want:
-            raise ValueError(
-                f'The checkpoint does not fit the model: {len(want - have)} tensors are missing '
-                f'({_first(want - have)}), {len(have - want)} are unknown ({_first(have - want)}). '
-                'Resume with the config it was made with.'
-            )
-        self._log = checkpoint.get('log', {})
-
-    def before_train(self, runner: Runner) -> None:
-        """Put the last values of the log back."""
-        for name, (values, counts) in self._log.items():
-            for value, count in zip(values, counts, strict=True):
-                runner.message_hub.update_scalar(name, value, count)
+_LOG_VALUES = 1000  # values of each scalar kept in a checkpoint: the longest window of a log's mean
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """Return the newest checkpoint of a work directory."""
+    """Return the newest checkpoint in a work directory, or None."""
     return max(_numbered(work_dir), key=step_of, default=None)
 
 
 def latest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """Return the newest checkpoint that is whole, and what is wrong with newer ones.
+    """Return the newest undamaged checkpoint, and a line about each newer one that is damaged.
 
-    Every byte is read, and compared with the sums in the file.
+    Every byte is read and compared with the checksums in the file.
     """
     damage = []
     for file in sorted(_numbered(work_dir), key=step_of, reverse=True):
@@ -117,55 +37,30 @@ def latest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str
     return None, damage
 
 
-def _numbered(work_dir: str | Path) -> list[Path]:
-    return [file for file in Path(work_dir).glob('iter_*.pth') if step_of(file) is not None]
-
-
 def step_of(file: Path) -> int | None:
-    """Return the step that a checkpoint's name says, if it says one."""
+    """Return the step in a checkpoint's file name, or None."""
     number = file.stem.removeprefix('iter_')
     return int(number) if number.isdigit() else None
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a training checkpoint without running any code in it."""
+    """Read a training checkpoint without running any code that it contains."""
     return torch.load(path, map_location='cpu', weights_only=True)
-
-
-def _last(buffer: HistoryBuffer) -> tuple[list[float], list[int]]:
-    values, counts = (each[-_LOG_VALUES:].tolist() for each in buffer.data)
-    return values, [int(count) for count in counts]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, dict):
-        return type(value)((key, _plain(item)) for key, item in value.items())
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item) for item in value)
-    return value
-
-
-def _first(names: set[str]) -> str:
-    return ', '.join(sorted(names)[:5]) or 'none'
 
 
 @HOOKS.register_module()
 class CheckpointHook(Hook):
-    """Save every N steps and after the last, keep the newest and the best, each written before another is deleted.
+    """Save a checkpoint every N steps and after the last; keep the newest and the best.
 
-    Files are `iter_<step>.pth`, and `best_<metric>_iter_<step>.pth` where a validation gave the
-    best value yet. Differs from mmengine's: that deletes first, and remembers paths instead of
-    looking at what is there.
+    Files are `iter_<step>.pth`, and `best_<metric>_iter_<step>.pth` for the best validation so far.
+    A file is written before an older one is deleted. Differs from mmengine's: that deletes first, and
+    remembers paths instead of looking into the folder.
 
     Args:
         interval: N.
-        max_keep_ckpts: How many of the newest are kept; -1 all.
-        keep_every: Checkpoints at multiples of so many steps are kept beside those.
-        save_best: The metric that says which is best; None for none.
+        max_keep_ckpts: Number of newest checkpoints to keep; -1 for all.
+        keep_every: Checkpoints at multiples of this number of steps are kept too.
+        save_best: Name of the metric that decides which is best; None for none.
         rule: Whether 'less' or 'greater' is better.
 
     Raises:
@@ -195,28 +90,28 @@ class CheckpointHook(Hook):
         self.save_best, self.rule = save_best, rule
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Save when it is due."""
+        """Save if a checkpoint is due."""
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
             self.save(runner)
 
     def save(self, runner: Runner) -> None:
-        """Save the step that has just been made, then delete what is no longer kept."""
+        """Save the step that has just ended, then delete checkpoints that are no longer kept."""
         step = runner.iter + 1
         _write(runner, f'iter_{step}.pth', step)
         if rank_and_world_size()[0] == 0:
             self._prune(Path(runner.work_dir))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Save the weights if they are the best yet.
+        """Save the weights if they are the best so far.
 
         Raises:
-            ValueError: If no evaluator gives the metric.
+            ValueError: If no evaluator computes the metric.
         """
         if self.save_best is None:
             return
         if self.save_best not in (metrics or {}):
             raise ValueError(
-                f'default_hooks.checkpoint.save_best: got {self.save_best!r}; the evaluators give '
+                f'default_hooks.checkpoint.save_best: got {self.save_best!r}; the evaluators compute '
                 f'{", ".join(sorted(metrics or {}))}.'
             )
         value, hub = metrics[self.save_best], runner.message_hub
@@ -231,31 +126,123 @@ class CheckpointHook(Hook):
             for file in Path(runner.work_dir).glob(f'best_{metric}_iter_*.pth'):
                 if file.name != name:
                     file.unlink()
-        runner.logger.info(f'Best {self.save_best} yet, {value:.4f}: {name}')
+        runner.logger.info(f'Best {self.save_best} so far, {value:.4f}: {name}')
 
     def _prune(self, folder: Path) -> None:
-        numbered = {file: step for file in folder.glob('iter_*.pth') if (step := step_of(file)) is not None}
         if self.max_keep_ckpts == -1:
             return
-        newest_last = sorted(numbered, key=numbered.get)
-        for file in newest_last[: -self.max_keep_ckpts]:
-            if self.keep_every is None or numbered[file] % self.keep_every:
+        for file in sorted(_numbered(folder), key=step_of)[: -self.max_keep_ckpts]:
+            if self.keep_every is None or step_of(file) % self.keep_every:
                 file.unlink()
 
 
 def _write(runner: Runner, name: str, step: int) -> None:
-    """Save a checkpoint; hooks with a method `before_checkpoint` are called in every process before."""
-    runner.call_hook('before_checkpoint')  # mmengine's `before_save_checkpoint` is the first process's alone
+    """Save a checkpoint, after calling the hooks' `before_checkpoint` on every process."""
+    runner.call_hook('before_checkpoint')  # mmengine calls `before_save_checkpoint` on the first process only
     runner.save_checkpoint(runner.work_dir, name, by_epoch=False, meta=dict(epoch=0, iter=step))
 
 
 @HOOKS.register_module()
 class ModelConfigHook(Hook):
-    """Save the model's `stored_config` beside its weights, so that the file alone opens it.
+    """Save the model's `stored_config` beside its weights, so that the file can be opened by itself.
 
-    Plain data, since checkpoints are read with `weights_only=True`.
+    The config is plain data, since checkpoints are read with `weights_only=True`.
     """
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the config."""
         checkpoint |= runner.model.stored_config(runner.cfg.model)
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Keep pickled objects out of checkpoints; refuse a checkpoint with other weights when it is loaded.
+
+    mmengine stores its log buffers and numpy scalars, which `torch.load` refuses with
+    `weights_only=True`; and it resumes with `strict=False`, so that after a warning a checkpoint of
+    another model would continue from random weights. The last values of the log are kept as plain
+    lists, so that a resumed run logs the same means as a run that never stopped.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self._log: dict[str, Any] = {}
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Replace the log history by its last values, and numpy values by Python's."""
+        hub = dict(checkpoint['message_hub'])
+        checkpoint['log'] = {name: _last_values(buffer) for name, buffer in runner.message_hub.log_scalars.items()}
+        dropped = set(hub['log_scalars'])
+        hub['log_scalars'] = OrderedDict()
+        hub['resumed_keys'] = OrderedDict((k, v) for k, v in hub['resumed_keys'].items() if k not in dropped)
+        checkpoint['message_hub'] = hub
+        for key in checkpoint:
+            if key != 'state_dict':
+                checkpoint[key] = _plain(checkpoint[key])
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Compare the names of the checkpoint's tensors with the model's.
+
+        Raises:
+            ValueError: If they differ.
+        """
+        have, want = set(checkpoint['state_dict']), set(runner.model.state_dict())
+        if have != want:
+            raise ValueError(
+                f'The checkpoint does not fit the model: {len(want - have)} tensors are missing '
+                f'({_first_names(want - have)}), {len(have - want)} are unknown ({_first_names(have - want)}). '
+                'Resume with the config it was made with.'
+            )
+        self._log = checkpoint.get('log', {})
+
+    def before_train(self, runner: Runner) -> None:
+        """Put the last values of the log back."""
+        for name, (values, counts) in self._log.items():
+            for value, count in zip(values, counts, strict=True):
+                runner.message_hub.update_scalar(name, value, count)
+
+
+class AtomicLocalBackend(LocalBackend):
+    """Atomic writing of files: a kill leaves the old file or the new one."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write the bytes `obj` to `filepath`."""
+        try:
+            with replacing(filepath) as temporary:
+                temporary.write_bytes(obj)
+        except OSError as error:
+            reason = f'{error.strerror}, writing {len(obj) / 2**20:.0f} MiB; the file that was there is unchanged'
+            raise OSError(error.errno, reason, str(filepath)) from None
+
+
+# the only way to change how `Runner.save_checkpoint` writes files
+register_backend('local', AtomicLocalBackend, prefixes='', force=True)
+
+
+def _numbered(work_dir: str | Path) -> list[Path]:
+    """Return the checkpoints `iter_<step>.pth`."""
+    return [file for file in Path(work_dir).glob('iter_*.pth') if step_of(file) is not None]
+
+
+def _last_values(buffer: HistoryBuffer) -> tuple[list[float], list[int]]:
+    """Return the last values of a scalar, and of how many each is the mean."""
+    values, counts = (each[-_LOG_VALUES:].tolist() for each in buffer.data)
+    return values, [int(count) for count in counts]
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` without numpy types, which `torch.load(weights_only=True)` refuses."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, dict):
+        return type(value)((key, _plain(item)) for key, item in value.items())
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item) for item in value)
+    return value
+
+
+def _first_names(names: set[str]) -> str:
+    return ', '.join(sorted(names)[:5]) or 'none'

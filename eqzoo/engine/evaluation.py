@@ -1,7 +1,7 @@
-"""Evaluators over a data set: one pass, one result with a card that says how it was measured."""
+"""Evaluation of a data set in one pass: metrics, and a card of how they were measured."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,16 +11,17 @@ from tqdm import tqdm
 
 from eqzoo import __version__
 from eqzoo.data.samples import NpzSamples, PngSamples
-from eqzoo.distributed import all_gather_object, rank_and_world_size
+from eqzoo.distributed import all_gather_object, get_device, rank_and_world_size
 from eqzoo.engine.sampling import ImageSampler, batches
-from eqzoo.evaluators.base import Evaluator
+from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
+
+_NUM_EXAMPLES = 128
 
 
-@torch.no_grad()
 def evaluate(
     evaluators: Sequence[Evaluator],
     loader: DataLoader,
-    view_of: Callable[[Tensor, Tensor], Any],
+    view_of: Callable[[Mapping[str, Any]], AutoencoderView | SampleView],
     *,
     title: str = 'test',
 ) -> dict[str, Any]:
@@ -29,12 +30,12 @@ def evaluate(
     Args:
         evaluators: With empty states.
         loader: Batches, every image once over all processes.
-        view_of: (images uint8 (B, 3, H, W), their numbers (B,)) → what evaluators look at.
+        view_of: From a batch, as `collate` makes it, to the view that evaluators look at.
         title: Of the progress bar.
 
     Returns:
-        As `metrics.json` holds it: `metrics` by name, `cases` (a transform's single cases, standard errors),
-        `curves`, and the `card`, to which the caller adds what was evaluated.
+        The content of `metrics.json`: `metrics` by name, `cases` (a transform's single cases, standard errors),
+        `curves`, and the `card`, to which the caller adds the subject of the evaluation.
 
     Raises:
         ValueError: If the data set is too small for an evaluator, before the first image.
@@ -43,61 +44,72 @@ def evaluate(
     for evaluator in evaluators:
         evaluator.check(size)
     unreadable: list[str] = []
-    hidden = rank_and_world_size()[0] > 0
-    for batch in tqdm(loader, desc=title, unit='batch', disable=hidden, file=sys.stdout, mininterval=1):
-        update(evaluators, view_of(batch['images'], batch['indices']), batch)
-        unreadable += batch['unreadable']
+
+    def views() -> Iterator[AutoencoderView | SampleView]:
+        hidden = rank_and_world_size()[0] > 0
+        for batch in tqdm(loader, desc=title, unit='batch', disable=hidden, file=sys.stdout, mininterval=1):
+            unreadable.extend(batch['unreadable'])
+            yield view_of(batch)
+
+    metrics = run_evaluators(evaluators, views(), size)
     unreadable = sorted(name for names in all_gather_object(unreadable) for name in names)
-    given = compute_each(evaluators, size)
-    values = {name: value for metrics in given for name, value in metrics.items()}
+    values, cases = split_cases(merge_metrics(metrics))
     return {
-        'metrics': {name: value for name, value in values.items() if not _is_case(name)},
-        'cases': {name: value for name, value in values.items() if _is_case(name)},
+        'metrics': values,
+        'cases': cases,
         'curves': [curve for evaluator in evaluators for curve in evaluator.curves],
         'card': {
             'data': loader.dataset.identity(),
             'num_images': size - len(unreadable),
             'unreadable': unreadable,
-            'evaluators': _cards(evaluators, given),
+            'evaluators': _cards(evaluators, metrics),
             'eqzoo': __version__,
             'torch': torch.__version__,
         },
     }
 
 
-def update(evaluators: Sequence[Evaluator], view: Any, batch: Mapping[str, Any]) -> None:
-    """Show one batch to all evaluators; they share what the view computes."""
-    for evaluator in evaluators:
-        evaluator.process(batch, [view])
+def sample_view(batch: Mapping[str, Any]) -> SampleView:
+    """Return the view of a batch whose images are evaluated as they are; they stay uint8 and move to the device."""
+    return SampleView(batch['images'].to(get_device()), batch['indices'], batch.get('labels'))
 
 
-def compute(evaluators: Sequence[Evaluator], size: int) -> dict[str, float]:
-    """Return all evaluators' metrics over `size` images, by name."""
-    return {name: value for metrics in compute_each(evaluators, size) for name, value in metrics.items()}
+@torch.no_grad()
+def run_evaluators(
+    evaluators: Sequence[Evaluator], views: Iterable[AutoencoderView | SampleView], size: int
+) -> list[dict[str, float]]:
+    """Show views to all evaluators, which share the values a view computes, and return each evaluator's metrics.
 
+    A metric name that an earlier evaluator has used gets a number: `psnr#2`.
 
-def compute_each(evaluators: Sequence[Evaluator], size: int) -> list[dict[str, float]]:
-    """Return each evaluator's metrics over `size` images; a name given before gets a number, '#2'."""
+    Args:
+        evaluators: With empty states.
+        views: Of every image once over all processes.
+        size: The number of images.
+    """
+    for view in views:
+        for evaluator in evaluators:
+            evaluator.process(view)
     seen: dict[str, int] = {}
-    given = []
+    metrics = []
     for evaluator in evaluators:
-        named = {}
+        own = {}
         for name, value in evaluator.evaluate(size).items():
             seen[name] = seen.get(name, 0) + 1
-            named[name if seen[name] == 1 else f'{name}#{seen[name]}'] = value
-        given.append(named)
-    return given
+            own[name if seen[name] == 1 else f'{name}#{seen[name]}'] = value
+        metrics.append(own)
+    return metrics
 
 
-def _cards(evaluators: Sequence[Evaluator], given: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
-    cards: dict[str, dict[str, Any]] = {}
-    for evaluator, metrics in zip(evaluators, given, strict=True):
-        name, number = type(evaluator).__name__, 1
-        while name in cards:
-            number += 1
-            name = f'{type(evaluator).__name__}#{number}'
-        cards[name] = {'metrics': [metric for metric in metrics if not _is_case(metric)], **evaluator.card()}
-    return cards
+def merge_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the metrics of all evaluators in one dict."""
+    return {name: value for each in metrics for name, value in each.items()}
+
+
+def split_cases(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the metrics alone, and their single cases and standard errors."""
+    cases = {name: value for name, value in values.items() if _is_case(name)}
+    return {name: value for name, value in values.items() if name not in cases}, cases
 
 
 def _is_case(name: str) -> bool:
@@ -105,18 +117,31 @@ def _is_case(name: str) -> bool:
     return name.count('/') == 2 or ('/' in name and name.endswith('_std'))
 
 
-class SampleBatches:
-    """Batches of samples in place of a loader; nothing is written unless `files` is given.
+def _cards(evaluators: Sequence[Evaluator], metrics: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """Return the evaluators' cards by class name; a second evaluator of a class gets a number, '#2'."""
+    cards: dict[str, dict[str, Any]] = {}
+    for evaluator, own in zip(evaluators, metrics, strict=True):
+        name, number = type(evaluator).__name__, 1
+        while name in cards:
+            number += 1
+            name = f'{type(evaluator).__name__}#{number}'
+        cards[name] = {'metrics': [metric for metric in own if not _is_case(metric)], **evaluator.card()}
+    return cards
 
-    Over several processes each draws its own share.
+
+class SampleBatches:
+    """Batches of generated samples, in place of a loader; they are written only if `files` is given.
+
+    With several processes each draws its own share.
 
     Args:
         draw: Draws images by number.
         num_samples: N, over all processes.
         batch_size: Of this process.
         identity: How they are drawn, for metric cards.
-        files: Where samples go, and where those are read that are there already.
-        num_examples: How many of this process's first images are kept, as `examples`.
+        files: Where samples are written, and read instead of drawn if they exist.
+
+    `examples` and `example_labels` keep the first images of this process, on the CPU.
     """
 
     def __init__(
@@ -127,10 +152,9 @@ class SampleBatches:
         batch_size: int,
         identity: Mapping[str, Any],
         files: PngSamples | NpzSamples | None = None,
-        num_examples: int = 128,
     ) -> None:
-        self.dataset = _Samples(num_samples, identity)
-        self.draw, self.batch_size, self.files, self.num_examples = draw, batch_size, files, num_examples
+        self.dataset = _SampleSet(num_samples, identity)
+        self.draw, self.batch_size, self.files = draw, batch_size, files
         self.examples: list[Tensor] = []
         self.example_labels: list[int] = []
 
@@ -138,35 +162,34 @@ class SampleBatches:
         return -(-len(self._own()) // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        there = self.files.numbers() if self.files is not None else set()
+        existing = self.files.numbers() if self.files is not None else set()
         for numbers in batches(self._own(), self.batch_size):
-            images, labels = self._images(numbers, there), self.draw.labels_of(numbers)
-            for image, label in zip(images, labels.tolist(), strict=True):
-                if len(self.examples) < self.num_examples:
-                    self.examples.append(image)
-                    self.example_labels.append(label)
+            images, labels = self._images(numbers, existing), self.draw.labels_of(numbers)
+            room = _NUM_EXAMPLES - len(self.examples)
+            self.examples += images[:room].cpu()
+            self.example_labels += labels[:room].tolist()
             yield dict(images=images, labels=labels, indices=torch.tensor(numbers), unreadable=[])
 
     def _own(self) -> range:
         rank, world_size = rank_and_world_size()
         return range(rank, len(self.dataset), world_size)
 
-    def _images(self, numbers: list[int], there: set[int]) -> Tensor:
+    def _images(self, numbers: list[int], existing: set[int]) -> Tensor:
+        """Return the samples `numbers`, uint8, on the device; those in files are read, the others drawn and written."""
         if self.files is None:
             return self.draw(numbers)
-        lacking = [number for number in numbers if number not in there]
-        found = [number for number in numbers if number in there]
-        pieces = [self.files.read(found)] if found else []
-        if lacking:
-            drawn = self.draw(lacking)
-            self.files.write(lacking, drawn)
+        missing = [number for number in numbers if number not in existing]
+        found = [number for number in numbers if number in existing]
+        pieces = [self.files.read(found).to(get_device())] if found else []
+        if missing:
+            drawn = self.draw(missing)
+            self.files.write(missing, drawn.cpu())
             pieces.append(drawn)
-        order = torch.tensor([*found, *lacking]).argsort()
-        return torch.cat(pieces)[order]
+        return torch.cat(pieces)[torch.tensor([*found, *missing]).argsort()]
 
 
-class _Samples:
-    """What an evaluation asks of a data set."""
+class _SampleSet:
+    """The size and identity of generated samples, in place of a data set."""
 
     def __init__(self, count: int, identity: Mapping[str, Any]) -> None:
         self._count, self._identity = count, identity

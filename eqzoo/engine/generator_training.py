@@ -1,4 +1,4 @@
-"""How a generator is trained: on the latents of an autoencoder that stays as it is."""
+"""Training of generators, on the latents of a fixed autoencoder."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.autoencoder import autoencoder_digest
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.data.latents import LatentDataset
-from eqzoo.engine.training import Training, accumulate
+from eqzoo.engine.training import Training, add_to_means
 from eqzoo.generators.base import Generator, count_macs
 from eqzoo.randomness import SampleStreams, StepRandomness
 from eqzoo.registry import MODELS
@@ -24,18 +24,18 @@ from eqzoo.registry import MODELS
 class GeneratorTraining(Training):
     """A generator, and the autoencoder whose latents it learns.
 
-    The autoencoder is in none of parameters, state dict and average: it only decodes samples,
-    and tells whether stored latents are its own.
+    The autoencoder stays out of the parameters, the state dict and the moving average: it only decodes
+    samples, and identifies latents as its own.
 
     Args:
-        generator: What is trained.
-        autoencoder: What the latents are of.
+        generator: The generator being trained.
+        autoencoder: The autoencoder of the latents.
         micro_batch_size: See `Training`.
         precision: See `Training`.
         on_nonfinite: See `Training`.
 
     Raises:
-        ValueError: If the two do not fit.
+        ValueError: If the autoencoder cannot decode what the generator makes.
     """
 
     subject = 'generator'
@@ -50,9 +50,9 @@ class GeneratorTraining(Training):
         on_nonfinite: Literal['stop', 'skip'] = 'stop',
     ) -> None:
         super().__init__(micro_batch_size, precision, on_nonfinite)
-        check_fit(generator, autoencoder)
+        check_decodable(generator, autoencoder)
         self.generator = generator
-        self._outside = (autoencoder.requires_grad_(False).eval(),)  # in a tuple, where nn.Module does not look
+        self._outside = (autoencoder.requires_grad_(False).eval(),)  # nn.Module does not look inside a tuple
 
     @property
     def autoencoder(self) -> Autoencoder:
@@ -61,11 +61,11 @@ class GeneratorTraining(Training):
 
     @property
     def device(self) -> torch.device:
-        """Where the generator is."""
+        """The device of the generator's weights."""
         return next(self.generator.parameters()).device
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return what the one optimizer trains: 'generator'."""
+        """Return the parameters of the one optimizer, 'generator'."""
         return {'generator': [p for p in self.generator.parameters() if p.requires_grad]}
 
     def train_step(
@@ -73,33 +73,35 @@ class GeneratorTraining(Training):
     ) -> dict[str, Tensor]:
         """Update the generator.
 
-        Latents are drawn from their posteriors anew in every step, `mean + std * noise`. All that
-        is random comes from the streams of the batch's draws.
+        Latents are drawn from their posteriors in every step, `mean + std * noise`. All randomness
+        comes from the streams of the batch's draws.
 
         Args:
-            batch: As `eqzoo.data.LatentDataset` makes it.
-            optimizers: That of 'generator'.
+            batch: A batch of a `LatentDataset`.
+            optimizers: The optimizer 'generator'.
             randomness: The step's streams.
         """
         log: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
-        for part, share in self.pieces(len(batch['labels'])):
+        for part, share in self.micro_batches(len(batch['labels'])):
             streams = randomness.streams(batch['draws'][part])
-            piece = self._drawn({name: value[part] for name, value in batch.items() if torch.is_tensor(value)}, streams)
+            piece = self._draw_latents(
+                {name: value[part] for name, value in batch.items() if torch.is_tensor(value)}, streams
+            )
             with self.autocast(self.device):
                 losses = self.generator.loss(piece, streams)
             (losses['loss'] * share).backward()
-            accumulate(log, losses, share)
-        return {**log, **self.update(optimizers['generator'], self.parameter_groups()['generator'])}
+            add_to_means(log, losses, share)
+        return {**log, **self.update(optimizers['generator'])}
 
     def blocks(self) -> list[nn.Module]:
         """Return the network's blocks."""
         return list(self.generator.network.blocks)
 
     def describe(self) -> dict[str, str]:
-        """Return a few lines about what is trained, by title."""
+        """Return a few lines about the model, by title."""
         network = self.generator.network
         size = sum(parameter.numel() for parameter in network.parameters())
-        learns = f'{self.generator.learns} {_shown(network.latent_shape)}'
+        learns = f'{self.generator.learns} {_format_shape(network.latent_shape)}'
         return {
             'generator': f'{type(self.generator).__name__} of {learns} and {network.num_classes:,} classes',
             'network': f'{type(network).__name__}, {size:,} parameters, {count_macs(network) / 1e9:.2f} GMACs',
@@ -107,16 +109,16 @@ class GeneratorTraining(Training):
         }
 
     def stored_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what builds the generator, and whose latents it makes."""
+        """Return the generator's config, and the card of the latents that it makes."""
         generator = {key: value for key, value in config['generator'].items() if key != 'encoder'}
         generator['network'] = plain_config(generator['network'])
         return {'generator': plain_config(generator), 'latents': self._latents}
 
     def check_data(self, dataset: Dataset) -> None:
-        """Refuse latents of another autoencoder, size or number of classes.
+        """Check that the latents are of this autoencoder, and of the network's size and number of classes.
 
         Raises:
-            ValueError: Naming what differs.
+            ValueError: Naming the difference.
         """
         if not isinstance(dataset, LatentDataset):
             raise ValueError(
@@ -133,8 +135,9 @@ class GeneratorTraining(Training):
         shape, arguments = self.generator.latent_shape, {'latents': 'latent_channels and latent_size', 'codes': 'grid'}
         if dataset.latent_shape != shape:
             raise ValueError(
-                f'train_dataloader.dataset has {self.generator.learns} {_shown(dataset.latent_shape)}; the network is '
-                f'for {_shown(shape)}; set {arguments[self.generator.learns]} of model.generator.network to the former.'
+                f'train_dataloader.dataset has {self.generator.learns} {_format_shape(dataset.latent_shape)}; the '
+                f'network is for {_format_shape(shape)}; set {arguments[self.generator.learns]} of '
+                'model.generator.network to the former.'
             )
         if wanted == 'codes' and dataset.num_codes != self.generator.num_codes:
             raise ValueError(
@@ -152,11 +155,11 @@ class GeneratorTraining(Training):
 
     @cached_property
     def _latents(self) -> dict[str, Any]:
-        """Of which autoencoder: it stays as it is, and every checkpoint says it."""
+        """The card of the latents, computed once: the autoencoder does not change."""
         return latents_card(self.autoencoder)
 
-    def _drawn(self, piece: dict[str, Tensor], streams: SampleStreams) -> dict[str, Tensor]:
-        """Return a piece of a batch on the generator's device, its latents drawn."""
+    def _draw_latents(self, piece: dict[str, Tensor], streams: SampleStreams) -> dict[str, Tensor]:
+        """Return a micro-batch on the generator's device, with latents drawn from their posteriors."""
         piece = {name: value.to(self.device, non_blocking=True) for name, value in piece.items()}
         if 'mean' in piece:
             latents, std = piece.pop('mean'), piece.pop('std', None)
@@ -164,8 +167,8 @@ class GeneratorTraining(Training):
         return piece
 
 
-def check_fit(generator: Generator, autoencoder: Autoencoder) -> None:
-    """Refuse a generator of latents that the autoencoder cannot decode.
+def check_decodable(generator: Generator, autoencoder: Autoencoder) -> None:
+    """Check that the autoencoder can decode what the generator makes.
 
     Raises:
         ValueError: If the numbers of channels or codes differ, or there is no codebook for a generator of codes.
@@ -188,7 +191,7 @@ def check_fit(generator: Generator, autoencoder: Autoencoder) -> None:
 
 
 def latents_card(autoencoder: Autoencoder) -> dict[str, Any]:
-    """Return what tells the latents of an autoencoder from others: plain data."""
+    """Return plain data that identifies the latents of an autoencoder: its hash, shift and scale."""
     normalization = autoencoder.normalization
     return {
         'autoencoder': autoencoder_digest(autoencoder),
@@ -197,5 +200,5 @@ def latents_card(autoencoder: Autoencoder) -> dict[str, Any]:
     }
 
 
-def _shown(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return ' x '.join(map(str, shape))

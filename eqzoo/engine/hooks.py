@@ -1,4 +1,4 @@
-"""Hooks of training: scalars, stops by signal, unreadable images, dead codes."""
+"""Training hooks: logged scalars, stopping on signals, unreadable images, idle codes of a codebook."""
 
 import math
 import signal
@@ -11,31 +11,40 @@ from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from eqzoo.distributed import all_gather_object, all_reduce, average, greatest_over_processes, rank_and_world_size
+from eqzoo.distributed import (
+    all_gather_object,
+    all_reduce,
+    max_over_processes,
+    mean_over_processes,
+    rank_and_world_size,
+)
 from eqzoo.engine.checkpoints import CheckpointHook, latest_checkpoint
 from eqzoo.evaluators.codebook import perplexity
-from eqzoo.randomness import seeded
+from eqzoo.randomness import Stream, seeded
 from eqzoo.registry import HOOKS
 
-_Step = tuple[int, Mapping[str, Any], Mapping[str, Any]]  # its number, what it logs, of what batch
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
-_AT_ONCE = 100  # steps whose values wait on the device, where no logger asks for them earlier
+_STEPS_AT_ONCE = 100  # steps whose values wait on the device if there is no logger to read them earlier
+_MAX_NAMES = 8  # images named in a message
+
+_Step = tuple[int, Mapping[str, Any], Mapping[str, Any]]  # number, logged values, batch
 
 
 @HOOKS.register_module()
 class RunInfoHook(RuntimeInfoHook):
-    """mmengine's hook without its reading of every value in every step, for which the host waits for the device."""
+    """mmengine's hook without its reading of all values in every step, for which the host waits for the device."""
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Leave the step's values to `ScalarsHook`."""
+        """Do nothing: `ScalarsHook` reads the step's values."""
 
 
 @HOOKS.register_module()
 class ScalarsHook(Hook):
-    """Keep what a step logs on its device until somebody asks: the logger, a validation, a checkpoint.
+    """Keep logged scalars on the device until they are needed by the logger, a validation or a checkpoint.
 
-    Then all of it is averaged over processes and read at once, and the first step whose loss is
-    not finite stops the run, before a checkpoint of spoilt weights is written. Under
+    They are then averaged over processes and read all at once. The first step whose loss is not
+    finite stops the run, before a checkpoint of such weights is written; with
     `model.on_nonfinite='skip'` such values are left out of the log's means instead.
     """
 
@@ -43,25 +52,25 @@ class ScalarsHook(Hook):
 
     def __init__(self) -> None:
         self._waiting: list[_Step] = []
-        self._interval = _AT_ONCE
+        self._interval = _STEPS_AT_ONCE
 
     def before_train(self, runner: Runner) -> None:
-        """Look up how often the log is written."""
+        """Look up the interval of the logger."""
         loggers = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        self._interval = min(loggers, default=_AT_ONCE)
+        self._interval = min(loggers, default=_STEPS_AT_ONCE)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Keep the step's values; read all that wait when the log is due."""
+        """Keep the step's values; read all waiting values when the log is due."""
         self._waiting.append((runner.iter, outputs, {name: data_batch.get(name) for name in ('indices', 'draws')}))
         if self.every_n_train_iters(runner, self._interval) or self.is_last_train_iter(runner):
             self.read(runner)
 
     def before_val(self, runner: Runner) -> None:
-        """Read what waits: weights that are spoilt are not worth validating."""
+        """Read all waiting values: a run whose loss is not finite stops before the validation."""
         self.read(runner)
 
     def read(self, runner: Runner) -> None:
-        """Hand all waiting values to mmengine's log.
+        """Read all waiting values into mmengine's log.
 
         Raises:
             FloatingPointError: Naming the first step whose loss is not finite, and its batch.
@@ -71,58 +80,29 @@ class ScalarsHook(Hook):
         if not tensors:
             return
         own = torch.stack([each.detach().double().reshape(()) for each in tensors])
-        (everyones,) = average([own])
+        (means_of_all,) = mean_over_processes([own])
         skips = runner.model.on_nonfinite == 'skip'
-        own, everyones = iter(own.tolist()), iter(everyones.tolist())
+        own, means_of_all = iter(own.tolist()), iter(means_of_all.tolist())
         for step, outputs, batch in waiting:
             names = [name for name, value in outputs.items() if isinstance(value, Tensor)]
-            values, means = (dict(zip(names, each, strict=False)) for each in (own, everyones))
+            # not strict: each step takes its own values off the two iterators
+            values, means = (dict(zip(names, each, strict=False)) for each in (own, means_of_all))
             if not skips and not _are_finite(means):
-                raise FloatingPointError(_message(runner, step, values, batch))
+                raise FloatingPointError(_nonfinite_message(runner, step, values, batch))
             for name, value in {**outputs, **means}.items():
                 if math.isfinite(value) or not skips:
                     runner.message_hub.update_scalar(f'train/{name}', value)
 
     def before_checkpoint(self, runner: Runner) -> None:
-        """Read what waits: weights that are spoilt are not saved."""
+        """Read all waiting values: a run whose loss is not finite stops before the checkpoint."""
         self.read(runner)
-
-
-def _are_finite(values: Mapping[str, float]) -> bool:
-    """Return whether all losses are, a discriminator's too."""
-    return all(math.isfinite(value) for name, value in values.items() if name.endswith('loss'))
-
-
-def _message(runner: Runner, step: int, values: Mapping[str, float], batch: Mapping[str, Any]) -> str:
-    if _are_finite(values):
-        return f'step {step + 1}: the loss of another process is not finite; its message says more.'
-    shown = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
-    indices = batch['indices'].tolist() if batch['indices'] is not None else []
-    names = getattr(runner.train_dataloader.dataset, 'names', None)
-    images = [names[index] for index in indices] if names else indices
-    latest = latest_checkpoint(runner.work_dir)
-    go_on = (
-        f'{latest.name} is from before: go on with --resume' if latest else 'There is no checkpoint yet: start again'
-    )
-    more = f' and {len(images) - 8} more' if len(images) > 8 else ''
-    return (
-        f'step {step + 1}: the loss is not finite ({shown}); its batch on this process: {_first(images)}{more}. '
-        f'{go_on}, with a smaller learning rate or clip_grad, or leave such steps out: model.on_nonfinite=skip.'
-    )
-
-
-def _first(images: list[Any]) -> str:
-    return ', '.join(map(str, images[:8]))
-
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """Finish the step, save a checkpoint and stop on SIGTERM or SIGUSR1, which SLURM sends before it takes a node back.
+    """Finish the step, save a checkpoint and stop on SIGTERM or SIGUSR1, which SLURM sends before the time is up.
 
-    Several processes agree every few steps, since signals reach them in different ones.
+    Several processes agree every few steps, since a signal reaches them in different steps.
 
     Args:
         interval: Steps between agreements.
@@ -137,17 +117,17 @@ class StopHook(Hook):
         self._before: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Listen."""
+        """Install the signal handlers."""
         self._before = {each: signal.signal(each, self._receive) for each in SIGNALS}
 
     def after_train(self, runner: Runner) -> None:
-        """Stop listening."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Save and stop if a signal has come."""
+        """Save and stop if a signal has arrived."""
         if not self._is_due(runner):
             return
         self.stopped_at = runner.iter + 1
@@ -155,7 +135,7 @@ class StopHook(Hook):
         if not self.is_last_train_iter(runner):
             checkpoint = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
             checkpoint.save(runner)
-        runner.logger.warning(f'{name}: stopped after step {self.stopped_at}, which is saved; go on with --resume.')
+        runner.logger.warning(f'{name}: stopped after step {self.stopped_at}, which is saved; continue with --resume.')
         runner.train_loop.stop_training = True
 
     def _is_due(self, runner: Runner) -> bool:
@@ -163,54 +143,45 @@ class StopHook(Hook):
             return bool(self.received)
         if (runner.iter + 1) % self.interval and not self.is_last_train_iter(runner):
             return False
-        self.received = greatest_over_processes(self.received)
+        self.received = max_over_processes(self.received)
         return bool(self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = self.received or number  # SLURM and torchrun each send one to every process
-
-
-def stopped_by(runner: Runner) -> int:
-    """Return the signal that stopped a run, or 0."""
-    return next((hook.received for hook in runner.hooks if isinstance(hook, StopHook) and hook.stopped_at), 0)
+        self.received = self.received or number  # the first counts: SLURM and torchrun both send one
 
 
 @HOOKS.register_module()
 class UnreadableHook(Hook):
-    """Warn of each unreadable image once, and say at the end how many there were."""
+    """Warn of each unreadable image once, and log their number at the end."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Name the images that this batch left out."""
+        """Name the images that are missing from this batch."""
         for name in data_batch['unreadable']:
             if name not in self.names:
                 self.names.add(name)
                 runner.logger.warning(f'Unreadable image skipped: {name} ({len(self.names)} so far)')
 
     def after_train(self, runner: Runner) -> None:
-        """Say how many there were."""
+        """Log the number of unreadable images."""
         if self.names:
             runner.logger.warning(f'{len(self.names)} unreadable images were skipped.')
 
 
-_STREAM = 2  # beside 0 and 1 of `StepRandomness`
-
-
 @HOOKS.register_module()
 class CodebookHook(Hook):
-    """Log how a `VQAutoencoder` uses its codes, and revive those that it does not use.
+    """Log the usage of a `VQAutoencoder`'s codebook, and replace idle codes.
 
     Each step logs `codebook/usage`, the share of the K codes that any process chose,
     `codebook/perplexity`, exp of the entropy of that choice (1 to K), and, with
-    `revive_after`, `codebook/revived`. A code that nothing chose for `revive_after` steps is
-    replaced by a feature of the step at hand, drawn at random (as Jukebox does,
-    arXiv 2005.00341, Sec. 3), and its optimizer state is forgotten. The count of idle steps is
-    saved in checkpoints.
+    `revive_after`, `codebook/revived`. A code that was not chosen for `revive_after` steps is
+    replaced by a random feature of the current step (as in Jukebox, arXiv 2005.00341, Sec. 3), and
+    its optimizer state is set to zero. Checkpoints hold the number of idle steps of each code.
 
     Args:
-        revive_after: Steps without use after which a code is replaced. None: never.
+        revive_after: Number of steps without use after which a code is replaced. None: never.
 
     Raises:
         ValueError: If `revive_after` is not positive.
@@ -237,30 +208,31 @@ class CodebookHook(Hook):
             self.idle = torch.zeros(autoencoder.num_codes, dtype=torch.long, device=autoencoder.last_layer.device)
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the quantizer; only now, when the moving average has been copied without it."""
+        """Listen to the quantizer: not earlier, so that the moving average's copy of it has no such listener."""
         self._listener = runner.model.autoencoder.quantize.register_forward_hook(self._listen)
 
     def after_train(self, runner: Runner) -> None:
-        """Stop listening."""
+        """Remove the listener."""
         self._listener.remove()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Forget what was quantised outside of a step."""
+        """Forget features that were quantised between steps."""
         self._features.clear()
         self._indices.clear()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Log this step's usage and revive codes that are due."""
+        """Log this step's usage and replace codes that are due."""
         counts = torch.bincount(torch.cat(self._indices), minlength=len(self.idle)).double()
         all_reduce(counts)
         scalars = {'usage': (counts > 0).double().mean(), 'perplexity': perplexity(counts)}
         self.idle = torch.where(counts > 0, 0, self.idle + 1)
         if self.revive_after is not None:
             scalars['revived'] = self._revive(runner, data_batch['draws'])
-        outputs |= {f'codebook/{name}': value for name, value in scalars.items()}  # read with the step's other values
+        # `ScalarsHook` reads them together with the step's other values
+        outputs |= {f'codebook/{name}': value for name, value in scalars.items()}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Go on from the saved counts."""
+        """Continue from the saved counts."""
         saved = checkpoint.get('codebook_idle')
         if saved is not None:
             self.idle = saved.to(runner.model.autoencoder.last_layer.device)
@@ -276,12 +248,12 @@ class CodebookHook(Hook):
 
     @torch.no_grad()
     def _revive(self, runner: Runner, draws: Tensor) -> int:
-        """Replace the codes that are due by features of the whole step; return how many."""
+        """Replace the codes that are due by features of the whole step; return their number."""
         due = (self.idle >= self.revive_after).nonzero().flatten()
         if not len(due):
             return 0
-        features = self._everyones_features(draws)
-        order = torch.randperm(len(features), generator=seeded(runner.seed, _STREAM, runner.iter))
+        features = self._features_of_all(draws)
+        order = torch.randperm(len(features), generator=seeded(runner.seed, Stream.CODEBOOK, runner.iter))
         due = due[: len(features)]
         codebook = runner.model.autoencoder.quantize.embedding.weight
         codebook[due] = features[order[: len(due)]].to(codebook)
@@ -291,9 +263,36 @@ class CodebookHook(Hook):
         self.idle[due] = 0
         return len(due)
 
-    def _everyones_features(self, draws: Tensor) -> Tensor:
-        """Return the features (N, C) of this step's samples, in the order of their draws, however many processes."""
+    def _features_of_all(self, draws: Tensor) -> Tensor:
+        """Return the features (N, C) of this step's samples on all processes, in the order of their draws."""
         own = torch.cat(self._features)
         parts = all_gather_object((draws, own.view(len(draws), -1, own.shape[-1]).cpu()))
         all_draws, samples = (torch.cat(each) for each in zip(*parts, strict=True))
         return samples[all_draws.argsort()].flatten(0, 1)
+
+
+def stopped_by(runner: Runner) -> int:
+    """Return the number of the signal that stopped a run, or 0."""
+    return next((hook.received for hook in runner.hooks if isinstance(hook, StopHook) and hook.stopped_at), 0)
+
+
+def _are_finite(values: Mapping[str, float]) -> bool:
+    """Return whether all losses are finite, a discriminator's too."""
+    return all(math.isfinite(value) for name, value in values.items() if name.endswith('loss'))
+
+
+def _nonfinite_message(runner: Runner, step: int, values: Mapping[str, float], batch: Mapping[str, Any]) -> str:
+    if _are_finite(values):
+        return f'step {step + 1}: the loss of another process is not finite; see its message.'
+    shown = ', '.join(f'{name} {value:.4g}' for name, value in values.items())
+    indices = batch['indices'].tolist() if batch['indices'] is not None else []
+    names = getattr(runner.train_dataloader.dataset, 'names', None)
+    images = [str(names[index] if names else index) for index in indices]
+    more = f' and {len(images) - _MAX_NAMES} more' if len(images) > _MAX_NAMES else ''
+    latest = latest_checkpoint(runner.work_dir)
+    remedy = f'Continue from {latest.name} with --resume' if latest else 'There is no checkpoint yet: start again'
+    return (
+        f'step {step + 1}: the loss is not finite ({shown}); its batch on this process: '
+        f'{", ".join(images[:_MAX_NAMES])}{more}. {remedy}, with a smaller learning rate or clip_grad, or leave such '
+        'steps out: model.on_nonfinite=skip.'
+    )

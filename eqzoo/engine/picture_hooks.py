@@ -1,4 +1,4 @@
-"""Hooks that draw pictures during training: reconstructions and samples."""
+"""Picture hooks: grids of reconstructions and of samples during training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from eqzoo.distributed import rank_and_world_size
-from eqzoo.engine.ema import averaged
+from eqzoo.engine.ema import averaged_model
 from eqzoo.engine.sampling import ImageSampler, batches
 from eqzoo.engine.sharding import is_sharded
 from eqzoo.images import to_float
 from eqzoo.pictures import autoencoder_rows, draw_grid, sample_rows
 from eqzoo.registry import HOOKS
+
+_SAMPLES_AT_ONCE = 16
 
 
 @HOOKS.register_module()
@@ -29,8 +31,8 @@ class PictureHook(Hook):
     Grids go to `<work_dir>/pictures/<step>.png` and to the visualizer.
 
     Args:
-        interval: N, in steps; a grid is also drawn after the last step.
-        num_images: Columns of the grid, images spread evenly over the validation data.
+        interval: N, in steps; the last step draws a grid too.
+        num_images: Columns of the grid: images spread evenly over the validation data.
     """
 
     priority = 'BELOW_NORMAL'
@@ -41,7 +43,7 @@ class PictureHook(Hook):
 
     @master_only
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Draw the grid when it is due."""
+        """Draw the grid if it is due."""
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             return
         autoencoder = runner.model.autoencoder
@@ -49,7 +51,7 @@ class PictureHook(Hook):
         was_training = autoencoder.training
         grid = draw_grid(autoencoder_rows(autoencoder.eval(), images))
         autoencoder.train(was_training)
-        save_picture(runner, 'autoencoder', grid)
+        _save_picture(runner, 'autoencoder', grid)
 
     @classmethod
     def smoke(cls, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -57,38 +59,18 @@ class PictureHook(Hook):
         return {**arguments, 'interval': 2, 'num_images': 2}
 
 
-def save_picture(runner: Runner, name: str, picture: Image.Image) -> None:
-    """Write a picture of the step just done to the work directory, and to the visualizer under `name`."""
-    path = Path(runner.work_dir) / 'pictures' / f'{runner.iter + 1:07d}.png'
-    path.parent.mkdir(exist_ok=True)
-    picture.save(path)
-    runner.visualizer.add_image(name, np.asarray(picture), step=runner.iter + 1)
-
-
-def example_images(dataset: Dataset, count: int) -> Tensor:
-    """Return up to `count` readable images spread evenly over `dataset`, (B, 3, H, W) in [-1, 1]."""
-    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
-    images = [item['image'] for item in map(dataset.__getitem__, places) if 'image' in item]
-    if not images:
-        raise ValueError(f'None of the images {places} of {type(dataset).__name__} can be read.')
-    return to_float(torch.stack(images))
-
-
-_BATCH = 16
-
-
 @HOOKS.register_module()
 class SampleHook(Hook):
-    """Draw the same samples every N steps, from the moving average where there is one.
+    """Draw the same samples every N steps, from the moving average if there is one.
 
-    Classes are spread evenly over all, noise depends on the seed alone: grids of different steps
-    and runs can be laid beside each other. They go to `<work_dir>/pictures/<step>.png` and to
-    the visualizer.
+    Classes are spread evenly over all classes, and noise depends only on the seed, so that grids of
+    different steps and runs can be compared. They go to `<work_dir>/pictures/<step>.png` and to the
+    visualizer.
 
     Args:
-        sampler: How samples are drawn; fewer steps than `sampling.sampler` has are enough to look at.
-        interval: N, in steps; a grid is also drawn after the last step.
-        num_classes: Rows of the grid, or fewer if there are not as many classes.
+        sampler: The sampler; fewer steps than those of `sampling.sampler` are enough for a look.
+        interval: N, in steps; the last step draws a grid too.
+        num_classes: Rows of the grid; fewer if there are fewer classes.
         num_samples: Columns.
         seed: Of the noise.
     """
@@ -109,16 +91,16 @@ class SampleHook(Hook):
         self.num_classes, self.num_samples, self.seed = num_classes, num_samples, seed
 
     def before_run(self, runner: Runner) -> None:
-        """Refuse a sampler that does not fit the generator, before the first step."""
+        """Check before the first step that the sampler fits the generator."""
         self.sampler.check(runner.model.generator)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Draw the grid when it is due."""
+        """Draw the grid if it is due."""
         if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
             return
         if rank_and_world_size()[0] and not is_sharded(runner.model):
-            return  # whole weights need one process, shards all
-        generator = averaged(runner)
+            return  # whole weights need one process to draw, shards need all
+        generator = averaged_model(runner)
         was_training = generator.training
         classes = generator.num_classes
         chosen = np.linspace(0, classes - 1, min(self.num_classes, classes)).round().astype(int).tolist()
@@ -131,13 +113,30 @@ class SampleHook(Hook):
             seed=self.seed,
             precision=runner.model.precision,
         )
-        images = torch.cat([draw(numbers) for numbers in batches(range(len(labels)), _BATCH)])
+        images = torch.cat([draw(numbers).cpu() for numbers in batches(range(len(labels)), _SAMPLES_AT_ONCE)])
         generator.train(was_training)
         grid = draw_grid(sample_rows(lambda numbers: images[list(numbers)], labels, columns=self.num_samples))
         if rank_and_world_size()[0] == 0:
-            save_picture(runner, 'samples', grid)
+            _save_picture(runner, 'samples', grid)
 
     @classmethod
     def smoke(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return two rows of two."""
         return {**arguments, 'interval': 2, 'num_classes': 2, 'num_samples': 2}
+
+
+def example_images(dataset: Dataset, count: int) -> Tensor:
+    """Return up to `count` readable images spread evenly over `dataset`, (B, 3, H, W) in [-1, 1]."""
+    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
+    images = [item['image'] for item in map(dataset.__getitem__, places) if 'image' in item]
+    if not images:
+        raise ValueError(f'None of the images {places} of {type(dataset).__name__} can be read.')
+    return to_float(torch.stack(images))
+
+
+def _save_picture(runner: Runner, name: str, picture: Image.Image) -> None:
+    """Write a picture of the step just done to the work directory, and to the visualizer under `name`."""
+    path = Path(runner.work_dir) / 'pictures' / f'{runner.iter + 1:07d}.png'
+    path.parent.mkdir(exist_ok=True)
+    picture.save(path)
+    runner.visualizer.add_image(name, np.asarray(picture), step=runner.iter + 1)

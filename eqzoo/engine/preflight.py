@@ -1,63 +1,83 @@
-"""What a run lacks, said before it starts and all at once."""
+"""Preflight: check a config, and name everything that it lacks in one message, before anything runs.
 
-from collections.abc import Sequence
+Data sets are opened here, and only here: the run uses the opened ones. Opening an image folder lists
+all its files, which takes minutes for millions of images.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mmengine.config import Config
+from torch.utils.data import Dataset
 
-from eqzoo.registry import Requirement, check_config
+from eqzoo.config import KEYS, Config
+from eqzoo.registry import Requirement, build, check_config
 
-# Parts of a config that hold components, in the order they are reported.
-COMPONENT_KEYS = (
-    'model',
-    'train_dataloader',
-    'val_dataloader',
-    'test_dataloader',
-    'cache_dataloader',
-    'cache_encoder',
-    'evaluators',
-    'test_evaluators',
-    'default_hooks',
-    'custom_hooks',
-    'sampling',
-)
-
-# What testing, sampling or caching alone needs: training starts without it, but not with a typo in it.
-_NOT_OF_TRAINING = ('test_dataloader', 'test_evaluators', 'cache_dataloader', 'cache_encoder', 'sampling')
+# Keys of a config that hold components, in the order they are reported.
+COMPONENT_KEYS = tuple(name for name, key in KEYS.items() if key.holds_components)
 
 
-def missing_for_training(config: Config) -> list[tuple[str, Requirement]]:
-    """Return what training lacks, each with its place in the config; all of the config is checked.
+def check_training(config: Config, command: str) -> dict[str, Dataset]:
+    """Check all names of a config, and that what training needs is there.
+
+    Args, returned value and errors: as of `check_ready`.
+    """
+    for key in COMPONENT_KEYS:
+        list(check_config(config.get(key), key))
+    return check_ready(config, command, [key for key in COMPONENT_KEYS if KEYS[key].is_for_training])
+
+
+def check_ready(config: Config, command: str, keys: Sequence[str] = COMPONENT_KEYS) -> dict[str, Dataset]:
+    """Check that everything is there that the components under `keys` need.
+
+    Args:
+        config: The config.
+        command: The command that was given, without options, for the message.
+        keys: The keys of `config` to check.
+
+    Returns:
+        The opened data sets, by their places in the config, such as 'train_dataloader.dataset'.
 
     Raises:
-        ValueError: As `missing`.
+        ValueError: Naming everything that is missing; or for an unknown component, or an unknown or missing argument.
     """
-    missing(config)
-    return missing(config, [key for key in COMPONENT_KEYS if key not in _NOT_OF_TRAINING])
+    lacks, datasets = _inspect(config, keys)
+    if lacks:
+        raise ValueError(_missing_message(config, lacks, command))
+    return datasets
 
 
-def missing(config: Config, keys: Sequence[str] = COMPONENT_KEYS) -> list[tuple[str, Requirement]]:
-    """Return what the components under `keys` lack, each with its place in the config.
+def missing(config: Mapping[str, Any], keys: Sequence[str] = COMPONENT_KEYS) -> list[tuple[str, Requirement]]:
+    """Return everything that the components under `keys` need and lack, each with its place in the config.
 
     Raises:
         ValueError: For an unknown component, or an unknown or missing argument.
     """
-    found = []
+    return _inspect(config, keys)[0]
+
+
+def _inspect(
+    config: Mapping[str, Any], keys: Iterable[str]
+) -> tuple[list[tuple[str, Requirement]], dict[str, Dataset]]:
+    """Return what the components under `keys` lack, and the data sets that could be opened, by place."""
+    lacks: list[tuple[str, Requirement]] = []
+    datasets: dict[str, Dataset] = {}
     for key in keys:
         for where, cls, arguments in check_config(config.get(key), key):
-            for requirement in getattr(cls, 'requirements', lambda _: [])(arguments):
-                found.append((where, requirement))
-    return found
+            if any(where.startswith(f'{place}.') for place in datasets):
+                continue  # a part of an opened data set
+            if isinstance(cls, type) and issubclass(cls, Dataset):
+                try:
+                    datasets[where] = build(dict(type=cls, **arguments))
+                    continue
+                except (OSError, ValueError):
+                    pass  # its requirements say why; a value that they do not look at is refused by the run's build
+            lacks += [(where, requirement) for requirement in getattr(cls, 'requirements', lambda _: ())(arguments)]
+    return lacks, datasets
 
 
-def report(config: Config, lacks: Sequence[tuple[str, Requirement]], command: str) -> str:
-    """Write the one message for everything missing.
-
-    Args:
-        config: The config that cannot run.
-        lacks: As `missing` returns it.
-        command: The command that was given, without options.
-    """
+def _missing_message(config: Config, lacks: Sequence[tuple[str, Requirement]], command: str) -> str:
+    """Return the message about everything missing, each with all its places."""
     merged: dict[Requirement, list[str]] = {}
     for where, requirement in lacks:
         merged.setdefault(requirement, []).append(where)
@@ -65,7 +85,7 @@ def report(config: Config, lacks: Sequence[tuple[str, Requirement]], command: st
     for number, (requirement, places) in enumerate(merged.items(), start=1):
         lines.append(f'\n{number}. {requirement.what}  ({", ".join(places)})')
         lines.append(f'   looked for: {requirement.where}')
-        # a component does not know which config it is in
+        # a component does not know the name of its config
         remedy = requirement.remedy.replace(' CONFIG', f' {config.filename}')
         lines += [f'   {line}' for line in remedy.splitlines()]
     lines.append(f'\nRelative paths start at {Path.cwd()}.')

@@ -1,39 +1,36 @@
-"""Sets of images to compare with: opened, measured, kept."""
+"""Reference sets: open images and samples, measure their statistics, and keep them in files."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from eqzoo.config import load_config
+from eqzoo.config import Config
 from eqzoo.data import ImageFolder, NpzImages
 from eqzoo.data.decoding import decode
 from eqzoo.data.loaders import build_eval_loader
 from eqzoo.data.sources import open_source
-from eqzoo.distributed import get_device, rank_and_world_size, use_device, wait_for_all
-from eqzoo.engine.evaluation import evaluate
+from eqzoo.distributed import rank_and_world_size, wait_for_all
+from eqzoo.engine.evaluation import evaluate, sample_view
 from eqzoo.engine.preflight import missing
-from eqzoo.evaluators.base import SampleView
 from eqzoo.evaluators.reference import ReferenceMoments, read_reference, write_reference
-from eqzoo.images import to_float
+from eqzoo.files import did_you_mean
 from eqzoo.randomness import seeded
-from eqzoo.registry import EXTRACTORS, build
+from eqzoo.registry import VISION, build
 from eqzoo.vision import FeatureExtractor
 
 
 def open_samples(path: str) -> Dataset:
-    """Open samples as they are: all of one size, none resampled, none left out.
+    """Open samples without any change: all must have one size, and all must be readable.
 
     Raises:
-        FileNotFoundError: If nothing is at `path`.
-        ValueError: If it holds no images, or not square ones.
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If it has no images, or they are not square.
     """
     if Path(path).suffix == '.npz':
         return NpzImages(path)
@@ -43,16 +40,16 @@ def open_samples(path: str) -> Dataset:
         raise ValueError(f'{path}: no images in this {source.kind}; give a folder, a zip or an npz file of samples.')
     width, height = decode(source.read(names[0])).size
     if width != height:
-        raise ValueError(f'{path}: {names[0]} has {width} x {height} pixels; samples have to be square.')
+        raise ValueError(f'{path}: {names[0]} has {width} x {height} pixels; expected square samples.')
     return ImageFolder(path, width, crop='exact', on_unreadable='fail')
 
 
 def open_images(path: str, size: int, crop: str, limit: int | None = None) -> Dataset:
-    """Open photographs, cropped to `size` x `size` pixels; those of an npz file have that size already.
+    """Open photographs, cropped to `size` x `size` pixels; those of an npz file must have that size.
 
     Raises:
-        FileNotFoundError: If nothing is at `path`.
-        ValueError: If it holds no images, or an npz file images of another size.
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If it has no images, or an npz file has images of another size.
     """
     if Path(path).suffix == '.npz':
         return NpzImages(path, size, limit=limit)
@@ -63,35 +60,40 @@ def build_extractor(name: str) -> FeatureExtractor:
     """Build the feature extractor registered as `name`, with its default arguments.
 
     Raises:
-        ValueError: If there is none of that name, or its weights are not here.
+        ValueError: If there is no extractor of that name, or its weights are missing.
     """
-    if name not in EXTRACTORS.names():
-        EXTRACTORS.build(dict(type=name))  # raises, with the nearest name
+    extractors = [known for known in VISION.names() if issubclass(VISION.module_dict[known], FeatureExtractor)]
+    if name not in extractors:
+        hint = did_you_mean(name, extractors)
+        raise ValueError(f'Unknown feature extractor {name!r}.{hint} Registered: {", ".join(extractors)}.')
     lacks = missing({'extractor': dict(type=name)}, ['extractor'])
     if lacks:
         wanted = lacks[0][1]
         raise ValueError(
-            f'{name}: {wanted.what} is not here.\n   looked for: {wanted.where}\n   {wanted.remedy}\n'
-            'Without it, --extractor EfficientNetLite0 gives fd_effnet_lite0, which compares with itself, not with FID.'
+            f'{name}: {wanted.what} is missing.\n   looked for: {wanted.where}\n   {wanted.remedy}\n'
+            'Without it, --extractor EfficientNetLite0 gives fd_effnet_lite0, which is comparable with itself only, '
+            'not with FID.'
         )
     return build(dict(type=name))
 
 
-def reference_of_config(config_file: str, overrides: Sequence[str]) -> tuple[Dataset, Any]:
-    """Return the data set that a config's evaluators compare with, and their extractor."""
-    config = load_config(config_file, overrides)
-    use_device(config)
+def reference_of_config(config: Config) -> tuple[Dataset, Any]:
+    """Return the data set that a config's evaluators use as their reference, and their extractor.
+
+    Raises:
+        ValueError: If no evaluator has both, or something they need is missing.
+    """
     evaluators = config.get('test_evaluators', [])
     found = next((each for each in evaluators if _is_data(each.get('reference')) and each.get('extractor')), None)
     if found is None:
         raise ValueError(
-            f'{config_file}: none of its test_evaluators has an extractor and a data set for its reference; '
-            "accepted is one with reference=dict(type='ImageFolder', …); or give the images themselves."
+            f'{config.filename}: none of its test_evaluators has an extractor and a data set for its reference; '
+            "expected one with reference=dict(type='ImageFolder', …); or give the images themselves."
         )
     lacks = missing(Config(dict(reference=found.reference, extractor=found.extractor)), ('reference', 'extractor'))
     if lacks:
-        said = '; '.join(f'{each.what} (looked for: {each.where}). {each.remedy}' for _, each in lacks)
-        raise ValueError(f'{config_file} cannot be measured yet: {said}')
+        listed = '; '.join(f'{each.what} (looked for: {each.where}). {each.remedy}' for _, each in lacks)
+        raise ValueError(f'{config.filename} cannot be measured yet: {listed}')
     return build(found.reference), build(found.extractor)
 
 
@@ -108,24 +110,30 @@ def make_reference(
     labels: str = 'balanced',
     loading: tuple[int, int] = (64, 0),
 ) -> int:
-    """Write the statistics of `data` on `extractor` to `out`, and return how many images are kept in it."""
+    """Write the statistics of `data` on `extractor` to `out`, and return the number of images stored in it.
+
+    Args:
+        data: The reference set.
+        extractor: The features.
+        out: The npz file; its folder is created.
+        num_stored: Images to store at most; unreadable ones are left out.
+        labels: The choice of these: 'balanced', an equal number per class where available, or 'random'.
+        loading: Batch size over all processes, and worker processes.
+    """
     rank, world_size = rank_and_world_size()
     batch_size, num_workers = loading
     loader = build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
-    moments, device = ReferenceMoments(extractor, _stored(data, num_stored, labels)), get_device()
-    evaluate(
-        [moments], loader, lambda images, numbers: SampleView(to_float(images.to(device)), numbers), title='reference'
-    )
-    numbers = moments.stored.tolist()  # without those that cannot be read
+    moments = ReferenceMoments(extractor, choose_stored(data, num_stored, labels))
+    evaluate([moments], loader, sample_view, title='reference')
+    numbers = moments.stored.tolist()
     if rank == 0:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_reference(
             out,
             extractor,
             moments.pooled,
             spatial=moments.spatial,
             data=data.identity(),
-            images=_batches(data, numbers),
+            images=(data[number]['image'][None] for number in numbers),
             num_stored=len(numbers),
             features=moments.features,
         )
@@ -134,14 +142,14 @@ def make_reference(
 
 
 def measured_references(evaluators: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Return evaluators' configs whose references are files: a data set is measured, into `folder`, unless it was.
+    """Return evaluators' configs with files as references; a data set is measured once, into a file in `folder`.
 
     Args:
         evaluators: Configs; `reference` is a file, or the config of a data set.
-        folder: Where files of statistics go, `reference_<extractor>_<hash of the data set>.npz`.
+        folder: The folder of the files, `reference_<extractor>_<hash of the data set>.npz`.
     """
     found = []
-    # an evaluator without an extractor looks at the reference's images alone, whatever its statistics are of
+    # an evaluator without an extractor reads only the reference's images, so any extractor's file will do
     extractors = [each['extractor'] for each in evaluators if each.get('extractor')]
     default = extractors[0] if extractors else dict(type='EfficientNetLite0')
     for evaluator in evaluators:
@@ -165,20 +173,15 @@ def _is_whole(file: Path, extractor: Any) -> bool:
     return True
 
 
-def _stored(data: Dataset, count: int, labels: str) -> list[int]:
-    """Return the numbers of `count` images: of each class alike many, to within what it has, or of all at random."""
+def choose_stored(data: Dataset, count: int, labels: str) -> list[int]:
+    """Return the numbers of `count` images: an equal number per class where available, or a random choice."""
     order = torch.randperm(len(data), generator=seeded(0)).numpy()
     if count >= len(data) or labels == 'random':
         return sorted(order[:count].tolist())
     classes = np.asarray(data.labels())[order]
-    # the n-th image of each class, in the shuffled order, for n = 0, 1, …
-    place = np.empty(len(order), np.int64)
+    # rank of each image within its class, in the shuffled order: all first images, then all second ones, …
+    rank_in_class = np.empty(len(order), np.int64)
     for each in np.unique(classes):
         own = np.flatnonzero(classes == each)
-        place[own] = np.arange(len(own))
-    return sorted(order[np.argsort(place, kind='stable')][:count].tolist())
-
-
-def _batches(data: Dataset, numbers: list[int]) -> Iterator[Tensor]:
-    for number in numbers:
-        yield data[number]['image'][None]
+        rank_in_class[own] = np.arange(len(own))
+    return sorted(order[np.argsort(rank_in_class, kind='stable')][:count].tolist())

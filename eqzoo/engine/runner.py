@@ -1,10 +1,10 @@
-"""mmengine's optimizer wrapper, without its clipping."""
+"""Runner: mmengine's, built from a config, with eqzoo's own loops and log."""
 
 import itertools
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +17,147 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import BaseLoop, LogProcessor, Runner
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from eqzoo.data import build_eval_loader, build_train_loader
 from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint
-from eqzoo.engine.evaluation import compute, update
+from eqzoo.engine.evaluation import merge_metrics, run_evaluators
 from eqzoo.engine.sharding import shard
 from eqzoo.engine.training import Training, compile_blocks
-from eqzoo.evaluators.base import Evaluator
+from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, build
 
-_ALL_BUT_RATES = re.compile(r'^(?!.*lr$)')
-_TIMES = re.compile(r'time')
+# Hooks of every run, whatever its config has.
+_HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook', 'ScalarsHook', 'StopHook')
+
+# Beginnings of messages that mmengine prints in every run.
+_BOILERPLATE = (
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    'Checkpoints will be saved to',
+    'Distributed training is not used',
+    'Exp name:',
+    'Saving checkpoint at',
+)
+
+# Scalars that are averaged over a log window: in training all but learning rates, in validation times.
+_MEANS = {'train': re.compile(r'^(?!.*lr$)'), 'val': re.compile(r'time')}
+
+_RUNS = itertools.count()
 
 
-@LOG_PROCESSORS.register_module()
-class MeanLogProcessor(LogProcessor):
-    """mmengine's, with means over the window of all that steps log, not of the losses alone."""
+def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str, Dataset] | None = None) -> Runner:
+    """Build the runner that trains what `config` describes.
 
-    def _collect_scalars(
-        self, custom_cfg: list[dict[str, Any]], runner: Runner, mode: str, *more: Any
-    ) -> dict[str, Any]:
-        # each mode has its own: validations are not to be averaged
-        self.mean_pattern = _ALL_BUT_RATES if mode == 'train' else _TIMES
-        return super()._collect_scalars(custom_cfg, runner, mode, *more)
+    Args:
+        config: A config of `load_config`.
+        resume: Continue from the newest undamaged checkpoint in the work directory. With `resume='auto'` in
+            the config, a run does so if there is one.
+        datasets: Data sets that preflight has opened, by their places in the config; others are built.
+
+    Raises:
+        ValueError: If the config is wrong, if there is nothing to resume from, or if the work
+            directory already holds a run and `resume` is not given.
+    """
+    datasets = datasets or {}
+    checkpoint = _checkpoint_to_resume(config, resume)
+    mmengine.device.utils.DEVICE = get_device()  # where mmengine's Runner moves the model
+    torch.manual_seed(config.seed)
+    model = build(config.model)
+    broadcast_weights(model)
+    sharded = _shard_if_asked(config, model)
+    if config.get('compile', False):
+        compile_blocks(model.blocks())
+    loader = train_loader(config, datasets.get('train_dataloader.dataset'))
+    model.check_data(loader.dataset)
+    has_validation = config.get('val_dataloader') is not None
+    return QuietRunner(
+        model=model,
+        work_dir=config.work_dir,
+        train_dataloader=loader,
+        val_dataloader=(
+            eval_loader(config.val_dataloader, datasets.get('val_dataloader.dataset')) if has_validation else None
+        ),
+        train_cfg=dict(type='StepLoop', **config.train_cfg),
+        val_cfg=dict(type='EvaluationLoop') if has_validation else None,
+        val_evaluator=build_evaluators(config.evaluators) if has_validation else None,
+        optim_wrapper=build_optimizers(model, config),
+        param_scheduler=config.get('param_scheduler', []),
+        default_hooks={**config.default_hooks, 'runtime_info': dict(type='RunInfoHook')},
+        # built here: mmengine would not build components nested in them
+        custom_hooks=_hooks(config, sharded=sharded),
+        visualizer=config.get('visualizer'),
+        log_processor={'type': 'MeanLogProcessor', **config.get('log_processor', {})},
+        # unique: mmengine names runs by the second, and runs with equal names share a log
+        experiment_name=f'{Path(config.filename or "run").stem}_{os.getpid()}_{next(_RUNS)}',
+        randomness=dict(seed=config.seed),
+        load_from=str(checkpoint) if checkpoint else None,
+        resume=checkpoint is not None,
+        default_scope='eqzoo',
+        cfg=config,
+    )
+
+
+def train_loader(config: Config, dataset: Dataset | None = None) -> DataLoader:
+    """Build the loader of training batches; `batch_size` in the config counts all processes together.
+
+    Args:
+        config: The config of the run.
+        dataset: The opened data set; None builds it.
+    """
+    rank, world_size = rank_and_world_size()
+    arguments = {key: value for key, value in config.train_dataloader.items() if key != 'dataset'}
+    dataset = build(config.train_dataloader.dataset) if dataset is None else dataset
+    return build_train_loader(dataset, **arguments, seed=config.seed, rank=rank, world_size=world_size)
+
+
+def eval_loader(dataloader: dict[str, Any], dataset: Dataset | None = None) -> DataLoader:
+    """Build the loader of an evaluation: every image once over all processes.
+
+    Args:
+        dataloader: Its config.
+        dataset: The opened data set; None builds it.
+    """
+    rank, world_size = rank_and_world_size()
+    arguments = {key: value for key, value in dataloader.items() if key != 'dataset'}
+    dataset = build(dataloader['dataset']) if dataset is None else dataset
+    return build_eval_loader(dataset, **arguments, rank=rank, world_size=world_size)
+
+
+def build_evaluators(evaluators: Sequence[dict[str, Any]]) -> list[Any]:
+    """Build evaluators, with empty states."""
+    return [build(evaluator) for evaluator in evaluators]
+
+
+def build_optimizers(model: nn.Module, config: Config) -> OptimWrapperDict:
+    """Build an optimizer for each of the model's parameter groups; `optim_wrapper` has one of each name.
+
+    Raises:
+        ValueError: If the names differ.
+    """
+    groups = model.parameter_groups()
+    given = dict(config.optim_wrapper)
+    if set(groups) != set(given):
+        raise ValueError(
+            f'optim_wrapper: the model has the parameter groups {sorted(groups)}, the config has optimizers for '
+            f'{sorted(given)}; give each group one optimizer.'
+        )
+    return OptimWrapperDict(**{name: _build_optimizer(groups[name], given[name]) for name in groups})
 
 
 @LOOPS.register_module()
 class StepLoop(BaseLoop):
-    """Train for a number of steps; a resumed run goes straight to its place in the data.
+    """Train for a number of steps; a resumed run starts at its place in the data at once.
 
-    Differs from mmengine's IterBasedTrainLoop: it sets the sampler's start instead of
-    decoding again everything already seen, and hands each step its own random streams.
+    Differs from mmengine's IterBasedTrainLoop: it sets the start of the sampler instead of
+    decoding all earlier data again, and gives each step its own random streams.
 
     Args:
         runner: mmengine's runner.
-        dataloader: Batches without end, with a `RunSampler`.
-        max_iters: The steps of the whole run.
+        dataloader: Endless batches, with a `RunSampler`.
+        max_iters: Number of steps of the whole run.
         val_interval: Steps between validations; the last step is always validated.
     """
 
@@ -64,7 +166,7 @@ class StepLoop(BaseLoop):
         self.max_iters = max_iters
         self.val_interval = val_interval
         self.stop_training = False
-        # the names that mmengine's Runner and hooks read and write
+        # names that mmengine's Runner and hooks read and write
         self.max_epochs = 1
         self.val_begin = 1
         self._epoch = 0
@@ -77,17 +179,17 @@ class StepLoop(BaseLoop):
 
     @property
     def iter(self) -> int:
-        """Return the steps done."""
+        """Number of steps done."""
         return self._iter
 
     def run(self) -> torch.nn.Module:
-        """Train until `max_iters` and return the model."""
+        """Train until `max_iters`, and return the model."""
         runner = self.runner
         sampler = self.dataloader.sampler
         sampler.start_draw = self._iter * self.dataloader.batch_size * sampler.world_size
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
-        if self._iter:  # a resumed run: its checkpoint is from before the validation of that step
+        if self._iter:  # a resumed run: its checkpoint was written before the validation of the same step
             self._validate_if_due()
         batches = iter(self.dataloader)
         while self._iter < self.max_iters and not self.stop_training:
@@ -138,38 +240,35 @@ class EvaluationLoop(BaseLoop):
         runner.call_hook('before_val')
         runner.call_hook('before_val_epoch')
         runner.model.eval()
-        for index, batch in enumerate(self.dataloader):
-            runner.call_hook('before_val_iter', batch_idx=index, data_batch=batch)
-            update(self.evaluators, runner.model.val_step(batch), batch)
-            runner.call_hook('after_val_iter', batch_idx=index, data_batch=batch, outputs=None)
-        metrics = compute(self.evaluators, len(self.dataloader.dataset))
+        metrics = merge_metrics(run_evaluators(self.evaluators, self._views(), len(self.dataloader.dataset)))
         runner.call_hook('after_val_epoch', metrics=metrics)
         runner.call_hook('after_val')
         return metrics
 
-
-# What mmengine says on every run of whatever project.
-_BOILERPLATE = (
-    '"FileClient" will be deprecated',
-    '"HardDiskBackend" is the alias',
-    'Checkpoints will be saved to',
-    'Distributed training is not used',
-    'Exp name:',
-    'Saving checkpoint at',
-)
-
-# What every run has, whatever its config says.
-_HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook', 'ScalarsHook', 'StopHook')
+    def _views(self) -> Iterator[AutoencoderView]:
+        for index, batch in enumerate(self.dataloader):
+            self.runner.call_hook('before_val_iter', batch_idx=index, data_batch=batch)
+            yield self.runner.model.val_step(batch)
+            # the evaluators have seen the batch when the next one is asked for
+            self.runner.call_hook('after_val_iter', batch_idx=index, data_batch=batch, outputs=None)
 
 
-_RUNS = itertools.count()
+@LOG_PROCESSORS.register_module()
+class MeanLogProcessor(LogProcessor):
+    """mmengine's log processor with window means of all scalars of training steps, not only of losses."""
+
+    def _collect_scalars(
+        self, custom_cfg: list[dict[str, Any]], runner: Runner, mode: str, *more: Any
+    ) -> dict[str, Any]:
+        self.mean_pattern = _MEANS['train' if mode == 'train' else 'val']
+        return super()._collect_scalars(custom_cfg, runner, mode, *more)
 
 
 class QuietRunner(Runner):
-    """mmengine's Runner whose dumps and boilerplate go to the log file only."""
+    """mmengine's Runner, with its dumps and boilerplate in the log file only."""
 
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
-        """Build the logger; keep dumps and boilerplate off the terminal."""
+        """Build the logger, and keep dumps and boilerplate off the terminal."""
         logger = super().build_logger(log_level, log_file, **kwargs)
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
@@ -177,107 +276,18 @@ class QuietRunner(Runner):
         return logger
 
 
-def _is_for_the_terminal(record: logging.LogRecord) -> bool:
-    message = record.getMessage()
-    return '\n' not in message and not message.startswith(_BOILERPLATE)
-
-
-def build_runner(config: Config, *, resume: bool = False) -> Runner:
-    """Build the runner that trains what `config` describes.
-
-    Args:
-        config: As `load_config` returns it.
-        resume: Go on from the newest whole checkpoint in the work directory. A config's `resume='auto'`
-            does if there is one.
-
-    Raises:
-        ValueError: If the config is wrong, if there is nothing to resume from, or if the work
-            directory already holds a run and `resume` is not given.
-    """
-    checkpoint = _checkpoint_to_resume(config, resume)
-    mmengine.device.utils.DEVICE = get_device()  # where mmengine's Runner moves the model
-    torch.manual_seed(config.seed)
-    model = build(config.model)
-    broadcast_weights(model)
-    sharded = _shard_if_asked(config, model)
-    if config.get('compile', False):
-        compile_blocks(model.blocks())
-    loader = train_loader(config)
-    model.check_data(loader.dataset)
-    has_validation = config.get('val_dataloader') is not None
-    return QuietRunner(
-        model=model,
-        work_dir=config.work_dir,
-        train_dataloader=loader,
-        val_dataloader=eval_loader(config.val_dataloader) if has_validation else None,
-        train_cfg=dict(type='StepLoop', **config.train_cfg),
-        val_cfg=dict(type='EvaluationLoop') if has_validation else None,
-        val_evaluator=build_evaluators(config.evaluators) if has_validation else None,
-        optim_wrapper=build_optimizers(model, config),
-        param_scheduler=config.get('param_scheduler', []),
-        default_hooks={**config.default_hooks, 'runtime_info': dict(type='RunInfoHook')},
-        # built here: mmengine would not build what is nested in them
-        custom_hooks=_hooks(config, sharded=sharded),
-        visualizer=config.get('visualizer'),
-        log_processor={'type': 'MeanLogProcessor', **config.get('log_processor', {})},
-        # mmengine names a run by the second, and gives runs of one name one log
-        experiment_name=f'{Path(config.filename or "run").stem}_{os.getpid()}_{next(_RUNS)}',
-        randomness=dict(seed=config.seed),
-        load_from=str(checkpoint) if checkpoint else None,
-        resume=checkpoint is not None,
-        default_scope='eqzoo',
-        cfg=config,
-    )
-
-
 def _shard_if_asked(config: Config, model: Training) -> bool:
     sharding = config.get('sharding')
     if sharding not in (None, 'full'):
-        raise ValueError(f"sharding: got {sharding!r}; accepted is 'full', or leave it out.")
+        raise ValueError(f"sharding: got {sharding!r}; expected 'full' or nothing.")
     if sharding:
         shard(model, torch.device(get_device()))
     return bool(sharding)
 
 
 def _hooks(config: Config, *, sharded: bool) -> list[Hook]:
-    names = (*_HOOKS, 'GatherHook', 'ScatterHook') if sharded else _HOOKS
-    return [build(hook) for hook in (*(dict(type=name) for name in names), *config.get('custom_hooks', []))]
-
-
-def train_loader(config: Config) -> DataLoader:
-    """Build the training batches; `batch_size` in the config is that of all processes together."""
-    rank, world_size = rank_and_world_size()
-    arguments = {key: value for key, value in config.train_dataloader.items() if key != 'dataset'}
-    dataset = build(config.train_dataloader.dataset)
-    return build_train_loader(dataset, **arguments, seed=config.seed, rank=rank, world_size=world_size)
-
-
-def eval_loader(dataloader: dict[str, Any]) -> DataLoader:
-    """Build the batches of an evaluation: every image once over all processes."""
-    rank, world_size = rank_and_world_size()
-    arguments = {key: value for key, value in dataloader.items() if key != 'dataset'}
-    return build_eval_loader(build(dataloader['dataset']), **arguments, rank=rank, world_size=world_size)
-
-
-def build_evaluators(evaluators: Sequence[dict[str, Any]]) -> list[Any]:
-    """Build evaluators afresh, with empty states."""
-    return [build(evaluator) for evaluator in evaluators]
-
-
-def build_optimizers(model: nn.Module, config: Config) -> OptimWrapperDict:
-    """Build one optimizer for each of the model's parameter groups, as `optim_wrapper` names them.
-
-    Raises:
-        ValueError: If the names differ.
-    """
-    groups = model.parameter_groups()
-    given = dict(config.optim_wrapper)
-    if set(groups) != set(given):
-        raise ValueError(
-            f'optim_wrapper: the model has the parameter groups {sorted(groups)}, the config has optimizers for '
-            f'{sorted(given)}; give each group one.'
-        )
-    return OptimWrapperDict(**{name: _build_optimizer(groups[name], given[name]) for name in groups})
+    names = (*_HOOKS, 'ShardingHook') if sharded else _HOOKS
+    return [build(hook) for hook in (*(dict(type=name) for name in names), *config.get('custom_hooks', {}).values())]
 
 
 def _build_optimizer(parameters: list[nn.Parameter], config: dict[str, Any]) -> Any:
@@ -289,7 +299,7 @@ def _build_optimizer(parameters: list[nn.Parameter], config: dict[str, Any]) -> 
 def _checkpoint_to_resume(config: Config, resume: bool) -> Path | None:
     automatic = config.get('resume')
     if automatic not in (None, 'auto'):
-        raise ValueError(f"resume: got {automatic!r}; accepted is 'auto', or leave it out.")
+        raise ValueError(f"resume: got {automatic!r}; expected 'auto' or nothing.")
     if latest_checkpoint(config.work_dir) is None:
         if resume and not automatic:
             raise ValueError(
@@ -298,14 +308,20 @@ def _checkpoint_to_resume(config: Config, resume: bool) -> Path | None:
         return None
     if not resume and not automatic:
         raise ValueError(
-            f'{config.work_dir} already holds a run ({latest_checkpoint(config.work_dir).name}); go on with it by '
-            '--resume, choose another place by work_dir=PATH, or delete it.'
+            f'{config.work_dir} already holds a run ({latest_checkpoint(config.work_dir).name}); continue it with '
+            '--resume, choose another folder with work_dir=PATH, or delete it.'
         )
     whole, damaged = latest_whole_checkpoint(config.work_dir)
     if whole is None:
         raise ValueError(
-            f'--resume: no checkpoint in {config.work_dir} is whole ({"; ".join(damaged)}); delete them to start anew.'
+            f'--resume: all checkpoints in {config.work_dir} are damaged ({"; ".join(damaged)}); delete them to start '
+            'again.'
         )
     for each in damaged:
-        print(f'Skipped, a damaged checkpoint: {each}')
+        print(f'Skipped a damaged checkpoint: {each}')
     return whole
+
+
+def _is_for_the_terminal(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return '\n' not in message and not message.startswith(_BOILERPLATE)

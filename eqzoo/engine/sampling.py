@@ -1,4 +1,4 @@
-"""Samples by number: what sample n is depends on the seed and on n, not on how the work is cut."""
+"""Sampling by number: sample n depends on the seed and on n, not on batches or processes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -14,45 +14,27 @@ from eqzoo.checkpoints.generator import load_generator
 from eqzoo.data.samples import NpzSamples, PngSamples, check_card, open_sample_files, write_card
 from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
 from eqzoo.engine.checkpoints import latest_checkpoint
-from eqzoo.engine.generator_training import check_fit, latents_card
-from eqzoo.engine.preflight import missing, report
+from eqzoo.engine.generator_training import check_decodable, latents_card
+from eqzoo.engine.preflight import check_ready
 from eqzoo.files import sha256_of
 from eqzoo.generators.base import Generator
 from eqzoo.images import to_uint8
-from eqzoo.randomness import SampleStreams, seeded
+from eqzoo.randomness import SampleStreams, Stream, seeded
 from eqzoo.registry import build
 from eqzoo.zoo import located
-
-_LABEL_STREAM = 3
 
 Labels = Literal['random', 'balanced'] | Sequence[int]
 
 
-def label_of(number: int, labels: Labels, num_classes: int, seed: int) -> int:
-    """Return the class of sample `number`.
-
-    Args:
-        number: From 0.
-        labels: 'random': any class, drawn by seed and number. 'balanced': class after class,
-            0 to K - 1 and again. A list of classes: these, one after the other.
-        num_classes: K.
-        seed: Of the samples.
-    """
-    if labels == 'random':
-        return int(torch.randint(num_classes, (), generator=seeded(seed, _LABEL_STREAM, number)))
-    cycle = range(num_classes) if labels == 'balanced' else labels
-    return cycle[number % len(cycle)]
-
-
 class ImageSampler:
-    """Draws images: latents or codes by a sampler from a generator, decoded by the autoencoder.
+    """Image sampler: draws latents or codes from a generator and decodes them.
 
     Args:
         generator: Trained, in evaluation mode.
-        autoencoder: Whose latents or codes the generator makes.
-        sampler: How they are drawn.
-        labels: Which classes; see `label_of`.
-        seed: Of the samples.
+        autoencoder: The autoencoder of the latents or codes.
+        sampler: Draws from the generator.
+        labels: The samples' classes; see `label_of`.
+        seed: The samples' seed.
         precision: 'bf16' runs the generator's network under autocast; latents are decoded in float32.
 
     Raises:
@@ -71,8 +53,8 @@ class ImageSampler:
     ) -> None:
         if precision not in ('fp32', 'bf16'):
             raise ValueError(f"sampling.precision must be 'fp32' or 'bf16', got {precision!r}.")
-        check_fit(generator, autoencoder)
-        check_labels(labels, generator.num_classes)
+        check_decodable(generator, autoencoder)
+        check_sampled_labels(labels, generator.num_classes)
         sampler.check(generator)
         self.generator, self.autoencoder, self.sampler = generator, autoencoder, sampler
         self.labels, self.seed, self.precision = labels, seed, precision
@@ -84,38 +66,85 @@ class ImageSampler:
 
     @torch.no_grad()
     def __call__(self, numbers: Sequence[int]) -> Tensor:
-        """Return the samples `numbers` as images (B, 3, H, W), uint8, on the CPU."""
+        """Return the samples `numbers` as images (B, 3, H, W), uint8, on the generator's device.
+
+        Raises:
+            ValueError: If a decoded pixel is NaN or infinite.
+        """
         device = next(self.generator.parameters()).device
         streams = SampleStreams(self.seed, torch.tensor(numbers))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
             drawn = self.sampler(self.generator, self.labels_of(numbers).to(device), streams)
-        return to_uint8(self._decoded(drawn)).cpu()
+        images = self._decode(drawn)
+        finite = images.isfinite().flatten(1).all(dim=1).cpu()
+        if not finite.all():  # as uint8 they would look like any other image
+            number = next(number for number, is_finite in zip(numbers, finite.tolist(), strict=True) if not is_finite)
+            raise ValueError(
+                f'sampling: NaN or infinite values in the pixels of sample {number}; expected finite ones. The weights '
+                "are damaged, training diverged, or the precision is too low (use sampling.precision='fp32')."
+            )
+        return to_uint8(images)
 
-    def _decoded(self, drawn: Tensor) -> Tensor:
+    def _decode(self, drawn: Tensor) -> Tensor:
         """Return the images (B, 3, H, W) of codes (B, h, w), or of latents in generator units."""
         if self.generator.learns == 'codes':
             return self.autoencoder.decode_tokens(drawn)
         return self.autoencoder.decode(self.autoencoder.normalization.denormalize(drawn.float()))
 
 
-def check_labels(labels: Labels, num_classes: int) -> None:
-    """Refuse classes that a generator of `num_classes` does not know.
+def label_of(number: int, labels: Labels, num_classes: int, seed: int) -> int:
+    """Return the class of sample `number`.
+
+    Args:
+        number: The sample's number, from 0.
+        labels: 'random': any class, drawn by seed and number. 'balanced': 0 to K - 1, repeated. A list of
+            classes: these, repeated.
+        num_classes: K.
+        seed: The samples' seed.
+    """
+    if labels == 'random':
+        return int(torch.randint(num_classes, (), generator=seeded(seed, Stream.LABELS, number)))
+    cycle = range(num_classes) if labels == 'balanced' else labels
+    return cycle[number % len(cycle)]
+
+
+def check_sampled_labels(labels: Labels, num_classes: int) -> None:
+    """Check `sampling.labels` for a generator of `num_classes` classes.
 
     Raises:
-        ValueError: Naming them.
+        ValueError: Naming the classes that the generator does not have.
     """
-    accepted = f"accepted is 'random', 'balanced', or a list of classes, 0 to {num_classes - 1}"
+    expected = f"expected 'random', 'balanced', or a list of classes, 0 to {num_classes - 1}"
     if isinstance(labels, str):
         if labels not in ('random', 'balanced'):
-            raise ValueError(f'sampling.labels: got {labels!r}; {accepted}.')
+            raise ValueError(f'sampling.labels: got {labels!r}; {expected}.')
         return
     outside = [label for label in labels if not 0 <= label < num_classes]
     if outside or not labels:
-        raise ValueError(f'sampling.labels: got {outside or "none"}; {accepted}.')
+        raise ValueError(f'sampling.labels: got {outside or "none"}; {expected}.')
+
+
+def batches(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Cut `numbers` into lists of `size`, the last one shorter."""
+    for start in range(0, len(numbers), size):
+        yield list(numbers[start : start + size])
+
+
+def check_has_sampling(config: Config) -> None:
+    """Check that a config describes a generator and how to sample from it.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if 'generator' not in config.model or 'sampling' not in config:
+        raise ValueError(
+            f'{config.filename}: describes no samples; expected model.generator and '
+            'sampling=dict(num_samples=…, batch_size=…, sampler=dict(type=…)); see configs/dit.'
+        )
 
 
 def generator_weights(config: Config, checkpoint: str | None) -> str:
-    """Return the file of the generator's weights: `checkpoint`, the work directory's newest, or the config's.
+    """Return the file of the generator's weights: `checkpoint`, the work directory's newest, or the config's own.
 
     Raises:
         ValueError: If there is none.
@@ -130,11 +159,29 @@ def generator_weights(config: Config, checkpoint: str | None) -> str:
     return chosen
 
 
-def build_image_sampler(config: Config, weights: str) -> ImageSampler:
-    """Build what `sampling` of a generator's config describes, with the generator of the file `weights`.
+def check_sampling_ready(config: Config, weights: str, command: str, *, more: Mapping[str, Any] | None = None) -> None:
+    """Check that everything is there that sampling needs; training may need more.
+
+    Args:
+        config: The config of a generator.
+        weights: The file of the generator's weights.
+        command: The command that was given, for the message.
+        more: Further parts of the config that are needed, by name.
 
     Raises:
-        ValueError: If the parts do not fit, or the file is of a generator of other latents.
+        ValueError: Naming everything that is missing.
+    """
+    generator = {key: value for key, value in config.model.generator.items() if key != 'encoder'}
+    generator['network'] = {**generator['network'], 'weights': weights}
+    parts = dict(generator=generator, autoencoder=config.model.autoencoder, sampling=config.sampling, **(more or {}))
+    check_ready(Config(parts, filename=config.filename), command, tuple(parts))
+
+
+def build_image_sampler(config: Config, weights: str) -> ImageSampler:
+    """Build the image sampler of a generator's config, with the generator's weights of the file `weights`.
+
+    Raises:
+        ValueError: If the parts do not fit, or if the generator learned other latents than the autoencoder's.
     """
     generator_config = config.model.generator.to_dict()
     generator_config.pop('encoder', None)  # only training looks at images
@@ -156,7 +203,7 @@ def build_image_sampler(config: Config, weights: str) -> ImageSampler:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Return what has to be alike for two sets of samples to be compared, for metric cards: how they were drawn."""
+    """Return how samples are drawn, for metric cards: it must be equal for two sets of samples to be compared."""
     sampling = config.sampling
     return dict(
         kind='samples',
@@ -169,23 +216,32 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def weights_sha256(weights: str) -> str:
-    """Return the digest of a weights file."""
+    """Return the sha256 of a weights file."""
     return sha256_of(located(weights))
 
 
-def batches(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Cut `numbers` into lists of `size`, the last one shorter."""
-    for start in range(0, len(numbers), size):
-        yield list(numbers[start : start + size])
+def claim_sample_files(out: str, config: Config, weights: str) -> PngSamples | NpzSamples:
+    """Open the files for the samples of `config`, and write the card that says how they are drawn.
+
+    Raises:
+        ValueError: If `out` has other samples.
+    """
+    plan = {**identity(config), 'weights_sha256': weights_sha256(weights)}
+    del plan['num_images']  # more samples may be added later
+    check_card(out, plan)
+    wait_for_all()  # the card is written after every process has looked for one
+    if rank_and_world_size()[0] == 0:
+        write_card(out, {'plan': plan, 'weights': weights, 'eqzoo': __version__, 'torch': torch.__version__})
+    return open_sample_files(out)
 
 
 def _check_latents(theirs: Mapping[str, Any], autoencoder: Autoencoder, weights: str) -> None:
-    """Compare the autoencoder with the one whose latents the generator learned."""
+    """Check that the generator learned the latents of this autoencoder."""
     ours = latents_card(autoencoder)
     if theirs['autoencoder'] != ours['autoencoder']:
         raise ValueError(
-            f'{weights}: a generator of latents of the autoencoder {theirs["autoencoder"][:12]}…, the config has '
-            f'{ours["autoencoder"][:12]}…; set model.autoencoder.weights to those it was trained with.'
+            f'{weights}: the generator learned latents of the autoencoder {theirs["autoencoder"][:12]}…, the config '
+            f'has {ours["autoencoder"][:12]}…; set model.autoencoder.weights to those it was trained with.'
         )
     for name in ('shift', 'scale'):
         if not torch.allclose(torch.tensor(theirs[name]), torch.tensor(ours[name]), rtol=1e-4, atol=1e-6):
@@ -193,51 +249,3 @@ def _check_latents(theirs: Mapping[str, Any], autoencoder: Autoencoder, weights:
                 f'{weights}: its latents were normalised with {name} {theirs[name]}, the autoencoder of the config has '
                 f'{ours[name]}; set {name} of model.autoencoder to the former.'
             )
-
-
-def check_samples(config: Config) -> None:
-    """Refuse a config that describes no samples.
-
-    Raises:
-        ValueError: Saying what it lacks.
-    """
-    if 'generator' not in config.model or 'sampling' not in config:
-        raise ValueError(
-            f'{config.filename}: describes no samples: a config with model.generator and '
-            'sampling=dict(num_samples=…, batch_size=…, sampler=dict(type=…)) does, as those in configs/dit do.'
-        )
-
-
-def check_parts(config: Config, weights: str, command: str, **more: Any) -> None:
-    """Refuse to begin where something is not there that sampling needs: not what training alone does.
-
-    Args:
-        config: A generator's.
-        weights: The file that is sampled from.
-        command: For the message.
-        **more: Further parts of the config that are needed, by name.
-
-    Raises:
-        ValueError: Naming all that is missing.
-    """
-    generator = {key: value for key, value in config.model.generator.items() if key != 'encoder'}
-    generator['network'] = {**generator['network'], 'weights': weights}
-    parts = dict(generator=generator, autoencoder=config.model.autoencoder, sampling=config.sampling, **more)
-    lacks = missing(Config(parts, filename=config.filename), tuple(parts))
-    if lacks:
-        raise ValueError(report(config, lacks, command))
-
-
-def claim_files(out: str, config: Config, weights: str) -> PngSamples | NpzSamples:
-    """Return where the samples of `config` go, with the card that says what they are; refuse a place that has others.
-
-    Raises:
-        ValueError: If other samples are there.
-    """
-    plan = {**identity(config), 'weights_sha256': weights_sha256(weights)}
-    del plan['num_images']  # more may be added
-    check_card(out, plan)
-    wait_for_all()  # before the card is written that others may still look for
-    if rank_and_world_size()[0] == 0:
-        write_card(out, {'plan': plan, 'weights': weights, 'eqzoo': __version__, 'torch': torch.__version__})
-    return open_sample_files(out)

@@ -1,52 +1,57 @@
-"""Generators too large for one GPU: weights, gradients and optimizer states in shards (torch's FSDP2).
+"""Sharding for generators too large for one GPU: weights, gradients and optimizer states (torch's FSDP2).
 
-mmengine's own strategy cannot resume; this one writes the checkpoints that an unsharded run
-writes, so that either goes on from the other.
+mmengine's own strategy cannot resume; here sharded and unsharded runs write the same checkpoints, and
+either can resume from the other's.
 """
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from eqzoo.distributed import rank_and_world_size, whole
+from eqzoo.distributed import rank_and_world_size
 from eqzoo.engine.training import Training
 from eqzoo.registry import HOOKS, build
 
 
 def shard(training: Training, device: torch.device) -> None:
-    """Cut what `training` trains into shards, one a process, block by block, in place.
+    """Cut the generator of `training` into shards, one per process, block by block, in place.
 
-    Call it when all processes have the same weights, before optimizers are built. Gradients are
-    then averaged by FSDP, in the backward pass.
+    Call it when all processes have the same weights, before optimizers are built. FSDP then averages
+    the gradients, in the backward pass.
 
     Raises:
-        ValueError: If there is one process only, or the model has a part that cannot be cut.
+        ValueError: If there is only one process, or if an autoencoder is trained.
     """
     world_size = rank_and_world_size()[1]
     if world_size == 1:
-        raise ValueError('sharding: there is one process; start several with torchrun, or leave sharding out.')
+        raise ValueError('sharding: there is only one process; start several with torchrun, or leave sharding out.')
     if training.subject != 'generator':
         raise ValueError(
             f'sharding: {type(training).__name__} trains the {training.subject}; only generators are sharded.'
         )
-    shard_module(training.generator.to(device), training.blocks(), device)
+    _shard_network(training.generator.to(device).network, device)
 
 
-def shard_module(module: nn.Module, blocks: list[nn.Module], device: torch.device) -> None:
-    """Shard each of `blocks`, and the rest of `module`."""
+def _shard_network(network: nn.Module, device: torch.device) -> None:
     mesh = init_device_mesh(device.type, (rank_and_world_size()[1],))
-    for block in blocks:
+    for block in network.blocks:
         fully_shard(block, mesh=mesh)
-    fully_shard(module.network, mesh=mesh)
-    if hasattr(module.network, 'forward_with_features'):  # what REPA calls in place of `forward`
-        register_fsdp_forward_method(module.network, 'forward_with_features')
+    fully_shard(network, mesh=mesh)
+    if hasattr(network, 'forward_with_features'):  # REPA calls it in place of `forward`
+        register_fsdp_forward_method(network, 'forward_with_features')
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -54,18 +59,18 @@ def is_sharded(module: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
-def duplicate(training: Training, config: Mapping[str, Any]) -> nn.Module:
-    """Return a sharded copy of a sharded generator, which cannot be copied as other modules can.
+def copy_sharded(training: Training, config: Mapping[str, Any]) -> nn.Module:
+    """Return a sharded copy of a sharded generator, which `copy.deepcopy` cannot copy.
 
     Args:
-        training: What trains it.
-        config: What that was built from.
+        training: The training of the generator.
+        config: The config that the training was built from.
     """
     arguments = {name: value for name, value in config['generator'].items() if name != 'encoder'}
     with torch.device('meta'):
         copy = build({**arguments, 'network': {**arguments['network'], 'weights': None}})
     device = training.device
-    shard_module(copy, list(copy.network.blocks), device)
+    _shard_network(copy.network, device)
     copy.to_empty(device=device)
     with torch.no_grad():
         values = training.generator.state_dict()
@@ -75,65 +80,67 @@ def duplicate(training: Training, config: Mapping[str, Any]) -> nn.Module:
 
 
 @HOOKS.register_module()
-class GatherHook(Hook):
-    """Gather shards into checkpoints."""
+class ShardingHook(Hook):
+    """Gather shards into checkpoints, and cut loaded checkpoints into shards.
 
-    priority = 'LOWEST'
+    Checkpoints have the contents of an unsharded run's.
+    """
+
+    priority = 'VERY_HIGH'  # cuts a checkpoint before other hooks read it
 
     def __init__(self) -> None:
         self._gathered: dict[str, Any] = {}
 
     def before_checkpoint(self, runner: Runner) -> None:
-        """Gather weights, averages and optimizer states; they stay on the first process's CPU."""
-        parts = {'state_dict': runner.model.state_dict(), 'optimizer': runner.optim_wrapper.state_dict()}
+        """Gather weights, the average and optimizer states on the first process's CPU; all processes take part."""
+        model, options = runner.model, StateDictOptions(full_state_dict=True, cpu_offload=True)
+        self._gathered = {
+            'state_dict': get_model_state_dict(model, options=options),
+            'optimizer': {
+                name: _by_number(get_optimizer_state_dict(model, wrapper.optimizer, options=options))
+                for name, wrapper in runner.optim_wrapper.items()
+            },
+        }
         average = next((hook.average for hook in runner.hooks if hasattr(hook, 'average')), None)
         if average is not None:
-            parts['ema_state_dict'] = average.state_dict()
-        first = rank_and_world_size()[0] == 0
-
-        def gathered(value: Tensor) -> Tensor:
-            value = whole(value.detach())
-            return value.cpu() if first else value.new_empty(0, device='cpu')
-
-        self._gathered = {name: _map(part, gathered) for name, part in parts.items()}
+            self._gathered['ema_state_dict'] = get_model_state_dict(average, options=options)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Replace shards by what was gathered."""
+        """Replace shards by the gathered tensors."""
         checkpoint.update(self._gathered)
         self._gathered = {}
 
-
-@HOOKS.register_module()
-class ScatterHook(Hook):
-    """Cut checkpoints into shards, before anything else reads them."""
-
-    priority = 'VERY_HIGH'
-
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Replace whole tensors by shards like the model's."""
+        """Replace whole tensors by shards with the layout of the model's; mmengine and other hooks then load them.
+
+        torch's `set_model_state_dict` and `set_optimizer_state_dict` are not used: the first stops at unknown names
+        before `PlainCheckpointHook` can list them, the second refuses optimizers without state, such as plain SGD.
+        """
         model = runner.model
-        for name, module in (('state_dict', model), ('ema_state_dict', getattr(model, model.subject))):
-            if name in checkpoint:
+        for key, module in (('state_dict', model), ('ema_state_dict', getattr(model, model.subject))):
+            if key in checkpoint:
                 shards = module.state_dict()
-                checkpoint[name] = {key: _like(value, shards.get(key)) for key, value in checkpoint[name].items()}
-        for name, optimizer in runner.optim_wrapper.items():
-            parameters = [each for group in optimizer.param_groups for each in group['params']]
+                checkpoint[key] = {name: _like(value, shards.get(name)) for name, value in checkpoint[key].items()}
+        for name, wrapper in runner.optim_wrapper.items():
+            parameters = [each for group in wrapper.optimizer.param_groups for each in group['params']]
             states = checkpoint['optimizer'][name]['state']
-            for index, state in states.items():
-                states[index] = {key: _like(value, parameters[index]) for key, value in state.items()}
+            for number, state in states.items():
+                states[number] = {key: _like(value, parameters[number]) for key, value in state.items()}
 
 
 def _like(value: Any, shards: Tensor | None) -> Any:
+    """Return `value` in shards like those of `shards`, or as it is where these are not shards of the same shape."""
     if not isinstance(shards, DTensor) or not isinstance(value, Tensor) or value.shape != shards.shape:
         return value
     return distribute_tensor(value.to(shards.device), shards.device_mesh, shards.placements)
 
 
-def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, Mapping):
-        return type(value)((key, _map(item, function)) for key, item in value.items())
-    if isinstance(value, list):
-        return [_map(item, function) for item in value]
-    return value
+def _by_number(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's state by the numbers of its parameters, as `Optimizer.state_dict` has it, not by names."""
+    if not state:  # not the first process
+        return state
+    numbers = itertools.count()
+    groups = [{**group, 'params': [next(numbers) for _ in group['params']]} for group in state['param_groups']]
+    names = [name for group in state['param_groups'] for name in group['params']]
+    states = {number: state['state'][name] for number, name in enumerate(names) if name in state['state']}
+    return {'state': states, 'param_groups': groups}

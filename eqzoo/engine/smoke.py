@@ -12,7 +12,7 @@ from mmengine.config import Config
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.data.latents.write import write_store
 from eqzoo.engine.preflight import COMPONENT_KEYS
-from eqzoo.registry import build, check_config, find
+from eqzoo.registry import build, check_config, find_component
 
 _IMAGES = dict(type='Shapes', num_images=16, size=64)
 
@@ -108,7 +108,7 @@ def shrink(config: Config) -> Config:
 
 def _shrink_value(value: Any) -> Any:
     if isinstance(value, Mapping) and 'type' in value:
-        cls = value['type'] if callable(value['type']) else find(value['type'])
+        cls = value['type'] if callable(value['type']) else find_component(value['type'])
         arguments = {key: _shrink_value(item) for key, item in value.items() if key != 'type'}
         shrink_arguments = getattr(cls, 'smoke', dict)
         return {'type': value['type'], **shrink_arguments(arguments)}

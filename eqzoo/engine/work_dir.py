@@ -1,4 +1,4 @@
-"""A run's folder: it can be written to, and no other run writes to it."""
+"""Work directory of a run: writable, and locked against other runs."""
 
 import fcntl
 import os
@@ -11,16 +11,16 @@ from eqzoo.distributed import rank_and_world_size
 
 @contextmanager
 def own_folder(path: str | Path, key: str = 'work_dir') -> Iterator[Path]:
-    """Make a folder and hold it until the block ends or the process does, however it ends.
+    """Create the folder and lock it for the duration of the block; the OS releases the lock if the process dies.
 
-    Of several processes of one run the first holds it.
+    Of several processes of one run, only the first locks it.
 
     Args:
         path: The folder.
-        key: What sets it, for messages.
+        key: The option that sets it, for messages.
 
     Raises:
-        ValueError: If it cannot be written to, or another run has it.
+        ValueError: If the folder cannot be written to, or if another run has locked it.
     """
     folder = Path(path)
     if rank_and_world_size()[0] != 0:
@@ -31,7 +31,7 @@ def own_folder(path: str | Path, key: str = 'work_dir') -> Iterator[Path]:
         lock = (folder / '.lock').open('a+')
     except OSError as error:
         raise ValueError(
-            f'{key}: {folder} cannot be written to ({error.strerror}); set {key} to a folder that can.'
+            f'{key}: {folder} cannot be written to ({error.strerror}); set {key} to a writable folder.'
         ) from None
     with lock:
         try:

@@ -1,4 +1,4 @@
-"""Evaluators: what can be said in numbers about an autoencoder."""
+"""Evaluators: metrics of autoencoders (reconstruction, equivariance, latents) and of generated samples."""
 
 from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
 from eqzoo.evaluators.codebook import CodebookUsage

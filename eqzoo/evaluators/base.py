@@ -1,26 +1,26 @@
-"""What an autoencoder makes of one batch, computed once for all evaluators."""
+"""Base class of evaluators, and the views of a batch that they look at."""
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from eqzoo.distributed import all_gather_object, all_reduce
+from eqzoo.images import to_uint8
 from eqzoo.precision import to_double
 from eqzoo.randomness import SampleNoise
 
 
 class AutoencoderView:
-    """One batch of images as an autoencoder sees and returns them.
+    """One batch of images with its latents and reconstructions, each computed once for all evaluators.
 
     Args:
         autoencoder: In evaluation mode.
         images: (B, 3, H, W), float in [-1, 1], on the autoencoder's device.
-        numbers: The images' places in their data set (B,); 0, 1, … if left out.
+        numbers: The images' positions in their data set (B,); 0, 1, … by default.
 
     Raises:
         ValueError: By the properties, if latents or a reconstruction are not finite.
@@ -45,7 +45,7 @@ class AutoencoderView:
 
     @cached_property
     def sampled_reconstruction(self) -> Tensor:
-        """The images decoded from a sample of the posterior, whose noise belongs to the image's number."""
+        """The images decoded from a sample of the posterior, whose noise depends on the image's number only."""
         with torch.no_grad():
             posterior = self.autoencoder.encode(self.images)
             if posterior.std is None:
@@ -55,8 +55,18 @@ class AutoencoderView:
             return _finite('reconstruction', self.autoencoder.decode(latents), self.numbers)
 
     @cached_property
+    def images_uint8(self) -> Tensor:
+        """The images as uint8."""
+        return to_uint8(self.images)
+
+    @cached_property
+    def reconstruction_uint8(self) -> Tensor:
+        """The reconstruction as uint8."""
+        return to_uint8(self.reconstruction)
+
+    @cached_property
     def indices(self) -> Tensor | None:
-        """The codes (B, h, w) chosen, if there is a codebook."""
+        """The chosen codes (B, h, w), if there is a codebook."""
         with torch.no_grad():
             return self.autoencoder.bottleneck(self._raw_latents).indices
 
@@ -65,51 +75,46 @@ class AutoencoderView:
         return self.autoencoder.normalization.denormalize(self.latents)
 
 
-class SampleView:
-    """One batch of images that stand for themselves, such as a generator's samples.
+class SampleView(NamedTuple):
+    """One batch of images without an autoencoder, such as a generator's samples.
 
     Args:
-        images: (B, 3, H, W), float in [-1, 1], finite.
-        numbers: The images' places in their set (B,).
-
-    Raises:
-        ValueError: If an image is not finite.
+        images: (B, 3, H, W), uint8, on the device of the evaluation.
+        numbers: The images' positions in their set (B,).
+        labels: Their classes (B,), if known.
     """
 
-    def __init__(self, images: Tensor, numbers: Tensor) -> None:
-        self.images = _finite('pixels', images, numbers)
-        self.numbers = numbers
+    images: Tensor
+    numbers: Tensor
+    labels: Tensor | None = None
 
 
-def _finite(what: str, values: Tensor, numbers: Tensor) -> Tensor:
+def _finite(name: str, values: Tensor, numbers: Tensor) -> Tensor:
     """Return `values` (B, ...) if all are finite."""
     finite = values.isfinite().flatten(1).all(dim=1)
     if not finite.all():
         raise ValueError(
-            f'evaluation: NaN or infinite values in the {what} of image {int(numbers[~finite.cpu()][0])}; metrics need '
-            'finite ones. The weights are damaged, training diverged, or the precision is too low (use fp32).'
+            f'evaluation: NaN or infinite values in the {name} of image {int(numbers[~finite.cpu()][0])}; metrics need '
+            'finite values. The weights are damaged, training diverged, or the precision is too low (use fp32).'
         )
     return values
 
 
-class Evaluator(BaseMetric):
-    """An mmengine metric whose state is float64 sums by name, added up over processes.
+class Evaluator(ABC):
+    """A metric whose state is float64 sums by name, added up over batches and processes.
 
     Subclasses add to `self.sums[name]` in `update` and turn the totals into metrics in
     `compute`. Names may appear as data arrive, in some processes only: a process that saw
-    no image still takes part in `evaluate` and returns what the others do.
+    no image still takes part in `evaluate` and returns the same metrics as the others.
 
-    What cannot be a sum (neighbours, say) is kept row by row with `keep`: after `evaluate` has
-    gathered them, `self.kept[name]` holds each image's row once, in the order of the data set,
-    whichever process saw it.
+    Values that cannot be summed (features for neighbours, say) are kept row by row with `keep`: after
+    `evaluate` has gathered them, `self.kept[name]` holds each image's row once, in the order of the data
+    set, whichever process saw it.
 
-    `curves`, set by `compute` where there are any, is drawn by the report.
+    If `compute` sets `curves`, the report draws them.
     """
 
-    default_prefix = ''  # metrics already have their full names
-
     def __init__(self) -> None:
-        super().__init__()
         self.sums: dict[str, Tensor] = {}
         self.kept: dict[str, Tensor] = {}
         self.curves: list[dict[str, Any]] = []
@@ -117,7 +122,7 @@ class Evaluator(BaseMetric):
         self._numbers: dict[str, list[Tensor]] = {}
 
     @abstractmethod
-    def update(self, view: AutoencoderView) -> None:
+    def update(self, view: AutoencoderView | SampleView) -> None:
         """Add one batch to the sums."""
 
     @abstractmethod
@@ -125,18 +130,23 @@ class Evaluator(BaseMetric):
         """Turn the sums over all images into metrics by their full names."""
 
     def card(self) -> dict[str, Any]:
-        """Say how the numbers are measured, in JSON's types."""
+        """Return how the metrics are measured, in JSON types."""
         return {}
 
-    def check(self, num_images: int) -> None:
+    def check(self, num_images: int) -> None:  # noqa: B027 - overridden where needed
         """Refuse a data set of `num_images` that is too small; called before the first image.
 
         Raises:
             ValueError: With the number needed.
         """
 
-    def flush(self) -> None:
-        """Move sums kept elsewhere (on a device, say) to `self.sums`; called before they are added up."""
+    def flush(self) -> None:  # noqa: B027 - overridden where needed
+        """Move sums stored elsewhere (on a device, say) to `self.sums`; called before they are added up."""
+
+    def process(self, view: AutoencoderView | SampleView) -> None:
+        """Count the images of a batch and `update` with it."""
+        self.add('count', torch.ones(len(view.images)))
+        self.update(view)
 
     def add(self, name: str, values: Tensor) -> None:
         """Add `values`, summed over their first axis, to the sum `name`."""
@@ -156,42 +166,32 @@ class Evaluator(BaseMetric):
             self.add_total(f'{name} {part}', total)
 
     def keep(self, name: str, rows: Tensor, numbers: Tensor) -> None:
-        """Keep `rows` (B, ...) of the images `numbers` (B,) of the data set."""
+        """Keep `rows` (B, ...) of the images with `numbers` (B,) in the data set."""
         self._rows.setdefault(name, []).append(rows.detach().cpu())
         self._numbers.setdefault(name, []).append(numbers.cpu())
 
-    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[AutoencoderView]) -> None:
-        """Take a batch as mmengine hands it over: `data_samples` holds one view."""
-        (view,) = data_samples
-        self.add('count', torch.ones(len(view.images)))
-        self.update(view)
-
-    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Return the metrics; mmengine's `results` are not used."""
-        return self.compute(self.sums)
-
     def evaluate(self, size: int) -> dict[str, float]:
-        """Add up the sums of all processes, forget them, and return the metrics.
+        """Add up the sums of all processes, reset the state, and return the metrics.
 
         Args:
             size: The number of images in the data set, for the error message.
 
         Raises:
-            ValueError: If no process saw an image, in all of them alike.
+            ValueError: In every process, if none saw an image.
         """
         self.flush()
-        sums, self.sums = _over_processes(self.sums), {}
+        sums, self.sums = _sums_over_processes(self.sums), {}
         if not sums:
             raise ValueError(f'{type(self).__name__} saw none of the {size} images; is every one unreadable?')
-        self.kept = _gathered(self._rows, self._numbers)
+        self.kept = _rows_of_processes(self._rows, self._numbers)
         self._rows, self._numbers = {}, {}
         metrics = self.compute(sums)
         self.kept = {}
         return metrics
 
 
-def _over_processes(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Add up the sums of all processes; one that lacks a name, having seen no image, adds zeros."""
+def _sums_over_processes(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add up the sums of all processes; one that lacks a name, because it saw no image, adds zeros."""
     everyones = all_gather_object({name: tuple(total.shape) for name, total in sums.items()})
     shapes = {name: shape for each in everyones for name, shape in each.items()}
     totals = {name: sums.get(name, torch.zeros(shape, dtype=torch.float64)) for name, shape in shapes.items()}
@@ -200,7 +200,7 @@ def _over_processes(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return totals
 
 
-def _gathered(rows: Mapping[str, list[Tensor]], numbers: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+def _rows_of_processes(rows: Mapping[str, list[Tensor]], numbers: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
     """Return all processes' rows in the order of their numbers, each number once."""
     own = {name: (torch.cat(numbers[name]), torch.cat(rows[name])) for name in rows}
     everyones = all_gather_object(own)
@@ -209,6 +209,7 @@ def _gathered(rows: Mapping[str, list[Tensor]], numbers: Mapping[str, list[Tenso
         places, values = (torch.cat(parts) for parts in zip(*(e[name] for e in everyones if name in e), strict=True))
         order = places.argsort(stable=True)
         places = places[order]
+        # loaders that pad the last batch show an image twice: the first of equal numbers counts
         first = torch.cat([torch.ones(1, dtype=torch.bool), places[1:] != places[:-1]])
         gathered[name] = values[order[first]]
     return gathered

@@ -1,4 +1,4 @@
-"""How much of a codebook is used."""
+"""Codebook usage and perplexity."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ class CodebookUsage(Evaluator):
     """`codebook/usage` and `codebook/perplexity` of a `VQAutoencoder` over all images.
 
     Usage is the share of the K codes chosen at least once; perplexity is exp of the entropy
-    of the choice, from 1 (one code) to K (all alike). Both grow with the number of images.
+    of the choice, from 1 (one code) to K (all equally often). Both grow with the number of images.
     """
 
     def update(self, view: AutoencoderView) -> None:
@@ -39,12 +39,12 @@ class CodebookUsage(Evaluator):
         }
 
     def card(self) -> dict[str, Any]:
-        """Say what is counted."""
+        """Return the way codes are chosen."""
         return {'codes': 'nearest to the features of untransformed images'}
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """Return exp of the entropy of the distribution that `counts` (K,) give: 1 if one code is used, K if all alike.
+    """Return exp of the entropy of normalised `counts` (K,): 1 if one code is used, K if all are used equally often.
 
     Example:
         >>> perplexity(torch.tensor([3.0, 3.0, 0.0]))

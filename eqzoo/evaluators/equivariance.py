@@ -1,4 +1,4 @@
-"""What sums say of a transform: a value with its standard error, for all cases together and for each; as curves."""
+"""Equivariance error of an autoencoder: E(τ∘x) against τ∘E(x), with standard errors and curves over a transform."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
-from eqzoo.images import to_uint8
+from eqzoo.images import psnr
 from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS, EquivarianceTransform
 from eqzoo.transforms import IsotropicScale, Rotate
 from eqzoo.transforms.base import require_transform, valid_area
 
-_QUANTILE = 1.959964  # of the normal distribution: 95 % are within as many standard errors
-_MIN_SQUARED_ERROR = 1e-10  # of values in [0, 1]: 100 dB at most, as `psnr`
+_RATIOS = ('eq_err', 'eq_rec_err')
+_KINDS = ('eq_err', 'eq_err_paper', 'eq_rec', 'eq_rec_err')
+_ERROR, _SQUARE, _CELLS, _VALUE = 0, 1, 2, 3  # columns of `error_terms`; the last is the first of C channels
+_QUANTILE = 1.959964  # of the normal distribution: 95 % of values are within this many standard errors
 
-# Which measures are drawn together, over what
+# Measures that are drawn in one chart: title, label of the axis, label of each measure
 _CHARTS = (
     ('Equivariance error', 'error / variation', {'eq_err': 'latents', 'eq_rec_err': 'decoded images'}),
     ('Reconstruction of the transformed', 'PSNR / dB', {'eq_rec': 'decoded images'}),
@@ -38,174 +40,37 @@ class Measure(NamedTuple):
     cases: dict[str, tuple[float, float]]
 
 
-def ratio_measure(totals: Mapping[str, Tensor], outer: Tensor, count: float) -> Measure:
-    """Return the measure that `error_terms` add up to, of each case, and their second moments `outer`."""
-    each, start = {}, 0
-    for case, total in totals.items():
-        own = slice(start, start := start + len(total))
-        each[case] = normalised_error(total), standard_error([total], outer[own, own], count)
-    value = sum(each_value for each_value, _ in each.values()) / len(each)
-    return Measure(value, standard_error(list(totals.values()), outer, count), each)
-
-
-def mean_measure(cases: Sequence[str], sums: Tensor, count: float) -> Measure:
-    """Return the measure that values and their squares add up to, (2, cases + 1), the mean over cases last."""
-    means = sums[0] / count
-    variances = (sums[1] / count - means.square()).clamp_min(0) / (count - 1 or float('nan'))
-    pairs = list(zip(means.tolist(), variances.sqrt().tolist(), strict=True))
-    return Measure(*pairs[-1], dict(zip(cases, pairs[:-1], strict=True)))
-
-
-def psnr(images: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return each image's PSNR in dB, (B,), of 8-bit values, as `ReconstructionMetric` does.
-
-    Args:
-        images: (B, C, H, W), about [-1, 1].
-        target: As images.
-        mask: Which pixels count, (H, W), bool; None for all.
-    """
-    difference = (to_double(to_uint8(images)) - to_double(to_uint8(target))).flatten(2) / 255
-    if mask is not None:
-        difference = difference[..., mask.flatten().to(difference.device)]
-    error = difference.square().mean(dim=(1, 2))
-    return -10 * error.clamp_min(_MIN_SQUARED_ERROR).log10()
-
-
-def curves_of(measures: Mapping[str, Measure], transforms: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return curves over what cases are numbers of, with 95 % intervals; none where names are words, or one alone.
-
-    Args:
-        measures: By kind and transform: `eq_err/rotation`.
-        transforms: By name; their `parameter` is the horizontal axis's label.
-    """
-    curves = []
-    for name, transform in transforms.items():
-        for title, label, kinds in _CHARTS:
-            found = {told: measures[key] for kind, told in kinds.items() if (key := f'{kind}/{name}') in measures}
-            series = [_series(told, measure) for told, measure in found.items() if _are_numbers(measure.cases)]
-            if series:
-                axis = getattr(transform, 'parameter', None) or name
-                curves.append({'title': f'{title}: {name}', 'x': axis, 'y': label, 'log': False, 'series': series})
-    return curves
-
-
-def _series(label: str, measure: Measure) -> dict[str, Any]:
-    points = sorted((float(case), value, _QUANTILE * std) for case, (value, std) in measure.cases.items())
-    return {
-        'label': label,
-        'x': [x for x, _, _ in points],
-        'y': [value for _, value, _ in points],
-        'low': [value - half for _, value, half in points],
-        'high': [value + half for _, value, half in points],
-    }
-
-
-def _are_numbers(cases: Mapping[str, Any]) -> bool:
-    try:
-        return len([float(case) for case in cases]) > 1
-    except ValueError:
-        return False
-
-
-_ERROR, _SQUARE, _CELLS, _VALUE = 0, 1, 2, 3  # columns of the terms; one value for each channel from the last on
-
-
-def error_terms(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return what each image adds to the sums, (B, 3 + C), float64.
-
-    In this order: ‖a − b‖², ‖b‖², the cells of a channel, and the sum of b in each channel.
-
-    Args:
-        a: (B, C, H, W).
-        b: As a.
-        mask: Which cells count, (H, W), bool; None for all.
-    """
-    a, b = (to_double(x).flatten(2) for x in (a, b))
-    if mask is not None:
-        mask = mask.flatten().to(a.device)
-        a, b = a[..., mask], b[..., mask]
-    cells = b.new_full((len(b), 1), b.shape[2])
-    errors, squares = ((each.square().sum(dim=(1, 2)))[:, None] for each in (a - b, b))
-    return torch.cat([errors, squares, cells, b.sum(dim=2)], dim=1)
-
-
-def normalised_error(total: Tensor) -> float:
-    """Return the ratio that summed terms (3 + C,) give; μ is the mean of b in each channel.
-
-    It is NaN if b does not vary. The variation follows from moments, safe in float64.
-    """
-    variation = _variation(total)
-    # rounding leaves about 1e-16 of the squares: anything below 1e-12 of them is a constant
-    if variation <= 1e-12 * total[_SQUARE]:
-        return float('nan')
-    return (total[_ERROR] / variation).item()
-
-
-def standard_error(totals: Sequence[Tensor], outer: Tensor, count: float) -> float:
-    """Return the standard error of the mean over cases of `normalised_error`, images being the units.
-
-    By the delta method: each image's influence on the mean is linear in its terms (that of μ
-    vanishes, as μ is where Σ ‖b − μ‖² is least), so its variance over images is a product of
-    the terms' second moments. All cases are of the same images; what they have in common counts.
-
-    Args:
-        totals: Of each case its summed terms (3 + C,).
-        outer: The sum over images of zᵀz, z all cases' terms in one row, (K, K).
-        count: How many images. Of one alone there is no error: NaN.
-    """
-    influence = torch.cat([_influence(total) for total in totals]) / len(totals)
-    if count < 2 or not influence.isfinite().all():
-        return float('nan')
-    variance = (influence @ outer @ influence).clamp_min(0) / (1 - 1 / count)
-    return math.sqrt(variance)
-
-
-def _variation(total: Tensor) -> Tensor:
-    return total[_SQUARE] - (total[_VALUE:].square() / total[_CELLS]).sum()
-
-
-def _influence(total: Tensor) -> Tensor:
-    """Return what an image's terms are multiplied by to give (‖a − b‖² − ratio · ‖b − μ‖²) / Σ ‖b − μ‖²."""
-    ratio, mean = normalised_error(total), total[_VALUE:] / total[_CELLS]
-    factors = torch.cat([total.new_tensor([1, -ratio, -ratio * mean.square().sum()]), 2 * ratio * mean])
-    return factors / _variation(total)
-
-
-_RATIOS = ('eq_err', 'eq_rec_err')
-_KINDS = ('eq_err', 'eq_err_paper', 'eq_rec', 'eq_rec_err')
-
-
 @EVALUATORS.register_module()
 class EquivarianceError(Evaluator):
-    """Measures for each named transform, averaged over its cases; `curves` over what cases are numbers of.
+    """Equivariance error for each named transform, averaged over its cases; `curves` if cases are numbers.
 
     With E the posterior mean in generator units, a = τ∘E(x), b = E(τ∘x):
 
-    `eq_err/<name>` = Σ ‖a − b‖² / Σ ‖b − μ‖², sums over the images, μ the mean of b per
-    channel over the set. 0 is perfect, 1 as bad as predicting the mean, 2 unrelated; it does
-    not change with a factor on the latents or an offset on a channel.
+    `eq_err/<name>` = Σ ‖a − b‖² / Σ ‖b − μ‖², sums over the images, μ the mean of b per channel over the
+    set. 0 is perfect, 1 is as bad as predicting the mean, 2 means unrelated. A factor on the latents or an
+    offset on a channel does not change it.
 
-    `eq_err/<name>_std` is its standard error, images being the units (a 95 % interval is ± 1.96
-    of it, from some 30 images on).
+    `eq_err/<name>_std` is its standard error with images as units (a 95 % interval is ± 1.96 of it, from
+    about 30 images on).
 
-    `eq_err_paper/<name>` = mean over images of ‖a − b‖² / ‖b‖² (EQ-VAE, App. C.3). An offset
-    on the latents lowers it without any gain in equivariance, and constant latents have 0;
-    it is not finite if an image's latents are all 0.
+    `eq_err_paper/<name>` = mean over images of ‖a − b‖² / ‖b‖² (EQ-VAE, App. C.3). An offset on the latents
+    lowers it without any gain in equivariance, and constant latents have 0; it is not finite if an image's
+    latents are all 0.
 
-    With `image_side`, `eq_rec/<name>` is the PSNR in dB of D(τ∘E(x)) from τ∘x, 8-bit, per image,
-    which is what EQ-VAE trains; `eq_rec_err/<name>` and its `_std` are the ratio above of these
-    images. Both hold the autoencoder's own error too: compare with `psnr`.
+    With `image_side`, `eq_rec/<name>` is the PSNR in dB of D(τ∘E(x)) from τ∘x, 8-bit, per image, which is
+    the objective that EQ-VAE trains; `eq_rec_err/<name>` and its `_std` are the ratio above for these images.
+    Both include the autoencoder's own error: compare with `psnr`.
 
-    `eq_err/<name>/<case>` and its like are the same for each case alone. Latents that do not
-    vary at all have no error: the value is NaN.
+    `eq_err/<name>/<case>`, and likewise for the others, are the values of single cases. Latents that do not
+    vary have no error: the value is NaN.
 
     Args:
         transforms: By name. Default: rotation by the three quarter turns, and scale by 0.25,
             0.5 and 0.75 with bicubic, antialiased resampling of images and latents, which
             has the lowest floor: about 0.006 for a perfectly equivariant encoder.
-        mask: Whether to leave out what transforms fill in at the border. It changes nothing for
-            exact ones and for scales. Without it all names have `_unmasked` in them.
-        image_side: Whether to decode as well: one decoding more for each case.
+        mask: Whether to leave out the cells that transforms fill in at the border. It has no effect on
+            exact transforms and on scales. Without it all names contain `_unmasked`.
+        image_side: Whether to decode as well: one more decoding for each case.
 
     Raises:
         ValueError: If there is no transform, or a name that is empty or has a slash.
@@ -236,7 +101,7 @@ class EquivarianceError(Evaluator):
 
     @torch.no_grad()
     def update(self, view: AutoencoderView) -> None:
-        """Add a batch: one more encoding for each case, with `image_side` one more decoding.
+        """Add a batch: one encoding for each case, and with `image_side` one decoding.
 
         Raises:
             ValueError: If τ∘E(x) and E(τ∘x) differ in size, or the mask leaves nothing.
@@ -264,7 +129,7 @@ class EquivarianceError(Evaluator):
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return all measures of each transform, then those of each case alone; set `curves`."""
-        # from the sums, which other processes may have contributed
+        # read from the sums: this process may have seen no image, and others did
         known = [key.split('/') for key in sums if key.startswith('eq_err/') and key.count('/') == 2]
         self.cases = {name: [case for _, its, case in known if its == name] for name in self.transforms}
         measures = {
@@ -285,7 +150,7 @@ class EquivarianceError(Evaluator):
         return metrics if self.mask else {_unmasked(key): value for key, value in metrics.items()}
 
     def card(self) -> dict[str, Any]:
-        """Name the transforms and what is compared."""
+        """Return the transforms and the comparison."""
         return {
             'transforms': {name: repr(transform) for name, transform in self.transforms.items()},
             'cases': self.cases,
@@ -306,14 +171,14 @@ class EquivarianceError(Evaluator):
         return area
 
     def _add_ratio(self, key: str, cases: list[str], terms: list[Tensor]) -> None:
-        """Add up each case's terms under `key/case`, and what all cases' have in common under `key`."""
+        """Add each case's terms to the sum `key/case`, and the second moments of all cases' terms to `key`."""
         for case, each in zip(cases, terms, strict=True):
             self.add(f'{key}/{case}', each)
         together = torch.cat(terms, dim=1)
         self.add_total(key, together.T @ together)
 
     def _add_mean(self, key: str, values: list[Tensor]) -> None:
-        """Add up the values (B,) of all cases and their mean, and the squares of these, under `key`."""
+        """Add the values (B,) of all cases and their mean, and the squares of these, to the sum `key`."""
         stacked = torch.stack(values, dim=1).double()
         stacked = torch.cat([stacked, stacked.mean(dim=1, keepdim=True)], dim=1)
         self.add(key, torch.stack([stacked, stacked.square()], dim=1))
@@ -338,3 +203,125 @@ def _check_sizes(where: str, transformed: Tensor, encoded: Tensor) -> None:
 def _unmasked(key: str) -> str:
     kind, slash, rest = key.partition('/')
     return f'{kind}_unmasked{slash}{rest}'
+
+
+def ratio_measure(totals: Mapping[str, Tensor], outer: Tensor, count: float) -> Measure:
+    """Return the normalised error from the summed `error_terms` of each case and their second moments `outer`."""
+    each, start = {}, 0
+    for case, total in totals.items():
+        own = slice(start, start := start + len(total))
+        each[case] = normalised_error(total), standard_error([total], outer[own, own], count)
+    value = sum(each_value for each_value, _ in each.values()) / len(each)
+    return Measure(value, standard_error(list(totals.values()), outer, count), each)
+
+
+def mean_measure(cases: Sequence[str], sums: Tensor, count: float) -> Measure:
+    """Return the mean from the sums of values and of their squares, (2, cases + 1); the mean over cases is last."""
+    means = sums[0] / count
+    variances = (sums[1] / count - means.square()).clamp_min(0) / (count - 1 or float('nan'))
+    pairs = list(zip(means.tolist(), variances.sqrt().tolist(), strict=True))
+    return Measure(*pairs[-1], dict(zip(cases, pairs[:-1], strict=True)))
+
+
+def error_terms(a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the terms of each image whose sums give the normalised error, (B, 3 + C), float64.
+
+    In this order: ‖a − b‖², ‖b‖², the number of cells of a channel, and the sum of b in each channel.
+
+    Args:
+        a: (B, C, H, W).
+        b: As a.
+        mask: The cells that count, (H, W), bool; None for all.
+    """
+    a, b = (to_double(x).flatten(2) for x in (a, b))
+    if mask is not None:
+        mask = mask.flatten().to(a.device)
+        a, b = a[..., mask], b[..., mask]
+    cells = b.new_full((len(b), 1), b.shape[2])
+    errors, squares = ((each.square().sum(dim=(1, 2)))[:, None] for each in (a - b, b))
+    return torch.cat([errors, squares, cells, b.sum(dim=2)], dim=1)
+
+
+def normalised_error(total: Tensor) -> float:
+    """Return Σ ‖a − b‖² / Σ ‖b − μ‖² from summed terms (3 + C,); μ is the mean of b in each channel.
+
+    It is NaN if b does not vary.
+    """
+    variation = _variation(total)
+    # rounding leaves about 1e-16 of the squares: less than 1e-12 of them is a constant
+    if variation <= 1e-12 * total[_SQUARE]:
+        return float('nan')
+    return (total[_ERROR] / variation).item()
+
+
+def standard_error(totals: Sequence[Tensor], outer: Tensor, count: float) -> float:
+    """Return the standard error of the mean over cases of `normalised_error`, with images as units.
+
+    By the delta method: each image's influence on the mean is linear in its terms, so the variance of the
+    influences follows from the terms' second moments. All cases are of the same images, so their covariances
+    count.
+
+    Args:
+        totals: The summed terms (3 + C,) of each case.
+        outer: The sum over images of zᵀz, where z is all cases' terms in one row, (K, K).
+        count: The number of images; NaN for one.
+    """
+    influence = torch.cat([_influence(total) for total in totals]) / len(totals)
+    if count < 2 or not influence.isfinite().all():
+        return float('nan')
+    variance = (influence @ outer @ influence).clamp_min(0) / (1 - 1 / count)
+    return math.sqrt(variance)
+
+
+def _variation(total: Tensor) -> Tensor:
+    """Return Σ ‖b − μ‖² = Σ ‖b‖² − (Σ b)² / cells; the difference of moments is safe in float64."""
+    return total[_SQUARE] - (total[_VALUE:].square() / total[_CELLS]).sum()
+
+
+def _influence(total: Tensor) -> Tensor:
+    """Return the factors (3 + C,) that turn an image's terms into its influence on the ratio R.
+
+    The derivative of R = Σe / Σv with respect to the weight of one image is (e − R v) / Σv, with e = ‖a − b‖²
+    and v = ‖b − μ‖². (μ depends on the weights too, but Σv is smallest at μ, so that part vanishes.) Expanding
+    v = ‖b‖² − 2 μ·Σb + cells ‖μ‖² gives one factor for each of the terms e, ‖b‖², cells and Σb.
+    """
+    ratio, mean = normalised_error(total), total[_VALUE:] / total[_CELLS]
+    # in the order of `error_terms`
+    factors = torch.cat([total.new_tensor([1, -ratio, -ratio * mean.square().sum()]), 2 * ratio * mean])
+    return factors / _variation(total)
+
+
+def curves_of(measures: Mapping[str, Measure], transforms: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return curves of measures over the cases, with 95 % intervals, for transforms with several numeric cases.
+
+    Args:
+        measures: By kind and transform: `eq_err/rotation`.
+        transforms: By name; their `parameter` labels the horizontal axis.
+    """
+    curves = []
+    for name, transform in transforms.items():
+        for title, label, kinds in _CHARTS:
+            found = {legend: measures[key] for kind, legend in kinds.items() if (key := f'{kind}/{name}') in measures}
+            series = [_series(legend, measure) for legend, measure in found.items() if _are_numbers(measure.cases)]
+            if series:
+                axis = getattr(transform, 'parameter', None) or name
+                curves.append({'title': f'{title}: {name}', 'x': axis, 'y': label, 'log': False, 'series': series})
+    return curves
+
+
+def _series(label: str, measure: Measure) -> dict[str, Any]:
+    points = sorted((float(case), value, _QUANTILE * std) for case, (value, std) in measure.cases.items())
+    return {
+        'label': label,
+        'x': [x for x, _, _ in points],
+        'y': [value for _, value, _ in points],
+        'low': [value - half for _, value, half in points],
+        'high': [value + half for _, value, half in points],
+    }
+
+
+def _are_numbers(cases: Mapping[str, Any]) -> bool:
+    try:
+        return len([float(case) for case in cases]) > 1
+    except ValueError:
+        return False

@@ -1,19 +1,21 @@
-"""How close a generator's samples are to a reference set: FID, sFID, Inception Score, precision, recall, KID."""
+"""Comparison of a generator's samples with a reference set: FID, sFID, Inception Score, precision, recall, KID."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from eqzoo.evaluators.base import Evaluator, SampleView
-from eqzoo.evaluators.frechet import check_min_images, refuse_too_few
-from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance, moments_of
-from eqzoo.evaluators.inception_score import InceptionScoreSums, inception_score
-from eqzoo.evaluators.kernel import kernel_distance
-from eqzoo.evaluators.neighbours import manifold_scores
-from eqzoo.evaluators.reference import SMOKE_REFERENCE, Reference, image_features, label_scheme, read_reference
-from eqzoo.images import to_uint8
+from eqzoo.evaluators.gaussian import (
+    FeatureMoments,
+    choose_min_images,
+    frechet_distance,
+    moments_of,
+    refuse_too_few,
+)
+from eqzoo.evaluators.neighbours import check_features, manifold_scores
+from eqzoo.evaluators.reference import SMOKE_REFERENCE, Reference, image_features, read_reference
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS, Requirement
 from eqzoo.vision import FeatureExtractor
@@ -25,29 +27,30 @@ _METRICS = {
     'pr': 'precision, recall, density and coverage',
     'kid': 'kernel distance',
 }
+_KID_SUBSETS = 100  # torch-fidelity's
 
 
 @EVALUATORS.register_module()
 class GenerationMetric(Evaluator):
-    """All that compares samples with a reference by features, from one pass over the samples.
+    """All metrics that compare samples with a reference by features, from one pass over the samples.
 
     On FID's pinned Inception the names are `fid`, `sfid`, `is`, `precision`, `recall`, `density`,
-    `coverage` and `kid`, and ADM's definitions; on another extractor they name it:
+    `coverage` and `kid`, with ADM's definitions; on another extractor they contain its name:
     `fd_effnet_lite0`, `precision_effnet_lite0`, … Moments and the Inception Score are summed;
-    features are kept for precision, recall and KID alone.
+    features are kept for precision, recall and KID only.
 
     Args:
         extractor: The features.
         reference: A file as ADM's evaluator or `tools/reference.py` writes it, of the same features;
             in a config also a data set, which `tools/test.py` measures once.
         metrics: Of 'fd', 'sfd', 'is', 'pr', 'kid'. Default: all that extractor and reference
-            have: spatial features for 'sfd', FID's Inception for 'is', images for 'pr' and 'kid'.
+            allow: 'sfd' needs spatial features, 'is' FID's Inception, 'pr' and 'kid' images.
         min_images: Fewer samples are refused; by default one more than features.
         splits: Of the Inception Score; an image's split follows from its number.
-        kid_subset_size: Images of a subset of KID.
+        kid_subset_size: Images per subset in KID.
 
     Raises:
-        ValueError: If the reference is of other features, or lacks what a metric needs.
+        ValueError: If the reference is of other features, or lacks something a metric needs.
         FileNotFoundError: If there is no reference.
     """
 
@@ -65,8 +68,8 @@ class GenerationMetric(Evaluator):
         self.extractor = extractor
         self.reference = read_reference(reference) if not isinstance(reference, Reference) else reference
         self.reference.check(extractor)
-        self.metrics = _chosen(metrics, extractor, self.reference)
-        self.min_images = check_min_images(min_images, extractor)
+        self.metrics = _choose_metrics(metrics, extractor, self.reference)
+        self.min_images = choose_min_images(min_images, extractor.num_features)
         self.splits, self.kid_subset_size = splits, kid_subset_size
         self._moments: dict[str, FeatureMoments] = {}
         self._classes: InceptionScoreSums | None = None
@@ -75,9 +78,9 @@ class GenerationMetric(Evaluator):
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
-        """Return what keeps the reference from being read."""
+        """Return the reference as a requirement if it cannot be read."""
         reference = arguments.get('reference')
-        if isinstance(reference, Reference | Mapping):  # a data set's config has requirements of its own
+        if isinstance(reference, Reference | Mapping):  # the config of a data set has requirements of its own
             return []
         try:
             read_reference(reference or '')
@@ -88,11 +91,11 @@ class GenerationMetric(Evaluator):
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the same against a few built-in pictures, for as few samples as there may be."""
+        """Return the same against a few built-in pictures, for the smallest number of samples."""
         return {**arguments, 'reference': SMOKE_REFERENCE, 'min_images': 2, 'splits': 2, 'kid_subset_size': 4}
 
     def check(self, num_images: int) -> None:
-        """Refuse too few samples, and get the features of the reference's images where they are needed.
+        """Refuse too few samples, and read or extract the features of the reference's images if they are needed.
 
         Raises:
             ValueError: With the number needed.
@@ -108,19 +111,16 @@ class GenerationMetric(Evaluator):
         if 'kid' in self.metrics and min(num_images, len(self._reference_features)) < self.kid_subset_size:
             raise ValueError(
                 f'kid: {num_images} samples and {len(self._reference_features)} images in the reference; subsets of '
-                f'{self.kid_subset_size} need as many; use more, set kid_subset_size, or leave kid out of metrics.'
+                f'{self.kid_subset_size} need at least that many; use more, set kid_subset_size, or leave kid out of '
+                'metrics.'
             )
-
-    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[SampleView]) -> None:
-        """Take a batch as `Evaluator` does, and its labels."""
-        if 'labels' in data_batch:
-            self.keep('labels', data_batch['labels'], data_samples[0].numbers)
-        super().process(data_batch, data_samples)
 
     @torch.no_grad()
     def update(self, view: SampleView) -> None:
         """Add a batch of samples."""
-        features = self.extractor(to_uint8(view.images))
+        if view.labels is not None:
+            self.keep('labels', view.labels, view.numbers)
+        features = self.extractor(view.images)
         self._add('pooled', features.pooled)
         if 'sfd' in self.metrics:
             self._add('spatial', features.spatial)
@@ -130,7 +130,7 @@ class GenerationMetric(Evaluator):
             self.keep('features', features.pooled, view.numbers)
 
     def flush(self) -> None:
-        """Hand the sums over."""
+        """Move the sums of moments and classes to `self.sums`."""
         parts = {name: moments.sums for name, moments in self._moments.items()}
         parts |= {'classes': self._classes.sums} if self._classes is not None else {}
         self._moments, self._classes = {}, None
@@ -146,7 +146,7 @@ class GenerationMetric(Evaluator):
         if 'sfd' in self.metrics:
             found[f's{key}'] = frechet_distance(moments_of(sums, 'spatial'), self.reference.spatial)
         if 'is' in self.metrics:
-            classes = {part: sums[f'classes {part}'] for part in ('count', 'negative_entropy', 'probability')}
+            classes = ClassSums(*(sums[f'classes {part}'] for part in ClassSums._fields))
             found[f'is{suffix}'] = inception_score(classes).mean
         if 'pr' in self.metrics:
             scores = manifold_scores(self._reference_features, self.kept['features'])
@@ -158,7 +158,7 @@ class GenerationMetric(Evaluator):
         return found
 
     def card(self) -> dict[str, Any]:
-        """Name features, reference and how the samples' classes were chosen."""
+        """Return features, reference, and the choice of the samples' classes."""
         return {
             'extractor': self.extractor.card(),
             'reference': self.reference.card(),
@@ -172,8 +172,10 @@ class GenerationMetric(Evaluator):
         self._moments.setdefault(name, FeatureMoments(features.shape[1])).add(features)
 
 
-def _chosen(metrics: Sequence[str] | None, extractor: FeatureExtractor, reference: Reference) -> tuple[str, ...]:
-    """Return the metrics asked for, all of which must be possible; by default all that are."""
+def _choose_metrics(
+    metrics: Sequence[str] | None, extractor: FeatureExtractor, reference: Reference
+) -> tuple[str, ...]:
+    """Return the requested metrics after checking that all are possible; by default all possible ones."""
     lacks = {
         'sfd': None if extractor.num_spatial else f'{extractor.key} has no spatial features',
         'is': None if extractor.frechet_key.startswith('fid') else f"{extractor.key} is not FID's Inception",
@@ -188,5 +190,185 @@ def _chosen(metrics: Sequence[str] | None, extractor: FeatureExtractor, referenc
     for name in metrics:
         if name not in possible:
             why = lacks.get(name) or f'there is no such metric; there are {", ".join(_METRICS)}'
-            raise ValueError(f'GenerationMetric.metrics: {name!r}: {why}; accepted here are {", ".join(possible)}.')
+            raise ValueError(f'GenerationMetric.metrics: {name!r}: {why}; expected any of {", ".join(possible)}.')
     return tuple(metrics)
+
+
+def label_scheme(labels: Tensor | None) -> str:
+    """Describe how samples (N,), in their order, are spread over classes; the Inception Score depends on it.
+
+    Example:
+        >>> label_scheme(torch.tensor([0, 1, 0, 1])), label_scheme(torch.tensor([0, 0, 1, 1]))
+        ('balanced, mixed', 'balanced, grouped by class')
+    """
+    if labels is None or len(labels.unique()) < 2:
+        return 'not given'
+    counts = labels.unique(return_counts=True)[1]
+    spread = 'balanced' if counts.max() - counts.min() <= 1 else f'{int(counts.min())} to {int(counts.max())} a class'
+    changes = int((labels[1:] != labels[:-1]).sum())
+    return f'{spread}, ' + ('grouped by class' if changes == len(counts) - 1 else 'mixed')
+
+
+class InceptionScore(NamedTuple):
+    """exp of the mean KL divergence between an image's classes and those of all images (Salimans et al. 2016, Eq. 1).
+
+    Args:
+        mean: Over the splits; reported as `is`.
+        std: Over the splits, divided by their number.
+    """
+
+    mean: float
+    std: float
+
+
+class ClassSums(NamedTuple):
+    """The sums of the Inception Score in each of S splits, in float64.
+
+    Args:
+        count: Of images, (S,).
+        negative_entropy: Of the images' p log p, (S,).
+        probability: Of the images' p, (S, K).
+    """
+
+    count: Tensor
+    negative_entropy: Tensor
+    probability: Tensor
+
+
+class InceptionScoreSums:
+    """The sums of the Inception Score over classifier outputs that come in batches, in any order.
+
+    An image's split follows from its number, so batches and processes change nothing. The splits are
+    consecutive numbers, as in ADM's evaluator (which makes splits of 5,000: ten of 50,000 images) and in
+    torch-fidelity with `shuffle=False`. **The order of the classes counts**: samples sorted by class score
+    23.2 where mixed ones score 32.6. Sample with `labels='balanced'` or `'random'`, which mix classes.
+
+    Args:
+        num_images: N, over all processes.
+        num_classes: K; 1,008 for the Inception of FID, without its bias.
+        splits: S.
+
+    Raises:
+        ValueError: If there are fewer images than splits.
+    """
+
+    def __init__(self, num_images: int, num_classes: int, *, splits: int = 10) -> None:
+        if splits < 1 or num_images < splits:
+            raise ValueError(
+                f'Inception Score: {num_images} image(s) in {splits} splits; expected at least 1 split and '
+                f'{max(splits, 1)} image(s); evaluate more images, or use fewer splits.'
+            )
+        # torch-fidelity's split i ends before image (i + 1) N // S: this is the inverse, for any N
+        self._split_of = ((torch.arange(num_images) + 1) * splits - 1) // num_images
+        zeros = torch.zeros(splits, dtype=torch.float64)
+        self.sums = ClassSums(zeros, zeros.clone(), zeros[:, None].repeat(1, num_classes))
+
+    def add(self, logits: Tensor, numbers: Tensor) -> None:
+        """Add the classifier's outputs (B, K) for the images `numbers` (B,), 0 to N - 1.
+
+        Raises:
+            ValueError: If the number of classes or images is wrong, or an output is not finite.
+        """
+        classes = self.sums.probability.shape[1]
+        if logits.ndim != 2 or logits.shape[1] != classes or numbers.shape != logits.shape[:1]:
+            raise ValueError(
+                f'Inception Score: logits {tuple(logits.shape)} for numbers {tuple(numbers.shape)}; '
+                f'expected (B, {classes}) and (B,).'
+            )
+        numbers = numbers.cpu()
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self._split_of):
+            raise ValueError(
+                f'Inception Score: images {numbers.min()} to {numbers.max()}; expected 0 to '
+                f'{len(self._split_of) - 1}; give the number of all images as num_images.'
+            )
+        logits = logits.detach().cpu().double()
+        if not logits.isfinite().all():
+            raise ValueError('Inception Score: a logit is NaN or infinite; look for NaN in the images.')
+        split = self._split_of[numbers]
+        probability = logits.softmax(dim=1)
+        self.sums.count.index_add_(0, split, torch.ones(len(split), dtype=torch.float64))
+        self.sums.negative_entropy.index_add_(0, split, -torch.special.entr(probability).sum(dim=1))
+        self.sums.probability.index_add_(0, split, probability)
+
+
+def inception_score(sums: ClassSums) -> InceptionScore:
+    """Return the score of summed classifier outputs.
+
+    Raises:
+        ValueError: If a split has no image.
+    """
+    if not sums.count.min() > 0:
+        raise ValueError(
+            f'Inception Score: images in the splits: {sums.count.long().tolist()}; each needs at least 1; '
+            'evaluate more images, or use fewer splits.'
+        )
+    # the mean of Σ p (log p - log q) over a split; q is the mean of its p
+    marginal = sums.probability / sums.count[:, None]
+    divergence = sums.negative_entropy / sums.count + torch.special.entr(marginal).sum(dim=1)
+    scores = divergence.exp()
+    return InceptionScore(scores.mean().item(), scores.std(correction=0).item())
+
+
+class KernelDistance(NamedTuple):
+    """Squared maximum mean discrepancy of features.
+
+    Args:
+        mean: Over the subsets; reported as `kid`. It is unbiased: about zero, and sometimes below, for two
+            samples of one distribution, whatever their number.
+        std: Over the subsets, divided by their number; it shrinks with the subsets' size.
+    """
+
+    mean: float
+    std: float
+
+
+def kernel_distance(
+    first: Tensor, second: Tensor, *, generator: torch.Generator, subset_size: int = 1000
+) -> KernelDistance:
+    """Return KID: the kernel distance of 100 random subsets, by the kernel (x·y / D + 1)³ (Binkowski et al. 2018).
+
+    The definition, the number and the size of subsets are torch-fidelity's. Differs from it: the subsets are
+    drawn by torch's generator, and everything is in float64.
+
+    Args:
+        first: Features (N, D).
+        second: Features (M, D).
+        generator: Of the subsets, on the CPU.
+        subset_size: Images of each set in each subset.
+
+    Raises:
+        ValueError: If a set is smaller than a subset, the sizes of the features differ, or a value
+            is not finite.
+    """
+    check_features('KID', first, second)
+    if subset_size < 2:
+        raise ValueError(f'KID: subsets of {subset_size}; expected at least 2 images.')
+    if min(len(first), len(second)) < subset_size:
+        raise ValueError(
+            f'KID: sets of {len(first)} and {len(second)} images; subsets of {subset_size} need at least '
+            f'{subset_size} in both; evaluate more images, or set a smaller subset_size and state it.'
+        )
+    values = [
+        squared_discrepancy(_draw_rows(first, subset_size, generator), _draw_rows(second, subset_size, generator))
+        for _ in range(_KID_SUBSETS)
+    ]
+    distances = torch.stack(values)
+    return KernelDistance(distances.mean().item(), distances.std(correction=0).item())
+
+
+def squared_discrepancy(first: Tensor, second: Tensor) -> Tensor:
+    """Return the unbiased estimate (), float64, from equally many features (N, D) each (Gretton et al. 2012, Eq. 3)."""
+    first, second = first.double(), second.double()
+    count = len(first)
+    within = [_kernel(each, each) for each in (first, second)]
+    own = sum(kernel.sum() - kernel.diagonal().sum() for kernel in within) / (count * (count - 1))
+    return own - 2 * _kernel(first, second).mean()
+
+
+def _draw_rows(features: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    chosen = torch.randperm(len(features), generator=generator)[:count]
+    return features[chosen.to(features.device)]
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3

@@ -1,4 +1,4 @@
-"""The Fréchet distance of what lies between neighbouring latents, which predicts a generator's FID (iFID)."""
+"""Fréchet distance of decoded interpolations between neighbouring latents, which predicts a generator's FID (iFID)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,8 +9,14 @@ from torch import Tensor
 
 from eqzoo.distributed import all_gather_object, all_reduce, rank_and_world_size
 from eqzoo.evaluators.base import AutoencoderView
-from eqzoo.evaluators.frechet import check_min_images, refuse_too_few
-from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance, moments_of
+from eqzoo.evaluators.gaussian import (
+    FeatureMoments,
+    MomentSums,
+    choose_min_images,
+    frechet_distance,
+    moments_of,
+    refuse_too_few,
+)
 from eqzoo.evaluators.latents import LatentSample
 from eqzoo.evaluators.neighbours import nearest
 from eqzoo.images import to_uint8
@@ -25,19 +31,19 @@ _SEED = 2
 class InterpolationFrechet(LatentSample):
     """The Fréchet distance of decoded interpolations of latents from the images: `ifid` on FID's Inception.
 
-    After arXiv 2603.05630, which found it to rank autoencoders as their generators' FID does
-    (correlation 0.85): each latent has one of its ten nearest by the cosine drawn, by a
-    softmax of -MSE; half-way between both, on the sphere, is decoded. A latent space with holes
-    decodes to no images there. Differs from it: the neighbours are of the set that is measured, not of
-    the training set. The value falls as images become more, so that neighbours are nearer.
+    From arXiv 2603.05630, which found that it ranks autoencoders like their generators' FID (correlation
+    0.85). For each latent one of its ten nearest neighbours by cosine is drawn, with probabilities
+    softmax(-MSE), and the point half-way between both on the sphere is decoded. In a latent space with
+    holes such points do not decode to images. Differs from it: the neighbours are from the measured set, not
+    from the training set. The value falls as the number of images grows, because neighbours are nearer.
 
-    On another extractor the name is the extractor's: `ifd_effnet_lite0`.
+    On another extractor the name contains the extractor's: `ifd_effnet_lite0`.
 
     Args:
         extractor: The features.
-        neighbors: How many nearest to draw from.
+        neighbors: The number of nearest neighbours to draw from.
         position: Of the interpolation, in [0, 1]: 0 is the latent itself.
-        max_images: How many are interpolated, at most, drawn once from all; they are kept: 800 MB
+        max_images: How many are interpolated at most, drawn once from all; they are kept: 800 MB
             at 50,000 of 4,096 values. All images count as the reference.
         min_images: Fewer are refused. Default: one more than there are features.
 
@@ -54,7 +60,7 @@ class InterpolationFrechet(LatentSample):
         max_images: int = 50_000,
         min_images: int | None = None,
     ) -> None:
-        super().__init__(max_images, check_min_images(min_images, extractor))
+        super().__init__(max_images, choose_min_images(min_images, extractor.num_features))
         if neighbors < 1:
             raise ValueError(f'InterpolationFrechet.neighbors must be at least 1, got {neighbors}.')
         if not 0 <= position <= 1:
@@ -68,7 +74,7 @@ class InterpolationFrechet(LatentSample):
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the same, for as few images as there may be."""
+        """Return the same for the smallest number of images."""
         return {**arguments, 'min_images': 2, 'neighbors': 1}
 
     def check(self, num_images: int) -> None:
@@ -86,33 +92,34 @@ class InterpolationFrechet(LatentSample):
         super().update(view)
         self._autoencoder, self._batch_size = view.autoencoder, max(self._batch_size, len(view.images))
         self._moments = self._moments or FeatureMoments(self.extractor.num_features)
-        self._moments.add(self.extractor(to_uint8(view.images)).pooled)
+        self._moments.add(self.extractor(view.images_uint8).pooled)
 
     def flush(self) -> None:
-        """Hand the images' moments over."""
+        """Move the sums of the images' moments to `self.sums`."""
         moments, self._moments = self._moments, None
         if moments:
             self.add_totals('images', moments.sums._asdict())
 
     @torch.no_grad()
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Interpolate and decode, each process a share, and return the distance."""
+        """Interpolate and decode, divided among the processes, and return the distance."""
         latents = self.latents()
         self._num_interpolated = len(latents)
         partners = draw_neighbors(latents.flatten(1), self.neighbors, generator=seeded(_SEED))
         moments = FeatureMoments(self.extractor.num_features)
-        for part in _share(len(latents), self._batch_size, is_able=self._autoencoder is not None):
+        # a process that saw no image has no autoencoder
+        for part in _own_batches(len(latents), self._batch_size, can_decode=self._autoencoder is not None):
             between = slerp(latents[part], latents[partners[part]], self.position)
             decoded = self._autoencoder.decode(self._autoencoder.normalization.denormalize(between))
             moments.add(self.extractor(to_uint8(decoded)).pooled)
         self._autoencoder = None
-        totals = {part: total.cpu() for part, total in moments.sums._asdict().items()}
-        for total in totals.values():
+        totals = MomentSums(*(total.cpu() for total in moments.sums))
+        for total in totals:
             all_reduce(total)
         return {self._key: frechet_distance(FeatureMoments.from_sums(totals), moments_of(sums, 'images'))}
 
     def card(self) -> dict[str, Any]:
-        """Name the features and what is interpolated."""
+        """Return the features and the interpolation."""
         return {
             **super().card(),
             'extractor': self.extractor.card(),
@@ -124,9 +131,9 @@ class InterpolationFrechet(LatentSample):
 
 
 def draw_neighbors(points: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
-    """Return for each of `points` (N, D) the place of one of its `count` nearest by the cosine: (N,).
+    """Return for each of `points` (N, D) the position of one of its `count` nearest neighbours by cosine, (N,).
 
-    It is drawn with probabilities softmax(-MSE), the mean over D of the squared difference.
+    It is drawn with probabilities softmax(-MSE), where MSE is the mean over D of the squared difference.
     """
     _, places = nearest(F.normalize(points, dim=1), count)
     errors = torch.stack([(points - points[column]).square().mean(dim=1) for column in places.T], dim=1)
@@ -135,9 +142,9 @@ def draw_neighbors(points: Tensor, count: int, *, generator: torch.Generator) ->
 
 
 def slerp(a: Tensor, b: Tensor, position: float) -> Tensor:
-    """Return points between `a` (B, ...) and `b` along the arc, in equal angles (Shoemake 1985).
+    """Return points between `a` (B, ...) and `b` on the arc, at equal angles (Shoemake 1985).
 
-    Where both point the same way, or opposite ways, the arc is none or any: a straight line.
+    If both point in the same or in opposite directions the arc is undefined: a straight line is used.
 
     Example:
         >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
@@ -152,9 +159,9 @@ def slerp(a: Tensor, b: Tensor, position: float) -> Tensor:
     return (first * flat[0] + second * flat[1]).view_as(a).to(a.dtype)
 
 
-def _share(count: int, batch_size: int, *, is_able: bool) -> Iterator[Tensor]:
-    """Yield this process's batches of 0, …, `count` - 1, which those that are able have among them."""
-    able = [rank for rank, each in enumerate(all_gather_object(is_able)) if each]
-    if is_able:
+def _own_batches(count: int, batch_size: int, *, can_decode: bool) -> Iterator[Tensor]:
+    """Yield this process's batches of 0, …, `count` - 1, which are divided among the processes that can decode."""
+    able = [rank for rank, each in enumerate(all_gather_object(can_decode)) if each]
+    if can_decode:
         own = torch.arange(able.index(rank_and_world_size()[0]), count, len(able))
         yield from own.split(batch_size) if len(own) else ()

@@ -1,4 +1,4 @@
-"""Evaluators that need latents beside each other, of some of the images."""
+"""Latent statistics: spread and kurtosis; and the base class of evaluators that keep latents."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +15,14 @@ _SEED = 0
 
 
 class LatentSample(Evaluator):
-    """Keeps the latents of at most `max_images`, drawn once from all, the same ones for any batches and processes.
+    """Base class that keeps the latents of at most `max_images`, drawn once, the same for any batches and processes.
 
-    `latents` returns them (N, C, h, w), float32, in the order of the data set, to `compute`; on the GPU
-    if that is where they came from.
+    In `compute`, `latents` returns them (N, C, h, w), float32, in the order of the data set, on the GPU if
+    they were computed there.
 
     Args:
         max_images: How many are kept.
-        min_images: Fewer in the data set are refused.
+        min_images: Fewer images in the data set are refused.
     """
 
     def __init__(self, max_images: int, min_images: int) -> None:
@@ -42,7 +42,7 @@ class LatentSample(Evaluator):
         self._chosen[torch.randperm(num_images, generator=seeded(_SEED, num_images))[: self.max_images]] = True
 
     def update(self, view: AutoencoderView) -> None:
-        """Keep the latents of those among a batch that were drawn; of all, if `check` was not called."""
+        """Keep the latents of the drawn images of a batch; of all images if `check` was not called."""
         numbers, latents = view.numbers.cpu(), view.latents.float()
         chosen = torch.ones(len(numbers), dtype=torch.bool) if self._chosen is None else self._chosen[numbers]
         if latents.is_cuda:
@@ -50,11 +50,11 @@ class LatentSample(Evaluator):
         self.keep('latents', latents.cpu()[chosen], numbers[chosen])
 
     def latents(self) -> Tensor:
-        """Return what was kept, over all processes."""
+        """Return the kept latents of all processes."""
         return self.kept['latents'].to(self._device)
 
     def card(self) -> dict[str, Any]:
-        """Say what the latents are."""
+        """Return the kind of latents."""
         return {'latent': 'posterior mean in generator units', 'max_images': self.max_images}
 
 
@@ -62,13 +62,13 @@ class LatentSample(Evaluator):
 class LatentStatistics(Evaluator):
     """`latent_std` and `latent_kurtosis`, in generator units; `curves` has each channel.
 
-    `latent_std` is the root of the variance, averaged over channels. Near 0 it tells of collapse,
-    which lowers uncentred errors; far from 1 after fine-tuning it says that the autoencoder's
-    scale has to be measured again.
+    `latent_std` is the root of the variance, averaged over channels. A value near 0 is a collapse, which
+    lowers uncentred errors; a value far from 1 after fine-tuning means that the autoencoder's scale must be
+    measured again.
 
-    `latent_kurtosis` is the excess kurtosis, averaged over channels: 0 for a normal
-    distribution, -1.2 for a uniform one, above 0 where few values are far out. Channels that do
-    not vary have none; if no channel varies it is NaN.
+    `latent_kurtosis` is the excess kurtosis, averaged over channels: 0 for a normal distribution, -1.2 for a
+    uniform one, above 0 with heavy tails. Channels that do not vary are left out; if no channel varies it is
+    NaN.
     """
 
     def update(self, view: AutoencoderView) -> None:
@@ -82,22 +82,22 @@ class LatentStatistics(Evaluator):
         """Return both; set `curves`."""
         mean, square, cube, fourth = (sums[f'power {power}'] / sums['cells'] for power in (1, 2, 3, 4))
         variance = (square - mean.square()).clamp_min(0)
-        # the fourth moment about the mean, from moments about 0: latents are near 0, and sums in float64
+        # the fourth central moment from raw moments: safe, because latents are near 0 and sums are in float64
         central = fourth - 4 * mean * cube + 6 * mean.square() * square - 3 * mean.pow(4)
-        # rounding leaves about 1e-16 of the squares, which is no variance
+        # rounding leaves about 1e-16 of the squares: less than 1e-12 of them is a constant channel
         kurtosis = (central / variance.square() - 3)[variance > 1e-12 * square]
-        self.curves = [_of_channels(mean, variance.sqrt())]
+        self.curves = [_channel_curve(mean, variance.sqrt())]
         return {
             'latent_std': variance.mean().sqrt().item(),
-            'latent_kurtosis': kurtosis.mean().item(),  # of none: NaN
+            'latent_kurtosis': kurtosis.mean().item(),  # NaN if no channel varies
         }
 
     def card(self) -> dict[str, Any]:
-        """Say what is averaged."""
+        """Return the kind of latents and of averages."""
         return {'latent': 'posterior mean in generator units', 'average': 'variance and kurtosis over channels'}
 
 
-def _of_channels(mean: Tensor, std: Tensor) -> dict[str, Any]:
+def _channel_curve(mean: Tensor, std: Tensor) -> dict[str, Any]:
     series = {
         'label': 'mean ± standard deviation',
         'x': list(range(len(mean))),

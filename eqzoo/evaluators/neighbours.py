@@ -1,30 +1,35 @@
-"""Nearest neighbours, and the precision, recall, density and coverage built on them."""
+"""Nearest neighbours, and the precision, recall, density and coverage of samples built on them.
+
+There are two blocked searches on purpose. `nearest` returns positions, and distances in float64. The radii of
+`manifold_scores` must come from the same float32 formula as the distances they are compared with, or a point on
+the border of its ball would fall out of it.
+"""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from eqzoo.evaluators.kernel import check_features
 from eqzoo.precision import full_precision
 
 _NEAREST_BLOCK = 2048  # rows of distances at a time
-_MARGIN = 4  # candidates more than asked for: single precision may confuse the order of close ones
+_MARGIN = 4  # extra candidates, because float32 may confuse the order of close ones
+_MANIFOLD_BLOCK = 4096  # rows and columns of distances at a time: 64 MiB
 
 
 def nearest(points: Tensor, count: int, *, block: int = _NEAREST_BLOCK) -> tuple[Tensor, Tensor]:
-    """Return the distances (N, count) and places (N, count) of each point's nearest others, nearest first.
+    """Return the distances (N, count) and positions (N, count) of each point's nearest other points, nearest first.
 
-    Candidates are found in single precision about the mean of all points; their distances are then
-    computed in double precision, and ordered by that.
+    Candidates are found in float32, relative to the mean of all points; their distances are then computed
+    and ordered in float64.
 
     Args:
         points: (N, D), finite.
         count: At most N - 1.
-        block: Distances are computed for this many points at a time; it changes the memory only.
+        block: Distances are computed for this many points at a time; it changes only the memory.
 
     Raises:
-        ValueError: If there are no `count` others, or a point is not finite.
+        ValueError: If there are no `count` other points, or a point is not finite.
 
     Example:
         >>> distances, places = nearest(torch.tensor([[0.0], [1.0], [3.0], [3.5]]), 2)
@@ -32,9 +37,9 @@ def nearest(points: Tensor, count: int, *, block: int = _NEAREST_BLOCK) -> tuple
         ([[1, 2], [0, 2], [3, 1], [2, 1]], [1.0, 3.0])
     """
     if not 1 <= count < len(points):
-        raise ValueError(f'nearest: {count} neighbours of {len(points)} points; accepted are 1 to N - 1 neighbours.')
+        raise ValueError(f'nearest: {count} neighbours of {len(points)} points; expected 1 to N - 1 neighbours.')
     if not points.isfinite().all():
-        raise ValueError('nearest: a point is NaN or infinite; accepted are finite points.')
+        raise ValueError('nearest: a point is NaN or infinite; expected finite points.')
     centred = (points - points.mean(dim=0)).float()
     squares = centred.square().sum(dim=1)
     candidates = min(count + _MARGIN, len(points) - 1)
@@ -42,7 +47,8 @@ def nearest(points: Tensor, count: int, *, block: int = _NEAREST_BLOCK) -> tuple
     for start in range(0, len(points), block):
         rows = slice(start, start + block)
         with full_precision():  # TF32 would lose neighbours
-            found = torch.addmm(squares, centred[rows], centred.T, alpha=-2)  # less the row's own square
+            # |b|² - 2 a·b: the row's own |a|² does not change the order
+            found = torch.addmm(squares, centred[rows], centred.T, alpha=-2)
         own = torch.arange(len(found), device=found.device)
         found[own, own + start] = torch.inf
         near = found.topk(candidates, dim=1, largest=False).indices
@@ -59,17 +65,14 @@ def _distances(rows: Tensor, points: Tensor, places: Tensor) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
-_MANIFOLD_BLOCK = 4096  # rows and columns of distances at a time: 64 MiB
-
-
 class ManifoldScores(NamedTuple):
-    """Shares of images within balls around others.
+    """Shares of images that lie in balls around images of the other set.
 
     Args:
-        precision: Of the generated images, those in the ball of any real one (Kynkäänniemi et al. 2019, Eq. 2).
-        recall: Of the real images, those in the ball of any generated one.
-        density: How many real balls a generated image is in, over k; may be above 1 (Naeem et al. 2020, Eq. 4).
-        coverage: Of the real images, those whose ball has a generated image in it.
+        precision: The share of generated images in the ball of any real one (Kynkäänniemi et al. 2019, Eq. 2).
+        recall: The share of real images in the ball of any generated one.
+        density: The number of real balls a generated image is in, over k; may exceed 1 (Naeem et al. 2020, Eq. 4).
+        coverage: The share of real images whose ball contains a generated image.
     """
 
     precision: float
@@ -86,20 +89,20 @@ def manifold_scores(
     density_neighbors: int = 5,
     block: int = _MANIFOLD_BLOCK,
 ) -> ManifoldScores:
-    """Return all four, in one pass over the distances between the sets.
+    """Return all four scores, from one pass over the distances between the sets.
 
-    An image's ball reaches to its k-th nearest other image of its own set. The values depend on
-    the numbers of images: published ones after ADM's evaluator are of 10,000 real and 50,000
-    generated. Precision and recall are ADM's definition; differs from it: distances are in
-    float32, its are in half precision (5e-4 of precision), and about the mean of the real features,
-    which costs nothing and keeps digits. Density and coverage are those of the package `prdc`.
+    An image's ball reaches to its k-th nearest other image of its own set. The values depend on the numbers
+    of images: published ones from ADM's evaluator are of 10,000 real and 50,000 generated images. Precision
+    and recall follow ADM's definition. Differs from it: distances are in float32, where ADM's are in half
+    precision (5e-4 of precision), and relative to the mean of the real features, which costs nothing and
+    keeps digits. Density and coverage are those of the package `prdc`.
 
     Args:
         real: Features (N, D).
         generated: Features (M, D).
         neighbors: k of precision and recall; 3 in ADM's evaluator.
         density_neighbors: k of density and coverage; 5 in its authors' code.
-        block: Distances are computed for this many images squared at a time; it changes the memory only.
+        block: Distances are computed for this many images squared at a time; it changes only the memory.
 
     Raises:
         ValueError: If a set has no k-th neighbour, the sizes of the features differ, or a value
@@ -108,7 +111,9 @@ def manifold_scores(
     check_features('precision and recall', real, generated)
     needed = max(neighbors, density_neighbors) + 1
     if min(neighbors, density_neighbors) < 1:
-        raise ValueError(f'precision and recall: {neighbors} and {density_neighbors} neighbours; at least 1 each.')
+        raise ValueError(
+            f'precision and recall: {neighbors} and {density_neighbors} neighbours; expected at least 1 each.'
+        )
     for name, features in (('real', real), ('generated', generated)):
         if len(features) < needed:
             raise ValueError(
@@ -146,6 +151,7 @@ def _compare(
     density_neighbors: int,
     block: int,
 ) -> ManifoldScores:
+    """Count the balls that each image is in, block by block."""
     is_recalled = real.new_zeros(len(real), dtype=torch.bool)
     is_covered = is_recalled.clone()
     num_precise, num_balls = 0, 0
@@ -157,7 +163,7 @@ def _compare(
             distances = _squared_distances(rows, real[part])
             is_precise |= (distances <= real_radii[0][part]).any(dim=1)
             is_recalled[part] |= (distances <= own_radii[:, None]).any(dim=0)
-            in_ball = distances < real_radii[1][part]  # strictly, as prdc
+            in_ball = distances < real_radii[1][part]  # strictly, as in prdc
             is_covered[part] |= in_ball.any(dim=0)
             num_balls += int(in_ball.sum())
         num_precise += int(is_precise.sum())
@@ -172,3 +178,23 @@ def _compare(
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     norms = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)
     return torch.addmm(norms, x, y.T, alpha=-2).clamp_min_(0)
+
+
+def check_features(where: str, first: Tensor, second: Tensor) -> None:
+    """Refuse sets of features (N, D) and (M, D) that cannot be compared.
+
+    Raises:
+        ValueError: If they have no common D, or a value is not finite.
+    """
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f'{where}: features {tuple(first.shape)} and {tuple(second.shape)}; expected (N, D) and (M, D); '
+            'compare features of one extractor.'
+        )
+    for features in (first, second):
+        damaged = ~features.isfinite().all(dim=1)
+        if damaged.any():
+            raise ValueError(
+                f'{where}: {int(damaged.sum())} of {len(features)} images have NaN or infinite features, '
+                f'the first is {int(damaged.nonzero()[0])}; look at that image.'
+            )

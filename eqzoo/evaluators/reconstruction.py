@@ -1,4 +1,4 @@
-"""How close reconstructions are to the images, pixel by pixel: PSNR and SSIM."""
+"""Reconstruction metrics: PSNR, SSIM, and perceptual distances such as LPIPS."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -8,12 +8,11 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
-from eqzoo.images import to_uint8
+from eqzoo.images import decibels, squared_error, to_float, to_uint8
 from eqzoo.precision import full_precision, to_double
 from eqzoo.registry import EVALUATORS
 
 _MIN_SIZE = 11  # SSIM's window: a Gaussian of sigma 1.5 out to 3.5 sigma
-_MIN_SQUARED_ERROR = 1e-10  # of values in [0, 1]: identical images have 100 dB, not infinity
 
 
 def _ssim_uint8(reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -22,7 +21,7 @@ def _ssim_uint8(reconstruction: Tensor, target: Tensor) -> Tensor:
 
 
 def _ssim_eqvae(reconstruction: Tensor, target: Tensor) -> Tensor:
-    # the range is that of the images at hand, so one image at a time, as the released eval.py does
+    # torchmetrics takes the range from the given images: one image at a time, as in the released eval.py
     pairs = zip(to_double(reconstruction).split(1), to_double(target).split(1), strict=True)
     return torch.stack([structural_similarity_index_measure(*pair, data_range=None) for pair in pairs])
 
@@ -32,7 +31,7 @@ def _ssim_lightningdit(reconstruction: Tensor, target: Tensor) -> Tensor:
     return structural_similarity_index_measure(*pair, data_range=(-1.0, 1.0), reduction='none')
 
 
-# SSIM of (reconstruction, target) (B, 3, H, W), about [-1, 1] → (B,), and the latent that is decoded
+# By protocol: SSIM of (reconstruction, target) (B, 3, H, W), about [-1, 1] → (B,); the decoded latent; the values
 _PROTOCOLS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str, str]] = {
     'uint8': (_ssim_uint8, 'mean', '8-bit values, range 255'),
     'eqvae': (_ssim_eqvae, 'sample', '[-1, 1], unclamped, range of each image'),
@@ -44,27 +43,27 @@ _PROTOCOLS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str, str]] = {
 class ReconstructionMetric(Evaluator):
     """`psnr` in dB and `ssim`.
 
-    PSNR is on 8-bit values in every protocol, as when images are saved. SSIM is torchmetrics'
-    (Gaussian of sigma 1.5) in every protocol, on values that differ, by up to 0.04:
+    PSNR is on 8-bit values in every protocol, as if images were saved. SSIM is torchmetrics' (Gaussian of
+    sigma 1.5) in every protocol, on different values, which changes it by up to 0.04:
 
     - 'uint8' (default): 8-bit values, range 255. Independent of the batch size, reproducible
-      from saved PNGs; what RAE reports.
-    - 'eqvae': as EQ-VAE's eval.py, on unclamped values in [-1, 1] with the range of the image
-      itself, of a posterior sample. Its resizing is the data set's `crop='resize_tensor'`.
-    - 'lightningdit': as LightningDiT's evaluate_tokenizer.py, clamped to [-1, 1], range 2.
+      from saved PNGs; reported by RAE.
+    - 'eqvae': as in EQ-VAE's eval.py, on unclamped values in [-1, 1] with the range of each image, of a
+      posterior sample. Its resizing is the data set's `crop='resize_tensor'`.
+    - 'lightningdit': as in LightningDiT's evaluate_tokenizer.py, clamped to [-1, 1], range 2.
 
-    Metrics of another than the default way have it in their name: `ssim_eqvae`, `psnr_sample`,
+    Any choice other than the default is part of the metric's name: `ssim_eqvae`, `psnr_sample`,
     `psnr_global`.
 
     Args:
         protocol: One of the three.
         average: 'image': PSNR of each image, then averaged, as in the papers; 'global': PSNR of the
             squared error over all images, torchmetrics' default, about 1 dB lower.
-        latent: What is decoded: the posterior's 'mean' or a 'sample' whose noise belongs to the
-            image's number. Default: the protocol's own.
+        latent: The decoded latent: the posterior's 'mean' or a 'sample' whose noise depends on the
+            image's number only. Default: the protocol's own.
 
     Raises:
-        ValueError: If an argument is none of these.
+        ValueError: If an argument has another value.
     """
 
     def __init__(
@@ -75,13 +74,13 @@ class ReconstructionMetric(Evaluator):
         latent: Literal['mean', 'sample'] | None = None,
     ) -> None:
         super().__init__()
-        for name, value, accepted in (
+        for name, value, expected in (
             ('protocol', protocol, tuple(_PROTOCOLS)),
             ('average', average, ('image', 'global')),
             ('latent', latent, ('mean', 'sample', None)),
         ):
-            if value not in accepted:
-                raise ValueError(f'ReconstructionMetric.{name} must be one of {accepted}, got {value!r}.')
+            if value not in expected:
+                raise ValueError(f'ReconstructionMetric.{name} must be one of {expected}, got {value!r}.')
         self.protocol, self.average = protocol, average
         self._ssim, own, self._values = _PROTOCOLS[protocol]
         self.latent = latent or own
@@ -98,23 +97,24 @@ class ReconstructionMetric(Evaluator):
         if min(view.images.shape[2:]) < _MIN_SIZE:
             raise ValueError(
                 f'ReconstructionMetric: images of {tuple(view.images.shape[2:])} pixels; '
-                f'SSIM needs {_MIN_SIZE} or more on both sides.'
+                f'SSIM needs at least {_MIN_SIZE} on both sides.'
             )
-        target = view.images
-        reconstruction = view.reconstruction if self.latent == 'mean' else view.sampled_reconstruction
-        difference = to_double(to_uint8(reconstruction)) - to_double(to_uint8(target))
-        error = (difference / 255).square().mean(dim=(1, 2, 3))
+        if self.latent == 'mean':
+            reconstruction, rounded = view.reconstruction, view.reconstruction_uint8
+        else:
+            reconstruction, rounded = view.sampled_reconstruction, to_uint8(view.sampled_reconstruction)
+        error = squared_error(rounded, view.images_uint8)
         self.add('error', error)
-        self.add('psnr', _decibels(error))
-        self.add('ssim', self._ssim(reconstruction, target))
+        self.add('psnr', decibels(error))
+        self.add('ssim', self._ssim(reconstruction, view.images))
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return both averages."""
-        psnr = sums['psnr'] / sums['count'] if self.average == 'image' else _decibels(sums['error'] / sums['count'])
+        """Return the averages."""
+        psnr = sums['psnr'] / sums['count'] if self.average == 'image' else decibels(sums['error'] / sums['count'])
         return {self._psnr_key: psnr.item(), self._ssim_key: (sums['ssim'] / sums['count']).item()}
 
     def card(self) -> dict[str, Any]:
-        """Name the protocol and what it means."""
+        """Return the protocol and its meaning."""
         return {
             'protocol': self.protocol,
             'psnr': '8-bit values, range 255',
@@ -124,23 +124,18 @@ class ReconstructionMetric(Evaluator):
         }
 
 
-def _decibels(error: Tensor) -> Tensor:
-    """Return the PSNR of squared errors of values in [0, 1]."""
-    return -10 * error.clamp_min(_MIN_SQUARED_ERROR).log10()
-
-
 @EVALUATORS.register_module()
 class PerceptualMetric(Evaluator):
     """The mean over images of a perceptual distance, under the distance's own name.
 
-    `lpips` is LPIPS on VGG, as EQ-VAE, LightningDiT and RAE report; `lpips_alex` is on AlexNet,
+    `lpips` is LPIPS on VGG, as reported by EQ-VAE, LightningDiT and RAE; `lpips_alex` is on AlexNet,
     torchmetrics' default. Neither is comparable with the "PSIM" of SD-VAE's model cards.
 
     Args:
         distance: (reconstruction, target) (B, 3, H, W) in [-1, 1] → (B,), with `key` and `card()`:
             `LPIPS` or `FeatureDistance`.
-        values: 'uint8' rounds both to 8 bits, as when saved (RAE); 'float' takes what the decoder
-            gives, unclamped (EQ-VAE, LightningDiT). They differ in the third digit.
+        values: 'uint8' rounds both to 8 bits, as if saved (RAE); 'float' takes the decoder's unclamped
+            output (EQ-VAE, LightningDiT). The distances differ in the third digit.
 
     Raises:
         ValueError: If `values` is neither.
@@ -158,7 +153,7 @@ class PerceptualMetric(Evaluator):
         """Add a batch."""
         pair = view.reconstruction, view.images
         if self.values == 'uint8':
-            pair = tuple(to_uint8(each).float() / 127.5 - 1 for each in pair)
+            pair = to_float(view.reconstruction_uint8), to_float(view.images_uint8)
         with full_precision():
             self.add('distance', self.distance(*pair))
 
@@ -167,5 +162,5 @@ class PerceptualMetric(Evaluator):
         return {self._key: (sums['distance'] / sums['count']).item()}
 
     def card(self) -> dict[str, Any]:
-        """Name the network and the values."""
+        """Return the network and the values."""
         return {'distance': self.distance.card(), 'values': self.values, 'latent': 'posterior mean'}

@@ -1,4 +1,4 @@
-"""Statistics of a reference set: measured, written, read."""
+"""Reference files: statistics of a reference set of images, in the layout of ADM's evaluator; reading and writing."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,41 +10,45 @@ import torch
 from torch import Tensor
 
 from eqzoo import __version__
-from eqzoo.distributed import all_gather_object, rank_and_world_size
+from eqzoo.distributed import all_gather_object, get_device, rank_and_world_size
 from eqzoo.evaluators.base import Evaluator, SampleView
 from eqzoo.evaluators.gaussian import FeatureMoments, Gaussian, moments_of
-from eqzoo.images import to_uint8
 from eqzoo.npz import NpzArchive, write_npz
 from eqzoo.vision import FeatureExtractor
 
+# The reference of shrunk configs.
+SMOKE_REFERENCE = dict(type='Shapes', num_images=16, size=64)
+
 _META = 'meta'
 _REMEDY = 'make a reference with tools/reference.py'
+_BATCH = 64
 
 
 class Extractor(Protocol):
-    """What tells features from others: an `eqzoo.extractors.FeatureExtractor`."""
+    """The part of an `eqzoo.vision.FeatureExtractor` that identifies its features."""
 
     key: str
     num_features: int
     frechet_key: str
 
     def card(self) -> Mapping[str, Any]:
-        """Say how features are made, in JSON's types."""
+        """Return how features are computed, in JSON types."""
 
 
 class Reference:
-    """What a reference file holds. The large array of images is looked at only by `images`.
+    """The content of a reference file. The large array of images is read only by `images`.
 
     ADM's keys are `mu`, `sigma` of the pooled features, `mu_s`, `sigma_s` of the spatial ones and
     `arr_0`, images (N, H, W, 3), uint8, for precision and recall. eqzoo adds `meta`: JSON with the
-    `extractor`, `num_images` and the `data` set's identity; and `features`, the images' pooled features.
+    `extractor`, `num_images` and the `data` set's identity; and `features`, the pooled features of the
+    images in `arr_0`.
 
     Args:
         path: The file.
 
     Raises:
-        FileNotFoundError: If nothing is at `path`.
-        ValueError: If it is no readable npz, or has no statistics or bad ones.
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If it is no readable npz, or its statistics are missing or invalid.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -57,7 +61,7 @@ class Reference:
 
     @property
     def num_images(self) -> int | None:
-        """How many images the statistics are of; ADM's files do not say."""
+        """The number of images behind the statistics; None for ADM's files, which do not contain it."""
         return self.meta['num_images'] if self.meta else None
 
     @property
@@ -69,20 +73,20 @@ class Reference:
         """Return the images (N, H, W, 3), uint8, mapped from the disk.
 
         Raises:
-            ValueError: If there are none, or they are not such.
+            ValueError: If there are none, or their shape or type differs.
         """
         images = self._archive.map('arr_0')
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise ValueError(
-                f'{self.path}: arr_0 is {images.shape} of {images.dtype}; accepted is (N, H, W, 3) of uint8; {_REMEDY}.'
+                f'{self.path}: arr_0 is {images.shape} of {images.dtype}; expected (N, H, W, 3) of uint8; {_REMEDY}.'
             )
         return images
 
     def features(self) -> Tensor | None:
-        """Return the images' pooled features (N, D), float32, in their order; None if the file has none, as ADM's.
+        """Return the images' pooled features (N, D), float32, in their order; None if the file has none, like ADM's.
 
         Raises:
-            ValueError: If they are not of these images, or damaged.
+            ValueError: If they do not fit the images, or are damaged.
         """
         if 'features' not in self._archive:
             return None
@@ -90,13 +94,13 @@ class Reference:
         expected = (len(self.images()), len(self.pooled.mean))
         if features.shape != expected or features.dtype != np.float32:
             raise ValueError(
-                f'{self.path}: features are {features.shape} of {features.dtype}; for its images accepted is '
+                f'{self.path}: features are {features.shape} of {features.dtype}; for its images expected '
                 f'{expected} of float32; {_REMEDY}.'
             )
         return torch.from_numpy(features)
 
     def card(self) -> dict[str, Any]:
-        """Say which reference this is, in JSON's types; the hash is over the checksums of the statistics."""
+        """Return the reference's identity, in JSON types; the hash is over the checksums of the statistics."""
         names = [name for name in ('mu', 'sigma', 'mu_s', 'sigma_s') if name in self._archive]
         card = {'file': self.path.name, 'sha256': self._archive.fingerprint(names), 'num_images': self.num_images}
         return {**card, 'data': self.meta['data']} if self.meta else card
@@ -107,7 +111,7 @@ class Reference:
         A file without `meta` is one of ADM's, whose features are those of the FID Inception.
 
         Raises:
-            ValueError: Naming what differs.
+            ValueError: With the difference.
         """
         if self.meta is None:
             if extractor.frechet_key != 'fid':
@@ -151,17 +155,17 @@ class Reference:
             meta = None
         if not isinstance(meta, dict) or not {'extractor', 'num_images', 'data'} <= meta.keys():
             raise ValueError(
-                f"{self.path}: 'meta' is not what eqzoo writes, JSON with extractor, num_images and data; {_REMEDY}."
+                f"{self.path}: 'meta' is invalid; expected JSON with extractor, num_images and data; {_REMEDY}."
             )
         return meta
 
 
 def read_reference(path: str | Path, extractor: Extractor | None = None) -> Reference:
-    """Read a reference file and, given an extractor, check that it is for its features.
+    """Read a reference file and, if an extractor is given, check that it has the extractor's features.
 
     Raises:
-        FileNotFoundError: If nothing is at `path`.
-        ValueError: If it is no such file, damaged, or of other features.
+        FileNotFoundError: If `path` does not exist.
+        ValueError: If it is no reference file, damaged, or has other features.
     """
     reference = Reference(path)
     if extractor is not None:
@@ -180,23 +184,23 @@ def write_reference(
     num_stored: int = 0,
     features: Tensor | None = None,
 ) -> None:
-    """Write a reference file that `read_reference` and ADM's evaluator read, holding one batch of images at a time.
+    """Write a reference file for `read_reference` and ADM's evaluator, with one batch of images in memory at a time.
 
-    ADM's evaluator needs all its keys: those of an extractor with spatial features, and images.
+    ADM's evaluator needs all its keys: an extractor with spatial features, and images.
 
     Args:
-        path: It appears there when it is whole.
+        path: The file; written atomically.
         extractor: Of the features.
         pooled: Moments of the pooled features of all images.
         data: The data set's identity.
-        spatial: Of the spatial ones, where the extractor has such.
+        spatial: Moments of the spatial features, if the extractor has them.
         images: Batches (B, 3, H, W), uint8, of the images to store; 10,000 in ADM's files.
-        num_stored: How many these are.
-        features: Their pooled features (N, D), which every test would extract again.
+        num_stored: The number of stored images.
+        features: Their pooled features (N, D), so that tests need not extract them again.
 
     Raises:
-        ValueError: If there are fewer than two images, or a feature is not finite, or the images are not
-            8-bit, or of several sizes, or not `num_stored`, or the features are not as many.
+        ValueError: If there are fewer than two images; a feature is not finite; the stored images are not
+            uint8, differ in size, or are not `num_stored`; or the number of features differs.
     """
     if len(pooled.mean) != extractor.num_features:
         raise ValueError(
@@ -206,7 +210,7 @@ def write_reference(
     if features is not None and features.shape != (num_stored, extractor.num_features):
         raise ValueError(
             f'write_reference: features {tuple(features.shape)} of {num_stored} images; give '
-            f'{(num_stored, extractor.num_features)}, a row an image.'
+            f'{(num_stored, extractor.num_features)}, one row per image.'
         )
     meta = {
         'extractor': _describe(extractor),
@@ -227,23 +231,17 @@ def write_reference(
 
 
 def _describe(extractor: Extractor) -> dict[str, Any]:
-    """Return the card as JSON gives it back, and the key."""
+    """Return key and card after a round trip through JSON, in which a tuple becomes a list."""
     return json.loads(json.dumps({'key': extractor.key, **extractor.card()}))
 
 
-# What shrunk configs compare samples with.
-SMOKE_REFERENCE = dict(type='Shapes', num_images=16, size=64)
-
-_BATCH = 64
-
-
 class ReferenceMoments(Evaluator):
-    """Moments of a reference set's features, in `pooled` and `spatial` once evaluated.
+    """Moments of a reference set's features, available as `pooled` and `spatial` after `evaluate`; no metric.
 
     Args:
         extractor: The features.
-        stored: Numbers of the images that the reference keeps. Of those that can be read, `stored` has the
-            numbers (N,), in order, and `features` the pooled features (N, D) once evaluated.
+        stored: Numbers of the images that the reference keeps. After `evaluate`, `stored` has the numbers (N,)
+            of those that could be read, in order, and `features` their pooled features (N, D).
     """
 
     def __init__(self, extractor: FeatureExtractor, stored: Iterable[int] = ()) -> None:
@@ -258,7 +256,7 @@ class ReferenceMoments(Evaluator):
     @torch.no_grad()
     def update(self, view: SampleView) -> None:
         """Add a batch's features."""
-        features = self.extractor(to_uint8(view.images))
+        features = self.extractor(view.images)
         for name in ('pooled', 'spatial') if self.extractor.num_spatial else ('pooled',):
             values = getattr(features, name)
             self._moments.setdefault(name, FeatureMoments(values.shape[1])).add(values)
@@ -269,29 +267,28 @@ class ReferenceMoments(Evaluator):
             self.keep('features', features.pooled.cpu()[is_stored], numbers[is_stored])
 
     def flush(self) -> None:
-        """Hand the moments' sums over."""
+        """Move the moments' sums to `self.sums`."""
         moments, self._moments = self._moments, {}
         for name, each in moments.items():
             self.add_totals(name, each.sums._asdict())
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Set the moments and features over all processes; there is no metric."""
+        """Set the moments and features of all processes; return no metric."""
         self.stored, self.features = self.kept.get('numbers', self.stored[:0]), self.kept.get('features')
         self.pooled = moments_of(sums, 'pooled')
         self.spatial = moments_of(sums, 'spatial') if self.extractor.num_spatial else None
         return {}
 
     def card(self) -> dict[str, Any]:
-        """Name the features."""
+        """Return the features."""
         return {'extractor': self.extractor.card()}
 
 
 @torch.no_grad()
 def image_features(extractor: FeatureExtractor, images: np.ndarray) -> Tensor:
-    """Return pooled features (N, D) of images (N, H, W, 3), uint8, each process extracting a share."""
+    """Return pooled features (N, D) of images (N, H, W, 3), uint8; the work is divided among the processes."""
     rank, world_size = rank_and_world_size()
-    numbers = range(rank, len(images), world_size)
-    device = torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
+    numbers, device = range(rank, len(images), world_size), get_device()
     own = []
     for start in range(0, len(numbers), _BATCH):
         batch = np.ascontiguousarray(images[list(numbers[start : start + _BATCH])])
@@ -300,18 +297,3 @@ def image_features(extractor: FeatureExtractor, images: np.ndarray) -> Tensor:
     for other, share in enumerate(all_gather_object(torch.cat(own) if own else torch.empty(0, 0))):
         features[other::world_size] = share
     return features
-
-
-def label_scheme(labels: Tensor | None) -> str:
-    """Say how samples (N,) in their order are spread over classes; the Inception Score depends on it.
-
-    Example:
-        >>> label_scheme(torch.tensor([0, 1, 0, 1])), label_scheme(torch.tensor([0, 0, 1, 1]))
-        ('balanced, mixed', 'balanced, grouped by class')
-    """
-    if labels is None or len(labels.unique()) < 2:
-        return 'not given'
-    counts = labels.unique(return_counts=True)[1]
-    spread = 'balanced' if counts.max() - counts.min() <= 1 else f'{int(counts.min())} to {int(counts.max())} a class'
-    changes = int((labels[1:] != labels[:-1]).sum())
-    return f'{spread}, ' + ('grouped by class' if changes == len(counts) - 1 else 'mixed')

@@ -1,4 +1,4 @@
-"""Spectra by the discrete cosine transform: power over frequency, its slope and its high part."""
+"""Spectrum of latents by the discrete cosine transform: its slope, and the share of high frequencies."""
 
 import math
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS
 
 _NUM_BINS = 16
-_MIN_SIDE = 4  # three bins or more: fewer make no slope
+_MIN_SIDE = 4  # gives three bins, the fewest that have a slope
 
 
 class Spectrum(NamedTuple):
-    """Power over the distance from frequency 0.
+    """Power as a function of the distance from frequency 0.
 
     Args:
-        frequency: Of each bin that has any, ascending, over Nyquist's: the geometric mean, which is nearest to the
-            slope of known spectra (within 2 % on 8 to 32 cells, 9 % on 64).
+        frequency: Of each non-empty bin, ascending, relative to Nyquist: the geometric mean of its frequencies,
+            which reproduces the slope of known spectra best (within 2 % on 8 to 32 cells, 9 % on 64).
         power: Mean of each bin.
-        slope: Of the straight line through both logarithms, each bin counting once: 0 for white noise, below it
-            where fine structure is weak.
-        high_share: The part of all power, but that of frequency 0, which is at half of Nyquist's
-            frequency or above it: 0.75 for white noise.
+        slope: Of the straight line through both logarithms, each bin with equal weight: 0 for white noise,
+            negative if fine structure is weak.
+        high_share: The share of power at half of Nyquist's frequency and above, without frequency 0: 0.75
+            for white noise.
     """
 
     frequency: Tensor
@@ -35,7 +35,7 @@ class Spectrum(NamedTuple):
 
 
 def dct(x: Tensor) -> Tensor:
-    """Return the orthonormal DCT-II of the last two dimensions of x (..., H, W), in float64 as `scipy.fft.dctn`.
+    """Return the orthonormal DCT-II of the last two dimensions of x (..., H, W), in float64, equal to `scipy.fft.dctn`.
 
     Example:
         >>> dct(torch.ones(2, 2)).round(decimals=6)
@@ -47,10 +47,10 @@ def dct(x: Tensor) -> Tensor:
 
 
 def radial_spectrum(power: Tensor) -> Spectrum:
-    """Return what the squares of a DCT (H, W), averaged over images and channels, are over the distance from 0.
+    """Return the radial average of the squares of a DCT (H, W), which are means over images and channels.
 
-    Frequency u of H is u / H of Nyquist's. The distance goes to 1 in 16 bins; the corners
-    beyond are left out, and so is frequency 0.
+    Frequency u of H is u / H of Nyquist's. The distance from 0 to 1 is divided into 16 bins; the corners
+    beyond 1 are left out, and so is frequency 0.
 
     Raises:
         ValueError: If a side is below 4.
@@ -77,14 +77,14 @@ def radial_spectrum(power: Tensor) -> Spectrum:
 
 
 def check_sides(size: tuple[int, int]) -> None:
-    """Refuse latents of a `size` (H, W) that has no spectrum.
+    """Refuse latents of a `size` (H, W) too small for a spectrum.
 
     Raises:
         ValueError: If a side is below 4.
     """
     if min(size) < _MIN_SIDE:
         raise ValueError(
-            f'spectrum: {size[0]} x {size[1]} cells; accepted are {_MIN_SIDE} or more a side; use larger images.'
+            f'spectrum: {size[0]} x {size[1]} cells; expected at least {_MIN_SIDE} a side; use larger images.'
         )
 
 
@@ -94,7 +94,10 @@ def _slope(x: Tensor, y: Tensor) -> float:
 
 
 def _dct_matrix(side: int) -> Tensor:
-    """Return C with C x the orthonormal DCT-II of x (side,); in float64: a float32 basis is off by 1e-5."""
+    """Return the matrix C whose product C x is the orthonormal DCT-II of x (side,).
+
+    In float64, because a float32 basis is off by 1e-5.
+    """
     places = torch.arange(side, dtype=torch.float64)
     matrix = torch.cos(math.pi / side * places[:, None] * (places + 0.5)) * math.sqrt(2 / side)
     matrix[0] /= math.sqrt(2)
@@ -105,11 +108,11 @@ def _dct_matrix(side: int) -> Tensor:
 class LatentSpectrum(Evaluator):
     """`spectrum/slope` and `spectrum/high_share` of the latents' DCT-II; `curves` has the spectrum.
 
-    Each channel is brought to a variance of 1 over the set, so that all count alike; then powers are
-    averaged over images and channels. White noise has 0 and 0.75, images and random codes
-    of patches lie between that and -4 and 0.02: see `eqzoo.statistics.spectrum` for the bins.
-    Latents that diffusion models learn easily fall more steeply (Skorokhodov et al. 2025).
-    Channels that do not vary are left out; if none varies, both are NaN.
+    Each channel is scaled to a variance of 1 over the set, so that all have equal weight; then powers are
+    averaged over images and channels. White noise has 0 and 0.75; images and random codes of patches lie
+    between that and -4 and 0.02. See `radial_spectrum` for the bins. Latents that diffusion models learn
+    easily fall more steeply (Skorokhodov et al. 2025). Channels that do not vary are left out; if none
+    varies, both are NaN.
 
     Raises:
         ValueError: By `update`, if a side of the latents is below 4, or they change in size.
@@ -119,7 +122,7 @@ class LatentSpectrum(Evaluator):
         """Add a batch's powers (C, h, w) and moments per channel.
 
         Raises:
-            ValueError: If the latents are too small, or of another size than those before.
+            ValueError: If the latents are too small, or their size differs from that of earlier batches.
         """
         latents = to_double(view.latents)
         size = tuple(latents.shape[2:])
@@ -138,7 +141,7 @@ class LatentSpectrum(Evaluator):
         square = sums['square'] / cells
         variance = square - (sums['value'] / cells).square()
         varies = variance > 1e-12 * square  # less is rounding
-        # of no channel the mean is NaN, and so is all that follows
+        # the mean of no channel is NaN, and so are all values computed from it
         spectrum = radial_spectrum((power[varies] / variance[varies, None, None]).mean(dim=0))
         series = {
             'label': 'latents',
@@ -152,7 +155,7 @@ class LatentSpectrum(Evaluator):
         return {'spectrum/slope': spectrum.slope, 'spectrum/high_share': spectrum.high_share}
 
     def card(self) -> dict[str, Any]:
-        """Say what the spectrum is of."""
+        """Return the kind of latents and the transform."""
         return {
             'latent': 'posterior mean in generator units, each channel of variance 1 over the set',
             'transform': 'DCT-II, orthonormal; 16 bins of the distance from frequency 0 up to Nyquist, 0 left out',

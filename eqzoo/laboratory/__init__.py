@@ -1,8 +1,9 @@
-"""The latent-space laboratory: what autoencoders do to photographs, on one page."""
+"""The latent-space laboratory: autoencoders on a few photographs, measured and shown on one page."""
 
-from eqzoo.laboratory.colours import SharedBasis, align, share_bases
+from eqzoo.laboratory.colours import SharedBasis, align_basis, share_bases
 from eqzoo.laboratory.examination import Cases, Examination, Model, choose_cases, examine, open_models
-from eqzoo.laboratory.page import Findings, write_laboratory
+from eqzoo.laboratory.findings import Findings
+from eqzoo.laboratory.page import write_laboratory
 from eqzoo.laboratory.photographs import Photographs, Squares, crop_all, read_photographs
 
 __all__ = [
@@ -13,7 +14,7 @@ __all__ = [
     'Photographs',
     'SharedBasis',
     'Squares',
-    'align',
+    'align_basis',
     'choose_cases',
     'crop_all',
     'examine',

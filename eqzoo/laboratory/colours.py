@@ -1,4 +1,4 @@
-"""Latents as colours that mean the same in several autoencoders."""
+"""Colours of latents, shared by or aligned between several autoencoders."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from eqzoo.pictures import ColourBasis, cells_of, fit_basis
 
-# Between the two: 0.86 to 0.99 was found from a start on CIFAR-10 to its fine-tuning, plain or with EQ-VAE, on its
-# end and among them; of strangers it is near 0.
+# A correlation. Measured on CIFAR-10: 0.86 to 0.99 between a start and its fine-tunings, plain or with EQ-VAE, and
+# between these; near 0 between unrelated autoencoders.
 _SAME_SPACE = 0.5
 
 
 class SharedBasis(NamedTuple):
-    """The colours of one autoencoder's latents, and what they have to do with the others'.
+    """The colours of one autoencoder's latents, and their relation to the others' colours.
 
     Args:
-        basis: Of generator units.
-        group: The autoencoders that have the very same one, itself among them.
-        reference: The autoencoder to whose colours these are turned; None for those of its own group.
+        basis: For latents in generator units.
+        group: The autoencoders that share this basis, itself included.
+        reference: The autoencoder to whose colours these are rotated; None in the first group.
         agreement: The mean correlation of the three colours with the reference's, cell by cell; None without one.
     """
 
@@ -33,9 +33,9 @@ class SharedBasis(NamedTuple):
 def share_bases(latents: Mapping[str, Tensor]) -> dict[str, SharedBasis]:
     """Return a colour basis for each autoencoder's latents (N, C, h, w) of the same images.
 
-    Latents of one space (`is_one_space`), such as before and after fine-tuning, have one basis and one range of
-    colours, fitted on all of them together: the same latent is the same colour. Others have a basis of
-    their own, which is turned to agree with the first one's: see `align`.
+    Latents of one space (`is_one_space`), such as those before and after fine-tuning, share a basis and a range
+    of colours, fitted on all of them: the same latent has the same colour. Others have a basis of
+    their own, which is rotated to agree with the first one: see `align_basis`.
 
     Args:
         latents: By the autoencoder's name, in generator units.
@@ -59,28 +59,27 @@ def share_bases(latents: Mapping[str, Tensor]) -> dict[str, SharedBasis]:
 
 
 def is_one_space(first: Tensor, second: Tensor) -> bool:
-    """Whether the channels of two autoencoders' latents of the same images mean the same.
+    """Return whether two autoencoders encode the same images into one latent space.
 
-    That is: as many channels and cells, and a correlation of 0.5 or more over all of them, each channel's
-    mean taken off.
+    They do if their latents have the same shape and a `correlation` of 0.5 or more.
     """
     return first.shape == second.shape and correlation(first, second) >= _SAME_SPACE
 
 
 def correlation(first: Tensor, second: Tensor) -> float:
-    """Return the correlation of latents (N, C, h, w) over all values, channel means taken off; 0 for constants."""
+    """Return the correlation of latents (N, C, h, w) over all values, without channel means; 0 for constants."""
     centred = [(each - each.mean(dim=0)).double() for each in map(cells_of, (first, second))]
     return F.cosine_similarity(*(each.flatten() for each in centred), dim=0).item()
 
 
-def align(own: Tensor, target: Tensor) -> tuple[Tensor, float]:
-    """Return the rotation R (3, 3) of components that brings `own` @ R nearest to `target`, and how near that is.
+def align_basis(own: Tensor, target: Tensor) -> tuple[Tensor, float]:
+    """Return the rotation R (3, 3) of components that brings `own` @ R nearest to `target`, and their agreement.
 
     This is the orthogonal Procrustes problem (Schönemann 1966): R = U Vᵀ with U S Vᵀ = ownᵀ target.
 
     Args:
-        own: (P, 3), of mean 0 and variance 1 a column, as are those of:
-        target: The components of the same positions.
+        own: (P, 3), each column with mean 0 and variance 1.
+        target: The components at the same positions, standardised in the same way.
 
     Returns:
         R, and the mean correlation of the three columns.
@@ -92,11 +91,11 @@ def align(own: Tensor, target: Tensor) -> tuple[Tensor, float]:
 def _aligned(
     shared: SharedBasis, members: Sequence[Tensor], reference: str, target: ColourBasis, target_latents: Tensor
 ) -> SharedBasis:
-    """Turn a group's basis to the colours that the reference has at the same places of the images.
+    """Rotate a group's basis to the colours that the reference has at the same places of the images.
 
-    Components count alike whatever their variance, since as colours they do.
+    All components have equal weight, whatever their variance, because all colours do.
     """
-    # on the coarser grid of both, where each has what the other can have
+    # on the coarser of the two grids: the finer latents are averaged
     size = [min(sides) for sides in zip(members[0].shape[2:], target_latents.shape[2:], strict=True)]
     own_basis = shared.basis
     components, deviations = zip(
@@ -106,7 +105,7 @@ def _aligned(
         ),
         strict=True,
     )
-    rotation, agreement = align(*components)
+    rotation, agreement = align_basis(*components)
     known = len(own_basis.directions)
     directions = (rotation[:known] / deviations[0][:known, None]).T @ own_basis.directions.double()
     turned = own_basis._replace(directions=directions.float(), low=torch.zeros(3), high=torch.zeros(3))
@@ -114,15 +113,15 @@ def _aligned(
 
 
 def _standardised(basis: ColourBasis, latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Return components (P, 3) of mean 0 and variance 1, missing ones 0, and their deviations (3,)."""
+    """Return components (P, 3) with mean 0 and variance 1, missing ones 0, and their deviations (3,)."""
     components = basis.components(latents).double()
     components = F.pad(components, (0, 3 - components.shape[1]))
     components = components - components.mean(dim=0)
     deviation = components.square().mean(dim=0).sqrt()
-    # what does not vary has no direction: it is left as it is
+    # constant components have no direction: division by infinity makes them 0
     deviation = torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.inf)
     return components / deviation, deviation
 
 
 def _resized(latents: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(latents.float(), list(size), mode='area')  # the mean of the cells that lie there
+    return F.interpolate(latents.float(), list(size), mode='area')  # the mean of the cells in each place

@@ -1,7 +1,7 @@
-"""The autoencoders to look into, and what to call them."""
+"""Examination of an autoencoder on images: the models, the transforms, and all measures and pictures."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,17 +12,20 @@ from torch import Tensor
 import eqzoo
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints import load_autoencoder
-from eqzoo.engine.evaluation import compute
+from eqzoo.engine.evaluation import merge_metrics, run_evaluators, split_cases
 from eqzoo.evaluators import AutoencoderView, EquivarianceError, LatentSpectrum, LatentStatistics, ReconstructionMetric
-from eqzoo.evaluators.equivariance import psnr
-from eqzoo.images import to_float
+from eqzoo.images import psnr, to_float
 from eqzoo.report import run_names
 from eqzoo.transforms import IsotropicScale, Rotate, Turn
 from eqzoo.transforms.base import Transform, valid_area
 
+_BATCH_PIXELS = 4 * 256 * 256  # at once: about 4 GB in the decoder of Stable Diffusion
+_MIN_SPECTRUM = 4  # cells a side; smaller latents have no slope
+_UNTRANSFORMED = {'turn': 0.0, 'scale': 1.0}  # the end of a transform's curve
+
 
 class Model(NamedTuple):
-    """An autoencoder in evaluation mode, what to call it, and where it is from."""
+    """An autoencoder in evaluation mode, its name, and the source it was loaded from."""
 
     name: str
     source: str
@@ -30,7 +33,7 @@ class Model(NamedTuple):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers it has learned."""
+        """Number of learned values, of encoder and decoder."""
         return sum(parameter.numel() for parameter in self.autoencoder.parameters())
 
 
@@ -38,19 +41,20 @@ def open_models(sources: Sequence[str], names: Sequence[str] | None = None) -> l
     """Load autoencoders.
 
     Args:
-        sources: What `eqzoo.load` takes, or the files ENCODER,DECODER of one.
-        names: One for each; by default as much of each source as tells it from the others.
+        sources: Each one as `eqzoo.load` takes it, or the two files ENCODER,DECODER.
+        names: One for each; by default the shortest ends of the sources that are all different.
 
     Raises:
-        ValueError: If there are not as many different names, a name is not in the zoo, or a file does not fit.
-        OSError: If a file is not there, or cannot be downloaded.
+        ValueError: If the names are not different or not as many as the sources, a model is not in the zoo, or a
+            file does not fit.
+        OSError: If a file does not exist or cannot be downloaded.
     """
     if names is None:
         names = run_names([Path(source) for source in sources])
     names = [name.strip() for name in names]
     if len(names) != len(sources) or len(set(names)) != len(names) or not all(names):
         raise ValueError(
-            f'--names: got {", ".join(map(repr, names))} for {len(sources)} models; accepted are as many different '
+            f'--names: got {", ".join(map(repr, names))} for {len(sources)} models; expected as many different '
             'names, separated by commas.'
         )
     return [Model(name, source, _load(source)) for name, source in zip(names, sources, strict=True)]
@@ -63,12 +67,12 @@ def _load(source: str) -> Autoencoder:
 
 
 class Cases(NamedTuple):
-    """Transforms whose cases are looked at.
+    """The transforms to examine.
 
     Args:
-        turn: By the angles.
-        scale: By the scales.
-        remarks: What had to be left out or changed.
+        turn: Its cases are the angles.
+        scale: Its cases are the scales.
+        remarks: Angles and scales that were left out or changed.
     """
 
     turn: Turn
@@ -77,40 +81,33 @@ class Cases(NamedTuple):
 
 
 def choose_cases(angles: Sequence[float], scales: Sequence[float], grids: Sequence[tuple[int, int]]) -> Cases:
-    """Return `angles` and `scales` that are possible on all of `grids` (h, w).
+    """Return those of `angles` and `scales` that are possible on all of `grids` (h, w).
 
-    Scales are taken to the nearest whole number of cells. Angles of which no cell of the smallest latents
-    is left once the border is, are left out.
+    Scales are rounded to whole numbers of cells. An angle is left out if the rotated border covers
+    all cells of some latents.
 
     Raises:
-        ValueError: If a value is out of range, or nothing is left.
+        ValueError: If a value is out of range, or none is possible.
     """
-    scale_of = dict(interpolation='bicubic', antialias=True)  # as `EquivarianceError` measures by default
+    scale_of = dict(interpolation='bicubic', antialias=True)  # as `EquivarianceError` does by default
     turn = Turn(eval_angles=tuple(angles))
-    IsotropicScale(eval_scales=tuple(scales), **scale_of)  # refuses what is no scale
+    IsotropicScale(eval_scales=tuple(scales), **scale_of)  # refuses invalid scales
     smallest = min(grids, key=min)
     kept = [angle for angle in angles if all(turn.mask(grid, angle).any() for grid in grids)]
     cells = math.gcd(*(side for grid in grids for side in grid))
     whole = sorted({min(max(round(scale * cells), 1), cells - 1) / cells for scale in scales}) if cells > 1 else []
     if not kept or not whole:
         raise ValueError(
-            f'angles and scales: none of them leaves anything of latents of {smallest[0]} x {smallest[1]} cells; use '
-            'larger images (--size).'
+            f'angles and scales: no angle, or no scale, leaves any cell of latents of {smallest[0]} x {smallest[1]} '
+            'cells; use larger images (--size).'
         )
     remarks = []
     if len(kept) < len(angles):
         left_out = ', '.join(f'{angle:g}°' for angle in angles if angle not in kept)
-        remarks.append(f'Left out: {left_out}, of which nothing of {smallest[0]} x {smallest[1]} cells would count.')
+        remarks.append(f'Left out: {left_out}, which would leave none of {smallest[0]} x {smallest[1]} cells.')
     if whole != sorted(set(scales)):
-        remarks.append(f'Scales taken to whole cells: {", ".join(f"{scale:.3g}" for scale in whole)}.')
+        remarks.append(f'Scales rounded to whole cells: {", ".join(f"{scale:.3g}" for scale in whole)}.')
     return Cases(Turn(eval_angles=tuple(kept)), IsotropicScale(eval_scales=tuple(reversed(whole)), **scale_of), remarks)
-
-
-_BATCH_PIXELS = 4 * 256 * 256  # at once: some 4 GB in the decoder of Stable Diffusion
-_MIN_SPECTRUM = 4  # cells a side; fewer have no slope
-_UNTRANSFORMED = {'turn': 0.0, 'scale': 1.0}  # where curves of a transform begin or end
-
-Curve = tuple[list[float], list[float | None]]
 
 
 class Transformed(NamedTuple):
@@ -118,10 +115,10 @@ class Transformed(NamedTuple):
 
     Args:
         target: τ∘x (B, 3, H', W'), in [-1, 1].
-        decoded: D(τ∘E(x)), as large.
-        psnr: Of the one from the other, in dB, a number an image; what τ fills in does not count.
+        decoded: D(τ∘E(x)), of the same shape.
+        psnr: Of `decoded` against `target`, in dB, one for each image; the border that τ fills in is masked.
         latents: τ∘E(x) (B, C, h', w'), in generator units.
-        encoded: E(τ∘x), as large.
+        encoded: E(τ∘x), of the same shape.
     """
 
     target: Tensor
@@ -132,22 +129,22 @@ class Transformed(NamedTuple):
 
 
 class Examination(NamedTuple):
-    """What was found, on the CPU.
+    """The measures and pictures of one autoencoder, on the CPU.
 
     Args:
-        metrics: By name, over all images; None where the value is no number.
-        cases: The same of single cases and of standard errors.
-        curves: (x, y) by what is measured and over what: 'eq_err/turn', 'eq_rec/scale', 'spectrum', …
+        metrics: By name, over all images; None if the value is not finite.
+        cases: The same for single cases and standard errors.
+        curves: (x, y) by measure and transform: 'eq_err/turn', 'eq_rec/scale', …, and 'spectrum'.
         psnr: Of each image, in dB.
         latents: E(x) (N, C, h, w) of all images, in generator units.
-        reconstructions: D(E(x)) (B, 3, H, W) of the first ones.
-        transformed: By transform and case, of the first ones.
-        card: How each evaluator measured.
+        reconstructions: D(E(x)) (B, 3, H, W) of the first images.
+        transformed: By transform and case, of the first images.
+        card: The protocol of each evaluator.
     """
 
     metrics: dict[str, float | None]
     cases: dict[str, float | None]
-    curves: dict[str, Curve]
+    curves: dict[str, tuple[list[float], list[float | None]]]
     psnr: list[float]
     latents: Tensor
     reconstructions: Tensor
@@ -159,17 +156,17 @@ class Examination(NamedTuple):
 def examine(
     autoencoder: Autoencoder, pixels: Tensor, cases: Cases, *, shown: int, device: str | torch.device = 'cpu'
 ) -> Examination:
-    """Measure `autoencoder`, in evaluation mode, on images, and keep what it makes of the first `shown`.
+    """Measure `autoencoder`, in evaluation mode, on images, and keep pictures of the first `shown`.
 
     Args:
-        autoencoder: Moved to `device` meanwhile.
+        autoencoder: Moved to `device` while it is measured.
         pixels: (N, 3, H, W), uint8.
         cases: The transforms to measure with, besides quarter turns.
-        shown: How many images are kept transformed.
-        device: Where to compute.
+        shown: Number of images whose transformed versions are kept.
+        device: Device to compute on.
 
     Raises:
-        ValueError: If a metric cannot be had of images so small, or latents are not finite.
+        ValueError: If the images are too small for a metric, or latents are not finite.
     """
     home = autoencoder.last_layer.device
     autoencoder.to(device)
@@ -182,36 +179,36 @@ def examine(
     if min(autoencoder.grid(*pixels.shape[2:])) >= _MIN_SPECTRUM:
         evaluators.append(LatentSpectrum())
     at_once = max(1, _BATCH_PIXELS // pixels[0, 0].numel())
-    views = (AutoencoderView(autoencoder, to_float(batch.to(device))) for batch in pixels.split(at_once))
     psnrs, latents = [], []
-    for view in views:
-        for evaluator in evaluators:
-            evaluator.process({}, [view])
-        psnrs += psnr(view.reconstruction, view.images).tolist()
-        latents.append(view.latents.cpu())
+
+    def views() -> Iterator[AutoencoderView]:
+        for batch in pixels.split(at_once):
+            view = AutoencoderView(autoencoder, to_float(batch.to(device)))
+            yield view
+            psnrs.extend(psnr(view.reconstruction, view.images).tolist())
+            latents.append(view.latents.cpu())
+
+    found = merge_metrics(run_evaluators(evaluators, views(), len(pixels)))
     first = [AutoencoderView(autoencoder, to_float(batch.to(device))) for batch in pixels[:shown].split(at_once)]
-    found = compute(evaluators, len(pixels))
     values = {name: value if math.isfinite(value) else None for name, value in found.items()}
-    metrics = {name: value for name, value in values.items() if not _is_case(name)}
     examination = Examination(
-        metrics,
-        {name: value for name, value in values.items() if name not in metrics},
+        *split_cases(values),
         _curves(values, transforms, evaluators[-1].curves),
         psnrs,
         torch.cat(latents),
         torch.cat([view.reconstruction.cpu() for view in first]),
-        {name: _under(first, transform) for name, transform in transforms.items()},
+        {name: _transform_all(first, transform) for name, transform in transforms.items()},
         {type(each).__name__: each.card() for each in evaluators},
     )
     autoencoder.to(home)
     return examination
 
 
-def _under(views: Sequence[AutoencoderView], transform: Transform) -> dict[str, Transformed]:
-    """Return what becomes of all views under each case of `transform`."""
+def _transform_all(views: Sequence[AutoencoderView], transform: Transform) -> dict[str, Transformed]:
+    """Return all views' images and latents under each case of `transform`."""
     cases = transform.cases(tuple(views[0].latents.shape[2:]))
     return {
-        case: _together([_transformed(view, transform, params) for view in views]) for case, params in cases.items()
+        case: _concatenate([_transformed(view, transform, params) for view in views]) for case, params in cases.items()
     }
 
 
@@ -224,15 +221,15 @@ def _transformed(view: AutoencoderView, transform: Transform, params: Any) -> Tr
     return Transformed(target.cpu(), decoded.cpu(), close, latents.cpu(), autoencoder.latents(target).cpu())
 
 
-def _together(parts: Sequence[Transformed]) -> Transformed:
+def _concatenate(parts: Sequence[Transformed]) -> Transformed:
     target, decoded, close, latents, encoded = zip(*parts, strict=True)
     return Transformed(torch.cat(target), torch.cat(decoded), [*chain(*close)], torch.cat(latents), torch.cat(encoded))
 
 
 def _curves(
     values: Mapping[str, float | None], transforms: Mapping[str, Transform], drawn: Sequence[Mapping[str, Any]]
-) -> dict[str, Curve]:
-    """Return the measures of each case over what it is a number of, from no transform on, and the spectrum."""
+) -> dict[str, tuple[list[float], list[float | None]]]:
+    """Return each measure over the angles and over the scales, with the untransformed images, and the spectrum."""
     curves = {}
     for name in transforms:
         for kind, untransformed in (('eq_err', 0.0), ('eq_rec', values['psnr'])):
@@ -245,7 +242,3 @@ def _curves(
             (series,) = curve['series']
             curves['spectrum'] = series['x'], series['y']
     return curves
-
-
-def _is_case(name: str) -> bool:
-    return name.count('/') == 2 or ('/' in name and name.endswith('_std'))

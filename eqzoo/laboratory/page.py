@@ -1,143 +1,79 @@
-"""All that was found of several autoencoders, as numbers and as curves."""
+"""The laboratory's page: findings as tables, charts and galleries of pictures."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from eqzoo import __version__
 from eqzoo.images import to_float
-from eqzoo.laboratory.colours import SharedBasis, share_bases
-from eqzoo.laboratory.examination import Cases, Examination, Model
-from eqzoo.laboratory.galleries import latent_colours, latent_colours_under, reconstructions, under
-from eqzoo.laboratory.photographs import Squares
+from eqzoo.laboratory.colours import SharedBasis
+from eqzoo.laboratory.examination import Examination
+from eqzoo.laboratory.findings import Findings
+from eqzoo.pictures import to_pil
 from eqzoo.report.charts import draw_chart
 from eqzoo.report.comparison import Cell, compare_results
-from eqzoo.report.page import write_page
+from eqzoo.report.page import EmbeddedPicture, embed, write_page
 from eqzoo.report.results import Result
 
-_CHARTS = (
-    ('eq_err/turn', 'Latents under rotation: τE(x) from E(τx)', 'angle / degrees', 'eq_err'),
-    ('eq_rec/turn', 'Images under rotation: D(τE(x)) from τx', 'angle / degrees', 'PSNR / dB'),
-    ('eq_err/scale', 'Latents under scaling: τE(x) from E(τx)', 'scale', 'eq_err'),
-    ('eq_rec/scale', 'Images under scaling: D(τE(x)) from τx', 'scale', 'PSNR / dB'),
-    ('spectrum', 'Spectrum of the latents', 'frequency / Nyquist', 'power'),
-)
+# The rows of the table, explained to a newcomer.
+_METRICS = {
+    'psnr': 'how close D(E(x)) is to x, in dB: 3 dB more is half the squared error',
+    'ssim': 'the same, by local structure; 1 is the image itself',
+    'eq_err/rotation': 'how far τE(x) is from E(τx), quarter turns: 0 is equivariant, 1 is as bad as the mean',
+    'eq_err/turn': 'the same, at the angles of the curves',
+    'eq_err/scale': 'the same, at the scales of the curves',
+    'eq_rec/rotation': 'how close D(τE(x)) is to τx, in dB, quarter turns; at most about psnr',
+    'eq_rec/scale': 'the same, at the scales of the curves',
+    'latent_std': 'standard deviation in generator units; generators expect about 1',
+    'spectrum/slope': 'how fast power falls with frequency: 0 is noise, lower is smoother',
+}
+_MAX_PIXELATED = 64  # pixels a side; enlarged pictures up to this size are shown as squares
+_NOT_CLIPPED = 0.995  # share of all errors that stay within the range of colours when amplified
+_UNTRANSFORMED = {'turn': '0°', 'scale': '× 1'}
 
 
-@dataclass
-class Findings:
-    """What the page and the file of numbers are made of.
+class Tile(NamedTuple):
+    """A picture, its caption, and its side as a share of its place."""
 
-    Args:
-        models: One or more.
-        images: That were looked at.
-        cases: That were looked at.
-        found: By the model's name.
-    """
-
-    models: list[Model]
-    images: Squares
-    cases: Cases
-    found: dict[str, Examination]
-
-    @cached_property
-    def bases(self) -> dict[str, SharedBasis]:
-        """The colours of each model's latents."""
-        return share_bases({name: each.latents for name, each in self.found.items()})
+    picture: EmbeddedPicture
+    caption: str = ''
+    share: float = 1.0
 
     @property
-    def remarks(self) -> list[str]:
-        """What is to be known about the choice of images and cases."""
-        remarks = [*self.images.remarks, *self.cases.remarks]
-        if not all('spectrum' in each.curves for each in self.found.values()):
-            remarks.append('No spectrum of latents of fewer than 4 cells a side.')
-        return remarks
-
-    def curves(self) -> list[dict[str, Any]]:
-        """Return what was measured over angle, scale and frequency, a series a model, as `draw_chart` takes it."""
-        curves = []
-        for key, title, x, y in _CHARTS:
-            series = [
-                dict(label=name, x=[*each.curves[key][0]], y=[*each.curves[key][1]], low=None, high=None)
-                for name, each in self.found.items()
-                if key in each.curves
-            ]
-            if series:
-                curves.append(dict(title=title, x=x, y=y, log=key == 'spectrum', series=series))
-        return curves
-
-    def summary(self) -> dict[str, Any]:
-        """Return all numbers, in JSON's types."""
-        names, sizes, cuts = self.images.names, self.images.sizes, self.images.cuts
-        return {
-            'images': [
-                dict(name=name, width=width, height=height, cut=cut)
-                for name, (width, height), cut in zip(names, sizes, cuts, strict=True)
-            ],
-            'size': self.images.pixels.shape[-1],
-            'models': {model.name: self._of(model) for model in self.models},
-            'curves': self.curves(),
-            'remarks': self.remarks,
-            'eqzoo': __version__,
-            'torch': torch.__version__,
-        }
-
-    def _of(self, model: Model) -> dict[str, Any]:
-        found, basis = self.found[model.name], self.bases[model.name]
-        return {
-            'source': model.source,
-            'type': type(model.autoencoder).__name__,
-            'num_parameters': model.num_parameters,
-            'downsample_factor': model.autoencoder.downsample_factor,
-            'latent_channels': model.autoencoder.latent_channels,
-            'latent_size': list(found.latents.shape[1:]),
-            'metrics': found.metrics,
-            'cases': found.cases,
-            'psnr': found.psnr,
-            'colours': dict(shared_by=list(basis.group), aligned_to=basis.reference, agreement=basis.agreement),
-            'card': found.card,
-        }
+    def is_pixelated(self) -> bool:
+        """Whether its pixels are shown as squares."""
+        return max(self.picture.width, self.picture.height) <= _MAX_PIXELATED
 
 
-def told_basis(name: str, bases: Mapping[str, SharedBasis]) -> str:
-    """Say in a sentence what the colours of a model's latents have to do with the others'."""
-    basis = bases[name]
-    others = [other for other in basis.group if other != name]
-    if len(bases) == 1:
-        return 'The three colours are its first three principal components.'
-    said = (
-        f'One basis with {", ".join(others)}: the same latent has the same colour.' if others else 'A basis of its own'
-    )
-    if basis.reference is None:
-        return said if others else f'{said}, to which the others are turned.'
-    turned = (
-        f'turned to agree with {basis.reference}: mean correlation {basis.agreement:.2f} (1 would be the same picture).'
-    )
-    return f'{said} It is {turned}' if others else f'{said}, {turned}'
+class GalleryRow(NamedTuple):
+    """A label, the content in small print, and one tile for each column."""
+
+    label: str
+    content: str
+    tiles: list[Tile]
 
 
-# What the table shows of all that was measured, and in a newcomer's words
-_METRICS = {
-    'psnr': 'how close D(E(x)) is to x, in dB: 3 dB more are half the squared error',
-    'ssim': 'the same by local structure; 1 is the image itself',
-    'eq_err/rotation': 'how far τE(x) is from E(τx), quarter turns: 0 is equivariant, 1 as bad as their mean',
-    'eq_err/turn': 'the same, by the angles of the curves',
-    'eq_err/scale': 'the same, by the scales of the curves',
-    'eq_rec/rotation': 'how close D(τE(x)) is to τx, in dB, quarter turns; about psnr at most',
-    'eq_rec/scale': 'the same, by the scales of the curves',
-    'latent_std': 'deviation in generator units, in which generators expect about 1',
-    'spectrum/slope': 'how fast power falls with frequency: 0 is noise, the further below, the smoother',
-}
+class Gallery(NamedTuple):
+    """Pictures in rows and columns, with the columns' heads."""
+
+    title: str
+    columns: list[str]
+    rows: list[GalleryRow]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the full size shows more."""
+        return max(tile.picture.width for row in self.rows for tile in row.tiles) > 2 * _MAX_PIXELATED
 
 
 class _Line(NamedTuple):
     label: str
     better: str
-    what: str
+    meaning: str
     cells: list[Cell]
 
 
@@ -147,7 +83,7 @@ def write_laboratory(path: str | Path, findings: Findings) -> None:
     names = findings.images.names[:shown]
     images = to_float(findings.images.pixels[:shown])
     found, bases = findings.found, findings.bases
-    gallery, amplified = reconstructions(names, images, found)
+    gallery, amplified = reconstruction_gallery(names, images, found)
     numbered = list(enumerate(names))
     values = dict(
         title='Latent-space laboratory: ' + ', '.join(found),
@@ -157,17 +93,17 @@ def write_laboratory(path: str | Path, findings: Findings) -> None:
         lines=[*_facts(findings), *_metrics(findings)],
         reconstructions=gallery,
         amplified=amplified,
-        turned=[under('turn', name, number, images[number], found) for number, name in numbered],
-        scaled=[under('scale', name, number, images[number], found) for number, name in numbered],
-        latents=latent_colours(names, images, found, bases),
-        latents_turned=[latent_colours_under('turn', name, number, found, bases) for number, name in numbered],
-        colours={name: told_basis(name, bases) for name in found},
+        turned=[transformed_gallery('turn', name, number, images[number], found) for number, name in numbered],
+        scaled=[transformed_gallery('scale', name, number, images[number], found) for number, name in numbered],
+        latents=colour_gallery(names, images, found, bases),
+        latents_turned=[transformed_colour_gallery('turn', name, number, found, bases) for number, name in numbered],
+        colours={name: describe_basis(name, bases) for name in found},
         charts=[draw_chart(curve, number) for number, curve in enumerate(findings.curves())],
         images=_images(findings),
         card=_card(findings),
         version=__version__,
     )
-    write_page(path, 'inspect.html', values)
+    write_page(path, 'laboratory.html', values)
 
 
 def _lead(findings: Findings) -> str:
@@ -176,15 +112,15 @@ def _lead(findings: Findings) -> str:
 
 
 def _facts(findings: Findings) -> list[_Line]:
-    """Return what each autoencoder is, whatever the images."""
+    """Return the properties of each autoencoder that do not depend on the images."""
     side = findings.images.pixels.shape[-1]
     facts: dict[tuple[str, str], list[str]] = {
         ('network', ''): [],
-        ('parameters', 'numbers that it has learned, of encoder and decoder'): [],
-        ('factor f', 'pixels of the image a side of a latent cell'): [],
+        ('parameters', 'learned numbers of encoder and decoder'): [],
+        ('factor f', 'pixels a side of the image for each latent cell'): [],
         ('channels C', 'numbers in a latent cell'): [],
         ('latent', f'C × h × w of an image of {side} × {side}'): [],
-        ('compression', 'numbers of the image for each one of the latent'): [],
+        ('compression', 'numbers of the image for each number of the latent'): [],
     }
     for model in findings.models:
         autoencoder = model.autoencoder
@@ -199,23 +135,27 @@ def _facts(findings: Findings) -> list[_Line]:
         )
         for cells, text in zip(facts.values(), own, strict=True):
             cells.append(text)
-    return [_Line(label, '', what, [Cell(None, text) for text in cells]) for (label, what), cells in facts.items()]
+    return [
+        _Line(label, '', meaning, [Cell(None, text) for text in cells]) for (label, meaning), cells in facts.items()
+    ]
 
 
 def _metrics(findings: Findings) -> list[_Line]:
-    """Return the measures of `_METRICS`, the best of each marked."""
+    """Return the metrics of `_METRICS`, the best value of each marked."""
     results = {
         model.name: Result(
             Path(model.source),
             {name: value for name, value in findings.found[model.name].metrics.items() if name in _METRICS},
             {},
             [],
-            {'evaluators': {}},  # all were measured in one run, alike
+            {'evaluators': {}},  # nothing to compare: all were measured in one run
         )
         for model in findings.models
     }
     rows = {row.metric: row for row in compare_results(results).rows}
-    return [_Line(name, rows[name].better, what, rows[name].cells) for name, what in _METRICS.items() if name in rows]
+    return [
+        _Line(name, rows[name].better, meaning, rows[name].cells) for name, meaning in _METRICS.items() if name in rows
+    ]
 
 
 def _images(findings: Findings) -> list[dict[str, Any]]:
@@ -236,5 +176,119 @@ def _card(findings: Findings) -> dict[str, Any]:
     return {**{model.name: model.source for model in findings.models}, **evaluators}
 
 
-def _count(number: int, what: str) -> str:
-    return f'{number} {what}{"" if number == 1 else "s"}'
+def _count(number: int, noun: str) -> str:
+    return f'{number} {noun}{"" if number == 1 else "s"}'
+
+
+def describe_basis(name: str, bases: Mapping[str, SharedBasis]) -> str:
+    """Return a sentence on the colours of a model's latents and their relation to the others' colours."""
+    basis = bases[name]
+    others = [other for other in basis.group if other != name]
+    if len(bases) == 1:
+        return 'The three colours are its first three principal components.'
+    shared = (
+        f'One basis with {", ".join(others)}: the same latent has the same colour.' if others else 'A basis of its own'
+    )
+    if basis.reference is None:
+        return shared if others else f'{shared}, to which the others are rotated.'
+    rotated = (
+        f'rotated to agree with {basis.reference}: mean correlation {basis.agreement:.2f} (1 would be the same '
+        'picture).'
+    )
+    return f'{shared} It is {rotated}' if others else f'{shared}, {rotated}'
+
+
+def column_heads(transform: str, cases: Sequence[str]) -> list[str]:
+    """Return the columns' heads for a transform's cases, the untransformed first.
+
+    Example:
+        >>> column_heads('turn', ['5', '90']), column_heads('scale', ['0.5'])
+        (['0°', '5°', '90°'], ['× 1', '× 0.5'])
+    """
+    heads = [f'{case}°' if transform == 'turn' else f'× {float(case):.3g}' for case in cases]
+    return [_UNTRANSFORMED[transform], *heads]
+
+
+def amplification(errors: Tensor) -> int:
+    """Return the power of two, at most 64, that keeps nearly all of `errors` in [0, 1] in that range.
+
+    Example:
+        >>> amplification(torch.tensor([0.0, 0.1])), amplification(torch.tensor([0.0]))
+        (8, 64)
+    """
+    # torch.quantile takes at most 16 million values
+    largest = errors.flatten().sort().values[math.ceil(_NOT_CLIPPED * errors.numel()) - 1].item()
+    return 2 ** min(6, max(0, math.floor(-math.log2(largest)))) if largest > 0 else 64
+
+
+def reconstruction_gallery(
+    names: Sequence[str], images: Tensor, found: Mapping[str, Examination]
+) -> tuple[Gallery, int]:
+    """Return `images` (B, 3, H, W) above each D(E(x)) and its error, and the amplification of errors."""
+    errors = {name: (each.reconstructions.clamp(-1, 1) - images).abs() / 2 for name, each in found.items()}
+    factor = amplification(torch.cat([each.flatten() for each in errors.values()]))
+    rows = [_row('x', 'the image', names, images)]
+    for name, each in found.items():
+        rows.append(_row(name, 'D(E(x))', names, each.reconstructions, [f'{value:.2f} dB' for value in each.psnr]))
+        rows.append(_row(name, f'its error × {factor}', names, (errors[name] * factor).clamp(0, 1) * 2 - 1))
+    return Gallery('Reconstructions', list(names), rows), factor
+
+
+def transformed_gallery(
+    transform: str, title: str, number: int, image: Tensor, found: Mapping[str, Examination]
+) -> Gallery:
+    """Return τ∘x of the image with that number, `image` (3, H, W), above each D(τ∘E(x)); one column for each case."""
+    cases = next(iter(found.values())).transformed[transform]
+    columns = column_heads(transform, list(cases))
+    targets = [image, *(case.target[number] for case in cases.values())]
+    rows = [_row('τx', 'the image', columns, targets)]
+    for name, each in found.items():
+        own = each.transformed[transform].values()
+        decoded = [each.reconstructions[number], *(case.decoded[number] for case in own)]
+        close = [each.psnr[number], *(case.psnr[number] for case in own)]
+        rows.append(_row(name, 'D(τE(x))', columns, decoded, [f'{value:.2f} dB' for value in close]))
+    return Gallery(title, columns, rows)
+
+
+def colour_gallery(
+    names: Sequence[str], images: Tensor, found: Mapping[str, Examination], bases: Mapping[str, SharedBasis]
+) -> Gallery:
+    """Return `images` (B, 3, H, W) above each autoencoder's latents as colours."""
+    rows = [_row('x', 'the image', names, images)]
+    for name, each in found.items():
+        rows.append(_row(name, 'E(x)', names, bases[name].basis.colours(each.latents[: len(images)])))
+    return Gallery('Latents as colours', list(names), rows)
+
+
+def transformed_colour_gallery(
+    transform: str, title: str, number: int, found: Mapping[str, Examination], bases: Mapping[str, SharedBasis]
+) -> Gallery:
+    """Return E(τ∘x) above τ∘E(x) of the image with that number, as colours; one column for each case."""
+    columns = column_heads(transform, list(next(iter(found.values())).transformed[transform]))
+    rows = []
+    for name, each in found.items():
+        own = each.transformed[transform].values()
+        start = each.latents[number]
+        for content, latents in (
+            ('E(τx)', [start, *(case.encoded[number] for case in own)]),
+            ('τE(x)', [start, *(case.latents[number] for case in own)]),
+        ):
+            colours = [bases[name].basis.colours(latent[None])[0] for latent in latents]
+            rows.append(_row(name, content, columns, colours))
+    return Gallery(title, columns, rows)
+
+
+def _row(
+    label: str, content: str, columns: Sequence[str], images: Sequence[Tensor] | Tensor, captions: Sequence[str] = ()
+) -> GalleryRow:
+    """Return images (3, H, W) in [-1, 1] as a row; the widest image fills its tile."""
+    widest = max(image.shape[-1] for image in images)
+    captions = captions or [''] * len(columns)
+    return GalleryRow(
+        label,
+        content,
+        [
+            Tile(embed(f'{label}, {content}: {column}', to_pil(image)), caption, image.shape[-1] / widest)
+            for column, image, caption in zip(columns, images, captions[: len(columns)], strict=True)
+        ],
+    )

@@ -1,4 +1,4 @@
-"""The photographs to look at: read, and cut to squares that every autoencoder takes."""
+"""Photographs: reading them, and cropping them to squares that all autoencoders accept."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ class Photographs(NamedTuple):
     """Decoded images of any sizes.
 
     Args:
-        names: Of each.
+        names: One for each image.
         images: Upright, RGB.
-        remarks: What is to be known about their choice.
+        remarks: Remarks on their choice.
     """
 
     names: list[str]
@@ -34,11 +34,11 @@ class Squares(NamedTuple):
     """Images of one size.
 
     Args:
-        names: Of each.
+        names: One for each image.
         pixels: (B, 3, S, S), uint8.
-        sizes: Each photograph's own (width, height).
-        cuts: What was done to each, in words.
-        remarks: What is to be known about all of them.
+        sizes: Each photograph's original (width, height).
+        cuts: How each was cropped, in words.
+        remarks: Remarks on all of them.
     """
 
     names: list[str]
@@ -52,16 +52,16 @@ def read_photographs(places: Sequence[str], limit: int) -> Photographs:
     """Read image files, or at most `limit` images of each folder or zip.
 
     Raises:
-        FileNotFoundError: If nothing is at a place.
-        ValueError: If there is no image, or none that can be read.
+        FileNotFoundError: If a file, folder or zip does not exist.
+        ValueError: If there is no image that can be read.
     """
     names: list[str] = []
     images: list[Image.Image] = []
     remarks: list[str] = []
     unreadable = []
     for place in places:
-        chosen, read, said = _opened(place, limit)
-        remarks += said
+        chosen, read, choice = _open(place, limit)
+        remarks += choice
         for name in chosen:
             try:
                 image = decode(read(name))
@@ -71,17 +71,17 @@ def read_photographs(places: Sequence[str], limit: int) -> Photographs:
                 names.append(name)
                 images.append(image)
     if not images:
-        raise ValueError(f'images: none can be read: {"; ".join(unreadable)}. Give images that can be.')
+        raise ValueError(f'images: none can be read: {"; ".join(unreadable)}. Give at least one readable image.')
     if unreadable:
-        remarks.append(f'Left out, as they cannot be read: {"; ".join(unreadable)}.')
+        remarks.append(f'Left out because they cannot be read: {"; ".join(unreadable)}.')
     return Photographs(names, images, remarks)
 
 
 def crop_all(photographs: Photographs, size: int, factors: Sequence[int]) -> Squares:
-    """Cut photographs to squares of one side: at most `size`, and a multiple of all `factors`.
+    """Crop photographs to squares of one side: at most `size`, and a multiple of all `factors`.
 
-    Those that are larger are shrunk by `eqzoo.data.crops.center` first, to `size` or to the smallest one's
-    short side; none is enlarged.
+    Larger photographs are first shrunk by `eqzoo.data.crops.center` to `size`, or to the short side of the
+    smallest photograph; none is enlarged.
 
     Raises:
         ValueError: If an image, or `size`, is smaller than the multiple.
@@ -94,7 +94,7 @@ def crop_all(photographs: Photographs, size: int, factors: Sequence[int]) -> Squ
         smallest = photographs.names[photographs.images.index(shortest)]
         who = f'{smallest} has {shortest.width} x {shortest.height} pixels; leave it out'
         who = f'--size is {size}; give more' if size < multiple else who
-        raise ValueError(f'images: {who}: these models take multiples of {multiple} pixels a side.')
+        raise ValueError(f'images: {who}: these models need multiples of {multiple} pixels a side.')
     rng = np.random.default_rng(0)  # a centre crop draws nothing
     start = (base - side) // 2
     pixels = [center(image, base, rng)[start : start + side, start : start + side] for image in photographs.images]
@@ -103,20 +103,20 @@ def crop_all(photographs: Photographs, size: int, factors: Sequence[int]) -> Squ
         torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
         [image.size for image in photographs.images],
         [_cut(image.size, base, side) for image in photographs.images],
-        [*photographs.remarks, *_told(photographs, size, base, side, multiple)],
+        [*photographs.remarks, *_crop_remarks(photographs, size, base, side, multiple)],
     )
 
 
-def _opened(place: str, limit: int) -> tuple[list[str], Callable[[str], bytes], list[str]]:
+def _open(place: str, limit: int) -> tuple[list[str], Callable[[str], bytes], list[str]]:
     """Return the names to read at `place`, the function that reads one's bytes, and remarks."""
     path = Path(place).expanduser()
     if path.suffix.lower() in EXTENSIONS and not path.is_dir():
         if not path.exists():
             raise FileNotFoundError(f'images: there is no file {place!r}.')
         return [path.name], lambda _: path.read_bytes(), []
-    folder = ImageFolder(place, 1, limit=limit)  # for its choice; the images are cut later, when their size is known
+    folder = ImageFolder(place, 1, limit=limit)  # chooses the images; they are cropped later, when their size is known
     total = len(folder.source.names())
-    chosen = f'{len(folder)} of the {total} images in {path.name} (--limit), always the same ones.'
+    chosen = f'{len(folder)} of the {total} images in {path.name} (--limit), always the same.'
     return list(folder.names), folder.source.read, [chosen] if total > len(folder) else []
 
 
@@ -125,14 +125,14 @@ def _cut(size: tuple[int, int], base: int, side: int) -> str:
     return f'{shrunk}middle {side} x {side}' if size != (side, side) else 'whole'
 
 
-def _told(photographs: Photographs, size: int, base: int, side: int, multiple: int) -> list[str]:
-    """Say what all images have been brought to, and why, if it is not what was asked for."""
-    told = []
+def _crop_remarks(photographs: Photographs, size: int, base: int, side: int, multiple: int) -> list[str]:
+    """Return remarks on the common size, if it is smaller than the requested one."""
+    remarks = []
     if base < size and len(photographs.images) > 1 and any(min(image.size) > base for image in photographs.images):
         smallest = min(zip(photographs.names, photographs.images, strict=True), key=lambda pair: min(pair[1].size))[0]
-        told.append(f'All images are brought to the size of the smallest, {smallest}; leave it out to see more.')
+        remarks.append(f'All images have the size of the smallest, {smallest}; leave it out to see more.')
     if side < base:
-        told.append(
-            f'Cut at the centre from {base} to {side} pixels a side: these models take multiples of {multiple}.'
+        remarks.append(
+            f'Cut at the centre from {base} to {side} pixels a side: these models need multiples of {multiple}.'
         )
-    return told
+    return remarks

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
 from torch import Tensor, nn
 
-from eqzoo.distributed import average
+from eqzoo.distributed import mean_over_processes
 from eqzoo.registry import LOSSES, MODELS, Requirement
 from eqzoo.zoo import cached, fetch_command
 
@@ -128,5 +128,5 @@ def _balance(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: 
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float()
         for loss in (reconstruction_loss, adversarial_loss)
     )
-    wanted, given = average([wanted, given])
+    wanted, given = mean_over_processes([wanted, given])
     return (wanted.norm() / (given.norm() + 1e-4)).clamp(0, 1e4).detach()

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from eqzoo.registry import LOSSES, EquivarianceTransform
+from eqzoo.registry import LOSSES, EquivarianceTransform, Grid
 from eqzoo.transforms import IsotropicScale
 
 
@@ -29,7 +29,6 @@ class Comparison:
 
 
 Noise = Callable[[Tensor], Tensor]
-Grid = tuple[int, int]
 
 
 class Draw(NamedTuple):

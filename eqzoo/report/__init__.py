@@ -1,12 +1,19 @@
-"""Reports: one self-contained page for a test run, tables that compare several."""
+"""Reports: a page for one test, tables that compare several."""
 
-from eqzoo.report.comparison import Comparison, compare_results, to_csv, to_markdown, to_text, write_comparison_page
+from eqzoo.report.comparison import (
+    ResultComparison,
+    compare_results,
+    to_csv,
+    to_markdown,
+    to_text,
+    write_comparison_page,
+)
 from eqzoo.report.page import write_report
 from eqzoo.report.results import Result, read_result, run_names
 
 __all__ = [
-    'Comparison',
     'Result',
+    'ResultComparison',
     'compare_results',
     'read_result',
     'run_names',

@@ -1,10 +1,10 @@
-"""Curves as inline SVG: matplotlib draws the geometry, the page writes the words."""
+"""Charts: curves as inline SVG. Matplotlib draws the geometry, the page writes titles, labels and legends."""
 
 import io
 import math
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -15,35 +15,41 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-_SIZE = (5.8, 3.2)  # inches of 72 px: 418 px, so that text keeps its size in half a page and on a phone
-NUM_COLOURS = 6
-_INK = '#010000'  # stand-ins, which the page's style sheet gives colours, light or dark
-_COLOURS = tuple(f'#0200{number:02x}' for number in range(NUM_COLOURS))
-_STYLE = {
-    'svg.fonttype': 'none',  # numbers stay text, in the page's own font
+# Markers distinguish series in print and for the colour-blind: matplotlib's name, and the legend's character.
+MARKERS = (('o', '●'), ('s', '■'), ('^', '▲'), ('D', '◆'), ('v', '▼'), ('P', '✚'))
+SVG_STYLE = {
     'svg.hashsalt': 'eqzoo',  # the same curves give the same bytes
-    'font.size': 10,
     'axes.spines.top': False,
     'axes.spines.right': False,
     'axes.grid': True,
+}
+_SIZE = (5.8, 3.2)  # inches of 72 px: 418 px, so that text keeps its size in half a page and on a phone
+_NUM_COLOURS = 6
+# Matplotlib takes no CSS variables. These stand-ins are replaced by variables of the page's style sheet, which has
+# values for light and for dark. They are near black, so that an SVG that keeps one can still be read.
+_INK = '#010000'
+_COLOURS = tuple(f'#0200{number:02x}' for number in range(_NUM_COLOURS))
+_VARIABLES = {_INK: 'var(--ink)'} | {colour: f'var(--series-{number})' for number, colour in enumerate(_COLOURS)}
+_STYLE = {
+    **SVG_STYLE,
+    'svg.fonttype': 'none',  # numbers stay text, in the page's own font
+    'font.size': 10,
     'grid.alpha': 0.12,
     **dict.fromkeys(('axes.edgecolor', 'grid.color', 'text.color', 'xtick.color', 'ytick.color'), _INK),
 }
-# Markers tell series apart where colours do not: in print, and for the colour-blind.
-MARKERS = (('o', '●'), ('s', '■'), ('^', '▲'), ('D', '◆'), ('v', '▼'), ('P', '✚'))
 _DASHES = ('-', '--', ':', '-.')
-_MANY_POINTS = 40  # from here on, markers would cover the line
+_MAX_MARKERS = 40  # more points have no markers, which would cover the line
 
 
 class Chart(NamedTuple):
     """A curve as the page shows it.
 
     Args:
-        title: What it is called.
+        title: Its heading.
         x: The horizontal axis's label.
         y: The vertical axis's label.
-        svg: The drawing, or None where no value can be drawn.
-        series: Its series' labels, markers and colours' numbers, and their values as (x, y, low, high).
+        svg: The drawing, or None if no value can be drawn.
+        series: For each series its label, marker, colour (a number) and points as (x, y, low, high).
     """
 
     title: str
@@ -56,14 +62,14 @@ class Chart(NamedTuple):
 def draw_chart(curve: Mapping[str, Any], number: int = 0) -> Chart:
     """Draw one of a result's curves, with bands from `low` to `high` where it has them.
 
-    Values that are None or not finite leave a gap, as do those that a logarithmic axis has no place for.
+    Values that are None or not finite leave a gap, and so do values at or below 0 on logarithmic axes.
 
     Args:
-        curve: As metrics.json has it: title, x, y, log (both axes), series of label, x, y, low, high.
-        number: The chart's number in its page, which keeps its ids apart from other charts'.
+        curve: As in metrics.json: title, x, y, log (both axes), series of label, x, y, low, high.
+        number: The chart's number in its page, which makes its ids unique there.
 
     Raises:
-        ValueError: If it is not of that form.
+        ValueError: If the curve is not of that form.
     """
     check_curve(curve)
     log = bool(curve.get('log'))
@@ -73,7 +79,7 @@ def draw_chart(curve: Mapping[str, Any], number: int = 0) -> Chart:
         dict(
             label=series.get('label', ''),
             marker=MARKERS[place % len(MARKERS)][1],
-            colour=place % NUM_COLOURS,
+            colour=place % _NUM_COLOURS,
             points=[_point(series, index) for index in range(len(series['x']))],
         )
         for place, series in enumerate(curve['series'])
@@ -83,10 +89,10 @@ def draw_chart(curve: Mapping[str, Any], number: int = 0) -> Chart:
 
 
 def check_curve(curve: Any) -> None:
-    """Refuse what is no curve.
+    """Check that `curve` has the form that `draw_chart` takes.
 
     Raises:
-        ValueError: Naming what is wrong.
+        ValueError: If it does not, naming the defect.
     """
     if not isinstance(curve, Mapping) or not isinstance(curve.get('title'), str):
         raise ValueError(f'a curve must be an object with a title, got {str(curve)[:60]!r}.')
@@ -108,6 +114,12 @@ def check_curve(curve: Any) -> None:
             raise ValueError(f'{where}: the label of a series must be text, got {series["label"]!r}.')
 
 
+def save_svg(figure: Figure, file: io.StringIO | Path, *, transparent: bool = False) -> None:
+    """Write a figure as SVG, without metadata: the same figure gives the same bytes."""
+    metadata = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+    figure.savefig(file, format='svg', transparent=transparent, metadata=metadata)
+
+
 def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
@@ -117,7 +129,7 @@ def _point(series: Mapping[str, Any], index: int) -> list[float | None]:
 
 
 def _values(series: Mapping[str, Any], log: bool) -> list[np.ndarray]:
-    """Return x, y, low, high (N,) with NaN where there is nothing to draw."""
+    """Return x, y, low, high (N,), NaN where there is nothing to draw."""
     nothing = [None] * len(series['x'])
     columns = [series.get(name) or nothing for name in ('x', 'y', 'low', 'high')]
     arrays = [np.array([math.nan if value is None else value for value in column], dtype=float) for column in columns]
@@ -129,17 +141,15 @@ def _svg(drawn: Sequence[Sequence[np.ndarray]], log: bool, number: int) -> Marku
         figure = Figure(figsize=_SIZE, layout='constrained')
         axes = figure.add_subplot()
         for place, (x, y, low, high) in enumerate(drawn):
-            colour = _COLOURS[place % NUM_COLOURS]
+            colour = _COLOURS[place % _NUM_COLOURS]
             if np.isfinite(low + high).any():
                 axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-            marker = MARKERS[place % len(MARKERS)][0] if len(x) < _MANY_POINTS else None
-            dashes = _DASHES[place // NUM_COLOURS % len(_DASHES)]
+            marker = MARKERS[place % len(MARKERS)][0] if len(x) < _MAX_MARKERS else None
+            dashes = _DASHES[place // _NUM_COLOURS % len(_DASHES)]
             axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.6, linestyle=dashes)
         _ticks(axes, np.concatenate([x for x, *_ in drawn]), log)
         buffer = io.StringIO()
-        figure.savefig(
-            buffer, format='svg', transparent=True, metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
-        )
+        save_svg(figure, buffer, transparent=True)
     return Markup(_inline(buffer.getvalue(), number))
 
 
@@ -166,36 +176,15 @@ def _log_ticks(axis: Axis) -> None:
 
 
 def _inline(svg: str, number: int) -> str:
-    """Make a file's SVG part of a page: no namespaces, no rules for the whole page, ids of its own, its colours."""
-    root = ElementTree.fromstring(svg)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.endswith(('}style', '}metadata')):
-                parent.remove(child)
-    for element in root.iter():
-        element.tag = element.tag.split('}')[-1]
-        for name in list(element.attrib):
-            value = element.attrib.pop(name)
-            name = name.split('}')[-1]
-            if name == 'id':
-                value = f'chart{number}-{value}'
-            value = value.replace('url(#', f'url(#chart{number}-')
-            if name == 'href':
-                value = f'#chart{number}-{value[1:]}'
-            value = re.sub(r'font: ([\d.]+px)[^;]*|font-family:[^;]*;', _size_alone, value)
-            element.attrib[name] = _page_colours(value)
-    for name in ('width', 'height', 'version'):
-        root.attrib.pop(name, None)
-    root.attrib['aria-hidden'] = 'true'  # the page's table has the values
-    return ElementTree.tostring(root, encoding='unicode')
+    """Make a file's SVG part of a page: no rules for the whole page, ids of its own, the page's font and colours.
 
-
-def _size_alone(font: re.Match) -> str:
-    return f'font-size: {font[1]}' if font[1] else ''
-
-
-def _page_colours(style: str) -> str:
-    style = style.replace(_INK, 'var(--ink)')
-    for number, colour in enumerate(_COLOURS):
-        style = style.replace(colour, f'var(--series-{number})')
-    return style
+    Plain substitutions suffice: the only text in it is the numbers at the ticks.
+    """
+    svg = svg[svg.index('<svg') :]  # without the XML declaration and the document type
+    svg = re.sub(r'<(style|metadata)\b.*?</\1>', '', svg, flags=re.DOTALL)
+    box = re.search(r'viewBox="[^"]*"', svg)[0]
+    svg = re.sub(r'<svg[^>]*>', f'<svg {box} aria-hidden="true">', svg, count=1)  # the page's table has the values
+    svg = re.sub(r'( id="|url\(#|href="#)', rf'\1chart{number}-', svg).replace('xlink:href', 'href')
+    svg = re.sub(r'font: ([\d.]+px)[^;"]*', r'font-size: \1', svg)  # matplotlib before 3.11: size and family at once
+    svg = re.sub(r'font-family:[^;"]*; ?', '', svg)
+    return re.sub('|'.join(_VARIABLES), lambda match: _VARIABLES[match[0]], svg)

@@ -1,27 +1,31 @@
-"""Results side by side, none of them beside one that was measured otherwise."""
+"""Results side by side, as text, Markdown, CSV and a page; values that were measured differently are refused."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eqzoo.report.cards import Difference, differences
+from eqzoo.report.cards import CardDifference, differences
 from eqzoo.report.charts import draw_chart
 from eqzoo.report.page import write_page
 from eqzoo.report.results import Result
-from eqzoo.report.table import align, better, format_number
+from eqzoo.report.table import align_columns, better, csv_text, escape_markdown, format_number, markdown_table
+
+_ORIGIN_FIELDS = ('config', 'samples', 'weights', 'sha256', 'images', 'eqzoo', 'torch')
+_BEST = '*'
+
+# (metric, the first run that has it, a run whose card differs) → the differences
+_Unlike = dict[tuple[str, str, str], list[CardDifference]]
 
 
 class Cell(NamedTuple):
     """One run's value of one metric.
 
     Args:
-        value: None where the value is no number, or there is none.
-        text: As tables show it; '–' where the run has no such metric.
+        value: None if the value is not a number, or if there is none.
+        text: As tables show it; '–' if the run does not have the metric.
         best: Whether no other run's value is better, and some are worse.
-        notes: Numbers of the footnotes that hold for it, from 1.
+        notes: Numbers of the footnotes that apply to it, from 1.
     """
 
     value: float | None
@@ -30,8 +34,8 @@ class Cell(NamedTuple):
     notes: tuple[int, ...] = ()
 
 
-class Row(NamedTuple):
-    """A metric: its name, the arrow to where it is better, a cell for each run."""
+class MetricRow(NamedTuple):
+    """A metric: its name, the arrow in the better direction, a cell for each run."""
 
     metric: str
     better: str
@@ -39,20 +43,20 @@ class Row(NamedTuple):
 
 
 @dataclass
-class Comparison:
+class ResultComparison:
     """A table of several runs' metrics.
 
     Args:
-        runs: What the columns are called.
-        rows: The metrics, in the order in which runs have them.
-        notes: What footnotes say, the first one's number being 1.
-        remarks: What is to be known about the whole table.
-        origins: For each run what was measured, by field.
-        curves: All runs' curves, those of one title together.
+        runs: The names of the columns.
+        rows: The metrics, in the order in which the runs have them.
+        notes: The texts of the footnotes; the first one has the number 1.
+        remarks: Remarks on the whole table.
+        origins: For each run the source of its numbers, by field.
+        curves: The curves of all runs, those of one title together.
     """
 
     runs: list[str]
-    rows: list[Row]
+    rows: list[MetricRow]
     notes: list[str]
     remarks: list[str]
     origins: list[dict[str, str]]
@@ -61,52 +65,49 @@ class Comparison:
 
 def compare_results(
     results: Mapping[str, Result], *, allow_unlike: bool = False, with_cases: bool = False
-) -> Comparison:
+) -> ResultComparison:
     """Put `results`, by the names of their columns, side by side.
 
-    A metric's values are compared with the first run that has it. The best is marked where the
-    direction is known, all values are alike, and they differ as far as the table shows them.
+    The values of a metric are compared with the first run that has it. The best is marked if the
+    direction of the metric is known, all values were measured in the same way, and they differ in
+    the digits that the table shows.
 
     Args:
         results: By name.
-        allow_unlike: Mark values that were measured otherwise than the first run's, instead of refusing them.
-        with_cases: Give single cases their lines as well.
+        allow_unlike: Mark values that were measured differently from the first run's, instead of refusing them.
+        with_cases: Add a line for each single case.
 
     Raises:
-        ValueError: If two values of a metric were not measured alike and that is not allowed: the
-            metric, the field of the card, and what it is in both.
+        ValueError: If two values of a metric were measured differently and `allow_unlike` is off;
+            names the metric, the field of the card, and both its values.
     """
     values = {run: {**each.metrics, **(each.cases if with_cases else {})} for run, each in results.items()}
     names = list(dict.fromkeys(name for metrics in values.values() for name in metrics))
-    unlike = _unlike(results, values, names)
+    unlike = _find_unlike(results, values, names)
     if unlike and not allow_unlike:
         raise ValueError(_refusal(results, unlike))
     notes: list[str] = []
     rows = []
     for name in names:
-        cells = [_cell(values[run], name) for run in results]
-        places = {run: place for place, run in enumerate(results)}
+        cells = {
+            run: Cell(own[name], format_number(own[name])) if name in own else Cell(None, '–')
+            for run, own in values.items()
+        }
         for (metric, first, run), found in unlike.items():
             if metric == name:
-                cell = cells[places[run]]
-                cells[places[run]] = cell._replace(notes=_numbers(notes, first, run, found))
+                cells[run] = cells[run]._replace(notes=_footnotes(notes, first, run, found))
+        cells = [*cells.values()]
         if not any(cell.notes for cell in cells):
             cells = _with_best(cells, better(name))
-        rows.append(Row(name, better(name), cells))
-    remarks = _versions(results)
-    curves = _curves(results)
+        rows.append(MetricRow(name, better(name), cells))
+    remarks = _version_remarks(results)
+    curves = _merge_curves(results)
     if curves is None:
         remarks.append('Curves are left out: the cards of the evaluators differ.')
-    return Comparison([*results], rows, notes, remarks, _origins(results), curves or [])
+    return ResultComparison([*results], rows, notes, remarks, _origins(results), curves or [])
 
 
-_FIELDS = ('config', 'samples', 'weights', 'sha256', 'images', 'eqzoo', 'torch')
-
-# (metric, the first run that has it, a run that was measured otherwise) → where they differ
-_Unlike = dict[tuple[str, str, str], list[Difference]]
-
-
-def _unlike(results: Mapping[str, Result], values: Mapping[str, Any], names: Sequence[str]) -> _Unlike:
+def _find_unlike(results: Mapping[str, Result], values: Mapping[str, Any], names: Sequence[str]) -> _Unlike:
     unlike = {}
     for name in names:
         first, *others = (run for run in results if name in values[run])
@@ -124,23 +125,19 @@ def _refusal(results: Mapping[str, Result], unlike: _Unlike) -> str:
     others = [f'{len(found) - 1} more field(s) of it'] if found[1:] else []
     others += [f'{more} more metric(s)'] if more else []
     return (
-        f'{metric} was not measured alike: {field} is {one} in {first} ({results[first].path}) '
+        f'{metric} was measured differently: {field} is {one} in {first} ({results[first].path}) '
         f'and {other} in {run} ({results[run].path})'
-        + (f'; so with {" and ".join(others)}' if others else '')
-        + '. Only values with equal cards are put side by side, whatever their weights and configs; '
-        'test again in one way, or mark such values with --allow-unlike.'
+        + (f'; also {" and ".join(others)}' if others else '')
+        + '. Only values with equal cards can be compared; weights and configs may differ. '
+        'Repeat the tests in one way, or mark such values with --allow-unlike.'
     )
 
 
-def _numbers(notes: list[str], first: str, run: str, found: Sequence[Difference]) -> tuple[int, ...]:
-    """Return the footnotes' numbers for `found`, adding those that are new to `notes`."""
+def _footnotes(notes: list[str], first: str, run: str, found: Sequence[CardDifference]) -> tuple[int, ...]:
+    """Return the numbers of the footnotes for `found`; append new ones to `notes`."""
     texts = [f'{run} against {first}: {field} is {other}, not {one}' for field, one, other in found]
     notes += [text for text in texts if text not in notes]
     return tuple(notes.index(text) + 1 for text in texts)
-
-
-def _cell(values: Mapping[str, float | None], name: str) -> Cell:
-    return Cell(values[name], format_number(values[name])) if name in values else Cell(None, '–')
 
 
 def _with_best(cells: Sequence[Cell], arrow: str) -> list[Cell]:
@@ -151,20 +148,20 @@ def _with_best(cells: Sequence[Cell], arrow: str) -> list[Cell]:
     return [cell._replace(best=cell.text == best) for cell in cells]
 
 
-def _versions(results: Mapping[str, Result]) -> list[str]:
+def _version_remarks(results: Mapping[str, Result]) -> list[str]:
     remarks = []
     for name in ('eqzoo', 'torch'):
         versions = {run: str(each.card.get(name, 'not stated')) for run, each in results.items()}
         if len(set(versions.values())) > 1:
-            told = ', '.join(f'{version} in {run}' for run, version in versions.items())
-            remarks.append(f'Versions of {name} differ: {told}.')
+            listed = ', '.join(f'{version} in {run}' for run, version in versions.items())
+            remarks.append(f'Versions of {name} differ: {listed}.')
     return remarks
 
 
 def _origins(results: Mapping[str, Result]) -> list[dict[str, str]]:
-    """Return what was measured in each run, by the fields that any of them has."""
+    """Return the source of each run's numbers, by the fields that any run has."""
     origins = [_origin(each) for each in results.values()]
-    fields = sorted({name for each in origins for name in each}, key=_FIELDS.index)
+    fields = sorted({name for each in origins for name in each}, key=_ORIGIN_FIELDS.index)
     return [{name: each.get(name, '–') for name in fields} for each in origins]
 
 
@@ -184,10 +181,10 @@ def _origin(result: Result) -> dict[str, str]:
     return {name: str(value) for name, value in fields.items() if value not in (None, '')}
 
 
-def _curves(results: Mapping[str, Result]) -> list[dict[str, Any]] | None:
-    """Return the runs' curves in one chart for each title; None if one cannot know that they are alike.
+def _merge_curves(results: Mapping[str, Result]) -> list[dict[str, Any]] | None:
+    """Return one curve for each title with the series of all runs, or None if they may have been measured differently.
 
-    Curves do not say which evaluator gave them: all of the evaluators that runs share must agree.
+    Curves do not name their evaluator, so all evaluators that the runs share have to agree.
     """
     with_curves = [run for run, each in results.items() if each.curves]
     if any(differences('', results[with_curves[0]], results[run]) for run in with_curves[1:]):
@@ -203,48 +200,49 @@ def _curves(results: Mapping[str, Result]) -> list[dict[str, Any]] | None:
     return [*together.values()]
 
 
-_BEST = '*'
-
-
-def to_text(comparison: Comparison) -> str:
+def to_text(comparison: ResultComparison) -> str:
     """Return an aligned table: `*` marks the best, `[1]` refers to a footnote."""
     columns = []
     for place, run in enumerate(comparison.runs):
         cells = [row.cells[place] for row in comparison.rows]
         width = max([len(_marks(cell)) for cell in cells], default=0)
-        # numbers end under each other, marks stand behind them
+        # numbers are right-aligned, marks follow them
         columns.append([run + ' ' * width, *(f'{cell.text:>7}{_marks(cell):<{width}}' for cell in cells)])
-    first = ['metric', *map(_named, comparison.rows)]
-    lines = [line.rstrip() for line in align([*zip(first, *columns, strict=True)]).splitlines()]
-    lines += [''] if _legend(comparison) else []
-    return '\n'.join([*lines, *_legend(comparison)])
+    first = ['metric', *map(_label, comparison.rows)]
+    lines = [line.rstrip() for line in align_columns([*zip(first, *columns, strict=True)]).splitlines()]
+    best = [f'{_BEST} best of its line'] if any(cell.best for row in comparison.rows for cell in row.cells) else []
+    legend = [*best, *_numbered_notes(comparison), *comparison.remarks]
+    return '\n'.join([*lines, *([''] if legend else []), *legend])
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """Return a Markdown table, the best in bold, with its footnotes and what was measured."""
-    rows = [[_escaped(_named(row)), *map(_markdown_cell, row.cells)] for row in comparison.rows]
-    lines = _markdown_table(['metric', *map(_escaped, comparison.runs)], rows)
-    notes = [f'[{number}] {note}' for number, note in enumerate(comparison.notes, start=1)]
-    for line in [*notes, *comparison.remarks]:
-        lines += ['', _escaped(line)]
-    origins = zip(comparison.runs, comparison.origins, strict=True)
-    rows = [[*map(_escaped, (run, *origin.values()))] for run, origin in origins]
-    lines += ['', *_markdown_table(['run', *comparison.origins[0]], rows)]
-    return '\n'.join(lines) + '\n'
+def to_markdown(comparison: ResultComparison) -> str:
+    """Return a Markdown table, the best in bold, with its footnotes and the source of each run's numbers."""
+    rows = [['metric', *map(escape_markdown, comparison.runs)]]
+    for row in comparison.rows:
+        cells = [
+            (f'**{cell.text}**' if cell.best else cell.text) + ''.join(f' [{number}]' for number in cell.notes)
+            for cell in row.cells
+        ]
+        rows.append([escape_markdown(_label(row)), *cells])
+    lines = markdown_table(rows)
+    for line in [*_numbered_notes(comparison), *comparison.remarks]:
+        lines += ['', escape_markdown(line)]
+    origins = [['run', *comparison.origins[0]]]
+    for run, origin in zip(comparison.runs, comparison.origins, strict=True):
+        origins.append([*map(escape_markdown, (run, *origin.values()))])
+    return '\n'.join([*lines, '', *markdown_table(origins)]) + '\n'
 
 
-def to_csv(comparison: Comparison) -> str:
-    """Return CSV with all digits: metric, which way is better, each run's value, footnotes."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator='\n')
-    writer.writerow(['metric', 'better', *comparison.runs, 'unlike'])
+def to_csv(comparison: ResultComparison) -> str:
+    """Return CSV with all digits: metric, better direction, each run's value, footnotes."""
+    rows = [['metric', 'better', *comparison.runs, 'unlike']]
     words = {'↑': 'higher', '↓': 'lower', '': ''}
     for row in comparison.rows:
         numbers = sorted({number for cell in row.cells for number in cell.notes})
         values = ['' if cell.text == '–' else 'nan' if cell.value is None else repr(cell.value) for cell in row.cells]
         unlike = '; '.join(comparison.notes[number - 1] for number in numbers)
-        writer.writerow([row.metric, words[row.better], *values, unlike])
-    return buffer.getvalue()
+        rows.append([row.metric, words[row.better], *values, unlike])
+    return csv_text(rows)
 
 
 def _marks(cell: Cell) -> str:
@@ -252,35 +250,16 @@ def _marks(cell: Cell) -> str:
     return (f' {_BEST}' if cell.best else '') + notes
 
 
-def _legend(comparison: Comparison) -> list[str]:
-    best = [f'{_BEST} best of its line'] if any(cell.best for row in comparison.rows for cell in row.cells) else []
-    notes = [f'[{number}] {note}' for number, note in enumerate(comparison.notes, start=1)]
-    return [*best, *notes, *comparison.remarks]
+def _numbered_notes(comparison: ResultComparison) -> list[str]:
+    return [f'[{number}] {note}' for number, note in enumerate(comparison.notes, start=1)]
 
 
-def _named(row: Row) -> str:
+def _label(row: MetricRow) -> str:
     return f'{row.metric} {row.better}'.rstrip()
 
 
-def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
-    rule = ['---', *['---:'] * (len(head) - 1)]
-    return [f'| {" | ".join(line)} |' for line in (head, rule, *rows)]
-
-
-def _markdown_cell(cell: Cell) -> str:
-    return (f'**{cell.text}**' if cell.best else cell.text) + ''.join(f' [{number}]' for number in cell.notes)
-
-
-def _escaped(text: str) -> str:
-    """Keep what Markdown and HTML would read as more than text; a cell is one line."""
-    text = text.replace('\\', '\\\\').replace('&', '&amp;').replace('<', '&lt;')
-    for mark in '|*`[]':
-        text = text.replace(mark, f'\\{mark}')
-    return ' '.join(text.split())
-
-
-def write_comparison_page(path: str | Path, comparison: Comparison) -> None:
-    """Write a comparison's table, footnotes and curves, and what was measured, as one page."""
+def write_comparison_page(path: str | Path, comparison: ResultComparison) -> None:
+    """Write a comparison as one page: its table, footnotes, curves, and the source of each run's numbers."""
     values = dict(
         title='Comparison: ' + ', '.join(comparison.runs),
         comparison=comparison,

@@ -1,6 +1,9 @@
-"""Metrics of several runs as a text table, and which way each metric is better."""
+"""Tables of metrics: text, Markdown and CSV, and the direction in which each metric is better."""
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _HIGHER = {'eq_rec', 'psnr', 'ssim', 'is', 'precision', 'recall', 'density', 'coverage', 'codebook/usage'}
 _LOWER = {
@@ -16,9 +19,9 @@ _LOWER = {
 
 
 def better(name: str) -> str:
-    """Return '↑' where more of the metric `name` is better, '↓' where less is, '' where that is not known.
+    """Return '↑' if a higher value of the metric `name` is better, '↓' if a lower one is, '' if that is not known.
 
-    A name may go on after `_`, `/` or `#`: `ssim_eqvae` is an `ssim`. A spread, `..._std`, has no better.
+    A name may continue after `_`, `/` or `#`: `ssim_eqvae` is an `ssim`. A spread, `..._std`, has no direction.
 
     Example:
         >>> [better(name) for name in ('psnr', 'fd_effnet_lite0', 'eq_err/rotation', 'kid_std', 'latent_std')]
@@ -38,7 +41,7 @@ def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
     """Return an aligned table: a line for each metric, a column for each run.
 
     Args:
-        rows: For each run its metrics by name; a run may lack some.
+        rows: The metrics of each run, by name; a run may lack some.
 
     Example:
         >>> print(format_table({'plain': {'psnr': 25.61, 'eq_err/scale': 0.2131}, 'eq': {'psnr': 25.02}}))
@@ -46,15 +49,15 @@ def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
         psnr ↑            25.61    25.02
         eq_err/scale ↓   0.2131        –
     """
-    metrics = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    lines = [
-        [f'{name} {better(name)}'.rstrip(), *(_cell(values, name) for values in rows.values())] for name in metrics
-    ]
-    return align([['metric', *rows], *lines])
+    lines = [['metric', *rows]]
+    for name in dict.fromkeys(name for metrics in rows.values() for name in metrics):
+        cells = (format_number(values[name]) if name in values else '–' for values in rows.values())
+        lines.append([f'{name} {better(name)}'.rstrip(), *cells])
+    return align_columns(lines)
 
 
-def align(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells as text: the first column to the left, the others, 7 wide or more, to the right."""
+def align_columns(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as text: the first column left-aligned, the others right-aligned and at least 7 wide."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     first, others = widths[0], [max(width, 7) for width in widths[1:]]
     return '\n'.join(
@@ -64,7 +67,7 @@ def align(lines: Sequence[Sequence[str]]) -> str:
 
 
 def format_number(value: float | None) -> str:
-    """Return a metric as tables show it; None, JSON's stand-in for what is no number, as 'nan'."""
+    """Return a metric as tables show it; None, which stands for NaN and infinity in JSON, as 'nan'."""
     if value is None:
         return 'nan'
     if 0 < abs(value) < 5e-5:  # would look like an exact 0
@@ -72,5 +75,32 @@ def format_number(value: float | None) -> str:
     return f'{value:.2f}' if abs(value) >= 10 else f'{value:.4f}'
 
 
-def _cell(values: Mapping[str, float], name: str) -> str:
-    return format_number(values[name]) if name in values else '–'
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table; the first row is the heading, cells are Markdown (see `escape_markdown`).
+
+    Example:
+        >>> markdown_table([['metric', 'eq'], ['psnr', '**25.61**']])
+        ['| metric | eq |', '| --- | ---: |', '| psnr | **25.61** |']
+    """
+    rule = ['---', *['---:'] * (len(rows[0]) - 1)]
+    return [f'| {" | ".join(line)} |' for line in (rows[0], rule, *rows[1:])]
+
+
+def escape_markdown(text: str) -> str:
+    r"""Escape all that Markdown and HTML would read as markup, and join lines, as a table's cell is one line.
+
+    Example:
+        >>> print(escape_markdown('a|b <i>'))
+        a\|b &lt;i>
+    """
+    text = text.replace('\\', '\\\\').replace('&', '&amp;').replace('<', '&lt;')
+    for mark in '|*`[]':
+        text = text.replace(mark, f'\\{mark}')
+    return ' '.join(text.split())
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as CSV."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator='\n').writerows(rows)
+    return buffer.getvalue()

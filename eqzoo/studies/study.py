@@ -1,4 +1,4 @@
-"""What a study is: which autoencoders, which generators on them, and what its table shows."""
+"""Studies as configs: a grid of autoencoders and generators, and the columns of its tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ from eqzoo.files import did_you_mean
 
 @dataclass(frozen=True)
 class AutoencoderArm:
-    """An autoencoder of the grid: fine-tuned from a start, of its own for each seed, or trained from scratch.
+    """An autoencoder of the grid: fine-tuned from a start, one for each seed, or trained from scratch.
 
     Args:
-        name: What tables call it.
+        name: Its name in tables.
         config: The config of its training.
-        start: The config that trains what it starts from, once for each seed; None where
-            `config` names weights itself, or none.
-        against: The autoencoder whose numbers it is compared with; None for a control.
+        start: The config that trains its start, once for each seed; None if `config` names weights
+            itself, or uses none.
+        against: The autoencoder that it is compared with; None for a control.
         change: Keys of `config` and their values.
-        generators: Which of the study's generators are trained on it; None for all.
-        normalization: How latents are normalised for generators; None where there is nothing to, as with codes.
+        generators: The study's generators that are trained on it; None for all.
+        normalization: How latents are normalised for generators; None for codes, which are not.
     """
 
     name: str
@@ -38,9 +38,9 @@ class GeneratorArm:
     """A generator of the grid, trained on each autoencoder's latents.
 
     Args:
-        name: What tables call it.
-        config: Its config; `model.autoencoder` and the store's place are the study's to set.
-        scores: The shares of its training after which it is measured; the last one is 1.
+        name: Its name in tables.
+        config: Its config; the study sets `model.autoencoder` and the latent store.
+        scores: The shares of its training after which it is tested; the last one is 1.
         change: Keys of `config` and their values.
     """
 
@@ -55,14 +55,14 @@ class Study:
     """A grid and its table.
 
     Args:
-        name: Of its config file.
-        title: Of its table.
-        claim: What the paper says, with its table.
+        name: The name of its config file.
+        title: The title of its page.
+        claim: The paper's claim, with the number of its table.
         autoencoders: By name, in the table's order.
         generators: By name, in the table's order.
-        columns: The metrics that tables show, 'autoencoder' and 'generator'; all others are in the CSV and JSON.
-        score: The generators' metric whose curve and speed-up are shown; less is better.
-        data: What its images are called.
+        columns: The metrics that tables show, by 'autoencoder' and 'generator'; CSV and JSON have all metrics.
+        score: The generators' metric whose curve and speed-up are shown; lower is better.
+        data: The name of its images.
     """
 
     name: str
@@ -88,7 +88,7 @@ def load_study(path: str | Path) -> Study:
     """Read a study's config.
 
     Raises:
-        ValueError: If it is missing or broken, or names what is not there.
+        ValueError: If it is missing or broken, or refers to an arm that does not exist.
     """
     file = find_config(path)
     try:
@@ -97,8 +97,8 @@ def load_study(path: str | Path) -> Study:
         raise ValueError(f'Study {path} cannot be read: {type(error).__name__}: {error}') from error
     if not isinstance(content.get('study'), Mapping):
         raise ValueError(
-            f'{path} is no study: it has no `study = dict(title=…, autoencoders=…)`; those that come with eqzoo are '
-            'configs/studies/*.py. A single config is trained by tools/train.py.'
+            f'{path} is not a study: it has no `study = dict(title=…, autoencoders=…)`, as configs/studies/*.py have; '
+            'tools/train.py trains a single config.'
         )
     return _study(Path(path).stem, content['study'].to_dict(), str(path))
 
@@ -127,8 +127,8 @@ def _study(name: str, content: dict[str, Any], where: str) -> Study:
     for arm in generators.values():
         if not arm.scores or [*arm.scores] != sorted({*arm.scores}) or arm.scores[0] <= 0 or arm.scores[-1] != 1:
             raise ValueError(
-                f'{where}: study.generators[{arm.name!r}].scores must be shares of the training, rising, the last one '
-                f'1, such as (0.5, 1.0), got {arm.scores}.'
+                f'{where}: study.generators[{arm.name!r}].scores must be increasing shares of the training '
+                f'that end at 1, such as (0.5, 1.0), got {arm.scores}.'
             )
     return Study(
         name=name,
@@ -143,7 +143,7 @@ def _study(name: str, content: dict[str, Any], where: str) -> Study:
 
 
 def _sized(arguments: Mapping[str, Any], size: str) -> dict[str, Any]:
-    """Return an arm whose configs are those of `size`, where it says `{size}`."""
+    """Return an arm with `size` in place of `{size}` in the paths of its configs."""
     paths = {key: arguments[key].replace('{size}', size) for key in ('config', 'start') if arguments.get(key)}
     return {**arguments, **paths}
 
@@ -151,7 +151,7 @@ def _sized(arguments: Mapping[str, Any], size: str) -> dict[str, Any]:
 def _arm(cls: type, where: str, key: str, name: str, arguments: Mapping[str, Any]) -> Any:
     _check_keys(where, f'study.{key}', arguments, tuple(each for each in cls.__dataclass_fields__ if each != 'name'))
     if 'config' not in arguments:
-        raise ValueError(f'{where}: study.{key} names no config; give it config=PATH.')
+        raise ValueError(f'{where}: study.{key} has no config; set config=PATH.')
     lists = {each: tuple(value) for each, value in arguments.items() if isinstance(value, list)}
     try:
         return cls(name=name, **{**arguments, **lists})

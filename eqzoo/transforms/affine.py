@@ -6,8 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from eqzoo.registry import TRANSFORMS
-from eqzoo.transforms.base import Grid
+from eqzoo.registry import TRANSFORMS, Grid
 from eqzoo.transforms.resampled import Resampled, centre, check_interpolation
 
 _LIMITS = dict(

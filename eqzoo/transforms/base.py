@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-Grid = tuple[int, int]
+from eqzoo.registry import Grid
 
 _NUM_CASES = 3
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from eqzoo.registry import TRANSFORMS, EquivarianceTransform
-from eqzoo.transforms.base import Grid, Transform, require_transform, valid_area
+from eqzoo.registry import TRANSFORMS, EquivarianceTransform, Grid
+from eqzoo.transforms.base import Transform, require_transform, valid_area
 
 
 @TRANSFORMS.register_module()

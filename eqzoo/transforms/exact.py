@@ -5,8 +5,8 @@ from collections.abc import Collection
 import torch
 from torch import Generator, Tensor
 
-from eqzoo.registry import TRANSFORMS
-from eqzoo.transforms.base import Grid, Transform
+from eqzoo.registry import TRANSFORMS, Grid
+from eqzoo.transforms.base import Transform
 
 _TURNS = (1, 2, 3)
 

@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from eqzoo.registry import TRANSFORMS
-from eqzoo.transforms.base import Grid
+from eqzoo.registry import TRANSFORMS, Grid
 from eqzoo.transforms.resampled import Resampled, centre, check_interpolation
 
 View = tuple[float, float]  # degrees away from straight on, and towards where

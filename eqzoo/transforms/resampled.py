@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from eqzoo.registry import TRANSFORMS
-from eqzoo.transforms.base import Grid, Transform
+from eqzoo.registry import TRANSFORMS, Grid
+from eqzoo.transforms.base import Transform
 
 INTERPOLATIONS = ('bicubic', 'bilinear')
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from eqzoo.registry import TRANSFORMS
-from eqzoo.transforms.base import Grid, Transform
+from eqzoo.registry import TRANSFORMS, Grid
+from eqzoo.transforms.base import Transform
 
 Shifts = tuple[Fraction, Fraction]  # down and to the right, as parts of height and width
 

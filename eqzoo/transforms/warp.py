@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from eqzoo.registry import TRANSFORMS
-from eqzoo.transforms.base import Grid
+from eqzoo.registry import TRANSFORMS, Grid
 from eqzoo.transforms.resampled import Resampled, check_interpolation
 
 Waves = tuple[tuple[float, ...], tuple[float, ...]]  # amplitudes of the displacement down and to the right

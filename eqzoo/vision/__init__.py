@@ -1,10 +1,10 @@
 """Frozen vision networks, for metrics, losses and alignment."""
 
-from eqzoo.vision.base import FeatureExtractor, Features, VisionEncoder
-from eqzoo.vision.dinov2 import DINOv2
+from eqzoo.vision.base import FeatureExtractor, Features, VisionEncoder, VisionNetwork
+from eqzoo.vision.dinov2 import DINOv2, DINOv2Tokens
 from eqzoo.vision.effnet import EfficientNetLite0, EfficientNetLite0Tokens
 from eqzoo.vision.inception import FIDInception
-from eqzoo.vision.vit import CLIPTokens, DINOv2Tokens, IJEPATokens, MAETokens
+from eqzoo.vision.vit import CLIPTokens, IJEPATokens, MAETokens
 
 __all__ = [
     'CLIPTokens',
@@ -18,4 +18,5 @@ __all__ = [
     'IJEPATokens',
     'MAETokens',
     'VisionEncoder',
+    'VisionNetwork',
 ]

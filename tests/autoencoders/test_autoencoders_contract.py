@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from eqzoo.autoencoders import Autoencoder
-from eqzoo.registry import AUTOENCODERS, build, find
+from eqzoo.registry import AUTOENCODERS, build, find_component
 
-find('KLAutoencoder')  # the registry imports its components on first use
+find_component('KLAutoencoder')  # the registry imports its components on first use
 NAMES = sorted(AUTOENCODERS.module_dict)
 
 
 @pytest.fixture(params=NAMES)
 def autoencoder(request):
     torch.manual_seed(0)
-    arguments = find(request.param).smoke(dict(scale=0.5, shift=0.25))
+    arguments = find_component(request.param).smoke(dict(scale=0.5, shift=0.25))
     return build(dict(type=request.param, **arguments)).eval()
 
 
@@ -110,9 +110,9 @@ def test_other_shapes_are_refused(autoencoder, size):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_missing_weights_are_told_before_building(name):
-    (missing,) = find(name).requirements(dict(weights='nowhere.pth'))
+    (missing,) = find_component(name).requirements(dict(weights='nowhere.pth'))
     assert (missing.what, missing.where) == (f'weights of {name}', 'nowhere.pth')
-    assert find(name).requirements({}) == []
+    assert find_component(name).requirements({}) == []
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -120,6 +120,6 @@ def test_every_padding_changes_the_images(name):
     decoded = []
     for mode in ('zeros', 'reflect'):
         torch.manual_seed(0)
-        autoencoder = build(dict(type=name, **find(name).smoke(dict(padding_mode=mode)))).eval()
+        autoencoder = build(dict(type=name, **find_component(name).smoke(dict(padding_mode=mode)))).eval()
         decoded.append(autoencoder.decode_latents(torch.ones(1, autoencoder.latent_channels, 4, 4)))
     assert not torch.allclose(*decoded, atol=1e-4)

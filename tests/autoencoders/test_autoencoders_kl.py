@@ -10,13 +10,13 @@ from mmengine.config import Config
 from eqzoo.autoencoders import KLAutoencoder
 from eqzoo.registry import AUTOENCODERS, Requirement, build
 
-CONFIGS = Path(__file__).parents[2] / 'configs' / '_base_' / 'autoencoders'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 NAMES = ('sd_vae', 'sdxl_vae', 'sd3_vae', 'sd_vae_16')
 TINY = dict(block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4)
 
 
 def read_config(name):
-    return Config.fromfile(CONFIGS / f'{name}.py').autoencoder.to_dict()
+    return Config.fromfile(next(CONFIGS.glob(f'*/autoencoders/{name}.py'))).autoencoder.to_dict()
 
 
 def tiny_from(name):

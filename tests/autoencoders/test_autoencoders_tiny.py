@@ -12,7 +12,7 @@ from torch import nn
 from eqzoo.autoencoders import TinyAutoencoder
 from eqzoo.registry import build
 
-CONFIGS = Path(__file__).parents[2] / 'configs' / '_base_' / 'autoencoders'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 def images(*shape):
@@ -38,7 +38,7 @@ def network_state(model, network):
     [('taesd', 1_222_532, 1_222_531), ('taesd3', 1_229_456, 1_229_443), ('taef2', 1_338_528, 1_338_499)],
 )
 def test_base_configs_build_the_published_networks(name, encoder, decoder):
-    config = Config.fromfile(CONFIGS / f'{name}.py').autoencoder.to_dict()
+    config = Config.fromfile(next(CONFIGS.glob(f'*/autoencoders/{name}.py'))).autoencoder.to_dict()
     with torch.device('meta'):
         autoencoder = build({**config, 'weights': None})
     counts = [sum(p.numel() for p in module.parameters()) for module in (autoencoder.encoder, autoencoder.decoder)]
@@ -89,7 +89,7 @@ def test_exchanged_files_are_refused(tmp_path):
 
 
 def test_missing_files_are_named_one_by_one():
-    config = Config.fromfile(CONFIGS / 'taef2.py').autoencoder.to_dict()
+    config = Config.fromfile(CONFIGS / '_base_/autoencoders/taef2.py').autoencoder.to_dict()
     lacks = TinyAutoencoder.requirements({key: value for key, value in config.items() if key != 'type'})
     assert [each.where for each in lacks] == config['weights']
 

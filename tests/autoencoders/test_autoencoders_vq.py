@@ -12,14 +12,14 @@ from eqzoo.registry import build
 from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance
 from eqzoo.transforms import IsotropicScale, Rotate
 
-CONFIGS = Path(__file__).parents[2] / 'configs' / '_base_' / 'autoencoders'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 TINY = dict(
     latent_channels=4, num_codes=16, block_out_channels=(8, 8, 8), attention_levels=(2,), layers_per_block=1
 ) | dict(norm_num_groups=4)
 
 
 def read_config(name):
-    return Config.fromfile(CONFIGS / f'{name}.py').autoencoder.to_dict()
+    return Config.fromfile(next(CONFIGS.glob(f'*/autoencoders/{name}.py'))).autoencoder.to_dict()
 
 
 def images(*shape):

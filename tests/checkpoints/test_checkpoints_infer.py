@@ -12,7 +12,7 @@ from eqzoo.checkpoints.keys import to_diffusers, to_ldm
 from eqzoo.registry import build
 
 F16 = dict(block_out_channels=(128, 128, 256, 256, 512), attention_levels=(4,))
-BASES = Path(__file__).parents[2] / 'configs' / '_base_' / 'autoencoders'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 # Shapes of public autoencoders: latent-diffusion, taming, VA-VAE, taesd.
 PUBLIC = {
     'kl-f4': dict(type='KLAutoencoder', latent_channels=3, block_out_channels=(128, 256, 512)),
@@ -39,7 +39,7 @@ PUBLIC = {
     'TAESD': dict(type='TinyAutoencoder'),
     'TAESD3': dict(type='TinyAutoencoder', latent_channels=16),
     'TAEF2': dict(type='TinyAutoencoder', latent_channels=32, pooled=True),
-    **{path.stem: Config.fromfile(path).autoencoder.to_dict() for path in sorted(BASES.glob('*.py'))},
+    **{path.stem: Config.fromfile(path).autoencoder.to_dict() for path in sorted(CONFIGS.glob('*/autoencoders/*.py'))},
 }
 
 

@@ -1,6 +1,7 @@
-"""The benchmark's two kinds of step."""
+"""`tools/benchmark.py`: both ways of each comparison compute the same, costs are measured, and tables are printed."""
 
 import copy
+import json
 import re
 
 import pytest
@@ -8,14 +9,38 @@ import torch
 
 from eqzoo.benchmarks.autoencoders import compare_eq_steps, released_step
 from eqzoo.benchmarks.evaluation import compare_pipelines
-from eqzoo.commands.benchmark import coding, eq_step, frechet, rfid
-from eqzoo.commands.parsing import run
+from eqzoo.benchmarks.generators import PlainDiffusionTransformer, compare_sampling
+from eqzoo.benchmarks.growth import measure_growth
+from eqzoo.benchmarks.measure import alternate, hardware, timed
+from eqzoo.benchmarks.speed import Work, matmul_peak, measure
+from eqzoo.commands import benchmark
+from eqzoo.commands.cli import run
 from eqzoo.config import load_config
 from eqzoo.data import Shapes, collate
 from eqzoo.engine import StepRandomness, shrink
 from eqzoo.engine.runner import build_optimizers
+from eqzoo.generators import DiffusionTransformer
 from eqzoo.registry import build
 from eqzoo.vision import EfficientNetLite0
+
+CPU = torch.device('cpu')
+
+
+def test_ways_take_turns():
+    order = []
+    seconds = alternate({name: lambda name=name: order.append(name) for name in 'ab'}, 3)
+    assert order == ['a', 'b'] * 3
+    assert [len(each) for each in seconds.values()] == [3, 3]
+    elapsed, result = timed(lambda: 7)
+    assert elapsed > 0
+    assert result == 7
+
+
+def test_the_machine_is_described():
+    machine = hardware()
+    assert machine['processor']
+    assert machine['threads'] == torch.get_num_threads()
+    assert torch.__version__.startswith(machine['torch'].split('+')[0])
 
 
 @pytest.fixture
@@ -29,7 +54,7 @@ def setup():
 
 
 def test_with_one_draw_the_released_step_trains_the_autoencoder_as_ours_does(setup):
-    """So what is timed is the same work; only the discriminator's pass differs."""
+    """So both do the same work; only the discriminator's pass differs."""
     ours, optimizers, batch, config = setup
     theirs = copy.deepcopy(ours)
     step = StepRandomness(0, 2)
@@ -39,7 +64,7 @@ def test_with_one_draw_the_released_step_trains_the_autoencoder_as_ours_does(set
         assert torch.equal(theirs.autoencoder.state_dict()[name], value), name
 
 
-def test_both_are_measured(setup):
+def test_both_steps_are_measured(setup):
     model, optimizers, batch, _ = setup
     costs = compare_eq_steps(model, optimizers, batch, rounds=2)
     assert list(costs) == ['eqzoo', 'released']
@@ -48,10 +73,10 @@ def test_both_are_measured(setup):
 
 def test_a_config_without_a_discriminator_is_refused():
     with pytest.raises(SystemExit, match='has no model.adversarial_loss'):
-        run(eq_step, ['configs/demo/plain.py'])
+        run(benchmark.eq_step, ['configs/demo/plain.py'])
 
 
-def test_the_released_step_pays_for_a_codebook_too():
+def test_the_released_step_includes_the_codebook_loss():
     config = shrink(load_config('configs/eqvae/vqgan_rot_scale.py'))
     config.model.reconstruction_loss.pop('perceptual')
     ours = build(config.model).train()
@@ -66,7 +91,7 @@ def test_the_released_step_pays_for_a_codebook_too():
 
 
 def test_coding_costs_are_printed_as_ratios(capsys):
-    run(coding, ['configs/_base_/autoencoders/taesd.py', '--size', '16', '--rounds', '1'])
+    run(benchmark.coding, ['configs/zoo/autoencoders/taesd.py', '--size', '16', '--rounds', '1'])
     header, names, row = capsys.readouterr().out.splitlines()
     assert header.startswith('16 px, batch 1')
     assert names.split() == ['autoencoder', 'parameters', 'encode', 'GiB', 'decode', 'GiB']
@@ -77,14 +102,14 @@ def test_coding_costs_are_printed_as_ratios(capsys):
 
 
 def test_frechet_distances_agree(capsys):
-    frechet(features=48, images=1000, rounds=1)
+    benchmark.frechet(features=48, images=1000, rounds=1)
     printed = capsys.readouterr().out
     assert 'scipy sqrtm' in printed
     assert float(printed.split('values differ by ')[1].split()[0]) < 1e-9
 
 
 def test_rfid_is_the_same_streamed_and_through_pngs(capsys):
-    rfid(images=8, size=32)
+    benchmark.rfid(images=8, size=32)
     assert re.search(
         r'ratio: [\d.]+x; with the images measured before \(reference=…\): [\d.]+x', capsys.readouterr().out
     )
@@ -94,3 +119,110 @@ def test_rfid_is_the_same_streamed_and_through_pngs(capsys):
     # batches of 50 round differently than those of 3
     assert values == pytest.approx([values[0]] * 3, rel=1e-4)
     assert values[0] > 1
+
+
+def test_the_plain_transformer_is_the_same_function():
+    torch.manual_seed(0)
+    ours = DiffusionTransformer((2, 32, 2), 2, latent_size=8)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    plain = PlainDiffusionTransformer((2, 32, 2), 2, latent_size=8)
+    plain.load_state_dict(ours.state_dict())
+    inputs = torch.randn(3, 4, 8, 8), torch.tensor([0.0, 500.0, 999.0]), torch.tensor([0, 1000, 7])
+    torch.testing.assert_close(ours(*inputs), plain(*inputs))
+    assert not plain.blocks[0].attn.fused_attn
+
+
+def test_the_generator_benchmark_prints_a_ratio(capsys):
+    benchmark.generator_step(size='S', patch=8, latent_size=8, batch_size=1, rounds=1)
+    out = capsys.readouterr().out
+    assert re.search(r'DiT-S/8, batch 1, cpu, \d+ threads, eqzoo in fp32\n', out)
+    ratio, difference = re.search(r'ratio: (\S+)x, losses differ by (\S+) relatively', out).groups()
+    assert float(ratio) > 0
+    assert float(difference) < 1e-5
+
+
+def test_both_ways_of_sampling_draw_the_same_codes():
+    """With one class, whose first step is shared, and with many."""
+    for classes in (1, 50):
+        options = dict(grid=4, num_classes=classes, batch_size=6, steps=3, rounds=1)
+        speeds, same = compare_sampling((2, 32, 2), **options, device=torch.device('cpu'))
+        assert speeds.keys() == {'eqzoo', 'plain'}
+        assert same == 1
+
+
+def test_the_sampling_benchmark_prints_a_ratio(capsys, monkeypatch):
+    monkeypatch.setattr(
+        'eqzoo.benchmarks.generators.compare_sampling', lambda *_, **__: ({'eqzoo': 3.0, 'plain': 2.0}, 1.0)
+    )
+    benchmark.sampling(grid=8, steps=4)
+    out = capsys.readouterr().out
+    assert out.startswith('MaskGIT-base, 8 x 8 codes, 1000 classes, batch 2, 4 steps, cpu')
+    assert out.endswith('ratio: 1.50x, 100.00% of the codes are the same\n')
+
+
+def test_operations_of_forward_and_backward_are_counted():
+    left, right = torch.randn(200, 300), torch.randn(300, 400, requires_grad=True)
+    row = measure(Work('product', lambda: (left @ right).sum().backward(), 8), CPU, 1e9, rounds=2)
+    seconds = 8 / row.images_per_second
+    assert row.flops * seconds == pytest.approx(2 * 2 * 200 * 300 * 400)  # the product, and its gradient
+    assert row.share == row.flops / 1e9
+    assert row.peak_memory > 0
+
+
+def test_a_matrix_product_is_near_the_peak():
+    matrix = torch.randn(1024, 1024)
+    peak = matmul_peak(CPU, torch.float32)
+    row = measure(Work('product', lambda: matrix @ matrix, 1), CPU, peak, rounds=5)
+    assert 0.1 < row.share < 3  # other work on the machine may take any part
+
+
+def test_the_speed_table_is_printed_and_written(tmp_path, monkeypatch, capsys):
+    chosen = {}
+
+    def hot_paths(*, device, **options):
+        chosen.update(options)
+        matrix = torch.randn(64, 64)
+        yield Work('product', lambda: matrix @ matrix, 3)
+
+    monkeypatch.setattr('eqzoo.benchmarks.speed.hot_paths', hot_paths)
+    benchmark.speed(size=32, generator='B', rounds=1, out=str(tmp_path / 'speed.json'))
+    assert chosen == dict(size=32, batch_size=2, generator='B', precision='fp32', compiled=False)
+    out = capsys.readouterr().out
+    assert re.search(r'\nproduct +\S+ +\d+\.\d\d +\S+ +\d+\.\d%\n', out)
+    written = json.loads((tmp_path / 'speed.json').read_text())
+    assert written['card']['torch'] == torch.__version__
+    assert [row['name'] for row in written['rows']] == ['product']
+
+
+@pytest.mark.slow(reason='a minute: all hot paths of the published autoencoder')
+def test_all_hot_paths_are_measured(capsys):
+    benchmark.speed(size=32, batch_size=1, rounds=1)
+    rows = capsys.readouterr().out.rsplit('of peak\n', 1)[1].splitlines()
+    names = [row[:18].strip() for row in rows]
+    assert names == [
+        'encode',
+        'decode',
+        'cache',
+        'eq-step',
+        'generator-step',
+        'sample, 8 steps',
+        'sample codes',
+        'frechet',
+    ]
+
+
+def test_memory_grows_by_a_few_bytes_for_each_image():
+    grown = measure_growth(200_000)
+    assert grown.keys() == {'names', 'names, as a list', 'order', 'latent store'}
+    bytes_each = {name: memory * 2**20 / 200_000 for name, (_, memory) in grown.items()}
+    assert bytes_each['order'] < 20
+    assert bytes_each['latent store'] < 30
+    assert all(seconds > 0 for seconds, _ in grown.values())
+
+
+def test_growth_prints_a_line_for_each_part(monkeypatch, capsys):
+    monkeypatch.setattr('eqzoo.benchmarks.growth.measure_growth', lambda count: {'names': (0.5, count / 2**20)})
+    benchmark.growth(most=10_000)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [['1,000', 'names', '0.500', '0.0', '1.0'], ['10,000', 'names', '0.500', '0.0', '1.0']]

@@ -10,8 +10,8 @@ import torch
 from eqzoo.benchmarks.latents import compare_reading
 from eqzoo.commands.benchmark import cache, store
 from eqzoo.commands.cache_latents import cache_latents, normalized_std
+from eqzoo.commands.cli import run
 from eqzoo.commands.latent_stats import latent_stats
-from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
 from eqzoo.data.latents import LatentStore
 from eqzoo.engine import latest_checkpoint
@@ -147,7 +147,7 @@ def test_help():
 def test_speeds_are_printed_as_ratios(capsys):
     run(
         cache,
-        ['configs/_base_/autoencoders/taesd.py', '--size', '16', '--images', '4', '--batch-size', '2', '--rounds', '1'],
+        ['configs/zoo/autoencoders/taesd.py', '--size', '16', '--images', '4', '--batch-size', '2', '--rounds', '1'],
     )
     printed = capsys.readouterr().out
     assert all(float(ratio) > 0 for ratio in re.findall(r'ratio .*: ([\d.]+)x', printed))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from eqzoo.commands.cli import run
 from eqzoo.commands.compare import compare
-from eqzoo.commands.parsing import run
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_three_results(write, tmp_path, capsys):
 
 def test_unlike_results_are_refused_before_anything_is_written(write, tmp_path, capsys):
     paths = [write('plain', 25.5), write('eq', 26.5, protocol='eqvae')]
-    with pytest.raises(SystemExit, match='^error: psnr was not measured alike: .*protocol is "uint8" in plain'):
+    with pytest.raises(SystemExit, match='^error: psnr .*protocol is "uint8" in plain'):
         run_compare(tmp_path, *paths)
     assert not (tmp_path / 'out').exists()
     run_compare(tmp_path, *paths, '--allow-unlike')

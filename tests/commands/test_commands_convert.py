@@ -12,8 +12,8 @@ from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder
 from eqzoo.checkpoints import load_autoencoder
 from eqzoo.checkpoints.autoencoder import read_stored
 from eqzoo.checkpoints.keys import to_ldm
+from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
-from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
 
 WIDE = dict(block_out_channels=(32, 64), layers_per_block=1)
@@ -39,7 +39,7 @@ def run_convert(*words):
 @pytest.fixture
 def checkpoint(tmp_path):
     """A smoke run's checkpoint, with an average and a discriminator."""
-    average = "custom_hooks=[{'type': 'AutoencoderEMAHook', 'decay': 0.5}]"
+    average = "custom_hooks={'ema': {'type': 'EMAHook', 'decay': 0.5}}"
     train('configs/eqvae/sd16_rot_scale.py', overrides=[f'work_dir={tmp_path}/run', average], smoke=True)
     return max((tmp_path / 'run').glob('iter_*.pth'))
 

@@ -5,9 +5,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from eqzoo.checkpoints import load_autoencoder
+from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
 from eqzoo.commands.latent_stats import latent_stats
-from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
 from eqzoo.config import load_config
 from eqzoo.engine import latest_checkpoint, read_checkpoint, shrink
@@ -15,7 +15,7 @@ from eqzoo.images import to_float
 from eqzoo.registry import build
 
 LEAF = 'configs/eqvae/sdxl_rot_scale.py'
-EMA = "custom_hooks=[{'type': 'AutoencoderEMAHook', 'decay': 0.5}]"
+EMA = "custom_hooks={'ema': {'type': 'EMAHook', 'decay': 0.5}}"
 
 
 @pytest.fixture(scope='module')

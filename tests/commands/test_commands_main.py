@@ -1,4 +1,4 @@
-"""`eqzoo COMMAND ...`: one table, nothing imported but what is called."""
+"""`eqzoo COMMAND ...`: one table, of which only the called command is imported."""
 
 import inspect
 import re
@@ -14,8 +14,8 @@ from eqzoo.config import leaf_configs
 CALLABLE = {name: each for name, each in {**COMMANDS, **BENCHMARKS}.items() if name != 'benchmark'}
 
 
-def said(capsys, *words):
-    """Return what a command prints before it ends the program, and how it does."""
+def output_of(capsys, *words):
+    """Return the output of a command that ends the program, and its exit status or message."""
     with pytest.raises(SystemExit) as end:
         main(words)
     return capsys.readouterr().out, end.value.code
@@ -25,19 +25,18 @@ def said(capsys, *words):
 def test_every_command_is_a_function_with_a_help(name, capsys):
     assert inspect.isfunction(CALLABLE[name].load())
     words = ['benchmark', name] if name in BENCHMARKS else [name]
-    out, code = said(capsys, *words, '--help')
+    out, code = output_of(capsys, *words, '--help')
     assert code == 0
     assert out.startswith(f'usage: eqzoo {" ".join(words)} ')
 
 
 def test_every_tool_is_a_command(root):
-    tools = {path.stem.replace('_', '-') for path in (root / 'tools').glob('*.py')}
-    assert tools == set(COMMANDS) - {'configs'}
-
-
-def test_every_command_is_there():
-    for command in (*COMMANDS.values(), *BENCHMARKS.values()):
-        assert not command.function or callable(command.load())
+    tools = {path.stem.replace('_', '-'): path.read_text() for path in (root / 'tools').glob('*.py')}
+    assert set(tools) == set(COMMANDS) - {'configs'}
+    for name in set(tools) - {'benchmark'}:
+        module, function = COMMANDS[name].function.split(':')
+        assert f'from eqzoo.commands.{module} import {function}\n' in tools[name]
+        assert f"if __name__ == '__main__':\n    run({function})\n" in tools[name]
 
 
 def test_help_and_version_import_no_torch():
@@ -56,27 +55,29 @@ def test_help_and_version_import_no_torch():
 
 
 def test_an_unknown_command_suggests_the_nearest(capsys):
-    _, code = said(capsys, 'cache_latent')
+    _, code = output_of(capsys, 'cache_latent')
     assert code.startswith(
-        "error: eqzoo: unknown command 'cache_latent'. Did you mean 'cache-latents'? There are: train,"
+        "error: eqzoo: unknown command 'cache_latent'. Did you mean 'cache-latents'? Expected one of: train,"
     )
-    _, code = said(capsys, 'benchmark', 'eqstep')
+    _, code = output_of(capsys, 'benchmark', 'eqstep')
     assert code.startswith(
-        "error: eqzoo benchmark: unknown command 'eqstep'. Did you mean 'eq-step'? There are: cache,"
+        "error: eqzoo benchmark: unknown command 'eqstep'. Did you mean 'eq-step'? Expected one of: cache,"
     )
-    _, code = said(capsys)
+    _, code = output_of(capsys, 'inspect', 'sd-vae')
+    assert code.startswith("error: eqzoo: 'inspect' is now called 'laboratory'")
+    _, code = output_of(capsys)
     assert code.startswith('usage: eqzoo COMMAND')
 
 
-def test_what_a_message_advises_is_written_as_it_was_called(capsys):
-    _, code = said(capsys, 'train', 'configs/demo/rot_scale.py', 'model.autoencoder.weights=nowhere.pth')
+def test_advice_in_messages_has_the_form_of_the_call(capsys):
+    _, code = output_of(capsys, 'train', 'configs/demo/rot_scale.py', 'model.autoencoder.weights=nowhere.pth')
     assert code.endswith('\n   eqzoo train configs/demo/rot_scale.py --smoke')
     assert 'tools/' not in code
-    _, code = said(capsys, 'train', 'configs/eqvae/sdxl_rot_scale.py', 'model.micro_batch_size=none')
+    _, code = output_of(capsys, 'train', 'configs/eqvae/sdxl_rot_scale.py', 'model.micro_batch_size=none')
     assert 'eqzoo download sdxl-vae' in code
 
 
-def test_configs_lists_what_there_is(root, capsys):
+def test_configs_lists_all(root, capsys):
     main(['configs'])
     listed = re.findall(r'^(configs/\S+\.py) +\S', capsys.readouterr().out, re.MULTILINE)
     assert listed == [str(path.relative_to(root)) for path in leaf_configs(root / 'configs')]
@@ -84,5 +85,41 @@ def test_configs_lists_what_there_is(root, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r'configs/eqvae/sd_rot_anisotropic\.py  \w', lines[0])
     assert lines[-1] == '    from eqzoo.configs.eqvae.sd_rot_anisotropic import *'
-    _, code = said(capsys, 'configs', 'no such word')
+    _, code = output_of(capsys, 'configs', 'no such word')
     assert re.match(r"error: configs: none of the \d+ has 'no such word' in its name or first line", code)
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['--help'],
+        ['configs'],
+        ['train', '--help'],
+        ['train', 'configs/demo/plan.py'],
+        ['train', 'configs/demo/plain.py', 'trian_cfg.max_iters=1'],
+        ['train', 'configs/demo/plain.py', 'train_cfg.max_iter=1'],
+        ['train', 'configs/demo/plain.py', '--show'],
+        ['test', 'configs/demo/plan.py'],
+        ['score', '--help'],
+        ['reference', 'configs/dit/dit_tiny_shape.py', 'x.npz'],
+        ['convert', '--help'],
+        ['compare', '--help'],
+        ['study', '--help'],
+        ['demo', '--help'],
+        ['benchmark', 'eq-step', 'configs/demo/plan.py'],
+        ['sample', 'configs/dit/dit_tiny_shape.py', '--out', 'x'],
+        ['cache-latents', 'configs/dit/dit_tiny_shapes.py', 'sed=1'],
+        ['latent-stats', 'configs/demo/plain.py', 'x.pth', 'sed=1'],
+        ['laboratory', 'a', 'b', '--out', 'x', '--size', '0'],
+    ],
+    ids=' '.join,
+)
+def test_what_builds_nothing_imports_no_torch(words):
+    script = (
+        'import sys\nfrom eqzoo.commands.cli import main\n'
+        f'try:\n    main({words!r})\nexcept SystemExit as end:\n    print(end.code, file=sys.stderr)\n'
+        'heavy = {"torch", "diffusers", "torchmetrics", "torchvision", "timm", "matplotlib", "scipy"}\n'
+        'print("imported", heavy & set(sys.modules))'
+    )
+    result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60)
+    assert result.stdout.endswith('imported set()\n'), result.stdout + result.stderr

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.commands.reference import reference
 from eqzoo.commands.score import score
 from eqzoo.data import write_npz_images
@@ -99,13 +99,13 @@ def test_a_reference_is_not_overwritten_unasked(sets, capsys):
     words = [str(sets / 'images'), str(sets / 'ref.npz'), *OFFLINE, '--size', '32', '--limit', '4']
     run(reference, words)
     before = (sets / 'ref.npz').read_bytes()
-    assert 'is there already; --overwrite replaces it.' in fails(reference, words, capsys)
+    assert 'exists already; --overwrite' in fails(reference, words, capsys)
     run(reference, [*words, '--overwrite'])
     assert (sets / 'ref.npz').read_bytes() == before
 
 
 def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
-    """What each test of the config would measure for itself, and the same from the images themselves."""
+    """The file that each test of the config would measure for itself, equal to that of the images themselves."""
     data = dict(type='ImageFolder', root=str(sets / 'images'), size=32)
     evaluators = [dict(type='GenerationMetric', extractor=dict(type='EfficientNetLite0'), reference=data)]
     config = 'configs/dit/dit_tiny_shapes.py'
@@ -119,7 +119,7 @@ def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
     message = fails(reference, [config, str(sets / 'c.npz'), f'test_evaluators={none!r}'], capsys)
     assert 'none of its test_evaluators has an extractor and a data set for its reference' in message
     message = fails(reference, [str(sets / 'images'), str(sets / 'c.npz'), *OFFLINE, 'seed=1'], capsys)
-    assert 'seed=1: keys are set in a config' in message
+    assert 'seed=1: keys can be set in a config only' in message
     evaluators[0]['reference']['root'] = str(sets / 'nowhere')
     message = fails(reference, [config, str(sets / 'c.npz'), f'test_evaluators={evaluators!r}'], capsys)
     assert f'{config} cannot be measured yet: ' in message
@@ -147,16 +147,16 @@ def test_the_images_features_are_kept_with_them(sets):
     assert torch.equal(none.pooled.mean, made.pooled.mean)
 
 
-def test_the_images_kept_are_of_all_classes_alike(sets):
+def test_an_equal_number_of_images_per_class_is_kept(sets):
     from eqzoo.data import ImageFolder
-    from eqzoo.engine.references import _stored
+    from eqzoo.engine.references import choose_stored
 
     for number in range(7, 20):  # class 1 has three times as many
         Image.fromarray(pixels(1, number)[0]).save(sets / 'images' / '1' / f'{number:03d}.png')
     data = ImageFolder(str(sets / 'images'), 32)
     labels = np.asarray(data.labels())
-    assert [int((labels[_stored(data, 8, 'balanced')] == each).sum()) for each in (0, 1)] == [4, 4]
-    assert [int((labels[_stored(data, 18, 'balanced')] == each).sum()) for each in (0, 1)] == [7, 11]
-    drawn = labels[_stored(data, 8, 'random')]
+    assert [int((labels[choose_stored(data, 8, 'balanced')] == each).sum()) for each in (0, 1)] == [4, 4]
+    assert [int((labels[choose_stored(data, 18, 'balanced')] == each).sum()) for each in (0, 1)] == [7, 11]
+    drawn = labels[choose_stored(data, 8, 'random')]
     assert len(drawn) == 8
-    assert _stored(data, 99, 'balanced') == list(range(27))
+    assert choose_stored(data, 99, 'balanced') == list(range(27))

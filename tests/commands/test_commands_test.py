@@ -1,4 +1,4 @@
-"""`tools/test.py`: the metrics file, what is evaluated, and what is missing."""
+"""`tools/test.py`: the metrics file, the weights that are evaluated, and missing files."""
 
 import json
 import shutil
@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
-from eqzoo.commands.parsing import run
 from eqzoo.commands.test import test as evaluate_config
 from eqzoo.registry import build
 
@@ -108,7 +108,7 @@ def test_nothing_to_evaluate(tmp_path):
         run(evaluate_config, ['configs/demo/pretrain.py', f'work_dir={tmp_path}'])
 
 
-def test_missing_weights_and_data_are_told(tmp_path):
+def test_missing_weights_and_data_are_listed(tmp_path):
     with pytest.raises(SystemExit) as stop:
         evaluate(
             'no/weights.pth',
@@ -120,6 +120,6 @@ def test_missing_weights_and_data_are_told(tmp_path):
     assert 'no/images' in str(stop.value)
 
 
-def test_weights_of_another_shape_are_told(weights, tmp_path):
+def test_weights_of_another_shape_are_refused(weights, tmp_path):
     with pytest.raises(SystemExit, match='does not fit the network'):
         run(evaluate_config, ['configs/demo/pretrain.py', str(weights), f'work_dir={tmp_path}'])

@@ -107,7 +107,7 @@ def test_all_of_codes_train_as_the_release_does(leaf):
     assert config.optim_wrapper.generator.clip_grad == dict(max_norm=1.0)
     assert [each.end for each in config.param_scheduler] == [2500]
     assert config.train_dataloader.dataset.flip
-    assert [hook.type for hook in config.custom_hooks] == ['SampleHook']  # no moving average
+    assert [*config.custom_hooks] == ['samples']  # no moving average
     assert config.sampling.num_samples == 50_000
 
 
@@ -117,7 +117,7 @@ def test_all_train_as_the_papers_do(leaf):
     assert config.train_dataloader.batch_size == 256
     optimizer = config.optim_wrapper.generator.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 0.0)
-    assert config.custom_hooks[0] == dict(type='GeneratorEMAHook', decay=0.9999)
+    assert config.custom_hooks.ema == dict(type='EMAHook', decay=0.9999)
     assert config.sampling.num_samples == 50_000
     assert config.cache_dataloader.dataset.crop == 'center'
     is_repa = config.model.generator.type == 'REPA'
@@ -142,7 +142,7 @@ def test_a_configs_parts_exist_and_fit(leaf):
     codes = generator.learns == 'codes'
     assert generator.latent_shape == (grid if codes else (autoencoder.latent_channels, *grid))
     assert not codes or generator.num_codes == autoencoder.num_codes
-    for sampler in (config.sampling.sampler, config.custom_hooks[-1].sampler):
+    for sampler in (config.sampling.sampler, config.custom_hooks.samples.sampler):
         build(sampler).check(generator)
     if encoder is not None:
         assert (encoder['size'], generator.network.grid) == ('b', 16)

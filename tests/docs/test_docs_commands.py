@@ -9,7 +9,7 @@ import pytest
 from command_lines import function_of, tool_of
 from markdown_pages import NAMES, ROOT, commands, files, inline_commands
 
-from eqzoo.commands.parsing import parse, run
+from eqzoo.commands.cli import parse, run
 from eqzoo.config import load_config
 from eqzoo.zoo.index import find
 

@@ -11,9 +11,9 @@ from command_lines import function_of, tool_of
 from markdown_pages import ROOT, commands, files
 from PIL import Image
 
-from eqzoo.commands.parsing import run
+from eqzoo.commands.cli import run
 from eqzoo.engine import latest_checkpoint
-from eqzoo.registry import build, find
+from eqzoo.registry import build, find_component
 
 KINDS = ('transform', 'loss', 'autoencoder', 'generator', 'evaluator')
 PAGES = [f'docs/howto/{kind}.md' for kind in KINDS]
@@ -51,7 +51,7 @@ def component(workplace, monkeypatch, kind, name):
     monkeypatch.syspath_prepend(folder)
     module = next(file for file in files(f'docs/howto/{kind}.md') if not file.endswith('_config.py'))
     __import__(module.removesuffix('.py'))
-    return find(name)
+    return find_component(name)
 
 
 def test_windows_are_the_same_in_images_and_latents(workplace, monkeypatch):
@@ -104,7 +104,7 @@ def test_sharpness_is_one_of_the_images_themselves_and_less_when_blurred(workpla
     for name, blurred in (('same', View.images), ('blurred', torch.nn.functional.avg_pool2d(View.images, 3, 1, 1))):
         View.reconstruction = blurred
         metric = evaluator()
-        metric.process({}, [View])
+        metric.process(View)
         values[name] = metric.evaluate(2)
     assert values['same'] == {'sharpness': 1.0, 'gradient_psnr': 100.0}
     assert values['blurred']['sharpness'] < 0.6

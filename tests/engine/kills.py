@@ -23,7 +23,7 @@ from eqzoo.config import load_config
 from eqzoo.engine import build_runner, shrink
 from eqzoo.engine.work_dir import own_folder
 
-EMA = "custom_hooks=[{'type': 'AutoencoderEMAHook', 'decay': 0.5}, {'type': 'PictureHook', 'interval': 4}]"
+EMA = "custom_hooks={'ema': {'type': 'EMAHook', 'decay': 0.5}, 'pictures': {'type': 'PictureHook', 'interval': 4}}"
 TRAININGS = {
     # discriminator, two optimizers, average, log-variance
     'autoencoder': ('configs/eqvae/sdxl_rot_scale.py', EMA, 'model.reconstruction_loss.learn_log_variance=True'),

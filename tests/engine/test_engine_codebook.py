@@ -117,7 +117,7 @@ def test_mistakes_are_told_at_once():
         CodebookHook().before_run(SimpleNamespace(model=model))
     view = AutoencoderView(model.autoencoder, torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r'CodebookUsage: KLAutoencoder has no codebook; leave the evaluator out'):
-        CodebookUsage().process({}, [view])
+        CodebookUsage().process(view)
 
 
 def test_evaluator_counts_over_all_images():
@@ -125,7 +125,7 @@ def test_evaluator_counts_over_all_images():
     autoencoder, evaluator = VQAutoencoder(**TINY).eval(), CodebookUsage()
     images = torch.rand(6, 3, 8, 8) * 2 - 1
     for batch in images.split(4):
-        evaluator.process({}, [AutoencoderView(autoencoder, batch)])
+        evaluator.process(AutoencoderView(autoencoder, batch))
     counts = torch.bincount(autoencoder.tokens(images).flatten(), minlength=8)
     shares = counts[counts > 0] / counts.sum()
     metrics = evaluator.evaluate(6)
@@ -135,7 +135,7 @@ def test_evaluator_counts_over_all_images():
 
 def test_a_resumed_run_revives_the_same_codes(tmp_path):
     """Four steps at once, and as if killed after two: bit for bit, the idle counts crossing the cut."""
-    overrides = [f'work_dir={tmp_path}', "custom_hooks=[{'type':'CodebookHook','revive_after':3}]"]
+    overrides = [f'work_dir={tmp_path}', "custom_hooks={'codebook':{'type':'CodebookHook','revive_after':3}}"]
     train('configs/eqvae/vqgan_rot_scale.py', overrides=overrides, smoke=True)
     whole = read_checkpoint(latest_checkpoint(tmp_path))
     before = read_checkpoint(tmp_path / 'iter_2.pth')

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eqzoo.engine.training import compile_blocks
-from eqzoo.registry import build, find
+from eqzoo.registry import build, find_component
 
 SHAPES = {
     'KLAutoencoder': dict(block_out_channels=(8, 8, 8)),
@@ -19,7 +19,7 @@ SHAPES = {
 @pytest.mark.filterwarnings('default')  # Dynamo looks at .grad of what is no leaf, and torch warns of it
 @pytest.mark.parametrize('name', ['KLAutoencoder', 'TinyAutoencoder', 'VQAutoencoder'])
 def test_a_compiled_autoencoder_gives_the_same_images_and_gradients(name):
-    eager = build(dict(type=name, **find(name).smoke(dict(SHAPES[name]))))
+    eager = build(dict(type=name, **find_component(name).smoke(dict(SHAPES[name]))))
     compiled = copy.deepcopy(eager)
     compile_blocks(compiled.blocks())
     for size in (32, 16, 24):  # as scales come and go

@@ -9,7 +9,8 @@ import torch.multiprocessing as mp
 
 from eqzoo.data import Shapes, build_eval_loader, build_train_loader
 from eqzoo.engine import StepRandomness
-from eqzoo.engine.runner import build_optimizers, compute, update
+from eqzoo.engine.evaluation import merge_metrics, run_evaluators
+from eqzoo.engine.runner import build_optimizers
 from eqzoo.registry import build
 
 
@@ -58,10 +59,9 @@ def work(rank, world_size):
     evaluators = [build(each) for each in config().evaluators]
     model.eval()
     data = Shapes(num_images=7, size=32, seed=1)
-    with torch.no_grad():
-        for batch in build_eval_loader(data, batch_size=2, num_workers=0, rank=rank, world_size=world_size):
-            update(evaluators, model.val_step(batch), batch)
-    return model.state_dict(), compute(evaluators, len(data))
+    loader = build_eval_loader(data, batch_size=2, num_workers=0, rank=rank, world_size=world_size)
+    metrics = run_evaluators(evaluators, map(model.val_step, loader), len(data))
+    return model.state_dict(), merge_metrics(metrics)
 
 
 def process(rank, port, folder):

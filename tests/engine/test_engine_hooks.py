@@ -8,7 +8,7 @@ import torch
 from mmengine.hooks import LoggerHook
 from torch import nn
 
-from eqzoo.engine import AutoencoderEMAHook, CheckpointHook, ScalarsHook, StopHook, UnreadableHook
+from eqzoo.engine import CheckpointHook, EMAHook, ScalarsHook, StopHook, UnreadableHook
 from eqzoo.engine import hooks as stop_hook
 
 
@@ -27,7 +27,7 @@ def fill(runner, value):
 
 
 def test_the_average_moves_by_one_minus_decay_and_is_what_is_validated_and_saved():
-    runner, hook = runner_of(1.0), AutoencoderEMAHook(decay=0.75)
+    runner, hook = runner_of(1.0), EMAHook(decay=0.75)
     hook.before_run(runner)
     fill(runner, 5.0)
     hook.after_train_iter(runner, 0)  # 0.75 · 1 + 0.25 · 5
@@ -42,7 +42,7 @@ def test_the_average_moves_by_one_minus_decay_and_is_what_is_validated_and_saved
 
 
 def test_a_resumed_average_goes_on_and_a_missing_one_starts_from_the_weights():
-    runner, hook = runner_of(1.0), AutoencoderEMAHook(decay=0.5)
+    runner, hook = runner_of(1.0), EMAHook(decay=0.5)
     hook.before_run(runner)
     fill(runner, 3.0)
     hook.after_load_checkpoint(runner, {})
@@ -54,8 +54,8 @@ def test_a_resumed_average_goes_on_and_a_missing_one_starts_from_the_weights():
 
 
 def test_decay_is_below_one():
-    with pytest.raises(ValueError, match=r'AutoencoderEMAHook.decay must be in \[0, 1\), got 1'):
-        AutoencoderEMAHook(decay=1)
+    with pytest.raises(ValueError, match=r'EMAHook.decay must be in \[0, 1\), got 1'):
+        EMAHook(decay=1)
 
 
 def test_unreadable_images_are_named_once_and_counted(caplog):
@@ -83,7 +83,7 @@ def test_several_processes_agree_on_the_step_after_which_they_stop(monkeypatch):
     )
     monkeypatch.setattr(stop_hook, 'rank_and_world_size', lambda: (1, 2))
     of_all = lambda own: asked.append(own) or (15 if runner.iter > 4 else 0)  # noqa: E731
-    monkeypatch.setattr(stop_hook, 'greatest_over_processes', of_all)
+    monkeypatch.setattr(stop_hook, 'max_over_processes', of_all)
     while not loop.stop_training:
         hook.after_train_iter(runner, runner.iter)
         runner.iter += 1

@@ -100,8 +100,8 @@ def test_two_processes_are_as_one(one, kind):
 @pytest.mark.parametrize(
     ('kind', 'message'),
     [
-        ('full', 'sharding: there is one process; start several with torchrun, or leave sharding out'),
-        ('half', "sharding: got 'half'; accepted is 'full', or leave it out"),
+        ('full', 'sharding: .* one process; .*torchrun'),
+        ('half', "sharding: got 'half'; .*'full'"),
     ],
 )
 def test_sharding_needs_several_processes(kind, message, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eqzoo.autoencoders import KLAutoencoder, VQAutoencoder
-from eqzoo.engine.sampling import ImageSampler, batches, check_labels, label_of
+from eqzoo.engine.sampling import ImageSampler, batches, check_sampled_labels, label_of
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import build
 
@@ -53,6 +53,23 @@ def test_images_are_the_decoded_denormalised_latents():
     assert torch.equal(draw([5, 2]), (127.5 * images + 128).clamp(0, 255).to(torch.uint8))
 
 
+def test_a_sample_with_pixels_that_are_not_finite_is_named():
+    """As uint8 it would look like any other image."""
+    broken = autoencoder()
+    whole = broken.decode
+    broken.decode = lambda z: whole(z).where(z[:, :1, :1, :1] != 9, float('nan'))
+
+    class Sampler(FirstNoise):
+        def __call__(self, generator, labels, streams):
+            latents = super().__call__(generator, labels, streams)
+            return latents.where(labels.view(-1, 1, 1, 1) != 2, (9 - 0.1) * 0.5)
+
+    draw = ImageSampler(generator(), broken, Sampler(), labels='balanced')
+    assert draw([4, 5]).dtype == torch.uint8
+    with pytest.raises(ValueError, match='NaN or infinite values in the pixels of sample 6'):
+        draw([5, 6, 7])
+
+
 @pytest.mark.parametrize('sampler', [dict(type='DDPM', steps=3), dict(type='DDIM', steps=3)])
 def test_samples_do_not_depend_on_how_they_are_cut(sampler):
     draw = ImageSampler(generator(), autoencoder(), build(sampler), seed=3)
@@ -93,11 +110,11 @@ def test_what_does_not_fit_is_refused():
         ImageSampler(generator(), autoencoder(4), FirstNoise())
     with pytest.raises(ValueError, match=r"sampling.precision must be 'fp32' or 'bf16', got 'fp16'"):
         ImageSampler(generator(), autoencoder(), FirstNoise(), precision='fp16')
-    with pytest.raises(ValueError, match=r"sampling.labels: got \[4, -1\]; accepted is 'random', .* 0 to 3"):
+    with pytest.raises(ValueError, match=r'sampling.labels: got \[4, -1\]; .* 0 to 3'):
         ImageSampler(generator(), autoencoder(), FirstNoise(), labels=[1, 4, -1])
     with pytest.raises(ValueError, match="sampling.labels: got 'even'"):
-        check_labels('even', 3)
+        check_sampled_labels('even', 3)
     with pytest.raises(ValueError, match='sampling.labels: got none'):
-        check_labels([], 3)
+        check_sampled_labels([], 3)
     with pytest.raises(ValueError, match='ODE'):
         ImageSampler(generator(), autoencoder(), build(dict(type='ODE', method='euler', steps=2)))

@@ -30,7 +30,7 @@ def updated(gradient, on_nonfinite='stop', **options):
     config = Config(dict(optim_wrapper=dict(line=dict(optimizer=dict(type='SGD', lr=1.0), **options))))
     optimizer = build_optimizers(model, config)['line']
     model.line.weight.grad = torch.tensor([gradient])
-    log = model.update(optimizer, model.parameter_groups()['line'])
+    log = model.update(optimizer)
     assert model.line.weight.grad is None
     return model.line.weight.tolist()[0], {name: float(value) for name, value in log.items()}
 
@@ -58,5 +58,5 @@ def test_what_is_not_known_is_refused():
     with pytest.raises(ValueError, match="Line.on_nonfinite must be 'stop' or 'skip', got 'go'"):
         Line('go')
     for options in (dict(clip_value=1.0), dict(max_norm=0)):
-        with pytest.raises(ValueError, match=r'optim_wrapper.clip_grad: got .*; accepted is dict\(max_norm=NUMBER\)'):
+        with pytest.raises(ValueError, match='optim_wrapper.clip_grad: got .*max_norm=NUMBER'):
             updated([1.0, 1.0], clip_grad=options)

@@ -75,7 +75,7 @@ def measure(numbers):
         evaluator.check(len(IMAGES))
     for batch in numbers.split(3) if len(numbers) else ():
         for evaluator in evaluators:
-            evaluator.process({}, [AutoencoderView(Pooling(), IMAGES[batch], batch)])
+            evaluator.process(AutoencoderView(Pooling(), IMAGES[batch], batch))
     metrics = {name: value for each in evaluators for name, value in each.evaluate(len(IMAGES)).items()}
     return {'metrics': metrics, 'cases': evaluators[1].card()['cases']}
 

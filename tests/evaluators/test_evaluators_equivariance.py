@@ -1,4 +1,4 @@
-"""The equivariance error: its laws, a two-pass reference, and what cannot game it."""
+"""Equivariance error: its laws, a two-pass reference, and latents that must not lower it."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def images():
 def measure(function, images, transforms=None, batch=8, metric=EquivarianceError):
     evaluator = metric(transforms) if metric is EquivarianceError else metric()
     for part in images.split(batch):
-        evaluator.process({}, [AutoencoderView(Encoder(function), part)])
+        evaluator.process(AutoencoderView(Encoder(function), part))
     return evaluator.evaluate(len(images))
 
 
@@ -66,7 +66,7 @@ def test_the_floor_of_scaling_is_low_only_with_antialiasing():
     natural = (natural / natural.std(dim=(1, 2, 3), keepdim=True) / 2).clamp(-1, 1)
     assert measure(pool, natural)['eq_err/scale'] == pytest.approx(0.009, abs=0.003)
     released = measure(pool, natural, {'scale': IsotropicScale()})  # bilinear, no antialiasing
-    assert released['eq_err/scale/0.5'] < 1e-9  # every pixel counts alike
+    assert released['eq_err/scale/0.5'] < 1e-9  # every pixel has equal weight
     assert released['eq_err/scale/0.25'] > 0.08  # most are skipped: this measures the resampler
 
 
@@ -155,14 +155,14 @@ def test_states_are_forgotten_after_evaluate(images):
     evaluator = EquivarianceError({'rotation': Rotate()})
     results = []
     for part in (images[:16], images[16:], images[:16]):
-        evaluator.process({}, [AutoencoderView(Encoder(patches), part)])
+        evaluator.process(AutoencoderView(Encoder(patches), part))
         results.append(evaluator.evaluate(16))
     assert results[0] == results[2] != results[1]
 
 
 def test_the_card_names_transforms_and_cases(images):
     evaluator = EquivarianceError()
-    evaluator.process({}, [AutoencoderView(Encoder(pool), images[:2])])
+    evaluator.process(AutoencoderView(Encoder(pool), images[:2]))
     evaluator.evaluate(2)
     card = json.loads(json.dumps(evaluator.card()))
     assert card['cases'] == {'rotation': ['90', '180', '270'], 'scale': ['0.25', '0.5', '0.75']}
@@ -191,12 +191,12 @@ class Identity(Encoder):
 
 def evaluated(model, images, transforms, **arguments):
     evaluator = EquivarianceError(transforms, **arguments)
-    evaluator.process({}, [AutoencoderView(model, images)])
+    evaluator.process(AutoencoderView(model, images))
     return evaluator.evaluate(len(images)), evaluator
 
 
 def test_a_perfect_autoencoder_has_100_decibels_on_the_image_side(images):
-    """By any transform, resampled or not: the latents are the images, so both are transformed alike."""
+    """With any transform, resampled or not: the latents are the images, so both change in the same way."""
     transforms = {'rotation': Rotate(), 'shift': Shift(eval_shifts=(0.5, 1)), 'turn': Turn(eval_angles=(20,))}
     errors, _ = evaluated(Identity(), images, transforms, image_side=True)
     for name in ('rotation', 'rotation/90', 'shift', 'shift/0.5', 'turn', 'turn/20'):
@@ -216,7 +216,7 @@ def test_known_error_of_an_encoder_that_knows_left_from_right(mask):
     errors, _ = evaluated(Encoder(halves), torch.zeros(5, 3, 64, 64), {'flip': Flip(('horizontal',))}, mask=mask)
     key = 'eq_err' if mask else 'eq_err_unmasked'
     assert errors[f'{key}/flip'] == 4
-    assert errors[f'{key}/flip_std'] == pytest.approx(0, abs=1e-9)  # all images are alike
+    assert errors[f'{key}/flip_std'] == pytest.approx(0, abs=1e-9)  # all images are the same
 
 
 @pytest.mark.parametrize(('interpolation', 'floor'), [('bilinear', 1e-25), ('bicubic', 1e-4)])

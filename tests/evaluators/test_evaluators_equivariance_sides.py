@@ -58,7 +58,7 @@ def smooth(count, side=64, seed=0, amount=8):
 def measure(model, images, transforms, batch=8, **arguments):
     evaluator = EquivarianceError(transforms, **arguments)
     for part in images.split(batch):
-        evaluator.process({}, [AutoencoderView(model, part)])
+        evaluator.process(AutoencoderView(model, part))
     return evaluator.evaluate(len(images)), evaluator
 
 
@@ -69,7 +69,7 @@ def framed(images):
     return F.avg_pool2d(images + frame, 4)
 
 
-def test_the_mask_leaves_out_what_came_in():
+def test_the_mask_leaves_out_filled_in_cells():
     images = smooth(6)
     transforms = {'shift': Shift(eval_shifts=(1, 2))}
     # whole cells: no resampling, so pooling is perfect wherever nothing came in, and at the border thanks to mirroring
@@ -192,7 +192,7 @@ def test_one_image_has_no_interval():
     assert math.isnan(found['eq_err/rotation_std'])
 
 
-def test_curves_go_over_what_cases_are_numbers_of():
+def test_curves_are_drawn_over_numeric_cases():
     transforms = {'scale': IsotropicScale(eval_scales=(0.5, 0.25)), 'flip': Flip(), 'mixed': Choice([Rotate(), Flip()])}
     found, evaluator = measure(Encoder(patches), smooth(9), transforms)
     (curve,) = evaluator.curves  # flips and mixtures have names, not numbers
@@ -224,7 +224,7 @@ def test_the_image_side_compares_decodings_with_transformed_images():
     found, evaluator = measure(Pooling(0.1), images, transforms, image_side=True)
     reconstruction = ReconstructionMetric()
     for part in images.split(3):
-        reconstruction.process({}, [AutoencoderView(Pooling(0.1), part)])
+        reconstruction.process(AutoencoderView(Pooling(0.1), part))
     wanted = reconstruction.evaluate(7)['psnr']
     error = (Pooling(0.1).decode(F.avg_pool2d(images, 4)) - images).square().sum()
     variation = (images - images.mean(dim=(0, 2, 3), keepdim=True)).square().sum()

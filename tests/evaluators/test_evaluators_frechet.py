@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from averages import Averages, Pinned
 from scipy import linalg
 
-from eqzoo.evaluators import ReconstructionFrechet, ReconstructionSlicedWasserstein, SampleView
+from eqzoo.evaluators import AutoencoderView, ReconstructionFrechet, ReconstructionSlicedWasserstein
 from eqzoo.evaluators.gaussian import FeatureMoments
 from eqzoo.evaluators.reference import write_reference
 from eqzoo.images import to_uint8
@@ -23,9 +23,9 @@ def measure(metric, x, y, batch=7, numbers=None):
     metric.check(len(x))
     numbers = torch.arange(len(x)) if numbers is None else numbers
     for chosen in numbers.split(batch):
-        view = SampleView(x[chosen], chosen)
+        view = AutoencoderView(None, x[chosen], chosen)
         view.reconstruction = y[chosen]
-        metric.process({}, [view])
+        metric.process(view)
     return metric.evaluate(len(x))
 
 
@@ -86,15 +86,15 @@ def test_state_does_not_grow_with_images():
     metric = ReconstructionFrechet(Averages())
     sizes = []
     for start in (0, 30):
-        view = SampleView(X[start : start + 30], torch.arange(start, start + 30))
+        view = AutoencoderView(None, X[start : start + 30], torch.arange(start, start + 30))
         view.reconstruction = Y[start : start + 30]
-        metric.process({}, [view])
+        metric.process(view)
         sizes.append(sum(each.numel() for side in metric._moments.values() for each in side.sums))
     assert sizes == [2 * (1 + 12 + 144)] * 2
     assert not metric._rows
 
 
-def test_swd_of_reconstructions_counts_what_changed_alone():
+def test_swd_of_reconstructions_counts_changes_only():
     assert measure(ReconstructionSlicedWasserstein(), X, X)['swd'] == 0
     noise = torch.randn(X.shape, generator=torch.Generator().manual_seed(5))
     little, much = ((X + level * noise).clamp(-1, 1) for level in (0.02, 0.2))
@@ -106,5 +106,5 @@ def test_swd_of_reconstructions_counts_what_changed_alone():
 
 
 def test_swd_needs_to_know_the_number_of_images():
-    with pytest.raises(ValueError, match=r'check\(num_images\) comes before the first batch'):
-        ReconstructionSlicedWasserstein().process({}, [SampleView(X[:2], torch.arange(2))])
+    with pytest.raises(ValueError, match=r'call check\(num_images\) before the first batch'):
+        ReconstructionSlicedWasserstein().process(AutoencoderView(None, X[:2]))

@@ -21,7 +21,7 @@ class Identity(nn.Module):
 def measure(latents, batch=7):
     evaluator = LatentStatistics()
     for part in latents.split(batch):
-        evaluator.process({}, [AutoencoderView(Identity(), part)])
+        evaluator.process(AutoencoderView(Identity(), part))
     return evaluator.evaluate(len(latents)), evaluator
 
 

@@ -1,113 +1,139 @@
-"""What is measured between neighbouring latents: the intrinsic dimension, and the distance of interpolations."""
+"""Nearest neighbours, and precision, recall, density and coverage: by hand, by other implementations, in blocks."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
-from averages import Averages
-from torch import nn
+from torch_fidelity.metric_prc import prc_features_to_metric
 
-from eqzoo.evaluators import AutoencoderView, InterpolationFrechet, IntrinsicDimension
-from eqzoo.evaluators.dimension import intrinsic_dimension
-from eqzoo.evaluators.interpolation import draw_neighbors, slerp
-from eqzoo.images import to_uint8
-from eqzoo.randomness import seeded
+from eqzoo.evaluators.neighbours import manifold_scores, nearest
 
 
-class Pixels(nn.Module):
-    """Latents are the pixels, in an order that belongs to nothing if `scrambled`."""
-
-    def __init__(self, scrambled=False):
-        super().__init__()
-        self.scrambled, self.normalization = scrambled, nn.Module()
-        self.normalization.denormalize = lambda z: z
-
-    def latents(self, images):
-        return images + 2.0 if self.scrambled else images
-
-    def decode(self, z):
-        z = z - 2.0 if self.scrambled else z
-        # between two images a scrambled space decodes to noise
-        between = (z.mean(dim=(1, 2, 3), keepdim=True) * 997).sin()
-        return between.expand_as(z) if self.scrambled else z
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def faces(count, seed=0):
-    """Images on a surface of two dimensions."""
-    where = torch.rand(count, 2, 1, 1, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    ramp = torch.linspace(-1, 1, 16)
-    image = where[:, :1] * ramp[:, None] + where[:, 1:] * ramp
-    return (0.5 * image).expand(-1, 3, -1, -1)
+@pytest.mark.parametrize('block', [7, 100, 4096])
+def test_neighbours_are_those_of_all_distances(block):
+    points = randn(200, 9)
+    distances = torch.cdist(points, points)
+    distances.fill_diagonal_(math.inf)
+    wanted = distances.topk(3, largest=False)
+    given = nearest(points, 3, block=block)
+    assert torch.equal(given[1], wanted.indices)
+    assert torch.allclose(given[0], wanted.values, rtol=1e-12)
 
 
-def measure(metric, autoencoder, images, batch=16, numbers=None):
-    metric.check(len(images))
-    numbers = torch.arange(len(images)) if numbers is None else numbers
-    for chosen in numbers.split(batch):
-        metric.process({}, [AutoencoderView(autoencoder, images[chosen], chosen)])
-    return metric.evaluate(len(images))
+def test_distances_are_exact_far_from_the_origin():
+    """In single precision these differences would be 0 or 0.0625."""
+    points = 1e6 + torch.tensor([[0.0], [0.01], [0.03]], dtype=torch.float64)
+    distances, places = nearest(points, 1)
+    assert places.flatten().tolist() == [1, 0, 1]
+    assert distances.flatten().tolist() == pytest.approx([0.01, 0.01, 0.02], rel=1e-6)
 
 
-def test_dimension_of_latents_that_lie_on_a_surface():
-    images = faces(400)
-    given = measure(IntrinsicDimension(), Pixels(), images)
-    wanted = intrinsic_dimension(images.flatten(1), generator=seeded(1))
-    assert given['intrinsic_dimension'] == pytest.approx(2, abs=0.25)
-    assert given['intrinsic_dimension'] == pytest.approx(wanted.dimension, rel=1e-9)
-    mixed = torch.randperm(400, generator=torch.Generator().manual_seed(1))
-    assert measure(IntrinsicDimension(), Pixels(), images, batch=33, numbers=mixed) == given
+def test_impossible_neighbours_are_refused():
+    with pytest.raises(ValueError, match='nearest: 3 neighbours of 3 points; expected 1 to N - 1'):
+        nearest(torch.rand(3, 2), 3)
+    with pytest.raises(ValueError, match='nearest: a point is NaN or infinite'):
+        nearest(torch.tensor([[0.0], [1.0], [math.nan]]), 1)
 
 
-def test_only_so_many_latents_are_kept():
-    metric = IntrinsicDimension(max_images=120)
-    measure(metric, Pixels(), faces(300))
-    assert metric.card()['points'] == 120
+def features(count, size=16, seed=0, scale=1.0, shift=0.0):
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed)) * scale + shift
 
 
-def test_too_few_images_are_refused_before_the_first():
-    with pytest.raises(ValueError, match='intrinsic_dimension: 99 images, but it needs 100 or more'):
-        IntrinsicDimension().check(99)
-    with pytest.raises(ValueError, match='ifd_averages: 12 images, but it needs 13 or more'):
-        InterpolationFrechet(Averages()).check(12)
-    with pytest.raises(ValueError, match=r'InterpolationFrechet.position must be in \[0, 1\], got 2'):
-        InterpolationFrechet(Averages(), position=2)
+@pytest.fixture
+def pair():
+    return features(150, shift=2.0), features(220, seed=1, scale=0.8, shift=2.2)
 
 
-def test_interpolations_on_the_arc():
-    a, b = torch.tensor([[2.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 2.0], [2.0, 2.0]])
-    middle = slerp(a, b, 0.5)
-    assert torch.allclose(middle, torch.tensor([[2**0.5, 2**0.5], [1.5, 1.5]]))
-    assert torch.allclose(slerp(a, b, 0.0), a)
-    assert torch.allclose(slerp(a, b, 1.0), b, atol=1e-6)
+@pytest.mark.parametrize('neighbors', [1, 3, 5])
+def test_fidelity_agrees(pair, neighbors):
+    real, generated = pair
+    theirs = prc_features_to_metric(
+        generated.double(), real.double(), prc_neighborhood=neighbors, save_cpu_ram=False, verbose=False
+    )
+    ours = manifold_scores(real, generated, neighbors=neighbors)
+    assert (ours.precision, ours.recall) == pytest.approx((theirs['precision'], theirs['recall']), abs=1e-6)
+    assert 0.1 < ours.recall < ours.precision < 1
 
 
-def test_neighbours_are_near_by_the_cosine():
-    angles = torch.tensor([0.0, 0.1, 1.5, 1.6, 3.1, 3.2])
-    points = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.tensor([[1.0], [9.0]] * 3)
-    drawn = draw_neighbors(points, 1, generator=torch.Generator().manual_seed(0))
-    assert drawn.tolist() == [1, 0, 3, 2, 5, 4]
+def distances(x, y):
+    return np.linalg.norm(x.double().numpy()[:, None] - y.double().numpy()[None], axis=2)
 
 
-def test_neighbours_are_drawn_by_a_softmax_of_their_distance():
-    points = torch.tensor([[1.0, 0.0], [2.0, 0.1], [3.0, 0.2]])
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([draw_neighbors(points, 2, generator=generator) for _ in range(1500)])
-    errors = (points[1:] - points[0]).square().mean(dim=1)
-    share = (drawn[:, 0] == 1).double().mean().item()
-    assert share == pytest.approx((-errors).softmax(dim=0)[0].item(), abs=0.04)  # four standard deviations of 0.01
-    assert not (drawn == torch.arange(3)).any()
+def test_adms_formula_agrees(pair):
+    """Radii are the fourth smallest distances, counting the image's own 0; a border belongs to its ball."""
+    real, generated = pair
+    radii = [np.partition(distances(each, each), 3, axis=1)[:, 3] for each in pair]
+    cross = distances(real, generated)
+    ours = manifold_scores(real, generated)
+    assert ours.precision == pytest.approx(np.mean(np.any(cross <= radii[0][:, None], axis=0)))
+    assert ours.recall == pytest.approx(np.mean(np.any(cross <= radii[1][None, :], axis=1)))
 
 
-def test_the_distance_at_position_0_is_that_of_reconstructions():
-    images = faces(60)
-    given = measure(InterpolationFrechet(Averages(), position=0.0), Pixels(), images)
-    assert given == {'ifd_averages': pytest.approx(0, abs=1e-3)}
+def test_density_and_coverage_are_prdcs(pair):
+    real, generated = pair
+    radii = np.sort(distances(real, real), axis=1)[:, 5]
+    cross = distances(real, generated)
+    ours = manifold_scores(real, generated)
+    assert ours.density == pytest.approx((cross < radii[:, None]).sum(axis=0).mean() / 5)
+    assert ours.coverage == pytest.approx((cross.min(axis=1) < radii).mean())
+    assert manifold_scores(real, generated, density_neighbors=3).density != ours.density
 
 
-def test_a_space_with_holes_is_far_from_the_images():
-    images = faces(60)
-    smooth = measure(InterpolationFrechet(Averages()), Pixels(), images)['ifd_averages']
-    rough = measure(InterpolationFrechet(Averages()), Pixels(scrambled=True), images)['ifd_averages']
-    assert 0 < smooth < 0.05 * rough
-    mixed = torch.randperm(60, generator=torch.Generator().manual_seed(1))
-    again = measure(InterpolationFrechet(Averages()), Pixels(), images, batch=7, numbers=mixed)['ifd_averages']
-    assert again == pytest.approx(smooth, rel=1e-6)
-    assert to_uint8(images).float().std() > 10  # images that do differ
+@pytest.mark.parametrize('block', [7, 150, 1000])
+def test_blocks_change_nothing(pair, block):
+    assert manifold_scores(*pair, block=block) == manifold_scores(*pair)
+
+
+def test_on_a_line_by_hand():
+    real = torch.tensor([[0.0], [1.0], [3.0], [10.0]])  # radii 1, 1, 2, 7
+    generated = torch.tensor([[0.5], [0.7], [30.0]])  # radii 0.2, 0.2, 29.3
+    ours = manifold_scores(real, generated, neighbors=1, density_neighbors=1)
+    assert ours.precision == pytest.approx(2 / 3)
+    assert ours.recall == pytest.approx(3 / 4)  # 1, 3 and 10 are within 29.3 of 30
+    assert ours.density == pytest.approx(4 / 3)  # 0.5 and 0.7 are in the balls of 0 and 1; 3 - 0.7 > 2
+    assert ours.coverage == pytest.approx(2 / 4)
+
+
+def test_a_border_belongs_to_the_ball_for_precision_and_not_for_density():
+    real = torch.tensor([[0.0], [1.0], [2.0], [5.0]])  # radii 1, 1, 1, 3
+    generated = torch.tensor([[-1.0], [-1.0], [-1.0]])
+    ours = manifold_scores(real, generated, neighbors=1, density_neighbors=1)
+    assert (ours.precision, ours.density, ours.coverage) == (1, 0, 0)
+
+
+def test_a_far_mean_costs_no_digits(pair):
+    """Float32 of |a|² + |b|² - 2ab would be off by more than the distances at 1,000."""
+    real, generated = pair
+    assert manifold_scores(real + 1000, generated + 1000) == pytest.approx(manifold_scores(real, generated), abs=0.01)
+
+
+def test_extremes():
+    real = features(60)
+    same = manifold_scores(real, real)
+    assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
+    far = manifold_scores(real, real + 100)
+    assert far == (0, 0, 0, 0)
+    collapsed = manifold_scores(real, real[:1].repeat(60, 1))
+    assert collapsed.precision == 1
+    assert collapsed.recall < 0.1
+    assert collapsed.coverage < 0.5
+
+
+def test_too_few_images_and_other_mistakes():
+    with pytest.raises(ValueError, match='5 real images; 5 neighbours need at least 6; evaluate more images'):
+        manifold_scores(features(5), features(9))
+    with pytest.raises(ValueError, match='3 generated images; 3 neighbours need at least 4'):
+        manifold_scores(features(9), features(3), density_neighbors=2)
+    with pytest.raises(ValueError, match='3 and 0 neighbours'):
+        manifold_scores(features(9), features(9), density_neighbors=0)
+    with pytest.raises(ValueError, match=r'features \(9, 16\) and \(9, 4\)'):
+        manifold_scores(features(9), features(9, 4))
+    damaged = features(9)
+    damaged[0, 0] = float('inf')
+    with pytest.raises(ValueError, match='1 of 9 images have NaN or infinite features, the first is 0'):
+        manifold_scores(features(9), damaged)

@@ -1,4 +1,4 @@
-"""PSNR and SSIM: the stated protocol, against other implementations."""
+"""PSNR, SSIM and perceptual distances: the stated protocols, against other implementations."""
 
 from types import SimpleNamespace
 
@@ -8,8 +8,9 @@ from torch import nn
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 from torchmetrics.image import PeakSignalNoiseRatio
 
-from eqzoo.evaluators import AutoencoderView, ReconstructionMetric
+from eqzoo.evaluators import AutoencoderView, PerceptualMetric, ReconstructionMetric
 from eqzoo.images import to_uint8
+from eqzoo.losses import LPIPS
 from eqzoo.randomness import SampleNoise
 
 
@@ -46,7 +47,7 @@ def measure(images, reconstructions, batch=4, **arguments):
     error = reconstructions - images
     numbers = torch.arange(len(images))
     for x, e, number in zip(images.split(batch), error.split(batch), numbers.split(batch), strict=True):
-        metric.process({}, [AutoencoderView(Noisy(e), x, number)])
+        metric.process(AutoencoderView(Noisy(e), x, number))
     return metric.evaluate(len(images))
 
 
@@ -104,7 +105,7 @@ def test_rounding_is_to_the_nearest_and_clamps():
 
 def test_small_images_and_unknown_protocols_are_refused():
     small = torch.zeros(1, 3, 8, 16)
-    with pytest.raises(ValueError, match=r'images of \(8, 16\) pixels; SSIM needs 11 or more'):
+    with pytest.raises(ValueError, match=r'images of \(8, 16\) pixels; SSIM needs at least 11'):
         measure(small, small)
     with pytest.raises(ValueError, match=r"ReconstructionMetric.protocol must be one of \('uint8', .*\), got 'eq-vae'"):
         ReconstructionMetric('eq-vae')
@@ -153,3 +154,64 @@ def test_an_image_that_is_not_finite_is_named(pair):
     y[6, 1, 3, 3] = float('nan')
     with pytest.raises(ValueError, match='NaN or infinite values in the reconstruction of image 6'):
         measure(x, y)
+
+
+class Differences:
+    """Mean absolute difference in the place of a network."""
+
+    key = 'difference'
+
+    def __call__(self, reconstruction, target):
+        return (reconstruction - target).abs().mean(dim=(1, 2, 3))
+
+    def card(self):
+        return {'network': 'none'}
+
+
+def perceptual(distance, images, reconstruction, **arguments):
+    metric = PerceptualMetric(distance, **arguments)
+    for x, y in zip(images.split(2), reconstruction.split(2), strict=True):
+        view = AutoencoderView(None, x)
+        view.reconstruction = y
+        metric.process(view)
+    return metric.evaluate(len(images))
+
+
+IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_the_mean_over_images_of_uneven_batches():
+    error = torch.linspace(0.1, 0.5, 5)[:, None, None, None]
+    given = perceptual(Differences(), IMAGES, IMAGES + error, values='float')
+    assert given == {'difference_float': pytest.approx(0.3, rel=1e-6)}
+
+
+def test_eight_bits_are_rounded_and_clamped():
+    images = torch.full((1, 3, 16, 16), 1.0)
+    assert perceptual(Differences(), images, images + 5)['difference'] == 0
+    assert perceptual(Differences(), images, images - 2.4 / 127.5)['difference'] == pytest.approx(2 / 127.5)
+
+
+def test_lpips_values_are_the_packages():
+    distance = LPIPS(weights='random')
+    reconstruction = IMAGES.flip(3)
+    wanted = distance(reconstruction, IMAGES).double().mean().item()
+    assert perceptual(distance, IMAGES, reconstruction, values='float') == {
+        'random_vgg_float': pytest.approx(wanted, rel=1e-6)
+    }
+
+
+def test_only_the_trained_trunks_are_called_lpips(tmp_path):
+    assert [LPIPS(net, weights='random').key for net in ('vgg', 'alex')] == ['random_vgg', 'random_alex']
+    assert LPIPS('alex', weights='random').card()['trunk_sha256'] == 'random weights'
+    network = LPIPS('alex', weights='random')._network.net
+    layers = [layer for i in range(1, 6) for layer in getattr(network, f'slice{i}').state_dict().items()]
+    torch.save({f'features.{name}': tensor for name, tensor in layers}, tmp_path / 'trunk.pth')
+    named = LPIPS('alex', weights=str(tmp_path / 'trunk.pth'))
+    assert named.key == 'lpips_alex'
+    assert len(named.card()['trunk_sha256']) == 64
+
+
+def test_an_unknown_kind_of_values_is_refused():
+    with pytest.raises(ValueError, match="PerceptualMetric.values must be 'uint8' or 'float', got 'png'"):
+        PerceptualMetric(Differences(), values='png')

@@ -1,14 +1,18 @@
-"""The latents' spectrum: known codes in their order, channels alike, batches, and collapse."""
+"""Spectrum of latents: SciPy's cosine transform, noise of known slope, known codes, channels, batches, collapse."""
 
 import math
 
+import numpy as np
 import pytest
+import scipy.fft
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_sample_images
+from matplotlib.cbook import get_sample_data
+from PIL import Image
 from torch import nn
 
 from eqzoo.evaluators import AutoencoderView, LatentSpectrum
+from eqzoo.evaluators.spectrum import dct, radial_spectrum
 
 
 class Encoder(nn.Module):
@@ -20,7 +24,7 @@ class Encoder(nn.Module):
 def measure(function, images, batch=8):
     evaluator = LatentSpectrum()
     for part in images.split(batch):
-        evaluator.process({}, [AutoencoderView(Encoder(function), part)])
+        evaluator.process(AutoencoderView(Encoder(function), part))
     return evaluator.evaluate(len(images)), evaluator
 
 
@@ -35,18 +39,15 @@ def patches(x):
 
 @pytest.fixture(scope='module')
 def photographs():
-    """12 crops of 256 pixels from scikit-learn's two photographs."""
-    crops = [
-        torch.tensor(image[top : top + 256, left : left + 256])
-        for image in load_sample_images().images
-        for top in (0, 170)
-        for left in (0, 192, 384)
-    ]
+    """12 crops of 256 pixels from matplotlib's photograph of Grace Hopper."""
+    with Image.open(get_sample_data('grace_hopper.jpg', asfileobj=False)) as image:
+        pixels = torch.from_numpy(np.array(image.convert('RGB')))
+    crops = [pixels[top : top + 256, left : left + 256] for top in (0, 115, 230, 344) for left in (0, 128, 256)]
     return torch.stack(crops).permute(0, 3, 1, 2) / 127.5 - 1
 
 
-def test_codes_are_in_the_order_of_evaluation_md(photographs):
-    """There, on 192 ImageNet images: RGB -3.8 / .02, pooled -3.0 / .08, random patches -1.6 / .35, white 0 / .75."""
+def test_codes_are_in_their_known_order(photographs):
+    """On 192 ImageNet images: RGB -3.8 / .02, pooled -3.0 / .08, random patches -1.6 / .35, white 0 / .75."""
     rgb, pooled, code = (measure(f, photographs)[0] for f in (lambda x: x, pool, patches))
     white, _ = measure(lambda x: torch.randn(len(x), 4, 32, 32), photographs.repeat(8, 1, 1, 1))
     assert white['spectrum/slope'] == pytest.approx(0, abs=0.05)
@@ -58,7 +59,7 @@ def test_codes_are_in_the_order_of_evaluation_md(photographs):
     assert max(shares[:2]) < 0.1 < shares[2] < 0.4 < shares[3]
 
 
-def test_channels_count_alike(photographs):
+def test_channels_have_equal_weight(photographs):
     plain, _ = measure(patches, photographs)
     factors = torch.tensor([1e-3, 1.0, 50.0, 2.0, 0.1, 7.0])[:, None, None]
     other, _ = measure(lambda x: patches(x) * factors + factors.flip(0), photographs)
@@ -91,8 +92,83 @@ def test_channels_that_do_not_vary_are_left_out(photographs):
 
 
 def test_small_or_changing_latents_are_refused(photographs):
-    with pytest.raises(ValueError, match='spectrum: 2 x 2 cells; accepted are 4 or more a side'):
+    with pytest.raises(ValueError, match='spectrum: 2 x 2 cells; expected at least 4'):
         measure(lambda x: F.avg_pool2d(x, 128), photographs)
     sizes = iter((8, 16))
     with pytest.raises(ValueError, match=r'LatentSpectrum: latents of \(16, 16\) after \(8, 8\) cells; use images of'):
         measure(lambda x: torch.randn(len(x), 2, *[next(sizes)] * 2), photographs)
+
+
+def noise(slope, side=64, count=64):
+    """Sequences whose DCT has a power of frequency ** slope, and that DCT's squares."""
+    places = torch.arange(side, dtype=torch.float64)
+    distance = torch.hypot(places[:, None], places).clamp_min(1)
+    normal = torch.randn(count, side, side, generator=torch.Generator().manual_seed(0)).double()
+    return torch.from_numpy(scipy.fft.idctn((normal * distance ** (slope / 2)).numpy(), axes=(1, 2), norm='ortho'))
+
+
+@pytest.mark.parametrize('size', [(8, 8), (5, 12), (64, 48)])
+def test_the_transform_is_scipys(size):
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).double()
+    np.testing.assert_allclose(dct(x), scipy.fft.dctn(x.numpy(), axes=(2, 3), norm='ortho'), rtol=0, atol=1e-13)
+
+
+def test_the_transform_is_in_double_precision_whatever_it_is_given():
+    x = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(
+        dct(x), scipy.fft.dctn(x.double().numpy(), axes=(1, 2), norm='ortho'), rtol=0, atol=1e-13
+    )
+
+
+@pytest.mark.parametrize('side', [8, 16, 32])
+@pytest.mark.parametrize('slope', [0.0, -1.0, -2.0, -4.0])
+def test_noise_has_the_slope_it_was_made_with(slope, side):
+    found = radial_spectrum(dct(noise(slope, side, 1000)).square().mean(dim=0))
+    assert found.slope == pytest.approx(slope, rel=0.02, abs=0.02)
+
+
+def test_on_finer_grids_a_steep_slope_is_steeper():
+    """The first of 16 bins then holds several frequencies, of which the lowest has most power."""
+    found = radial_spectrum(dct(noise(-4.0, 64)).square().mean(dim=0))
+    assert found.slope == pytest.approx(-4.34, abs=0.1)
+
+
+def test_the_high_share_by_hand():
+    power = torch.zeros(8, 8)
+    power[0, 0] = 1e6  # frequency 0 does not count
+    power[7, 7] = 1e6  # nor do corners
+    power[1, 2] = 3
+    power[4, 0] = 1  # 4 / 8 of Nyquist, the first that is high
+    power[3, 0] = 2
+    assert radial_spectrum(power).high_share == pytest.approx(1 / 6)
+
+
+def test_sides_of_other_lengths_have_their_own_nyquist():
+    power = torch.zeros(8, 16)
+    power[0, 8] = 1
+    power[0, 7] = 3
+    found = radial_spectrum(power)
+    assert found.high_share == pytest.approx(0.25)
+    assert found.frequency[found.power > 0].max() < 0.57
+
+
+def test_bins_average_and_empty_ones_are_left_out():
+    found = radial_spectrum(torch.full((8, 8), 5.0))
+    assert torch.allclose(found.power, torch.tensor(5.0).double())
+    assert len(found.frequency) < 16  # none below 1 / 8
+    assert found.frequency[0] == pytest.approx((1 / 8 * 1 / 8 * 2**0.5 / 8) ** (1 / 3))
+    assert (found.frequency.diff() > 0).all()
+    assert found.slope == pytest.approx(0, abs=1e-12)
+
+
+def test_a_factor_changes_only_the_power():
+    power = dct(noise(-2.0)).square().mean(dim=0)
+    one, other = radial_spectrum(power), radial_spectrum(9 * power)
+    assert other.slope == pytest.approx(one.slope)
+    assert other.high_share == pytest.approx(one.high_share)
+    assert torch.allclose(other.power, 9 * one.power)
+
+
+def test_too_few_cells_are_refused():
+    with pytest.raises(ValueError, match='spectrum: 3 x 8 cells; expected at least 4 a side; use larger images'):
+        radial_spectrum(torch.ones(3, 8))

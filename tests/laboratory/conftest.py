@@ -1,4 +1,4 @@
-"""An autoencoder whose latents are known, and photographs."""
+"""Fixtures: an autoencoder with known latents, and photographs."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from eqzoo.normalization import LatentNormalization
 
 
 class Pooling(Autoencoder):
-    """The mean of each square of 4 x 4 pixels, times 2 plus a pattern of the place: `pattern=0` is equivariant."""
+    """The means of 4 x 4 pixels plus a horizontal slope, in generator units times 2; equivariant for `pattern=0`."""
 
     def __init__(self, pattern=0.0):
         super().__init__(3, 4)

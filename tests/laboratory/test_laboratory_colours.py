@@ -1,10 +1,10 @@
-"""Colours that mean the same: one basis in one space, Procrustes between spaces."""
+"""Comparable colours: one basis in one space, Procrustes between spaces."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from eqzoo.laboratory import align, share_bases
+from eqzoo.laboratory import align_basis, share_bases
 from eqzoo.laboratory.colours import correlation, is_one_space
 from eqzoo.pictures import fit_basis
 
@@ -47,7 +47,7 @@ def test_in_one_space_the_same_latent_has_the_same_colour(latents):
 
 
 @pytest.mark.parametrize('channels', [4, 9])
-def test_a_space_that_is_only_turned_has_the_same_colours(latents, channels):
+def test_a_space_that_is_only_rotated_has_the_same_colours(latents, channels):
     other = moved(latents, orthonormal(channels, 4) * 0.3, offset=-7.0)
     found = {'first': latents, 'other': other}
     bases = share_bases(found)
@@ -56,7 +56,7 @@ def test_a_space_that_is_only_turned_has_the_same_colours(latents, channels):
     assert bases['other'].agreement == pytest.approx(1, abs=1e-5)
     shown = colours(bases, found)
     torch.testing.assert_close(shown['other'], shown['first'], atol=1e-3, rtol=0)
-    # not so without alignment: a sign or the order of components may differ, and this mirror image does
+    # without alignment the sign or the order of components may differ; this mirror image does
     mirrored = {'first': latents, 'other': -other}
     torch.testing.assert_close(colours(share_bases(mirrored), mirrored)['other'], shown['first'], atol=1e-3, rtol=0)
     own = [fit_basis(each).colours(each) for each in (other, -other)]
@@ -77,14 +77,14 @@ def test_a_finer_grid_is_aligned_at_the_same_places(latents):
     assert share_bases({'first': latents, 'fine': fine})['fine'].agreement == pytest.approx(1, abs=0.01)
 
 
-def test_strangers_agree_little_and_are_not_put_into_one_basis(latents):
+def test_unrelated_latents_agree_little_and_do_not_share_a_basis(latents):
     stranger = torch.randn_like(latents) * DEVIATIONS[:, None, None]
     bases = share_bases({'first': latents, 'stranger': stranger})
     assert bases['stranger'].group == ('stranger',)
     assert bases['stranger'].agreement < 0.3
 
 
-def test_a_second_pair_shares_a_basis_of_its_own_that_is_turned(latents):
+def test_a_second_pair_shares_its_own_rotated_basis(latents):
     pair = moved(latents, orthonormal(5, 4))
     found = {'a': latents, 'b': pair, 'a2': latents * 1.1, 'b2': pair * 1.1}
     bases = share_bases(found)
@@ -94,19 +94,19 @@ def test_a_second_pair_shares_a_basis_of_its_own_that_is_turned(latents):
     assert (bases['b2'].group, bases['b2'].reference) == (('b', 'b2'), 'a')
 
 
-def test_channels_that_are_few_or_constant_are_no_trouble(latents):
+def test_few_or_constant_channels_have_finite_colours(latents):
     found = {'first': latents, 'one': latents[:, :1], 'constant': torch.ones(2, 3, 8, 8)}
     bases = share_bases(found)
     shown = colours(bases, found)
     assert all(each.isfinite().all() and each.shape == (2, 3, 8, 8) for each in shown.values())
     # the one channel is the first component of the first, and has its colour
-    assert correlation(shown['one'][:, :1], shown['first'][:, :1]).__abs__() > 0.9
+    assert abs(correlation(shown['one'][:, :1], shown['first'][:, :1])) > 0.9
     assert bases['constant'].agreement == 0
     flipped = {'constant': torch.ones(2, 3, 8, 8), 'second': latents}
     assert all(each.isfinite().all() for each in colours(share_bases(flipped), flipped).values())
 
 
-def test_one_space_is_a_matter_of_correlation():
+def test_one_space_is_decided_by_correlation():
     latents, noise = torch.randn(2, 4, 4, 32, 32) * DEVIATIONS[:, None, None]
     assert correlation(latents, latents + 9) == pytest.approx(1)  # the channels' means do not count
     assert correlation(latents, latents + noise) == pytest.approx(0.5**0.5, abs=0.02)
@@ -119,13 +119,13 @@ def test_one_space_is_a_matter_of_correlation():
 
 def test_procrustes_finds_the_rotation():
     own = torch.randn(500, 3, dtype=torch.float64)
-    own = torch.linalg.qr(own - own.mean(dim=0)).Q * 500**0.5  # of variance 1, uncorrelated
+    own = torch.linalg.qr(own - own.mean(dim=0)).Q * 500**0.5  # variance 1, uncorrelated
     rotation = orthonormal(3, 3).double()
-    found, agreement = align(own, own @ rotation)
+    found, agreement = align_basis(own, own @ rotation)
     torch.testing.assert_close(found, rotation)
     assert agreement == pytest.approx(1)
-    # no other rotation of many comes nearer to a target that none reaches
+    # of many rotations none comes nearer to a target that cannot be reached
     target = own @ rotation + torch.randn_like(own)
-    found, _ = align(own, target)
+    found, _ = align_basis(own, target)
     distance = (own @ found - target).square().sum()
     assert all(distance < (own @ orthonormal(3, 3).double() - target).square().sum() for _ in range(50))

@@ -1,4 +1,6 @@
-"""What is found of an autoencoder whose latents are known."""
+"""Examination of an autoencoder with known latents, and the choice of angles and scales."""
+
+from fractions import Fraction
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ def cases():
     return choose_cases([15, 90, 180], [0.5, 0.75], [(8, 8)])
 
 
-def test_an_equivariant_one_has_no_error_where_nothing_is_resampled(pooling, pixels, cases):
+def test_an_equivariant_autoencoder_has_no_error_without_resampling(pooling, pixels, cases):
     found = examine(pooling(), pixels, cases, shown=2)
     assert found.metrics['eq_err/rotation'] == pytest.approx(0, abs=1e-10)
     angles, errors = found.curves['eq_err/turn']
@@ -27,9 +29,9 @@ def test_an_equivariant_one_has_no_error_where_nothing_is_resampled(pooling, pix
     assert found.curves['eq_rec/turn'][1][0] == found.metrics['psnr']
 
 
-def test_one_that_knows_the_place_has_an_error(pooling, pixels, cases):
+def test_an_autoencoder_whose_latents_depend_on_the_place_has_an_error(pooling, pixels, cases):
     found, equivariant = (examine(pooling(pattern), pixels, cases, shown=1) for pattern in (1.0, 0.0))
-    assert found.psnr == pytest.approx(equivariant.psnr)  # it takes off again what it has added
+    assert found.psnr == pytest.approx(equivariant.psnr)  # the decoder subtracts the slope
     assert found.curves['eq_err/turn'][1][3] > 0.5
     assert found.transformed['turn']['180'].psnr[0] < equivariant.transformed['turn']['180'].psnr[0] - 5
 
@@ -39,7 +41,7 @@ def test_values_are_those_of_the_evaluators(pooling, pixels, cases):
     view = AutoencoderView(pooling(0.3), pixels / 127.5 - 1)
     measure = EquivarianceError({'turn': cases.turn, 'scale': cases.scale}, image_side=True)
     for evaluator in (measure, reconstruction := ReconstructionMetric()):
-        evaluator.process({}, [view])
+        evaluator.process(view)
     expected = measure.evaluate(3)
     for kind in ('eq_err', 'eq_rec'):
         for transform, names in (('turn', ['15', '90', '180']), ('scale', ['0.5', '0.75'])):
@@ -54,7 +56,7 @@ def test_values_are_those_of_the_evaluators(pooling, pixels, cases):
 def test_a_picture_s_psnr_is_the_measure_of_that_image(pooling, pixels, cases):
     shown = examine(pooling(0.3), pixels, cases, shown=2).transformed['turn']['15']
     alone = examine(pooling(0.3), pixels[1:2], cases, shown=1)
-    # without what comes in over the border, as there
+    # without the border, as in the evaluator
     assert shown.psnr[1] == pytest.approx(alone.cases['eq_rec/turn/15'], abs=1e-4)
     assert shown.psnr[1] != pytest.approx(shown.psnr[0], abs=0.01)
 
@@ -85,7 +87,7 @@ def test_batches_change_nothing(pooling, pixels, cases, monkeypatch):
     torch.testing.assert_close(alone.transformed['turn']['15'].decoded, together.transformed['turn']['15'].decoded)
 
 
-def test_what_is_no_number_is_none(pooling, pixels, cases):
+def test_values_that_are_not_finite_are_none(pooling, pixels, cases):
     found = examine(pooling(), torch.full_like(pixels, 7), cases, shown=1)
     assert found.metrics['eq_err/turn'] is None
     assert found.metrics['psnr'] == pytest.approx(100)
@@ -98,3 +100,38 @@ def test_small_latents_have_no_spectrum(pooling, pixels):
     frequencies, powers = examine(pooling(), smooth, choose_cases([90], [0.5], [(8, 8)]), shown=1).curves['spectrum']
     assert len(frequencies) == len(powers) > 3
     assert powers[0] > 10 * powers[-1]
+
+
+def test_possible_angles_and_scales_are_kept():
+    turn, scale, remarks = choose_cases([5, 180], [0.25, 0.5], [(8, 8), (32, 32)])
+    assert turn.cases((8, 8)) == {'5': 5.0, '180': 180.0}
+    assert list(scale.cases((8, 8))) == ['0.5', '0.25']
+    assert remarks == []
+    assert (scale.interpolation, scale.antialias) == ('bicubic', True)
+
+
+def test_scales_are_rounded_to_whole_cells_of_the_coarsest_latents():
+    _, scale, remarks = choose_cases([90], [0.25, 0.5, 0.99], [(6, 6), (12, 12)])
+    assert [pair[0] for pair in scale.cases((6, 6)).values()] == [Fraction(5, 6), Fraction(1, 2), Fraction(1, 3)]
+    assert remarks == ['Scales rounded to whole cells: 0.333, 0.5, 0.833.']
+
+
+def test_angles_that_leave_no_cell_are_left_out():
+    turn, _, remarks = choose_cases([45, 90], [0.5], [(4, 4), (16, 16)])
+    assert turn.eval_angles == (90,)
+    assert [remark.partition(',')[0] for remark in remarks] == ['Left out: 45°']
+    assert choose_cases([45, 90], [0.5], [(16, 16)]).turn.eval_angles == (45, 90)
+
+
+@pytest.mark.parametrize(
+    ('angles', 'scales', 'grid', 'message'),
+    [
+        ([0], [0.5], (8, 8), 'Turn.eval_angles must be'),
+        ([5], [1.5], (8, 8), 'eval_scales must be'),
+        ([45], [0.5], (4, 4), 'latents of 4 x 4 cells; use larger images'),
+        ([90], [0.5], (1, 1), 'use larger images'),
+    ],
+)
+def test_impossible_angles_and_scales_are_refused(angles, scales, grid, message):
+    with pytest.raises(ValueError, match=message):
+        choose_cases(angles, scales, [grid])

@@ -1,12 +1,25 @@
-"""The page and the numbers: whole, self-contained, and names are text."""
+"""The page, its galleries and the JSON: complete, self-contained, and names are text."""
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from eqzoo.laboratory import Findings, Model, Squares, choose_cases, examine, write_laboratory
+from eqzoo.images import to_float
+from eqzoo.laboratory import Findings, Model, Squares, choose_cases, examine, share_bases, write_laboratory
+from eqzoo.laboratory.page import (
+    amplification,
+    colour_gallery,
+    reconstruction_gallery,
+    transformed_colour_gallery,
+    transformed_gallery,
+)
 
 HOSTILE = '</style><script>alert(1)</script>"><img src=http://elsewhere.invalid onerror=1>{{ 7 * 7 }}'
 
@@ -26,7 +39,7 @@ class Parser(HTMLParser):
 
 @pytest.fixture
 def findings(pooling, pixels):
-    """A function (names) → the findings on three images."""
+    """A function (names) → the findings for three images."""
 
     def function(*names):
         cases = choose_cases([30, 90], [0.5], [(8, 8)])
@@ -45,7 +58,7 @@ def parsed(path, findings):
     return page
 
 
-def test_the_page_holds_everything_itself(findings, tmp_path):
+def test_the_page_is_self_contained(findings, tmp_path):
     page = parsed(tmp_path / 'index.html', findings('plain', HOSTILE))
     assert 'script' not in page.tags
     links = [value for _, name, value in page.attributes if name in ('src', 'href')]
@@ -59,7 +72,7 @@ def test_the_page_holds_everything_itself(findings, tmp_path):
     assert len(ids) == len(set(ids))
 
 
-def test_the_page_says_the_numbers(findings, tmp_path):
+def test_the_page_shows_the_numbers(findings, tmp_path):
     each = findings('plain', 'eq')
     page = parsed(tmp_path / 'index.html', each)
     text = re.sub(r'\s+', ' ', page.text)
@@ -70,7 +83,7 @@ def test_the_page_says_the_numbers(findings, tmp_path):
         '3 × 8 × 8',
         f'{each.found["eq"].metrics["psnr"]:.2f}',
         f'{each.found["eq"].metrics["eq_err/rotation"]:.4f}',
-        f'{each.found["plain"].psnr[2]:.2f}',  # of an image without a picture, too
+        f'{each.found["plain"].psnr[2]:.2f}',  # also for an image without a picture
         'One basis with eq: the same latent has the same colour.',
         'plain.pth',
     ):
@@ -78,7 +91,7 @@ def test_the_page_says_the_numbers(findings, tmp_path):
     cells = [value for tag, name, value in page.attributes if tag == 'td' and name == 'class']
     assert 'value best' in cells
     alone = parsed(tmp_path / 'alone.html', findings('plain'))
-    assert 'the best of a line' not in alone.text
+    assert 'the best value of a line' not in alone.text
     assert 'its first three principal components' in alone.text
 
 
@@ -104,3 +117,73 @@ def test_the_summary_is_json_with_all_numbers(findings):
     assert [series['label'] for series in summary['curves'][0]['series']] == ['plain', 'eq']
     assert summary['curves'][1]['series'][0]['x'] == [0, 30, 90]
     assert summary['curves'][3]['series'][1]['y'][-1] == own['metrics']['psnr']
+
+
+@pytest.fixture
+def found(pooling, pixels):
+    cases = choose_cases([90], [0.5], [(8, 8)])
+    return {
+        name: examine(pooling(pattern), pixels, cases, shown=2) for name, pattern in (('flat', 0.0), ('sloped', 1.0))
+    }
+
+
+def seen(tile):
+    """Return a tile's pixels (3, H, W), uint8."""
+    data = base64.b64decode(tile.picture.url.partition(',')[2])
+    return torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert('RGB'))).permute(2, 0, 1)
+
+
+def test_reconstructions_and_their_errors(found, pixels):
+    gallery, factor = reconstruction_gallery(['a', 'b'], to_float(pixels[:2]), found)
+    assert [(row.label, row.content) for row in gallery.rows] == [
+        ('x', 'the image'),
+        ('flat', 'D(E(x))'),
+        ('flat', f'its error × {factor}'),
+        ('sloped', 'D(E(x))'),
+        ('sloped', f'its error × {factor}'),
+    ]
+    assert torch.equal(seen(gallery.rows[0].tiles[1]), pixels[1])
+    decoded = seen(gallery.rows[1].tiles[1]).int()
+    error = (decoded - pixels[1].int()).abs()
+    shown = seen(gallery.rows[2].tiles[1]).int()
+    assert ((error * factor).clamp(0, 255) - shown).abs().max() <= factor
+    assert gallery.rows[1].tiles[1].caption == f'{found["flat"].psnr[1]:.2f} dB'
+    assert gallery.rows[1].tiles[0].picture.title == 'flat, D(E(x)): a'
+
+
+def test_transformed_images(found, pixels):
+    gallery = transformed_gallery('turn', 'b', 1, to_float(pixels[1]), found)
+    assert gallery.columns == ['0°', '90°']
+    assert torch.equal(seen(gallery.rows[0].tiles[1]), pixels[1].rot90(1, (1, 2)))
+    assert torch.equal(seen(gallery.rows[1].tiles[1]), seen(gallery.rows[1].tiles[0]).rot90(1, (1, 2)))
+    # these latents depend on the place
+    assert not torch.equal(seen(gallery.rows[2].tiles[1]), seen(gallery.rows[2].tiles[0]).rot90(1, (1, 2)))
+    captions = [tile.caption for tile in gallery.rows[2].tiles]
+    sloped = found['sloped']
+    assert captions == [f'{sloped.psnr[1]:.2f} dB', f'{sloped.transformed["turn"]["90"].psnr[1]:.2f} dB']
+    scaled = transformed_gallery('scale', 'b', 1, to_float(pixels[1]), found)
+    assert scaled.columns == ['× 1', '× 0.5']
+    assert [tile.share for tile in scaled.rows[1].tiles] == [1, 0.5]
+
+
+def test_latents_as_colours(found, pixels):
+    bases = share_bases({name: each.latents for name, each in found.items()})
+    gallery = colour_gallery(['a', 'b'], to_float(pixels[:2]), found, bases)
+    expected = bases['sloped'].basis.colours(found['sloped'].latents)[1]
+    assert (seen(gallery.rows[2].tiles[1]).int() - (expected + 1) * 127.5).abs().max() <= 1
+    assert gallery.rows[2].tiles[1].is_pixelated
+    turned = transformed_colour_gallery('turn', 'b', 1, found, bases)
+    assert [(row.label, row.content) for row in turned.rows] == [
+        (name, content) for name in found for content in ('E(τx)', 'τE(x)')
+    ]
+    tiles = [seen(row.tiles[1]).int() for row in turned.rows]
+    assert (tiles[0] - tiles[1]).abs().max() <= 1
+    assert (tiles[2] - tiles[3]).abs().max() > 20
+
+
+@pytest.mark.parametrize(('largest', 'factor'), [(0.9, 1), (0.5, 2), (0.26, 2), (0.25, 4), (0.01, 64), (1e-6, 64)])
+def test_errors_are_amplified_as_far_as_they_fit(largest, factor):
+    errors = torch.linspace(0, largest, 100)
+    assert amplification(errors) == factor
+    # a few larger ones are clipped
+    assert amplification(torch.cat([errors.repeat(10), torch.ones(2)])) == factor

@@ -69,7 +69,7 @@ def test_going_down_its_gradient_comes_closer(distance, images):
         (gradient,) = torch.autograd.grad(distance(x, images).sum(), x)
         x = (x - 0.5 * gradient / gradient.norm()).detach().requires_grad_()
     assert (distance(x, images) < 0.9 * before).all()
-    assert not any(parameter.requires_grad for parameter in distance.extractor._network.parameters())
+    assert not any(parameter.requires_grad for parameter in distance.extractor.network.parameters())
 
 
 def test_it_is_a_perceptual_loss_outside_the_module_tree(distance, images):
@@ -83,7 +83,7 @@ def test_it_is_a_perceptual_loss_outside_the_module_tree(distance, images):
     module = ReconstructionLoss(L1(), distance)
     module.train()
     assert [name for name, _ in module.named_parameters()] == ['log_variance']
-    assert not distance.extractor._network.training
+    assert not distance.extractor.network.training
 
 
 def test_images_of_16_pixels_and_autocast(distance, images):

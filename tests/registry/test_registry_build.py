@@ -54,8 +54,8 @@ def test_type_may_be_a_class_or_a_dotted_path():
 
 
 def test_defaults_fill_what_the_config_leaves_out():
-    assert build(dict(type=Leaf, size=1), colour='blue').colour == 'blue'
-    assert build(dict(type=Leaf, size=1, colour='red'), colour='blue').colour == 'red'
+    assert LOSSES.build(dict(type=Leaf, size=1), dict(colour='blue')).colour == 'blue'
+    assert LOSSES.build(dict(type=Leaf, size=1, colour='red'), dict(colour='blue')).colour == 'red'
 
 
 def test_registry_build_takes_only_its_kind(register):

@@ -1,4 +1,4 @@
-"""A result as tools/test.py writes it, and a headless browser to look at pages with."""
+"""Fixtures: a result as tools/test.py writes it, and a headless browser for pages."""
 
 import html
 import json
@@ -22,7 +22,7 @@ _FLAGS = [
     '--disable-sync',
     '--hide-scrollbars',
 ]
-# Frames of one origin: the page around them can look into them, though they run no script themselves.
+# Frames of one origin: the page around them can inspect them, though they run no script themselves.
 _PROBE = """<!doctype html><body>{frames}<pre id="found"></pre><script>
 onload = () => {{
   const found = [...document.querySelectorAll('iframe')].map(frame => {{
@@ -36,7 +36,7 @@ onload = () => {{
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Serve pages, and stand in as proxy for the rest of the world, which it only writes down."""
+    """Serve pages, and act as a proxy that records all other requests and answers none."""
 
     def __init__(self, *args, pages, asked):
         self.pages, self.asked = pages, asked
@@ -61,12 +61,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope='session')
 def look(tmp_path_factory):
-    """A function (pages by name, widths, script) → what the script returns, and what was asked of other hosts.
+    """A function (pages by name, widths, script) → the script's results, and the requests to other hosts.
 
-    The one is by page and width; the other has the browser's own news as well, none of which leaves this machine.
+    The results are by page and width. The requests include the browser's own, none of which leave this machine.
 
-    The script is a function's body; it has `page` (the document), `root` (its element) and `own`
-    (what the page loaded), and returns JSON.
+    The script is the body of a function with the arguments `page` (the document), `root` (its
+    element) and `own` (the resources that the page loaded); it returns JSON.
     """
     chromium = next(filter(None, map(shutil.which, _CHROMIUM)), None)
     if chromium is None:
@@ -112,7 +112,7 @@ def look(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def result():
-    """A test's result; a function's arguments change how it was measured."""
+    """A function → a test's result; its arguments change how it was measured."""
 
     def function(*, psnr=25.614, protocol='uint8', num_images=5000, **card):
         return dict(
@@ -149,7 +149,7 @@ def result():
 
 @pytest.fixture
 def write(tmp_path):
-    """A function (name, content) → the path of its metrics.json in a folder of that name."""
+    """A function (name, content) → the path of a metrics.json with that content, in a folder of that name."""
 
     def function(name, content):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)

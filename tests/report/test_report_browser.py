@@ -1,4 +1,4 @@
-"""Pages in a real browser: nothing is loaded, nothing runs over the side, nothing that is a name does anything."""
+"""Pages in a real browser: they load nothing, fit the window, and hostile names are only text."""
 
 import json
 
@@ -34,14 +34,14 @@ return {
   ids: [...page.querySelectorAll('[id]')].map(each => each.id),
 };
 """
-# A page that loads, runs and overflows, to show that the measures notice
+# A page that loads, runs and overflows, as a check of the measures
 CONTROL = b"""<!doctype html><img src="http://elsewhere.invalid/control.png" onerror="1"><p style="width: 900px">wide
 <script>document.title = 'taken'</script>"""
 PICTURES = {'Test': (1500, 400, 'RGB'), 'Latents': (300, 200, 'P'), HOSTILE: (64, 64, 'RGBA')}
 
 
 def renamed(value):
-    """Put the hostile name wherever a result has text."""
+    """Append the hostile name to every text of a result."""
     if isinstance(value, dict):
         keep = ('metrics', 'cases', 'curves', 'card', 'title', 'x', 'y', 'series', 'label', 'low', 'high', 'log')
         return {
@@ -57,7 +57,7 @@ FIELDS = ('config', 'weights', 'data', 'num_images', 'unreadable', 'evaluators',
 
 
 def texts(value):
-    """Return all keys and strings of a result, but for the page's own words."""
+    """Return all keys and strings of a result."""
     if isinstance(value, dict):
         return [text for name, item in value.items() for text in [name, *texts(item)]]
     if isinstance(value, list):
@@ -67,7 +67,7 @@ def texts(value):
 
 @pytest.fixture(scope='module')
 def seen(look, result, tmp_path_factory):
-    """What the browser finds in each page at each width, and what it asked of other hosts."""
+    """The browser's measures of each page at each width, and its requests to other hosts."""
     folder = tmp_path_factory.mktemp('pages')
     pictures = {title: Image.new(mode, size, 1) for title, (*size, mode) in PICTURES.items()}
     write_report(folder / 'report.html', result(), pictures)
@@ -88,7 +88,7 @@ def of_ours(found):
 
 def test_nothing_is_loaded(seen):
     found, elsewhere = seen
-    # the control shows that it would be noticed
+    # the control shows that a request would be noticed
     assert found['control.html', 400]['own'] == ['http://elsewhere.invalid/control.png']
     assert {each for each in elsewhere if 'elsewhere' in each} == {'http://elsewhere.invalid/control.png'}
     loaded = {where: [each for each in page['own'] if not each.startswith('data:')] for where, page in found.items()}
@@ -96,7 +96,7 @@ def test_nothing_is_loaded(seen):
     assert all(set(page['sources']) <= {'data:'} for page in of_ours(found).values())
 
 
-def test_nothing_runs_over_the_side(seen):
+def test_pages_fit_the_window(seen):
     found, _ = seen
     assert found['control.html', 400]['content'] > 400
     assert {where: page['content'] for where, page in of_ours(found).items() if page['content'] > page['width']} == {}
@@ -121,7 +121,7 @@ def test_pictures_have_their_sizes(seen, name):
     found, _ = seen
     large, small = found[name, 1200], found[name, 400]
     assert large['natural'] == small['natural'] == [list(size) for *size, _ in PICTURES.values()]
-    # fitted to the page, on a phone to be scrolled, and pixel for pixel once asked for
+    # fitted to the page, scrollable on a phone, and pixel for pixel on request
     assert large['shown'] == pytest.approx([large['column'], 300, 64])
     assert small['shown'] == pytest.approx([44 * 16, 300, 64])
     assert large['full'] == small['full'] == [1500, 300, 64]
@@ -131,7 +131,7 @@ def test_tables_have_their_lines(seen):
     found, _ = seen
     # metrics, the chart's values (folded), cases, each below a head
     assert found['report.html', 400]['tables'] == [[5, True], [3, False], [3, True]]
-    # a metric whose name has no direction, or a hostile one, is a line like the others
+    # a metric with a hostile name is a line like any other
     assert found['hostile.html', 400]['tables'] == [[5, True], [3, False], [3, True]]
     assert found['comparison.html', 400]['tables'] == [[5, True]]
     for words, page in (
@@ -141,12 +141,12 @@ def test_tables_have_their_lines(seen):
         assert [word for word in words if word not in found[page, 400]['text']] == []
 
 
-def test_charts_fill_the_column_in_the_pages_colours(seen):
+def test_charts_fill_the_column_and_use_the_pages_colours(seen):
     found, _ = seen
     for where in (('report.html', 400), ('hostile.html', 400), ('report.html', 1200)):
         (chart,) = found[where]['charts']
         assert 350 < chart['width'] <= found[where]['column']
-        assert chart['complete']  # all markers and clips refer to what is there
+        assert chart['complete']  # all references to markers and clips resolve
         assert chart['stroke'] == 'rgb(0, 114, 178)'
         assert chart['words'] == found['report.html', 400]['charts'][0]['words']
-    assert found['comparison.html', 400]['charts'] == []  # unlike cards
+    assert found['comparison.html', 400]['charts'] == []  # the cards differ

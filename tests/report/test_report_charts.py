@@ -1,4 +1,4 @@
-"""Charts: where the points are, what is left out, and which curves are refused."""
+"""Charts: places of points, gaps, colours, and refused curves."""
 
 import re
 
@@ -23,7 +23,7 @@ def paths(svg, style):
 
 
 def drawn(svg, number=0):
-    """Return where the points of a series are drawn, by their markers' places."""
+    """Return the places (N, 2) of a series' markers."""
     found = re.findall(rf'<use href="[^"]+" x="([\d.]+)" y="([\d.]+)" style="fill: var\(--series-{number}\); str', svg)
     return np.array(found, dtype=float)
 
@@ -66,7 +66,7 @@ def test_the_band_goes_from_low_to_high():
     np.testing.assert_allclose(np.array(spans) / spans[0], [1, 0.5, 2], rtol=1e-4)
 
 
-def test_gaps_and_what_a_logarithm_has_no_place_for_are_left_out():
+def test_missing_values_and_on_log_axes_those_at_or_below_0_are_gaps():
     assert len(drawn(draw_chart(curve(line([1, 2, 3, 4], [1.0, None, float('nan'), 2.0]))).svg)) == 2
     values = line([0, 1, 2, 3], [1.0, 0.0, 2.0, float('inf')])
     assert len(drawn(draw_chart(curve(values)).svg)) == 3
@@ -76,11 +76,11 @@ def test_gaps_and_what_a_logarithm_has_no_place_for_are_left_out():
 @pytest.mark.parametrize(
     'empty', [curve(), curve(line([], [])), curve(line([1], [None])), curve(line([0, 1], [1.0, -1.0]), log=True)]
 )
-def test_nothing_to_draw_is_no_drawing(empty):
+def test_a_curve_without_values_has_no_drawing(empty):
     assert draw_chart(empty).svg is None
 
 
-def test_words_are_not_drawn_but_handed_over():
+def test_words_are_returned_not_drawn():
     chart = draw_chart(curve(line([1], [2.0], low=[1.0], high=[3.0], label=r'$\frac'), title='<b>\x00'))
     assert (chart.title, chart.x, chart.y) == ('<b>\x00', 'angle', 'error')
     assert chart.series == [dict(label=r'$\frac', marker='●', colour=0, points=[[1, 2.0, 1.0, 3.0]])]
@@ -92,12 +92,12 @@ def test_series_differ_in_marker_colour_and_dashes():
     kinds = [(each['marker'], each['colour']) for each in chart.series]
     assert len(set(kinds)) == 6
     assert kinds[6:] == kinds[:2]
-    # the seventh has the first one's colour, and dashes
+    # the seventh has the first one's colour, but dashes
     first = re.findall(r'style="fill: none; (stroke-dasharray[^;]*; )?[^"]*stroke: var\(--series-0\)', chart.svg)
     assert [bool(each) for each in first] == [False, True]
 
 
-def test_cases_are_the_ticks_and_many_values_get_round_ones():
+def test_few_values_are_the_ticks_and_many_get_round_ones():
     assert words(draw_chart(curve(line([90, 180, 270], [0.0, 1.0, 2.0]))).svg)[:3] == ['90', '180', '270']
     many = words(draw_chart(curve(line(list(range(100)), [float(each) for each in range(100)]))).svg)
     assert {'0', '20', '40'} <= set(many)
@@ -105,7 +105,7 @@ def test_cases_are_the_ticks_and_many_values_get_round_ones():
     assert '0.01' not in close
 
 
-def test_the_same_curve_gives_the_same_bytes_and_ids_of_its_own():
+def test_the_same_curve_gives_the_same_bytes_and_each_chart_its_own_ids():
     example = curve(line([1, 2], [1.0, 2.0], low=[0.5, 1.5], high=[1.5, 2.5]))
     first, again, other = draw_chart(example, 0).svg, draw_chart(example, 0).svg, draw_chart(example, 1).svg
     assert first == again
@@ -116,7 +116,7 @@ def test_the_same_curve_gives_the_same_bytes_and_ids_of_its_own():
         assert {one or two for one, two in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', svg)} <= its
 
 
-def test_no_colour_is_matplotlibs():
+def test_all_colours_are_the_pages():
     svg = draw_chart(curve(line([1, 2], [1.0, 2.0], low=[0.5, 1.5], high=[1.5, 2.5]))).svg
     assert set(re.findall(r'(?:fill|stroke): ([^;"]+)', svg)) == {'none', 'var(--ink)', 'var(--series-0)'}
 
@@ -137,6 +137,6 @@ def test_no_colour_is_matplotlibs():
         (dict(title='a', series=[dict(x=[1], y=[1], label=3)]), 'the label of a series must be text, got 3'),
     ],
 )
-def test_what_is_no_curve_is_refused(wrong, message):
+def test_an_invalid_curve_is_refused(wrong, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         draw_chart(wrong)

@@ -1,4 +1,4 @@
-"""The report's page as a file: written whole, complete where results are not, lossless pictures."""
+"""The report as a file: atomic, complete for incomplete results, lossless pictures."""
 
 import base64
 import io
@@ -64,7 +64,7 @@ def test_sections_are_there_only_with_content(tmp_path, result):
     complete = page_of(tmp_path, result(), {'Test': Image.new('RGB', (8, 8))})
     everything = ['metrics', 'curves', 'pictures', 'cases', 'card', 'unreadable']
     assert re.findall('<section id="(.*?)">', complete) == everything
-    # as older files are: no curves, evaluators that do not say what they gave
+    # as in older files: no curves, evaluators without their metrics
     bare = dict(metrics={'psnr': 1.0}, card=dict(evaluators=dict(ReconstructionMetric={})))
     page = page_of(tmp_path, bare)
     assert re.findall('<section id="(.*?)">', page) == ['metrics', 'card']
@@ -74,18 +74,18 @@ def test_sections_are_there_only_with_content(tmp_path, result):
 
 def test_metrics_name_their_direction_and_evaluator(tmp_path, result):
     lines = re.findall('<tr><th scope="row">(.*?)</tr>', page_of(tmp_path, result()))
-    told = {re.split('[ <]', line)[0]: line for line in lines}
-    assert list(told) == ['psnr', 'ssim', 'eq_err/rotation', 'latent_std', 'eq_err/rotation/90', 'eq_err/rotation/180']
-    assert 'title="higher is better">↑' in told['psnr']
-    assert 'title="25.614">25.61<' in told['psnr']
-    assert '>ReconstructionMetric<' in told['psnr']
-    assert 'title="lower is better">↓' in told['eq_err/rotation/90']
-    assert '>EquivarianceError<' in told['eq_err/rotation/90']
-    assert 'is better' not in told['latent_std']
-    assert '>nan<' in told['latent_std']
+    found = {re.split('[ <]', line)[0]: line for line in lines}
+    assert list(found) == ['psnr', 'ssim', 'eq_err/rotation', 'latent_std', 'eq_err/rotation/90', 'eq_err/rotation/180']
+    assert 'title="higher is better">↑' in found['psnr']
+    assert 'title="25.614">25.61<' in found['psnr']
+    assert '>ReconstructionMetric<' in found['psnr']
+    assert 'title="lower is better">↓' in found['eq_err/rotation/90']
+    assert '>EquivarianceError<' in found['eq_err/rotation/90']
+    assert 'is better' not in found['latent_std']
+    assert '>nan<' in found['latent_std']
 
 
-def test_values_that_json_has_not_are_gaps(tmp_path, result):
+def test_nan_and_infinity_are_gaps(tmp_path, result):
     content = result()
     content['metrics']['psnr'] = float('nan')
     content['curves'][0]['series'][0]['y'] = [float('nan'), float('inf')]
@@ -94,8 +94,8 @@ def test_values_that_json_has_not_are_gaps(tmp_path, result):
     assert '>nan</td>' in page
 
 
-def test_names_that_utf8_has_not_are_spelled_out(tmp_path, result):
-    # as Python gives a file name that is a stray byte; and bytes that HTML has no place for
+def test_names_that_are_not_utf8_are_spelled_out(tmp_path, result):
+    # as Python represents a stray byte of a file name; and characters that HTML does not allow
     page = page_of(tmp_path, result(unreadable=['caf\udce9.png', 'a\x00b\x1b.png']))
     assert r'<li>caf\xdce9.png</li>' in page
     assert r'<li>a\x00b\x1b.png</li>' in page

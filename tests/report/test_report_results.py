@@ -1,4 +1,4 @@
-"""Reading metrics.json, and what to call several."""
+"""Reading metrics.json, and short names of several."""
 
 import json
 import re
@@ -26,14 +26,14 @@ def test_older_files_lack_curves(write, result):
 def test_a_missing_file_is_named(tmp_path):
     for path in (tmp_path / 'no.json', tmp_path):
         name = re.escape(str(tmp_path / ('no.json' if path.suffix else 'metrics.json')))
-        with pytest.raises(ValueError, match=f'^{name} does not exist; accepted are .* Run tools/test.py'):
+        with pytest.raises(ValueError, match=f'^{name} does not exist; .*Run tools/test.py'):
             read_result(path)
 
 
 @pytest.mark.parametrize('content', [b'', b'{"metrics": ', b'\xff\xfe\x00', b'PK\x03\x04', b'[' * 100_000])
-def test_what_is_not_json_is_refused(tmp_path, content):
+def test_a_file_that_is_not_json_is_refused(tmp_path, content):
     (tmp_path / 'a.json').write_bytes(content)
-    with pytest.raises(ValueError, match='a.json is not JSON .*; accepted are metrics.json files of tools/test.py'):
+    with pytest.raises(ValueError, match=r'a.json is not JSON \(.*expected a metrics.json'):
         read_result(tmp_path / 'a.json')
 
 
@@ -41,25 +41,25 @@ CARD = dict(evaluators={})
 
 
 @pytest.mark.parametrize(
-    ('content', 'lack'),
+    ('content', 'defect'),
     [
         ([], 'it has no metrics with their card'),
         ({'plain': {'psnr': 1.0}}, 'it has no metrics with their card'),  # the demo's comparison.json
         (dict(metrics={'psnr': 1.0}), 'it has no metrics with their card'),
-        (dict(metrics=[], card=CARD), 'its metrics are no numbers by name'),
-        (dict(metrics={'psnr': '1'}, card=CARD), "metrics['psnr'] is '1', no number"),
-        (dict(metrics={'psnr': True}, card=CARD), "metrics['psnr'] is True, no number"),
-        (dict(metrics={}, cases={'a': []}, card=CARD), "cases['a'] is [], no number"),
+        (dict(metrics=[], card=CARD), 'its metrics are not numbers'),
+        (dict(metrics={'psnr': '1'}, card=CARD), "metrics['psnr'] is '1'"),
+        (dict(metrics={'psnr': True}, card=CARD), "metrics['psnr'] is True"),
+        (dict(metrics={}, cases={'a': []}, card=CARD), "cases['a'] is []"),
         (dict(metrics={}, card=[]), 'its card names no evaluators'),
         (dict(metrics={}, card={}), 'its card names no evaluators'),
         (dict(metrics={}, card=dict(evaluators={'a': 1})), 'its card names no evaluators'),
-        (dict(metrics={}, card=CARD, curves={}), 'its curves are no list'),
+        (dict(metrics={}, card=CARD, curves={}), 'its curves are not a list'),
         (dict(metrics={}, card=CARD, curves=[1]), 'a curve must be an object with a title'),
     ],
 )
-def test_what_is_no_metrics_file_is_refused(tmp_path, content, lack):
+def test_a_file_without_metrics_and_card_is_refused(tmp_path, content, defect):
     (tmp_path / 'a.json').write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=rf'a.json is no metrics file: {re.escape(lack)}.* Accepted are'):
+    with pytest.raises(ValueError, match=rf'a.json is not a metrics file: {re.escape(defect)}.*xpected a metrics.json'):
         read_result(tmp_path / 'a.json')
 
 
@@ -75,5 +75,5 @@ def test_what_is_no_metrics_file_is_refused(tmp_path, content, lack):
         (['a/metrics.json', 'a/metrics.json', 'a/metrics.json'], ['a', 'a #2', 'a #3']),
     ],
 )
-def test_names_are_as_short_as_they_tell_apart(paths, names):
+def test_names_are_as_short_as_they_can_be(paths, names):
     assert run_names([Path(each) for each in paths]) == names

@@ -1,8 +1,10 @@
-"""The text table."""
+"""Tables as text, Markdown and CSV, and the direction of each metric."""
+
+import csv
 
 import pytest
 
-from eqzoo.report.table import better, format_table
+from eqzoo.report.table import better, csv_text, escape_markdown, format_table, markdown_table
 
 
 def test_columns_are_aligned_and_gaps_are_shown():
@@ -30,5 +32,16 @@ def test_a_tiny_number_does_not_look_like_zero():
         ('', 'latent_std kid_std is_std spectrum/slope intrinsic_dimension codebook/perplexity isolated psnrs grid'),
     ],
 )
-def test_which_way_is_better(arrow, names):
+def test_the_direction_of_each_metric(arrow, names):
     assert {name: better(name) for name in names.split()} == dict.fromkeys(names.split(), arrow)
+
+
+def test_text_cannot_end_its_markdown_cell():
+    text = 'a|b *c* `d` [e] <f> &g;\\\nh'
+    assert markdown_table([['', 'x'], [escape_markdown(text), '']])[2] == (
+        r'| a\|b \*c\* \`d\` \[e\] &lt;f> &amp;g;\\ h |  |'
+    )
+
+
+def test_text_cannot_end_its_csv_cell():
+    assert list(csv.reader(csv_text([['a,b', '"c"\nd', 1.5]]).splitlines(keepends=True))) == [['a,b', '"c"\nd', '1.5']]

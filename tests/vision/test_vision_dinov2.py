@@ -43,7 +43,7 @@ def test_positions_are_resampled_as_meta_does():
 @pytest.fixture(scope='module')
 def file(tmp_path_factory):
     """Random weights in a file with Meta's names and sizes."""
-    state = DINOv2('s', weights='random')._network.state_dict()
+    state = DINOv2('s', weights='random').network.state_dict()
     state |= {'mask_token': torch.zeros(1, 384), 'pos_embed': randn(1, 1 + 37**2, 384)}
     path = tmp_path_factory.mktemp('weights') / 'vits.pth'
     torch.save(state, path)
@@ -62,7 +62,7 @@ def test_features_are_the_class_token_after_the_norm(file):
         3, 1, 1
     )
     # without a head timm's whole network gives the class token
-    torch.testing.assert_close(found.pooled, extractor._network(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.pooled, extractor.network(x), rtol=1e-4, atol=1e-4)
     assert found.pooled.std(dim=0).mean() > 1e-2
     maps = extractor.maps(images.float())
     assert [tuple(each.shape) for each in maps] == [(2, 384, 16, 16)] * 4
@@ -70,7 +70,7 @@ def test_features_are_the_class_token_after_the_norm(file):
 
 def test_timms_own_loader_gives_other_positions(file):
     """Why the file is not left to it: EDM2's FDD is on Meta's code."""
-    network = DINOv2('s', weights=file)._network
+    network = DINOv2('s', weights=file).network
     timms = checkpoint_filter_fn(torch.load(file, weights_only=True), network)['pos_embed']
     assert (timms - network.pos_embed).abs().max() > 0.1
 

@@ -17,7 +17,7 @@ from eqzoo.zoo import find
 def file(tmp_path_factory):
     """Random weights in a file, as torch-fidelity takes them."""
     path = tmp_path_factory.mktemp('weights') / 'inception.pth'
-    torch.save(FIDInception('random')._network.state_dict(), path)
+    torch.save(FIDInception('random').network.state_dict(), path)
     return path
 
 
@@ -105,12 +105,12 @@ def test_other_bytes_under_the_known_name_are_refused(file, tmp_path, monkeypatc
     monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(tmp_path))
     (tmp_path / 'weights-inception-2015-12-05-6726825d.pth').symlink_to(file)
     with pytest.raises(
-        ValueError, match='accepted is 6726825d.*, the Inception of FID. Delete it and get that: python tools/do'
+        ValueError, match='expected 6726825d.*, the Inception of FID.*: python tools/download.py fid-inception'
     ):
         FIDInception()
 
 
-def test_what_is_missing_is_said(tmp_path, monkeypatch):
+def test_missing_weights_are_a_requirement(tmp_path, monkeypatch):
     monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(tmp_path))
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     monkeypatch.chdir(tmp_path)
@@ -119,7 +119,7 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     assert str(tmp_path / 'weights-inception-2015-12-05-6726825d.pth') in requirement.where
     assert requirement.remedy == 'python tools/download.py fid-inception'
     with pytest.raises(
-        FileNotFoundError, match='the Inception of FID is not in .*; get it: python tools/download.py fid-i'
+        FileNotFoundError, match='the Inception of FID is not in .*: python tools/download.py fid-inception'
     ):
         FIDInception()
     (requirement,) = FIDInception.requirements({'weights': 'elsewhere.pth'})

@@ -1,4 +1,4 @@
-"""Vision encoders: which tokens, of images prepared how."""
+"""Vision encoders: their tokens, their preparation of images, and files as their authors nest them."""
 
 import pytest
 import timm
@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from eqzoo.data import Shapes
-from eqzoo.registry import ENCODERS, build
+from eqzoo.registry import build
 from eqzoo.vision import CLIPTokens, DINOv2Tokens, EfficientNetLite0, EfficientNetLite0Tokens, IJEPATokens, MAETokens
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -94,14 +94,63 @@ def test_mistakes_are_refused(images):
         DINOv2Tokens('xl')
     with pytest.raises(ValueError, match='DINOv2Tokens.grid must be at least 1, got 0'):
         DINOv2Tokens('s', grid=0, weights='random')
-    with pytest.raises(ValueError, match='EfficientNetLite0Tokens.stride: got 2; accepted are 4, 8, 16 and 32'):
+    with pytest.raises(ValueError, match='EfficientNetLite0Tokens.stride: got 2; expected 4, 8, 16 or 32'):
         EfficientNetLite0Tokens(2)
-    with pytest.raises(ValueError, match='size: got 40; accepted are multiples of stride=16'):
+    with pytest.raises(ValueError, match='size: got 40; expected a multiple of stride=16'):
         EfficientNetLite0Tokens(16, 40)
     with pytest.raises(TypeError, match='images must be uint8'):
         EfficientNetLite0Tokens()(images.float())
 
 
-def test_every_encoder_is_registered_and_shrinks():
-    assert ENCODERS.names() == ['CLIPTokens', 'DINOv2Tokens', 'EfficientNetLite0Tokens', 'IJEPATokens', 'MAETokens']
+def test_a_large_encoder_shrinks_for_smoke_runs():
     assert build(DINOv2Tokens.smoke({})).num_features == 112
+
+
+SMALL = torch.randint(256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.fixture
+def state(monkeypatch):
+    """The weights of a tiny network, which stands in for each of the large ones."""
+    create = timm.create_model
+
+    def tiny(name, **options):
+        return create('vit_tiny_patch16_224', depth=2, num_classes=0, img_size=32)
+
+    monkeypatch.setattr(timm, 'create_model', tiny)
+    for kind in (CLIPTokens, MAETokens, IJEPATokens):
+        monkeypatch.setattr(kind, 'timm_name', 'vit_tiny_patch16_224')
+    network = tiny('')
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network.state_dict()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'nested'),
+    [
+        (CLIPTokens, lambda state: {**state, 'head.weight': torch.ones(5, 192), 'head.bias': torch.ones(5)}),
+        (MAETokens, lambda state: {'model': state}),
+        (
+            IJEPATokens,
+            lambda state: {
+                'encoder': {f'module.{name}': value for name, value in state.items()},
+                'predictor': {'module.mask_token': torch.ones(1)},
+                'epoch': 300,
+            },
+        ),
+    ],
+)
+def test_a_file_is_read_as_its_authors_wrote_it(kind, nested, state, tmp_path):
+    torch.save(state, tmp_path / 'plain.pth')
+    torch.save(nested(state), tmp_path / 'nested.pth')
+    encoder = kind(tmp_path / 'nested.pth', grid=2)
+    torch.testing.assert_close(encoder.network.pos_embed, state['pos_embed'])
+    assert torch.equal(encoder(SMALL), kind(tmp_path / 'plain.pth', grid=2)(SMALL))
+    assert encoder(SMALL).std(dim=1).mean() > 1e-3
+
+
+def test_a_file_of_something_else_is_refused(state, tmp_path):
+    torch.save({'model': {'pos_embed': state['pos_embed']}}, tmp_path / 'cut.pth')
+    with pytest.raises(ValueError, match='cut.pth.* does not fit the network: .* missing: cls_token'):
+        MAETokens(tmp_path / 'cut.pth', grid=2)

@@ -11,7 +11,7 @@ from eqzoo.config import configs_folder, load_config
 from eqzoo.loading import autoencoder_config, load
 from eqzoo.registry import build
 from eqzoo.vision import dinov2, inception
-from eqzoo.vision.weights import Identity
+from eqzoo.vision.weights import WeightsIdentity
 from eqzoo.zoo import find, models, resolve
 from eqzoo.zoo.download import is_remote
 
@@ -100,17 +100,17 @@ def test_a_generators_config_is_of_its_file_and_builds_what_the_index_counts(roo
 @pytest.mark.parametrize('name', EXTRACTORS)
 def test_the_extractors_of_configs_are_what_the_index_counts(root, name, monkeypatch):
     for module in (inception, dinov2):  # networks on the device 'meta' stay there
-        monkeypatch.setattr(module, 'load_weights', lambda *_: Identity('0' * 64, is_known=True))
+        monkeypatch.setattr(module, 'load_frozen', lambda *_: WeightsIdentity('0' * 64, is_known=True))
     extractor = build(Config.fromfile(root / find(name).config).extractor.to_dict())
-    counted = sum(parameter.numel() for parameter in extractor._network.parameters())
+    counted = sum(parameter.numel() for parameter in extractor.network.parameters())
     if name != 'fid-inception':
         # in Meta's files there are also the positions of 518 pixels instead of 224, and the vector of masked patches
         counted += (37**2 - 16**2 + 1) * extractor.num_features
     assert counted == find(name).parameters
 
 
-def test_the_sources_of_base_configs_are_in_the_index(root):
-    for path in (root / 'configs' / '_base_' / 'autoencoders').glob('*.py'):
+def test_the_sources_of_autoencoders_configs_are_in_the_index(root):
+    for path in (root / 'configs').glob('*/autoencoders/*.py'):
         weights = autoencoder_config(path)['weights']
         for source in weights if isinstance(weights, list) else [weights]:
             assert is_remote(source)

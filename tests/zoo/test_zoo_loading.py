@@ -6,8 +6,8 @@ from safetensors.torch import save
 
 import eqzoo
 from eqzoo.autoencoders import TinyAutoencoder
+from eqzoo.commands.cli import run
 from eqzoo.commands.download import download
-from eqzoo.commands.parsing import run
 from eqzoo.loading import autoencoder_config
 
 CONFIG = "autoencoder = dict(type='TinyAutoencoder', num_blocks=(1, 1), width=8, scale=0.5, weights='eqzoo://tiny')\n"

@@ -3,11 +3,20 @@
 from mmengine.config import read_base
 
 with read_base():
-    from ..generator_imagenet import *
+    from ..data.imagenet_256_latents import *
+    from ..evaluation.generation import *
+    from ..runtime import *
+    from ..schedules.generator import *
+    from ..schedules.generator_400k import *
 
+default_hooks.checkpoint = checkpoint
 network = dict(
     type='DiffusionTransformer', size='XL', patch_size=2, latent_channels=4, latent_size=32, num_classes=1000
 )
-model.update(generator=dict(type='DiT', network=network, process=dict(type='GaussianDiffusion')))
-custom_hooks[1].update(sampler=dict(type='DDPM', steps=50, guidance=dict(type='ClassifierFree', scale=4.0)))
-sampling.update(sampler=dict(type='DDPM', steps=250, guidance=None))
+model = dict(
+    type='GeneratorTraining',
+    precision='bf16',
+    generator=dict(type='DiT', network=network, process=dict(type='GaussianDiffusion')),
+)
+custom_hooks.samples.sampler = dict(type='DDPM', steps=50, guidance=dict(type='ClassifierFree', scale=4.0))
+sampling.sampler = dict(type='DDPM', steps=250, guidance=None)

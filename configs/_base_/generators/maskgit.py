@@ -9,8 +9,10 @@ from mmengine.config import read_base
 with read_base():
     from ..data.imagenet_256_latents import *
     from ..evaluation.generation import *
-    from ..generator_runtime import *
+    from ..runtime import *
+    from ..schedules.generator import *
 
+default_hooks.checkpoint = checkpoint
 network = dict(type='MaskTransformer', size='base', num_classes=1000, dropout=0.1)
 model = dict(
     type='GeneratorTraining',
@@ -22,5 +24,5 @@ optim_wrapper.generator.optimizer.update(betas=(0.9, 0.96), weight_decay=1e-5)
 param_scheduler = [dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=2500)]
 train_cfg = dict(max_iters=1_501_368)  # 1,281,167 images are 5,004.56 batches
 sampler = dict(type='Confidence', steps=8, guidance=3.0, gumbel_temperature=4.5)
-custom_hooks = [dict(type='SampleHook', interval=10_000, sampler=sampler)]
-sampling.update(sampler=sampler)
+custom_hooks = dict(samples=dict(type='SampleHook', interval=10_000, sampler=sampler))
+sampling.sampler = sampler

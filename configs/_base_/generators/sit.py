@@ -6,8 +6,13 @@ Differs from SiT's code: the network has no outputs that the loss leaves out.
 from mmengine.config import read_base
 
 with read_base():
-    from ..generator_imagenet import *
+    from ..data.imagenet_256_latents import *
+    from ..evaluation.generation import *
+    from ..runtime import *
+    from ..schedules.generator import *
+    from ..schedules.generator_400k import *
 
+default_hooks.checkpoint = checkpoint
 network = dict(
     type='DiffusionTransformer',
     size='XL',
@@ -17,8 +22,12 @@ network = dict(
     num_classes=1000,
     learn_sigma=False,
 )
-model.update(generator=dict(type='SiT', network=network, process=dict(type='Interpolant')))
-custom_hooks[1].update(
-    sampler=dict(type='ODE', method='heun', steps=25, guidance=dict(type='ClassifierFree', scale=4.0))
+model = dict(
+    type='GeneratorTraining',
+    precision='bf16',
+    generator=dict(type='SiT', network=network, process=dict(type='Interpolant')),
 )
-sampling.update(sampler=dict(type='SDE', steps=250, guidance=None))
+custom_hooks.samples.sampler = dict(
+    type='ODE', method='heun', steps=25, guidance=dict(type='ClassifierFree', scale=4.0)
+)
+sampling.sampler = dict(type='SDE', steps=250, guidance=None)

@@ -1,9 +1,4 @@
 """Codes of VQ-GAN fine-tuned by `configs/eqvae/vqgan_rot_scale.py`: nobody has published its weights."""
 
-from mmengine.config import read_base
-
-with read_base():
-    from .vqgan import *
-
-autoencoder.update(weights='work_dirs/eqvae/vqgan_rot_scale/iter_50000.pth')
+weights = 'work_dirs/eqvae/vqgan_rot_scale/iter_50000.pth'
 store = 'data/latents/imagenet_256_vqgan_eq'

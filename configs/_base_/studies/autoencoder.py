@@ -1,9 +1,4 @@
-"""How studies train autoencoders, and how they measure them. A leaf adds the network, data and length."""
-
-from mmengine.config import read_base
-
-with read_base():
-    from .run import *
+"""Training of autoencoders in studies, and their metrics. A leaf adds `run`, the network, data and length."""
 
 extractor = dict(type='EfficientNetLite0', size=112)
 model = dict(
@@ -14,7 +9,7 @@ model = dict(
 )
 optim_wrapper = dict(autoencoder=dict(optimizer=dict(type='Adam', lr=2e-3, betas=(0.9, 0.99), fused=True)))
 # the last step alone is noisy, by decibels
-custom_hooks = [dict(type='AutoencoderEMAHook', decay=0.99)]
+custom_hooks = dict(ema=dict(type='EMAHook', decay=0.99))
 # on the paper's transforms, and on one case or two of others
 eq_transforms = dict(
     rotation=dict(type='Rotate'),

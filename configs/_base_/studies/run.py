@@ -1,12 +1,12 @@
-"""What every run of a study has: its last checkpoint, and a line in the log now and then."""
+"""Checkpoints and logs of the runs of a study: the last checkpoint, and a line in the log now and then."""
 
-from mmengine.config import read_base
-
-with read_base():
-    from ..runtime import default_hooks, log_processor
-
-default_hooks.checkpoint = dict(type='CheckpointHook', interval=500, max_keep_ckpts=1)
-default_hooks.logger.interval = 100
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=100, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=500, max_keep_ckpts=1),
+)
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
 compile = False
+log_processor = dict(by_epoch=False, window_size=50)
 evaluators = []

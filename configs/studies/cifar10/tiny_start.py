@@ -4,6 +4,7 @@ from mmengine.config import read_base
 
 with read_base():
     from ..._base_.studies.autoencoder import *
+    from ..._base_.studies.run import *
     from ..._base_.studies.tiny import autoencoder
     from ..._base_.studies.cifar10 import test_dataloader, train_dataloader
 

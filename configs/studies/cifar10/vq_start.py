@@ -8,4 +8,4 @@ with read_base():
 
 model.update(autoencoder=autoencoder, **losses)
 test_evaluators.append(codebook_usage)
-custom_hooks.append(codebook_hook)
+custom_hooks.codebook = codebook_hook

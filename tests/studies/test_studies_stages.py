@@ -1,4 +1,4 @@
-"""A small study from its config to its table; stopped and gone on with, it comes to the same."""
+"""Stages: a small study from config to table, killed and resumed, failures, and the estimate of time."""
 
 import csv
 import json
@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from eqzoo.commands.study import study
-from eqzoo.studies import load_study, make_plan
-from eqzoo.studies.stages import Command, Stage, StageError, _said, do_stages
+from eqzoo.commands.study import run_command, study
+from eqzoo.studies import Stage, StageCommand, load_study, plan_study, run_stages
+from eqzoo.studies.stages import StageError, _failure_message, _Pace
 
 SMALL = """
 small = {'train_cfg.max_iters': 4, 'train_dataloader.batch_size': 2, 'train_dataloader.dataset.num_images': 6,
@@ -108,7 +109,7 @@ def test_it_measures_every_arm_and_step(finished):
     assert 3 < plain < 25
 
 
-def test_its_page_has_tables_plots_and_what_it_ran_on(finished):
+def test_its_page_has_tables_plots_and_the_machine(finished):
     page = (finished / 'README.md').read_text()
     psnr = float(rows(finished)[0]['psnr'])
     assert f'| plain | {psnr:.{2 if psnr >= 10 else 4}f} |' in page
@@ -124,35 +125,33 @@ def test_its_page_has_tables_plots_and_what_it_ran_on(finished):
         assert (finished / name).stat().st_size > 1000
 
 
-def test_stopped_at_any_point_it_comes_to_the_same(folder, finished):
+def test_a_killed_and_resumed_study_has_the_same_results(folder, finished):
     words = [sys.executable, *RUN, str(folder / 'small.py'), '--work-dir', str(folder / 'b')]
     stages = folder / 'b' / 'stages'
     run = subprocess.Popen(words, start_new_session=True)
     while run.poll() is None and len(list(stages.glob('*/stage.json'))) < 8:
         time.sleep(0.05)
-    run.send_signal(signal.SIGKILL)  # the study alone: its processes have to notice
-    assert run.wait() == -signal.SIGKILL  # it was stopped, not done
+    run.send_signal(signal.SIGKILL)  # the study alone: its workers have to notice
+    assert run.wait() == -signal.SIGKILL  # it was killed before its end
     while is_running(run.pid):
         time.sleep(0.05)
     subprocess.run([*words, '--resume'], check=True)
     assert (folder / 'b' / 'small' / 'results.csv').read_text() == (finished / 'results.csv').read_text()
 
 
-def test_what_is_done_is_not_done_again(folder, finished, capsys):
+def test_finished_stages_are_not_run_again(folder, finished, capsys):
     before = {file: file.stat().st_mtime_ns for file in (folder / 'a' / 'stages').rglob('*.json')}
-    with pytest.raises(
-        ValueError, match='small has been begun in .*; go on with it, or write its table anew, by --resume'
-    ):
+    with pytest.raises(ValueError, match='small has already been started in .* --resume'):
         study(str(folder / 'small.py'), overrides=[], seeds=1, work_dir=str(folder / 'a'))
     study(str(folder / 'small.py'), overrides=[], seeds=1, work_dir=str(folder / 'a'), resume=True, jobs=1)
     assert {file: file.stat().st_mtime_ns for file in (folder / 'a' / 'stages').rglob('*.json')} == before
     assert '15 stages, 15 of them done' in capsys.readouterr().out
 
 
-def test_a_dry_run_prints_commands_and_does_nothing(folder, capsys):
+def test_a_dry_run_prints_commands_and_runs_none(folder, capsys):
     study(str(folder / 'small.py'), overrides=[], seeds=1, work_dir=str(folder / 'c'), dry_run=True)
     printed = capsys.readouterr().out
-    plan = make_plan(load_study(folder / 'small.py'), [0], folder / 'c' / 'stages')
+    plan = plan_study(load_study(folder / 'small.py'), [0], folder / 'c' / 'stages')
     assert all(str(command) in printed for stage in plan.stages.values() for command in stage.commands)
     assert not (folder / 'c').exists()
 
@@ -167,24 +166,39 @@ def test_a_dry_run_prints_commands_and_does_nothing(folder, capsys):
         (ZeroDivisionError(), 'ZeroDivisionError()'),
     ],
 )
-def test_how_a_stage_ended_is_one_line(error, message):
-    assert _said(error) == message
+def test_an_error_is_one_line(error, message):
+    assert _failure_message(error) == message
 
 
-def test_a_failed_stage_keeps_back_what_needs_it_alone(tmp_path):
+def test_a_failed_stage_holds_back_only_those_that_need_it(tmp_path):
     def stage(name, *commands, needs=()):
         return Stage(name, tmp_path / name, commands, needs)
 
-    latents = Command('train', ('configs/demo/pretrain.py',), (('smoke', True),), (f'work_dir={tmp_path}/x',))
-    wrong = stage('wrong', Command('train', ('configs/no_such.py',)))
+    latents = StageCommand('train', ('configs/demo/pretrain.py',), (('smoke', True),), (f'work_dir={tmp_path}/x',))
+    wrong = stage('wrong', StageCommand('train', ('configs/no_such.py',)))
     needing = stage('needing', latents, needs=(wrong,))
-    right = stage('right', Command('train', ('configs/demo/pretrain.py',), (('dry_run', True),)))
-    with pytest.raises(
-        StageError, match=r'1 of 3 stages failed, 1 that need them were not begun:\n  wrong: Config'
-    ) as told:
-        do_stages([wrong, needing, right], jobs=1, say=lambda _: None)
+    right = stage('right', StageCommand('train', ('configs/demo/pretrain.py',), (('dry_run', True),)))
+    with pytest.raises(StageError, match=r'1 of 3 stages failed, 1 that need them .*:\n  wrong: Config') as caught:
+        run_stages([wrong, needing, right], run_command, jobs=1, report=lambda _: None)
     assert [each.record() is not None for each in (wrong, needing, right)] == [False, False, True]
     log = (tmp_path / 'wrong' / 'log.txt').read_text()
     assert 'Traceback' in log
-    assert str(tmp_path / 'wrong' / 'log.txt') in str(told.value)
+    assert str(tmp_path / 'wrong' / 'log.txt') in str(caught.value)
     assert 'Nothing is missing' in (tmp_path / 'right' / 'log.txt').read_text()
+
+
+def numbered_stage(tool, config, number=0):
+    return Stage(f'{tool} {number}', Path(f'{tool}-{number}'), (StageCommand(tool, (config, f'{number}.pth')),))
+
+
+def test_the_time_left_is_estimated_by_kind():
+    """One long start does not change the estimate of a hundred short tests."""
+    pace = _Pace()
+    pace.add(numbered_stage('train', 'start.py'), 1000)
+    tests = [numbered_stage('test', 'dit.py', number) for number in range(100)]
+    pace.add(tests[0], 8)
+    pace.add(tests[1], 12)
+    assert pace.seconds_left(tests[2:], []) == pytest.approx(98 * 10)
+    assert pace.seconds_left([], [tests[2]]) == pytest.approx(5)
+    # a kind without a finished stage: the mean of 1000 and 10
+    assert pace.seconds_left([numbered_stage('train', 'dit.py')], []) == pytest.approx(505)

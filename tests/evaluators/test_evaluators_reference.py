@@ -48,7 +48,7 @@ def path(tmp_path):
     return path
 
 
-def test_what_is_written_is_read(path):
+def test_a_written_reference_is_read(path):
     reference = read_reference(path, extractor())
     for gaussian, moments in ((reference.pooled, moments_of()), (reference.spatial, moments_of(size=9, seed=1))):
         assert torch.equal(gaussian.mean, moments.mean)
@@ -67,12 +67,12 @@ def test_features_of_the_images_are_kept(tmp_path):
     assert torch.equal(read_reference(tmp_path / 'a.npz').features(), features)
     write_reference(tmp_path / 'b.npz', extractor(), moments_of(), **given)
     assert read_reference(tmp_path / 'b.npz').features() is None
-    message = r'features \(9, 6\) of 10 images; give \(10, 6\), a row an image'
+    message = r'features \(9, 6\) of 10 images; give \(10, 6\), one row per image'
     with pytest.raises(ValueError, match=message):
         write_reference(tmp_path / 'c.npz', extractor(), moments_of(), **given, features=features[:9])
     write(tmp_path / 'd.npz', **STATISTICS, arr_0=np.zeros((2, 4, 4, 3), np.uint8), features=np.zeros((3, 3)))
     with pytest.raises(
-        ValueError, match=r'features are \(3, 3\) of float64; for its images accepted is \(2, 3\) of float32'
+        ValueError, match=r'features are \(3, 3\) of float64; for its images expected \(2, 3\) of float32'
     ):
         read_reference(tmp_path / 'd.npz').features()
 
@@ -186,9 +186,9 @@ STATISTICS = dict(mu=np.zeros(3), sigma=np.eye(3))
         (dict(mu=np.zeros(3), sigma=np.eye(4)), r'mu, sigma: Gaussian: mean \(3,\) and covariance \(4, 4\)'),
         (dict(mu=np.zeros(3), sigma=np.eye(3) * np.nan), 'mu, sigma: Gaussian: .* NaN or infinite'),
         (dict(mu=np.array(['a', 'b', 'c']), sigma=np.eye(3)), 'mu, sigma: could not convert'),
-        ({**STATISTICS, 'meta': '{"extractor": '}, "'meta' is not what eqzoo writes"),
-        ({**STATISTICS, 'meta': '[1]'}, "'meta' is not what eqzoo writes, JSON with extractor, num_images and data"),
-        ({**STATISTICS, 'meta': '{"extractor": {}}'}, "'meta' is not what eqzoo writes"),
+        ({**STATISTICS, 'meta': '{"extractor": '}, "'meta' is invalid"),
+        ({**STATISTICS, 'meta': '[1]'}, "'meta' is invalid; expected JSON with extractor, num_images and data"),
+        ({**STATISTICS, 'meta': '{"extractor": {}}'}, "'meta' is invalid"),
     ],
 )
 def test_files_that_are_no_references(tmp_path, arrays, message):
@@ -210,9 +210,9 @@ def test_damaged_and_missing_files(path, tmp_path):
         read_reference(tmp_path / 'text.npz')
 
 
-def test_images_that_are_none(tmp_path):
+def test_arrays_that_are_no_images_are_refused(tmp_path):
     write(tmp_path / 'a.npz', **STATISTICS, arr_0=np.zeros((2, 3, 4, 4), np.float32))
-    with pytest.raises(ValueError, match=r'arr_0 is \(2, 3, 4, 4\) of float32; accepted is \(N, H, W, 3\) of uint8'):
+    with pytest.raises(ValueError, match=r'arr_0 is \(2, 3, 4, 4\) of float32; expected \(N, H, W, 3\) of uint8'):
         read_reference(tmp_path / 'a.npz').images()
 
 

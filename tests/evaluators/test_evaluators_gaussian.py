@@ -1,4 +1,4 @@
-"""The Fréchet distance: closed forms, other implementations, and covariances without full rank."""
+"""Gaussians and the Fréchet distance: moments from sums, closed forms, other implementations, low ranks."""
 
 import math
 
@@ -10,24 +10,101 @@ from scipy.linalg import lapack
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torchmetrics.image.fid import _compute_fid
 
+from eqzoo.evaluators import gaussian
 from eqzoo.evaluators.gaussian import FeatureMoments, Gaussian, frechet_distance
 
 
-def features(count, size=48, seed=0, shift=0.0):
+def features(count=300, size=12, seed=0, offset=0.0):
+    """Positive and correlated, as after a ReLU and pooling."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(size, size, generator=generator)
+    return (torch.randn(count, size, generator=generator) @ mixing).relu() + offset
+
+
+def moments_of(x, batch=32):
+    moments = FeatureMoments(x.shape[1])
+    for each in x.split(batch):
+        moments.add(each)
+    return moments
+
+
+@pytest.mark.parametrize('batch', [1, 7, 300])
+def test_moments_are_numpys_over_all_features(batch):
+    x = features()
+    moments = moments_of(x, batch)
+    assert moments.count == 300
+    np.testing.assert_allclose(moments.mean.numpy(), x.double().numpy().mean(axis=0), rtol=1e-13)
+    expected = np.cov(x.double().numpy(), rowvar=False)
+    np.testing.assert_allclose(moments.covariance.numpy(), expected, rtol=1e-11, atol=1e-13)
+
+
+def test_sums_of_processes_add_up():
+    x = features()
+    whole, parts = moments_of(x), [moments_of(part) for part in x.split([200, 100])]
+    added = {f'x {name}': sum(getattr(part.sums, name) for part in parts) for name in ('count', 'value', 'outer')}
+    together = gaussian.moments_of(added, 'x')
+    assert together.count == 300
+    torch.testing.assert_close(together.mean, whole.mean, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(together.covariance, whole.covariance, rtol=1e-12, atol=1e-12)
+    again = FeatureMoments.from_sums(whole.sums)
+    assert torch.equal(again.covariance, whole.covariance)
+
+
+def test_half_precision_features_are_summed_in_double():
+    x = features().half()
+    np.testing.assert_allclose(
+        moments_of(x).covariance.numpy(), np.cov(x.double().numpy(), rowvar=False), rtol=1e-11, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(('count', 'rank'), [(300, 12), (5, 4)])
+def test_the_factor_is_a_root_of_the_covariance_with_its_rank(count, rank):
+    found = moments_of(features(count)).gaussian()
+    assert found.factor.shape == (12, rank)
+    torch.testing.assert_close(found.factor @ found.factor.T, found.covariance, rtol=1e-9, atol=1e-9)
+    assert found.factor is found.factor  # computed once
+
+
+def test_identical_images_have_no_factor():
+    assert moments_of(torch.ones(4, 3)).gaussian().factor.shape == (3, 0)
+
+
+def test_too_few_images():
+    moments = FeatureMoments(3)
+    with pytest.raises(ValueError, match=r'0 image\(s\); a mean needs at least 1'):
+        _ = moments.mean
+    moments.add(torch.ones(1, 3))
+    assert moments.mean.tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match=r'1 image\(s\); a covariance needs at least 2; evaluate more images'):
+        _ = moments.covariance
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_features_that_are_not_finite_are_refused(value):
+    x = features()
+    x[17, 3] = value
+    with pytest.raises(ValueError, match='NaN or infinite; .* look for NaN in the images'):
+        moments_of(x).gaussian()
+
+
+def test_wrong_sizes():
+    with pytest.raises(ValueError, match=r'features \(4, 5\); expected \(B, 3\)'):
+        FeatureMoments(3).add(torch.ones(4, 5))
+    with pytest.raises(ValueError, match=r'num_features must be at least 1, got 0'):
+        FeatureMoments(0)
+    with pytest.raises(ValueError, match=r'mean \(2,\) and covariance \(3, 3\); expected \(D,\) and \(D, D\)'):
+        Gaussian(torch.zeros(2), torch.eye(3))
+
+
+def wide_features(count, size=48, seed=0, shift=0.0):
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(size, size, generator=torch.Generator().manual_seed(7)) / size**0.5
     return (torch.randn(count, size, generator=generator) @ mixing).relu() + shift
 
 
-def moments_of(x):
-    moments = FeatureMoments(x.shape[1])
-    moments.add(x)
-    return moments
-
-
 @pytest.fixture
 def pair():
-    return features(600), features(500, seed=1, shift=0.1) * 1.2
+    return wide_features(600), wide_features(500, seed=1, shift=0.1) * 1.2
 
 
 def test_two_gaussians_whose_covariances_commute():
@@ -108,10 +185,10 @@ def test_spectra_over_ten_orders_of_magnitude_are_exact():
 
 @pytest.mark.parametrize('count', [20, 600])
 def test_a_set_is_at_no_distance_from_itself(count):
-    moments = moments_of(features(count))
+    moments = moments_of(wide_features(count))
     scale = moments.covariance.trace().item()
     assert 0 <= frechet_distance(moments, moments) < 1e-8 * scale
-    assert frechet_distance(moments, moments_of(features(count) + 0.5)) == pytest.approx(48 * 0.25, rel=1e-6)
+    assert frechet_distance(moments, moments_of(wide_features(count) + 0.5)) == pytest.approx(48 * 0.25, rel=1e-6)
 
 
 def test_both_orders_agree(pair):
@@ -139,8 +216,8 @@ def test_sets_without_spread_differ_by_their_means_alone(capfd):
 
 def test_features_that_cannot_be_compared():
     with pytest.raises(ValueError, match=r'features of 48 and 12 values; .* compare features of one extractor'):
-        frechet_distance(moments_of(features(60)), moments_of(features(60, size=12)))
-    damaged = features(60)
+        frechet_distance(moments_of(wide_features(60)), moments_of(wide_features(60, size=12)))
+    damaged = wide_features(60)
     damaged[3] = float('nan')
     with pytest.raises(ValueError, match='NaN or infinite'):
-        frechet_distance(moments_of(damaged), moments_of(features(60)))
+        frechet_distance(moments_of(damaged), moments_of(wide_features(60)))

@@ -52,7 +52,7 @@ def test_a_constant_image_has_no_detail():
 
 def test_levels_by_size():
     assert [num_levels((side, side)) for side in (16, 31, 32, 48, 64, 256)] == [1, 1, 2, 2, 3, 5]
-    with pytest.raises(ValueError, match=r'swd: images of \(15, 64\) pixels; accepted are 16 or more'):
+    with pytest.raises(ValueError, match=r'swd: images of \(15, 64\) pixels; expected at least 16'):
         num_levels((15, 64))
 
 
@@ -74,17 +74,15 @@ def test_places_belong_to_the_images_numbers():
     parts = [patches(images[part], numbers[part], 8) for part in (slice(0, 1), slice(1, 4))]
     for level, *pieces in zip(whole, *parts, strict=True):
         assert torch.equal(level, torch.cat(pieces))
-    other = patches(images, numbers, 8, seed=1)
-    assert not torch.equal(other[0], whole[0])
     same = patches(images[:1].expand(2, -1, -1, -1), torch.tensor([0, 1]), 8)
     assert not torch.equal(same[0][0], same[0][1])  # equal images of other numbers are cut elsewhere
 
 
-def test_what_is_kept_does_not_grow():
+def test_kept_patches_do_not_grow_with_the_set():
     for num_images in (1, 1000, 5000, 50_000, 100_000):
         assert num_images * patches_per_image(num_images) <= 1 << 17
     assert patches_per_image(10) == 128
-    assert patches_per_image(1000, budget=3000) == 3
+    assert patches_per_image(40_000) == 3
     assert patches_per_image(1 << 20) == 1
 
 
@@ -126,7 +124,6 @@ def test_identical_sets_have_zero_and_order_does_not_count():
     plain, mixed = sliced_wasserstein(first, second), sliced_wasserstein([x[order] for x in first], second)
     assert plain.mean == pytest.approx(mixed.mean, rel=1e-5)
     assert plain.mean == pytest.approx(sum(plain.levels) / 2)
-    assert sliced_wasserstein(first, second, seed=1).mean != plain.mean
 
 
 def shapes(count, start):
@@ -153,7 +150,7 @@ def test_refusals():
     with pytest.raises(TypeError, match='swd: images must be uint8, got torch.float32'):
         patches(torch.zeros(1, 3, 32, 32), torch.arange(1), 4)
     first, second = patches(uint8(2, 3, 32, 32), torch.arange(2), 4), patches(uint8(2, 3, 16, 16), torch.arange(2), 4)
-    with pytest.raises(ValueError, match='swd: the sets have levels of .*; accepted are images of one size'):
+    with pytest.raises(ValueError, match='swd: the sets have levels of .*; expected images of one size'):
         sliced_wasserstein(first, second)
-    with pytest.raises(ValueError, match='swd: a set has 1 patches; it needs 2 or more'):
+    with pytest.raises(ValueError, match='swd: a set has 1 patches; expected at least 2'):
         sliced_wasserstein([torch.zeros(1, 147)], [torch.zeros(4, 147)])

@@ -1,41 +1,40 @@
-"""Means, paired differences and speed-ups, by numbers worked out by hand."""
+"""Scores and their statistics: means, paired differences and speed-ups, computed by hand."""
 
 import math
 
 import pytest
 
-from eqzoo.studies.scores import Score
-from eqzoo.studies.tables import SpeedUp, by_seed, difference, first_below, speed_up, spread
+from eqzoo.studies.scores import Score, SpeedUp, by_seed, first_below, paired_difference, speed_up, spread
 
 
-def test_a_spread_is_of_one_seed_not_of_the_mean():
+def test_the_deviation_is_that_of_one_seed_not_of_the_mean():
     found = spread([1.0, 2.0, 4.0])
     assert found.mean == pytest.approx(7 / 3)
     assert found.std == pytest.approx(math.sqrt((16 / 9 + 1 / 9 + 25 / 9) / 2))
     assert found.count == 3
 
 
-def test_one_seed_has_no_spread_and_none_no_mean():
+def test_one_seed_has_no_deviation_and_no_seed_no_mean():
     assert spread([5.0]) == (5.0, None, 1)
     assert spread([]) is None
 
 
-def test_a_value_that_is_no_number_is_not_averaged_away():
+def test_nan_is_not_averaged_away():
     assert math.isnan(spread([1.0, math.nan, 2.0]).mean)
 
 
 def test_differences_pair_the_seeds():
-    """Seeds differ by far more than arms do: unpaired, the difference would drown."""
+    """Seeds differ far more than arms; unpaired, the difference would be lost."""
     control, arm = {0: 10.0, 1: 20.0, 2: 30.0}, {0: 9.0, 1: 18.5, 2: 29.5, 7: 0.0}
-    found = difference(arm, control)
+    found = paired_difference(arm, control)
     assert found.spread.mean == pytest.approx(-1.0)
     assert found.spread.std == pytest.approx(0.5)
     assert found.agreeing == found.spread.count == 3
 
 
 def test_agreement_counts_the_signs_of_the_mean():
-    assert difference({0: 1.0, 1: -0.1, 2: 3.0}, {0: 0.0, 1: 0.0, 2: 0.0}).agreeing == 2
-    assert difference({0: 1.0}, {1: 1.0}) is None
+    assert paired_difference({0: 1.0, 1: -0.1, 2: 3.0}, {0: 0.0, 1: 0.0, 2: 0.0}).agreeing == 2
+    assert paired_difference({0: 1.0}, {1: 1.0}) is None
 
 
 @pytest.mark.parametrize(
@@ -46,17 +45,17 @@ def test_the_step_is_interpolated_between_scores(target, step):
     assert first_below([(100, 10.0), (200, 6.0), (300, 4.0)], target) == step
 
 
-def test_a_curve_that_rises_again_has_reached_it():
+def test_a_curve_that_rises_again_has_reached_the_target():
     assert first_below([(1, 9.0), (2, 5.0), (3, 8.0)], 5.0) == 2
 
 
-def test_the_speed_up_is_that_of_each_seed():
+def test_the_speed_up_is_paired_by_seed():
     control = {0: [(100, 9.0), (400, 4.0)], 1: [(100, 9.0), (400, 5.0)]}
     arm = {0: [(100, 6.0), (400, 2.0)], 1: [(100, 9.0), (400, 5.5)]}
     assert speed_up(arm, control) == SpeedUp((400 / 250, None), 400)
 
 
-def test_values_are_found_by_all_that_tells_them_apart():
+def test_values_are_selected_by_arm_step_and_metric():
     scores = [
         Score('a', 0, None, None, {'psnr': 1.0}, {}),
         Score('a', 1, None, None, {'psnr': None}, {}),
