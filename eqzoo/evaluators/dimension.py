@@ -9,7 +9,7 @@ from scipy import linalg
 from torch import Generator, Tensor
 
 from eqzoo.evaluators.latents import LatentSample
-from eqzoo.evaluators.neighbours import nearest
+from eqzoo.evaluators.neighbours import nearest_neighbors
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS
 
@@ -117,7 +117,7 @@ def intrinsic_dimension(points: Tensor, *, generator: Generator) -> DimensionEst
     distinct = points.unique(dim=0)
     if len(distinct) < MIN_POINTS:
         return DimensionEstimate(*[float('nan')] * 3, len(distinct))
-    distances = nearest(distinct, 2)[0].cpu()
+    distances = nearest_neighbors(distinct, 2)[0].cpu()
     ratios = (distances[:, 1] / distances[:, 0]).numpy()
     draws = torch.randint(len(ratios), (NUM_RESAMPLES, len(ratios)), generator=generator).numpy()
     spread = np.std([dimension_by_line(ratios[draw]) for draw in draws], ddof=1)

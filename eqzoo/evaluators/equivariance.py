@@ -138,7 +138,7 @@ class EquivarianceError(Evaluator):
             for key in (f'{kind}/{name}' for kind in _KINDS)
             if key in sums
         }
-        self.curves = curves_of(measures, self.transforms)
+        self.curves = case_curves(measures, self.transforms)
         metrics: dict[str, float] = {}
         for key, measure in measures.items():
             metrics[key] = measure.value
@@ -291,7 +291,7 @@ def _influence(total: Tensor) -> Tensor:
     return factors / _variation(total)
 
 
-def curves_of(measures: Mapping[str, Measure], transforms: Mapping[str, Any]) -> list[dict[str, Any]]:
+def case_curves(measures: Mapping[str, Measure], transforms: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return curves of measures over the cases, with 95 % intervals, for transforms with several numeric cases.
 
     Args:

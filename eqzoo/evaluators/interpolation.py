@@ -18,7 +18,7 @@ from eqzoo.evaluators.gaussian import (
     refuse_too_few,
 )
 from eqzoo.evaluators.latents import LatentSample
-from eqzoo.evaluators.neighbours import nearest
+from eqzoo.evaluators.neighbours import nearest_neighbors
 from eqzoo.images import to_uint8
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS
@@ -135,7 +135,7 @@ def draw_neighbors(points: Tensor, count: int, *, generator: torch.Generator) ->
 
     It is drawn with probabilities softmax(-MSE), where MSE is the mean over D of the squared difference.
     """
-    _, places = nearest(F.normalize(points, dim=1), count)
+    _, places = nearest_neighbors(F.normalize(points, dim=1), count)
     errors = torch.stack([(points - points[column]).square().mean(dim=1) for column in places.T], dim=1)
     drawn = torch.multinomial(errors.neg().softmax(dim=1).cpu(), 1, generator=generator).to(places.device)
     return places.gather(1, drawn)[:, 0]

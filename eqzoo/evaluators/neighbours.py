@@ -1,6 +1,6 @@
 """Nearest neighbours, and the precision, recall, density and coverage of samples built on them.
 
-There are two blocked searches on purpose. `nearest` returns positions, and distances in float64. The radii of
+There are two blocked searches on purpose. `nearest_neighbors` returns positions, and distances in float64. The radii of
 `manifold_scores` must come from the same float32 formula as the distances they are compared with, or a point on
 the border of its ball would fall out of it.
 """
@@ -17,7 +17,7 @@ _MARGIN = 4  # extra candidates, because float32 may confuse the order of close 
 _MANIFOLD_BLOCK = 4096  # rows and columns of distances at a time: 64 MiB
 
 
-def nearest(points: Tensor, count: int, *, block: int = _NEAREST_BLOCK) -> tuple[Tensor, Tensor]:
+def nearest_neighbors(points: Tensor, count: int, *, block: int = _NEAREST_BLOCK) -> tuple[Tensor, Tensor]:
     """Return the distances (N, count) and positions (N, count) of each point's nearest other points, nearest first.
 
     Candidates are found in float32, relative to the mean of all points; their distances are then computed
@@ -32,14 +32,16 @@ def nearest(points: Tensor, count: int, *, block: int = _NEAREST_BLOCK) -> tuple
         ValueError: If there are no `count` other points, or a point is not finite.
 
     Example:
-        >>> distances, places = nearest(torch.tensor([[0.0], [1.0], [3.0], [3.5]]), 2)
+        >>> distances, places = nearest_neighbors(torch.tensor([[0.0], [1.0], [3.0], [3.5]]), 2)
         >>> places.tolist(), distances[0].tolist()
         ([[1, 2], [0, 2], [3, 1], [2, 1]], [1.0, 3.0])
     """
     if not 1 <= count < len(points):
-        raise ValueError(f'nearest: {count} neighbours of {len(points)} points; expected 1 to N - 1 neighbours.')
+        raise ValueError(
+            f'nearest_neighbors: {count} neighbours of {len(points)} points; expected 1 to N - 1 neighbours.'
+        )
     if not points.isfinite().all():
-        raise ValueError('nearest: a point is NaN or infinite; expected finite points.')
+        raise ValueError('nearest_neighbors: a point is NaN or infinite; expected finite points.')
     centred = (points - points.mean(dim=0)).float()
     squares = centred.square().sum(dim=1)
     candidates = min(count + _MARGIN, len(points) - 1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from eqzoo.evaluators.neighbours import manifold_scores, nearest
+from eqzoo.evaluators.neighbours import manifold_scores, nearest_neighbors
 
 
 def randn(*shape, seed=0):
@@ -20,7 +20,7 @@ def test_neighbours_are_those_of_all_distances(block):
     distances = torch.cdist(points, points)
     distances.fill_diagonal_(math.inf)
     wanted = distances.topk(3, largest=False)
-    given = nearest(points, 3, block=block)
+    given = nearest_neighbors(points, 3, block=block)
     assert torch.equal(given[1], wanted.indices)
     assert torch.allclose(given[0], wanted.values, rtol=1e-12)
 
@@ -28,16 +28,16 @@ def test_neighbours_are_those_of_all_distances(block):
 def test_distances_are_exact_far_from_the_origin():
     """In single precision these differences would be 0 or 0.0625."""
     points = 1e6 + torch.tensor([[0.0], [0.01], [0.03]], dtype=torch.float64)
-    distances, places = nearest(points, 1)
+    distances, places = nearest_neighbors(points, 1)
     assert places.flatten().tolist() == [1, 0, 1]
     assert distances.flatten().tolist() == pytest.approx([0.01, 0.01, 0.02], rel=1e-6)
 
 
 def test_impossible_neighbours_are_refused():
-    with pytest.raises(ValueError, match='nearest: 3 neighbours of 3 points; expected 1 to N - 1'):
-        nearest(torch.rand(3, 2), 3)
-    with pytest.raises(ValueError, match='nearest: a point is NaN or infinite'):
-        nearest(torch.tensor([[0.0], [1.0], [math.nan]]), 1)
+    with pytest.raises(ValueError, match='nearest_neighbors: 3 neighbours of 3 points; expected 1 to N - 1'):
+        nearest_neighbors(torch.rand(3, 2), 3)
+    with pytest.raises(ValueError, match='nearest_neighbors: a point is NaN or infinite'):
+        nearest_neighbors(torch.tensor([[0.0], [1.0], [math.nan]]), 1)
 
 
 def features(count, size=16, seed=0, scale=1.0, shift=0.0):
