@@ -8,7 +8,7 @@ from deterministic import fill
 from torch import nn
 
 from eqzoo.generators import Confidence, DiT, GaussianDiffusion, Halton, MaskGIT, MaskTransformer
-from eqzoo.generators.samplers.codes import codes_by_step, draw_codes, gumbel, halton_order
+from eqzoo.generators.samplers.codes import codes_after_steps, draw_codes, gumbel, halton_order
 from eqzoo.randomness import SampleStreams
 
 GRID, NUM_CODES, CLASSES = 4, 6, 3
@@ -176,7 +176,7 @@ def test_halton_fixes_places_in_its_order():
     generator = told(strength=1.0)
     Halton(4, guidance=0.0)(generator, LABELS, streams())
     order = halton_order(GRID, GRID)
-    assert codes_by_step(4, 16) == [2, 5, 8, 16]
+    assert codes_after_steps(4, 16) == [2, 5, 8, 16]
     for (codes, _), count in zip(generator.network.seen[1:], [2, 5, 8], strict=True):
         there = torch.zeros(16, dtype=torch.bool)
         there[order[:count]] = True
