@@ -85,7 +85,7 @@ class Interpolant:
             ('time_sampling', time_sampling, ('uniform', 'lognormal')),
         ):
             if value not in options:
-                raise ValueError(f'Interpolant.{name}: got {value!r}; expected {", ".join(map(repr, options))}.')
+                raise ValueError(f'Interpolant.{name}: got {value!r}; expected one of {", ".join(map(repr, options))}.')
         if prediction == 'velocity' and weighting != 'none':
             raise ValueError(
                 f"Interpolant.weighting: got {weighting!r}; expected 'none' with prediction='velocity', whose loss has "

@@ -149,7 +149,7 @@ class REPA(SiT):
         elif self.encoder is not None and 'images' in batch:
             features = self.encoder(batch['images'])
         else:
-            lacks = 'no encoder' if self.encoder is None else 'no images for the encoder'
+            lacks = 'no encoder' if self.encoder is None else 'no image for the encoder'
             raise ValueError(
                 f'REPA: the batch has no features, and there is {lacks}; expected either; store features with '
                 'cache_encoder, or set model.generator.encoder and images of the LatentStore.'

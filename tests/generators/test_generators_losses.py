@@ -1,11 +1,12 @@
-"""Losses of generators: what comes from which number of a sample's stream, and labels left out."""
+"""Losses of DiT, SiT and REPA: random numbers from each sample's stream, dropped labels, and alignment."""
 
 import pytest
 import torch
-from deterministic import LATENTS, fill, wave
+from formula_networks import LATENTS, fill, wave
 from torch import nn
+from torch.nn import functional as F
 
-from eqzoo.generators import DiffusionTransformer, DiT, GaussianDiffusion, Interpolant, SiT
+from eqzoo.generators import REPA, AlignedTransformer, DiffusionTransformer, DiT, GaussianDiffusion, Interpolant, SiT
 from eqzoo.randomness import SampleStreams
 
 LABELS = torch.tensor([0, 3, 9, 5, 7])
@@ -129,9 +130,9 @@ def test_gradients_reach_every_weight_but_the_positions():
 
 
 def test_a_process_of_the_other_kind_is_refused():
-    with pytest.raises(ValueError, match='DiT.process: got Interpolant; accepted is GaussianDiffusion; see SiT'):
+    with pytest.raises(ValueError, match='DiT.process: got Interpolant; expected GaussianDiffusion; .*SiT'):
         DiT(Recorder(), Interpolant())
-    with pytest.raises(ValueError, match='SiT.process: got GaussianDiffusion; accepted is Interpolant; see DiT'):
+    with pytest.raises(ValueError, match='SiT.process: got GaussianDiffusion; expected Interpolant; .*DiT'):
         SiT(Recorder(), GaussianDiffusion())
 
 
@@ -141,3 +142,106 @@ def test_what_is_no_probability_is_refused(probability):
         DiT(Recorder(), GaussianDiffusion(), p_unconditional=probability)
     with pytest.raises(ValueError, match=f'SiT.p_unconditional must be in .0, 1., got {probability}'):
         SiT(Recorder(), Interpolant(), p_unconditional=probability)
+
+
+SHAPE = dict(size=(2, 32, 2), latent_channels=4, latent_size=4, num_classes=5)
+
+
+class Encoder:
+    """Four tokens of six values, of the mean of an image."""
+
+    num_features = 6
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, images):
+        self.seen.append(images)
+        generator = torch.Generator().manual_seed(int(images.sum()) % 1000)
+        return torch.randn(len(images), 4, 6, generator=generator)
+
+
+def aligned(**options):
+    torch.manual_seed(0)
+    made = AlignedTransformer(**SHAPE, **{'feature_dims': (6,), 'tap': 1, 'projector_width': 16, **options})
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return made
+
+
+@pytest.fixture
+def batch_of_images():
+    generator = torch.Generator().manual_seed(1)
+    return dict(
+        latents=torch.randn(3, 4, 4, 4, generator=generator),
+        labels=torch.tensor([0, 4, 2]),
+        images=torch.randint(256, (3, 3, 8, 8), generator=generator, dtype=torch.uint8),
+    )
+
+
+def three_streams():
+    return SampleStreams(0, torch.arange(3))
+
+
+def test_the_loss_is_denoising_less_a_share_of_the_cosine(batch_of_images):
+    encoder = Encoder()
+    model = REPA(aligned(), Interpolant(), encoder=encoder, weight=0.25, p_unconditional=0.0)
+    found = model.loss(batch_of_images, three_streams())
+    # the same noise and time as SiT's
+    between = model.interpolate(batch_of_images, three_streams())
+    output, (projected,) = model.network.forward_with_features(between.noisy, between.times, between.labels)
+    denoising = (output - (between.noise - batch_of_images['latents'])).square().mean()
+    features = encoder(batch_of_images['images'])
+    cosine = (F.normalize(projected, dim=2) * F.normalize(features, dim=2)).sum(dim=2).mean()
+    torch.testing.assert_close(found['denoising'], denoising)
+    torch.testing.assert_close(found['alignment'], -cosine)
+    torch.testing.assert_close(found['loss'], denoising - 0.25 * cosine)
+    plain = SiT(model.network, Interpolant(), p_unconditional=0.0).loss(batch_of_images, three_streams())
+    torch.testing.assert_close(plain['loss'], denoising)
+
+
+def test_stored_features_need_no_encoder_and_are_preferred(batch_of_images):
+    features = Encoder()(batch_of_images['images'])
+    without = REPA(aligned(), Interpolant()).loss(dict(batch_of_images, features=features), three_streams())
+    encoder = Encoder()
+    with_both = REPA(aligned(), Interpolant(), encoder=encoder).loss(
+        dict(batch_of_images, features=features), three_streams()
+    )
+    of_images = REPA(aligned(), Interpolant(), encoder=Encoder()).loss(batch_of_images, three_streams())
+    assert not encoder.seen
+    assert with_both == without
+    torch.testing.assert_close(of_images['loss'], without['loss'])
+
+
+def test_features_are_of_the_tapped_block(batch_of_images):
+    taps = [
+        REPA(aligned(tap=tap), Interpolant(), encoder=Encoder()).loss(batch_of_images, three_streams())['alignment']
+        for tap in (1, 2)
+    ]
+    assert abs(taps[0] - taps[1]) > 1e-3
+
+
+def test_the_encoder_is_no_part_of_the_model():
+    encoder = torch.nn.Linear(2, 6)
+    encoder.num_features = 6
+    model = REPA(aligned(), Interpolant(), encoder=encoder)
+    assert set(model.state_dict()) == {f'network.{name}' for name in model.network.state_dict()}
+    assert model.encoder is encoder
+
+
+def test_what_does_not_fit_is_refused(batch_of_images):
+    with pytest.raises(ValueError, match=r'features of \(5,\); expected one encoder, .* 6; set .*feature_dims=\(6,\)'):
+        REPA(aligned(feature_dims=(5,)), Interpolant(), encoder=Encoder())
+    with pytest.raises(ValueError, match=r'features of \(6, 7\); expected one encoder'):
+        REPA(aligned(feature_dims=(6, 7)), Interpolant())
+    with pytest.raises(ValueError, match='REPA.network: got DiffusionTransformer; expected AlignedTransformer'):
+        REPA(DiffusionTransformer(**SHAPE), Interpolant())
+    with pytest.raises(ValueError, match='REPA.weight must not be negative, got -1'):
+        REPA(aligned(), Interpolant(), weight=-1)
+    with pytest.raises(ValueError, match='no features, and there is no encoder; .*cache_encoder'):
+        REPA(aligned(), Interpolant()).loss(batch_of_images, three_streams())
+    del batch_of_images['images']
+    with pytest.raises(ValueError, match='no features, and there is no image for the encoder'):
+        REPA(aligned(), Interpolant(), encoder=Encoder()).loss(batch_of_images, three_streams())
+    with pytest.raises(ValueError, match='features of 9 tokens and width 6; expected 4 tokens and width 6'):
+        REPA(aligned(), Interpolant()).loss(dict(batch_of_images, features=torch.randn(3, 9, 6)), three_streams())

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from deterministic import LATENTS, fill
+from formula_networks import LATENTS, fill
 from safetensors.torch import save_file
 
 from eqzoo.checkpoints.generator import describe_state, load_generator, read_generator

@@ -1,14 +1,15 @@
-"""The objectives: what is compared with what, and how often."""
+"""Objectives: which pair they compare, and how often; and the KL penalty."""
 
 from collections import Counter
 
 import pytest
 import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
 from torch.nn import functional as F
 
 from eqzoo.autoencoders import Bottleneck
-from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance, Plain
+from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance, KLDivergence, Plain
 from eqzoo.transforms import AnisotropicScale, Compose, IsotropicScale, Rotate
 
 GRID = (8, 8)
@@ -181,3 +182,11 @@ def test_stop_gradient_leaves_only_the_transformed_latents_gradient(images):
     turned = ramp.flip(0)
     assert gradients[False] == pytest.approx(24 * 2 * 2 * (turned - ramp).square().sum().item())
     assert gradients[True] == pytest.approx(24 * 2 * 2 * ((turned - ramp) * turned).sum().item())
+
+
+def test_kl_is_the_closed_form_summed_over_the_latent():
+    generator = torch.Generator().manual_seed(3)
+    mean, log_variance = torch.randn(2, 2, 4, 3, 3, generator=generator)
+    posterior = DiagonalGaussianDistribution(torch.cat([mean, log_variance], dim=1))
+    formula = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
+    torch.testing.assert_close(KLDivergence(1e-3)(posterior), 1e-3 * formula.flatten(1).sum(1).mean())

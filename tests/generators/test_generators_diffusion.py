@@ -1,12 +1,28 @@
-"""Gaussian diffusion: its levels, its steps left out, and its loss against an independent derivation."""
+"""Gaussian diffusion and its samplers: noise levels, the loss against independent derivations, and drawn data."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
-from deterministic import wave
+from diffusers import DDIMScheduler, DDPMScheduler
+from formula_networks import wave
+from gaussian_data import (
+    COUNT,
+    MEAN,
+    SHAPE,
+    STD,
+    assert_gaussian,
+    carried,
+    draw,
+    first_noise,
+    streams,
+    transformer,
+)
 from torch.distributions import Normal, kl_divergence
 
-from eqzoo.generators import GaussianDiffusion
+from eqzoo.generators import DDIM, DDPM, DiT, DPMSolver, GaussianDiffusion
+from eqzoo.generators.samplers.scheduled import _respaced
 
 TIMES = torch.tensor([0, 1, 400, 999])
 
@@ -94,6 +110,43 @@ def test_the_first_step_is_scored_by_the_likelihood_of_eight_bits():
     assert float(process.losses(output, x, noise, noisy, times)['vb']) == pytest.approx(float(expected), rel=5e-3)
 
 
+def adm_log_likelihood(x, mean, deviation):
+    """Return the logarithm of the probability of the 8-bit bin of `x`, in double precision.
+
+    `discretized_gaussian_log_likelihood` of openai/guided-diffusion (losses.py), which DiT copies, value by value.
+    """
+
+    def cdf(z):
+        return 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+
+    above, below = cdf((x - mean + 1 / 255) / deviation), cdf((x - mean - 1 / 255) / deviation)
+    if x < -0.999:
+        probability = above
+    elif x > 0.999:
+        probability = 1 - below
+    else:
+        probability = above - below
+    return math.log(max(probability, 1e-12))
+
+
+@pytest.mark.parametrize('fraction', [-1.0, 0.4, 1.0])
+@pytest.mark.parametrize('error', [-1.0, 0.0, 0.7])
+@pytest.mark.parametrize('value', [-1.0, -0.9991, -0.9989, -0.5, 0.0, 0.3, 0.9989, 0.9991, 1.0, 1.7])
+def test_the_likelihood_of_the_first_step_is_adms(value, error, fraction):
+    process, times = GaussianDiffusion(), torch.tensor([0])
+    x, noise = torch.full((1, 1, 1, 1), value), torch.full((1, 1, 1, 1), 0.25)
+    noisy = process.noised(x, noise, times)
+    output = torch.cat([noise + error, torch.full_like(x, fraction)], dim=1)
+    found = process.losses(output, x, noise, noisy, times)['vb']
+    first, second = 1e-4, 1e-4 + 0.0199 / 999  # the betas at t = 0 and 1
+    mean = (float(noisy) - first**0.5 * (0.25 + error)) / (1 - first) ** 0.5
+    lower = second * first / (1 - (1 - first) * (1 - second))  # the posterior's variance at t = 1, for that at 0
+    share = (fraction + 1) / 2
+    deviation = math.exp(0.5 * (share * math.log(first) + (1 - share) * math.log(lower)))
+    expected = -adm_log_likelihood(float(x), mean, deviation) / math.log(2)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
 def test_what_is_impossible_costs_forty_bits():
     process, times = GaussianDiffusion(), torch.tensor([0])
     x, noise = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
@@ -145,14 +198,102 @@ def test_respaced_halves_are_rounded_as_adm_rounds_them():
 
 @pytest.mark.parametrize('steps', [1, 11])
 def test_too_many_or_too_few_steps_are_refused(steps):
-    with pytest.raises(ValueError, match=f'steps: got {steps}; accepted are 2 to 10, as many as were trained'):
+    with pytest.raises(ValueError, match=f'steps: got {steps}; expected 2 to 10'):
         GaussianDiffusion(10, 'cosine').respaced(steps)
 
 
 def test_impossible_processes_are_refused():
-    with pytest.raises(ValueError, match='GaussianDiffusion.num_steps: got 20; accepted is at least 21'):
+    with pytest.raises(ValueError, match='GaussianDiffusion.num_steps: got 20; expected at least 21'):
         GaussianDiffusion(20)  # whose last beta would be 1
-    with pytest.raises(ValueError, match='GaussianDiffusion.num_steps: got 1; accepted is at least 2'):
+    with pytest.raises(ValueError, match='GaussianDiffusion.num_steps: got 1; expected at least 2'):
         GaussianDiffusion(1, 'cosine')
-    with pytest.raises(ValueError, match="GaussianDiffusion.schedule: got 'sigmoid'; accepted are 'linear' and"):
+    with pytest.raises(ValueError, match="GaussianDiffusion.schedule: got 'sigmoid'; expected 'linear' or 'cosine'"):
         GaussianDiffusion(schedule='sigmoid')
+
+
+@pytest.mark.parametrize('schedule', ['linear', 'cosine'])
+@pytest.mark.parametrize('extra', [None, -1.0, 1.0], ids=['fixed', 'least', 'largest'])
+def test_ddpm_makes_the_data(schedule, extra):
+    assert_gaussian(draw(DDPM(250), GaussianDiffusion(schedule=schedule), extra))
+
+
+def test_ddpm_takes_the_variance_that_was_learned():
+    process = GaussianDiffusion()
+    fixed, least, largest = (draw(DDPM(20), process, extra) for extra in (None, -1.0, 1.0))
+    torch.testing.assert_close(fixed, least, rtol=1e-5, atol=1e-5)
+    assert largest.std() > fixed.std() + 0.01
+
+
+@pytest.mark.parametrize('schedule', ['linear', 'cosine'])
+def test_ddim_follows_the_flow(schedule):
+    process = GaussianDiffusion(schedule=schedule)
+    levels = process.products[-1]
+    exact = carried(first_noise(), levels**0.5, (1 - levels) ** 0.5)
+    errors = [float((draw(DDIM(steps), process) - exact).abs().max()) for steps in (50, 500)]
+    assert errors[0] < 0.15
+    assert errors[1] < 0.02
+
+
+def test_ddim_with_noise_makes_the_data_too():
+    process = GaussianDiffusion()
+    none, some, much = (draw(DDIM(250, eta=eta), process) for eta in (0.0, 0.5, 1.0))
+    for samples in (some, much):
+        assert_gaussian(samples)
+    assert (some - none).abs().mean() > 0.1
+    assert (much - some).abs().mean() > 0.1
+    # all of the noise of ancestral sampling is ancestral sampling
+    torch.testing.assert_close(much, draw(DDPM(250), process), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('schedule', ['linear', 'cosine'])
+@pytest.mark.parametrize('eta', [0.0, 0.3, 0.7, 1.0])
+def test_ddim_is_its_formula(eta, schedule):
+    """DDIM's Eq. 12, with the standard deviation of its Eq. 16 (arXiv 2010.02502), in double precision."""
+    process, source = GaussianDiffusion(schedule=schedule), streams()
+    x = source.normal(torch.zeros(COUNT, *SHAPE)).double()
+    levels = process.products[process.respaced(5).times]  # alpha in the paper, from the data to the noise
+    for level, before in zip(levels[::-1], [*levels[-2::-1], 1.0], strict=True):
+        noise = (1 - level) ** 0.5 * (x - level**0.5 * MEAN) / (level * STD**2 + 1 - level)  # what is best to predict
+        start = (x - (1 - level) ** 0.5 * noise) / level**0.5
+        sigma = eta * ((1 - before) / (1 - level)) ** 0.5 * (1 - level / before) ** 0.5
+        x = before**0.5 * start + (1 - before - sigma**2) ** 0.5 * noise
+        if eta:
+            x = x + sigma * source.normal(torch.zeros(COUNT, *SHAPE))
+    # the network is single: at the noise it is divided by the square root of a level of 4e-5, or for the cosine 2e-9
+    atol = 1e-4 if schedule == 'linear' else 1e-3
+    torch.testing.assert_close(draw(DDIM(5, eta=eta), process), x.float(), rtol=1e-4, atol=atol)
+
+
+def test_dpm_solver_needs_few_steps():
+    process = GaussianDiffusion()
+    levels = process.products[-1]
+    exact = carried(first_noise(), levels**0.5, (1 - levels) ** 0.5)
+    errors = [float((draw(DPMSolver(steps), process) - exact).abs().max()) for steps in (20, 60)]
+    assert errors[0] < 0.1
+    assert errors[1] < 0.05
+    assert draw(DPMSolver(1), process).isfinite().all()
+    assert draw(DPMSolver(20), GaussianDiffusion(21)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ('sampler', 'message'),
+    [
+        (DDPM(101), 'DDPM.steps: got 101; expected 2 to 100; .* trained with 100'),
+        (DDIM(101), 'DDIM.steps: got 101; expected 2 to 100'),
+        (DPMSolver(100), 'DPMSolver.steps: got 100; expected 1 to 99; .* trained with 100'),
+    ],
+)
+def test_more_steps_than_were_trained_are_refused(sampler, message):
+    with pytest.raises(ValueError, match=message):
+        sampler.check(transformer(DiT, GaussianDiffusion(100)))
+
+
+@pytest.mark.parametrize('kind', [DDPMScheduler, DDIMScheduler])
+def test_levels_are_in_double_precision_as_adms(kind):
+    process = GaussianDiffusion()
+    scheduler, times = _respaced(kind, process, 10)
+    found = [each.numpy() for each in (scheduler.alphas_cumprod, scheduler.alphas, scheduler.betas)]
+    kept = process.products[times]
+    ratios = kept / np.append(1.0, kept[:-1])
+    for values, expected in zip(found, (kept, ratios, 1 - ratios), strict=True):
+        np.testing.assert_allclose(values, expected, rtol=1e-12)

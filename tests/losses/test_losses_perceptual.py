@@ -1,10 +1,60 @@
-"""Distance in an extractor's features: the formula, order of damage, gradients, and what it leaves alone."""
+"""LPIPS and the distance of features: formula, weights, order of damage, gradients, and the module tree."""
 
 import pytest
 import torch
 
-from eqzoo.losses import L1, FeatureDistance, ReconstructionLoss
+from eqzoo.losses import L1, LPIPS, FeatureDistance, ReconstructionLoss
 from eqzoo.registry import build
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_lpips_is_zero_for_equal_images_and_positive_otherwise():
+    torch.manual_seed(0)
+    loss = LPIPS('alex', 'random')
+    a, b = randn(2, 3, 64, 64, seed=5), randn(2, 3, 64, 64, seed=6)
+    assert torch.equal(loss(a, a), torch.zeros(2))
+    assert (loss(a, b) > 0).all()
+    assert loss(a, b).shape == (2,)
+
+
+def test_lpips_stays_out_of_the_module_tree():
+    """In it, train() would wake its dropout, and optimizers and checkpoints would carry it."""
+    loss = ReconstructionLoss(L1(), LPIPS('alex', 'random'))
+    loss.train()
+    assert [name for name, _ in loss.named_parameters()] == ['log_variance']
+    assert not loss.perceptual._network.training
+    assert not any(p.requires_grad for p in loss.perceptual._network.parameters())
+
+
+def test_lpips_loads_torchvisions_file(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    source = LPIPS('alex', 'random')
+    state = {}
+    for index in range(1, 6):
+        for name, value in getattr(source._network.net, f'slice{index}').state_dict().items():
+            state[f'features.{name}'] = value
+    monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(tmp_path))
+    torch.save(state | {'classifier.1.weight': torch.zeros(1)}, tmp_path / 'alexnet-owt-7be5be79.pth')
+    assert LPIPS.requirements({'net': 'alex'}) == []
+    a, b = randn(1, 3, 64, 64, seed=7), randn(1, 3, 64, 64, seed=8)
+    torch.testing.assert_close(LPIPS('alex')(a, b), source(a, b), rtol=0, atol=0)
+
+
+def test_lpips_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.chdir(tmp_path)
+    (requirement,) = LPIPS.requirements({})
+    assert 'vgg16-397923af.pth' in requirement.what
+    assert str(tmp_path) in requirement.where
+    assert requirement.remedy == 'python tools/download.py lpips-vgg16'
+    with pytest.raises(FileNotFoundError, match='vgg16-397923af.pth.*; fetch it: python tools/download.py lpips-vgg16'):
+        LPIPS()
+    with pytest.raises(ValueError, match=r"LPIPS.net must be one of vgg, alex, got 'squeeze'"):
+        LPIPS('squeeze')
 
 
 class Pixels:
@@ -97,5 +147,5 @@ def test_images_of_16_pixels_and_autocast(distance, images):
 def test_names_and_refusals(distance):
     assert distance.key == 'distance_effnet_lite0'
     assert distance.card()['extractor'] == distance.extractor.card()
-    with pytest.raises(TypeError, match='FeatureDistance.extractor must have feature maps; str has none'):
+    with pytest.raises(TypeError, match='FeatureDistance.extractor .* got str'):
         FeatureDistance('effnet')
