@@ -13,11 +13,11 @@ SHAPE = (1, 16, 16)
 
 
 class Exact(nn.Module):
-    """What is best to predict if all values are independent and normal with `MEAN` and `STD`.
+    """The optimal prediction if all values are independent and normal with `MEAN` and `STD`.
 
     Args:
-        process: What is predicted of.
-        extra: Value of as many channels more, as networks with a learned variance have; None for none.
+        process: The process whose prediction is wanted.
+        extra: Value of C more output channels, as of a learned variance; None for none.
     """
 
     latent_shape, num_classes = SHAPE, 3
@@ -56,7 +56,7 @@ def generator(process: GaussianDiffusion | Interpolant, extra: float | None = No
 
 
 def carried(x: Tensor, alpha: float, sigma: float, alpha_end: float = 1.0, sigma_end: float = 0.0) -> Tensor:
-    """Return where the probability-flow ODE leads `x` from (alpha, sigma): each quantile stays what it is."""
+    """Return where the probability-flow ODE leads `x` from (alpha, sigma): every quantile stays the same."""
     before = (alpha**2 * STD**2 + sigma**2) ** 0.5
     after = (alpha_end**2 * STD**2 + sigma_end**2) ** 0.5
     return alpha_end * MEAN + (x.double() - alpha * MEAN) / before * after

@@ -63,7 +63,7 @@ def test_times_are_uniform_steps():
 
 
 def divergence(process, noise_guess, fraction, x, noisy, time):
-    """Return KL(q(x_{t-1} | x_t, x) || p) of one sample in bits a value, by Gaussians in double precision."""
+    """Return KL(q(x_{t-1} | x_t, x) || p) of one sample in bits per value, by Gaussians in double precision."""
     product, before, beta = process.products[time], process.products[time - 1], process.betas[time]
     x, noisy, guess = x.double(), noisy.double(), noise_guess.double()
     # q: Bayes' rule for x_{t-1} given its prior N(sqrt(before) x, 1 - before) and x_t = sqrt(1 - beta) x_{t-1} + …
@@ -147,7 +147,7 @@ def test_the_likelihood_of_the_first_step_is_adms(value, error, fraction):
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_is_impossible_costs_forty_bits():
+def test_impossible_values_cost_forty_bits():
     process, times = GaussianDiffusion(), torch.tensor([0])
     x, noise = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     output = torch.cat([noise + 1000, torch.zeros_like(x)], dim=1)
@@ -175,7 +175,7 @@ def test_the_bound_trains_the_variance_alone():
     assert not of_mse[:, 2:].any()
 
 
-def test_without_a_learned_variance_there_is_the_error_alone():
+def test_without_a_learned_variance_the_loss_is_the_squared_error():
     process, (x, noise) = GaussianDiffusion(), batch()
     losses = process.losses(noise + 0.5, x, noise, process.noised(x, noise, TIMES), TIMES)
     assert list(losses) == ['loss']
@@ -217,7 +217,7 @@ def test_ddpm_makes_the_data(schedule, extra):
     assert_gaussian(draw(DDPM(250), GaussianDiffusion(schedule=schedule), extra))
 
 
-def test_ddpm_takes_the_variance_that_was_learned():
+def test_ddpm_uses_the_learned_variance():
     process = GaussianDiffusion()
     fixed, least, largest = (draw(DDPM(20), process, extra) for extra in (None, -1.0, 1.0))
     torch.testing.assert_close(fixed, least, rtol=1e-5, atol=1e-5)
@@ -283,7 +283,7 @@ def test_dpm_solver_needs_few_steps():
         (DPMSolver(100), 'DPMSolver.steps: got 100; expected 1 to 99; .* trained with 100'),
     ],
 )
-def test_more_steps_than_were_trained_are_refused(sampler, message):
+def test_more_steps_than_trained_are_refused(sampler, message):
     with pytest.raises(ValueError, match=message):
         sampler.check(transformer(DiT, GaussianDiffusion(100)))
 

@@ -46,7 +46,7 @@ def test_the_diffusion_along_a_path_adds_its_variance(path):
 
 
 @pytest.mark.parametrize('path', PATH_NAMES)
-def test_every_prediction_says_the_same(path):
+def test_all_predictions_are_equivalent(path):
     x, noise = batch()
     found = Interpolant(path).at(TIMES)
     noisy = Interpolant(path).noised(x, noise, TIMES)
@@ -122,7 +122,7 @@ def test_intervals_are_those_of_sit(path, prediction, training, sampling):
 
 
 @pytest.mark.parametrize('path', ['linear', 'gvp'])
-def test_lognormal_times_are_those_whose_ratio_of_noise_to_data_is(path):
+def test_at_lognormal_times_the_ratio_of_noise_to_data_is_lognormal(path):
     process = Interpolant(path, time_sampling='lognormal')
     numbers = torch.tensor([-3.0, 0.0, 0.7])
     found = process.at(process.sample_times(numbers))

@@ -22,7 +22,7 @@ def batch(places=slice(None)):
 
 
 class Recorder(nn.Module):
-    """A network that predicts zero and keeps what it was given."""
+    """A network that predicts zero and records its inputs."""
 
     num_classes, latent_shape, out_channels = 10, (4, 8, 8), 4
 
@@ -36,13 +36,13 @@ def streams(places=slice(None), seed=0):
 
 
 def drawn():
-    """Return the numbers that samples draw for uniform times: time, noise, label."""
+    """Return the numbers drawn for a loss with uniform times: time, noise, label."""
     source = streams()
     return source.uniform(), source.normal(batch()['latents']), source.uniform()
 
 
 @pytest.mark.parametrize('learn_sigma', [True, False])
-def test_dit_is_trained_on_its_streams(learn_sigma):
+def test_dits_loss_uses_its_streams_in_order(learn_sigma):
     net, process, x = network(learn_sigma), GaussianDiffusion(), batch()['latents']
     uniform, noise, share = drawn()
     times = (1000 * uniform).long()
@@ -59,7 +59,7 @@ def test_dit_is_trained_on_its_streams(learn_sigma):
 
 
 @pytest.mark.parametrize('network_time', ['data_to_noise', 'noise_to_data'])
-def test_sit_is_trained_on_its_streams(network_time):
+def test_sits_loss_uses_its_streams_in_order(network_time):
     net, x = network(), batch()['latents']
     process = Interpolant(network_time=network_time)
     times, noise, share = drawn()
@@ -99,7 +99,7 @@ def test_losses_do_not_depend_on_how_a_batch_is_cut(generator):
 
 @pytest.mark.parametrize(('kind', 'process'), [(DiT, GaussianDiffusion()), (SiT, Interpolant())])
 @pytest.mark.parametrize('probability', [0, 0.1, 0.5, 1])
-def test_labels_are_left_out_as_often_as_asked(kind, process, probability):
+def test_labels_are_dropped_with_the_given_probability(kind, process, probability):
     recorder, count = Recorder(), 2000
     given = dict(latents=torch.zeros(count, 4, 1, 1), labels=torch.full((count,), 3))
     kind(recorder, process, p_unconditional=probability).loss(given, SampleStreams(0, torch.arange(count)))
@@ -109,7 +109,7 @@ def test_labels_are_left_out_as_often_as_asked(kind, process, probability):
     assert given['labels'].eq(3).all()
 
 
-def test_labels_are_left_out_one_time_in_ten_by_default():
+def test_labels_are_dropped_with_probability_a_tenth_by_default():
     assert DiT(Recorder(), GaussianDiffusion()).p_unconditional == 0.1
     assert SiT(Recorder(), Interpolant()).p_unconditional == 0.1
 
@@ -137,7 +137,7 @@ def test_a_process_of_the_other_kind_is_refused():
 
 
 @pytest.mark.parametrize('probability', [-0.1, 1.1])
-def test_what_is_no_probability_is_refused(probability):
+def test_probabilities_outside_0_and_1_are_refused(probability):
     with pytest.raises(ValueError, match=f'DiT.p_unconditional must be in .0, 1., got {probability}'):
         DiT(Recorder(), GaussianDiffusion(), p_unconditional=probability)
     with pytest.raises(ValueError, match=f'SiT.p_unconditional must be in .0, 1., got {probability}'):
@@ -148,7 +148,7 @@ SHAPE = dict(size=(2, 32, 2), latent_channels=4, latent_size=4, num_classes=5)
 
 
 class Encoder:
-    """Four tokens of six values, of the mean of an image."""
+    """Encodes an image as four random tokens of six values, seeded by its sum."""
 
     num_features = 6
 
@@ -183,7 +183,7 @@ def three_streams():
     return SampleStreams(0, torch.arange(3))
 
 
-def test_the_loss_is_denoising_less_a_share_of_the_cosine(batch_of_images):
+def test_the_loss_is_denoising_minus_the_weighted_cosine(batch_of_images):
     encoder = Encoder()
     model = REPA(aligned(), Interpolant(), encoder=encoder, weight=0.25, p_unconditional=0.0)
     found = model.loss(batch_of_images, three_streams())
@@ -200,7 +200,7 @@ def test_the_loss_is_denoising_less_a_share_of_the_cosine(batch_of_images):
     torch.testing.assert_close(plain['loss'], denoising)
 
 
-def test_stored_features_need_no_encoder_and_are_preferred(batch_of_images):
+def test_stored_features_are_preferred_to_the_encoder(batch_of_images):
     features = Encoder()(batch_of_images['images'])
     without = REPA(aligned(), Interpolant()).loss(dict(batch_of_images, features=features), three_streams())
     encoder = Encoder()
@@ -229,7 +229,7 @@ def test_the_encoder_is_no_part_of_the_model():
     assert model.encoder is encoder
 
 
-def test_what_does_not_fit_is_refused(batch_of_images):
+def test_unfit_arguments_are_refused(batch_of_images):
     with pytest.raises(ValueError, match=r'features of \(5,\); expected one encoder, .* 6; set .*feature_dims=\(6,\)'):
         REPA(aligned(feature_dims=(5,)), Interpolant(), encoder=Encoder())
     with pytest.raises(ValueError, match=r'features of \(6, 7\); expected one encoder'):

@@ -20,7 +20,7 @@ BATCH = dict(codes=CODES, labels=torch.arange(COUNT) % 3)
 
 
 class FixedLogits(nn.Module):
-    """A network that answers with given logits, and remembers what it saw."""
+    """A network that returns given logits and records its inputs."""
 
     num_codes, num_classes, mask_code, latent_shape = NUM_CODES, 3, NUM_CODES, (GRID, GRID)
 
@@ -93,7 +93,7 @@ def test_each_sample_is_masked_by_its_share(name):
     assert float(shares.std()) > 0.2  # of each sample, not of all
 
 
-def test_masked_codes_are_hidden_and_the_others_shown():
+def test_the_network_sees_only_codes_that_are_not_masked():
     generator = with_logits()
     hidden = masks(generator)
     seen = generator.network.seen[0][0]
@@ -101,7 +101,7 @@ def test_masked_codes_are_hidden_and_the_others_shown():
     assert 0.5 < float(hidden.float().mean()) < 0.8
 
 
-def test_labels_are_left_out_as_often_as_asked():
+def test_labels_are_dropped_with_the_given_probability():
     seen = {}
     for probability in (0.0, 0.3, 1.0):
         generator = with_logits(p_unconditional=probability)
@@ -184,9 +184,9 @@ LABELS = torch.tensor([0, 2, 2, 1, 0])
 
 
 class Certain(nn.Module):
-    """A network that wants a code at each place whatever it sees, surer of later places, and remembers its inputs.
+    """A network that prefers a fixed code at each place, more strongly at later places, and records its inputs.
 
-    The wish of no class is another one.
+    For no class it prefers other codes.
     """
 
     num_codes, num_classes, mask_code, latent_shape = VOCABULARY, CLASSES, VOCABULARY, (SIDE, SIDE)
@@ -225,7 +225,7 @@ SAMPLERS = (
 
 
 @pytest.mark.parametrize('sampler', SAMPLERS)
-def test_sure_networks_get_what_they_want(sampler):
+def test_codes_are_those_of_a_certain_network(sampler):
     generator = certain()
     codes = sampler(generator, LABELS, five_streams())
     assert codes.dtype == torch.int64
@@ -233,7 +233,7 @@ def test_sure_networks_get_what_they_want(sampler):
 
 
 @pytest.mark.parametrize('sampler', SAMPLERS)
-def test_a_sample_is_itself_in_every_batch(sampler):
+def test_a_samples_codes_are_the_same_in_every_batch(sampler):
     generator = transformer()
     whole = sampler(generator, LABELS, five_streams())
     parts = [sampler(generator, LABELS[part], five_streams(range(5)[part])) for part in (slice(0, 2), slice(2, 5))]
@@ -247,7 +247,7 @@ def test_every_code_is_drawn_and_none_is_a_mask(sampler):
     assert codes.unique().tolist() == list(range(VOCABULARY))  # the mask's logit is as large
 
 
-def test_the_first_step_predicts_once_a_class_and_guidance_once_more():
+def test_the_first_step_predicts_once_per_class_and_guidance_doubles_it():
     generator = certain()
     Confidence(3, guidance=2.0)(generator, LABELS, five_streams())
     labels = [seen.tolist() for _, seen in generator.network.seen]
@@ -261,7 +261,7 @@ def test_the_first_step_predicts_once_a_class_and_guidance_once_more():
 
 
 def test_confidence_keeps_the_surest_codes():
-    """Without Gumbel noise the places that the network is surest of come first: the last ones."""
+    """Without Gumbel noise the places of highest confidence, the last ones, come first."""
     generator = certain(strength=1.5)
     Confidence(4, guidance=0.0, gumbel_temperature=0.0)(generator, LABELS, five_streams())
     masked = [(codes == VOCABULARY).sum(dim=1).unique().tolist() for codes, _ in generator.network.seen]
@@ -283,7 +283,7 @@ def test_confidence_never_changes_what_it_kept():
 
 
 def test_guidance_and_temperature_are_as_released():
-    """(1 + w) cond - w uncond, w rising from nothing: seen in the probabilities."""
+    """(1 + w) cond - w uncond, with w rising from 0: compared by probabilities."""
     generator = transformer()
     network = generator.network
     codes = torch.full((5, 16), VOCABULARY)
@@ -306,7 +306,7 @@ def test_guidance_and_temperature_are_as_released():
 
 
 def test_the_first_step_is_noisy_and_the_last_is_not():
-    """Gumbel noise decides what stays first: much of it spreads the first code over all places."""
+    """Much Gumbel noise spreads the first code over all places."""
     places = {}
     for temperature in (0.0, 100.0):
         generator = certain()
@@ -335,7 +335,7 @@ def test_gumbel_noise_has_gumbels_moments():
 
 
 # The release's `build_halton_mask(4)` (5ffd61f).
-def test_haltons_order_is_the_released_one():
+def test_haltons_order_is_as_released():
     assert halton_order(4, 4).tolist() == [9, 6, 12, 1, 11, 4, 14, 3, 8, 5, 0, 7, 13, 2, 15, 10]
     assert halton_order(5, 3).sort().values.tolist() == list(range(15))
 
@@ -361,7 +361,7 @@ def test_halton_may_start_anywhere_in_its_order():
 
 
 @pytest.mark.parametrize('redraw', [False, True])
-def test_halton_draws_codes_anew_only_if_asked(redraw):
+def test_halton_redraws_codes_only_if_asked(redraw):
     generator = certain(strength=0.5)
     Halton(8, guidance=0.0, redraw=redraw)(generator, LABELS, five_streams())
     seen = [codes for codes, _ in generator.network.seen[1:]]
@@ -370,7 +370,7 @@ def test_halton_draws_codes_anew_only_if_asked(redraw):
 
 
 @pytest.mark.parametrize('kind', [Confidence, Halton])
-def test_what_does_not_fit_is_refused(kind):
+def test_unfit_arguments_are_refused(kind):
     with pytest.raises(ValueError, match=f'{kind.__name__}.steps must be at least 1, got 0'):
         kind(0)
     with pytest.raises(ValueError, match=f'{kind.__name__}.temperature must be positive, got 0'):

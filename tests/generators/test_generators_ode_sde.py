@@ -28,7 +28,7 @@ START = torch.tensor([[1.0, 2.0], [-1.0, 0.5], [0.3, 0.3], [2.0, -3.0], [0.0, 0.
 
 
 def pendulums(calls=None):
-    """Return the flow of damped pendulums, each as fast as its rate."""
+    """Return the flow of damped pendulums, each with its own rate."""
 
     def flow(x, times, places):
         if calls is not None:
@@ -50,13 +50,13 @@ def by_scipy(place, start, end, tolerance):
 
 
 @pytest.mark.parametrize(('start', 'end'), [(0.0, 2.0), (2.0, 0.5)])
-def test_solutions_are_those_of_scipy(start, end):
+def test_solutions_agree_with_scipy(start, end):
     found = solve_adaptively(pendulums(), START, start, end, rtol=1e-9, atol=1e-9)
     expected = np.stack([by_scipy(place, start, end, 1e-11).y[:, -1] for place in range(5)])
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_steps_are_about_as_many_as_scipys():
+def test_the_number_of_steps_is_close_to_scipys():
     for place in range(5):
         calls, theirs = [], by_scipy(place, 0.0, 2.0, 1e-6)
         flow = pendulums(calls)
@@ -86,7 +86,7 @@ def test_a_samples_steps_are_its_own():
         torch.testing.assert_close(alone[0], whole[place], rtol=1e-12, atol=1e-12)
 
 
-def test_samples_that_have_arrived_cost_nothing():
+def test_finished_samples_cost_nothing():
     calls = []
     solve_adaptively(pendulums(calls), START, 0.0, 2.0, rtol=1e-6, atol=1e-6)
     assert calls[0] == 5
@@ -111,7 +111,7 @@ def test_a_quartic_is_exact_in_one_step():
     assert float(found) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_flows_that_stand_still_arrive():
+def test_a_flow_of_zero_arrives():
     found = solve_adaptively(lambda x, times, places: 0 * x, START, 1.0, 0.0, rtol=1e-3, atol=1e-6)
     assert torch.equal(found, START)
 
@@ -260,7 +260,7 @@ def test_sde_steps_are_evaluations(last_step):
 
 
 class Rounding(nn.Module):
-    """A velocity whose last digits depend on the size of the batch, as those of matrix products do."""
+    """A velocity whose last digits depend on the batch size, like those of matrix products."""
 
     latent_shape, num_classes, out_channels = (4, 4, 4), 9, 1
 
@@ -270,7 +270,7 @@ class Rounding(nn.Module):
 
 
 @pytest.mark.parametrize('guidance', [None, ClassifierFree(3.0, interval=(0.3, 0.8))], ids=['plain', 'guided'])
-def test_rounding_that_depends_on_the_batch_does_not_choose_dopri5s_steps(guidance):
+def test_dopri5s_steps_do_not_depend_on_rounding(guidance):
     sit, labels, sampler = SiT(Rounding(), Interpolant()), torch.arange(COUNT) % 9, ODE(guidance=guidance)
     whole = sampler(sit, labels, streams())
     parts = [sampler(sit, labels[[place]], streams([place])) for place in range(COUNT)]

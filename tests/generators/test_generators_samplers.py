@@ -61,7 +61,7 @@ def plain(net, labels=CLASSES):
 CLOSE = dict(rtol=1e-5, atol=1e-6)  # batches of other sizes are summed in another order
 
 
-def test_the_prediction_moves_away_from_that_for_no_class():
+def test_guidance_moves_away_from_the_unconditional_prediction():
     net = network()
     conditional, unconditional = plain(net), plain(net, NOTHING)
     assert (conditional - unconditional)[:3].abs().amax(dim=(1, 2, 3)).min() > 1e-3
@@ -81,7 +81,7 @@ def test_published_guidance_is_of_three_channels():
     assert torch.equal(ask(ClassifierFree(4.0), net), four)
 
 
-def test_only_times_within_the_interval_are_guided_and_only_they_cost():
+def test_guidance_applies_and_costs_only_within_its_interval():
     net = Counting(network())
     guided = ask(ClassifierFree(4.0, interval=(0.4, 0.6)), net, torch.tensor([0.39, 0.4, 0.6, 0.61]))
     everywhere, conditional = ask(ClassifierFree(4.0), net), plain(net)
@@ -174,7 +174,7 @@ def test_a_sample_is_the_same_in_every_batch(case):
 
 
 class Swinging(nn.Module):
-    """A velocity that swings as often as the class says, so that some samples take more steps than others."""
+    """A velocity that oscillates with the class as frequency, so that some samples take more steps than others."""
 
     latent_shape, num_classes, out_channels = (1, 2, 2), 40, 1
 
@@ -183,7 +183,7 @@ class Swinging(nn.Module):
         return labels.view(-1, 1, 1, 1) * angles.cos() + 0 * x
 
 
-def test_samples_that_go_on_longer_keep_their_classes():
+def test_samples_with_more_steps_keep_their_labels():
     swinging, labels = SiT(Swinging(), Interpolant()), torch.tensor([0, 30, 1, 17])
     noise = streams(range(4)).normal(torch.zeros(4, 1, 2, 2))
     samples = ODE(rtol=1e-5)(swinging, labels, streams(range(4)))
@@ -192,7 +192,7 @@ def test_samples_that_go_on_longer_keep_their_classes():
 
 
 class Recording(Guidance):
-    """Guidance that changes nothing and keeps the times that it is told."""
+    """Guidance that changes nothing and records its times."""
 
     def __init__(self):
         super().__init__(2.0)
@@ -251,7 +251,7 @@ def test_guidance_changes_samples(case):
 
 
 @pytest.mark.parametrize('kind', [DDPM, DDIM, DPMSolver, ODE, SDE])
-def test_smoke_takes_hardly_any_steps(kind):
+def test_smoke_takes_very_few_steps(kind):
     arguments = kind.smoke(dict(steps=250))
     process = Interpolant() if kind in (ODE, SDE) else GaussianDiffusion()
     built = generator(process)

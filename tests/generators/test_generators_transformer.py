@@ -1,4 +1,4 @@
-"""The network: published sizes and names, outputs of the public code, and what its arguments change."""
+"""The diffusion transformer: published sizes and names, outputs of the public code, and effects of its arguments."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_aligned_sizes_are_those_of_repa(size, feature_dims, expected):
 @pytest.mark.parametrize(
     ('size', 'patch', 'gmacs'), [('S', 2, 6.06), ('S', 4, 1.41), ('S', 8, 0.36), ('B', 8, 1.42), ('L', 8, 5.01)]
 )
-def test_work_is_as_published(size, patch, gmacs):
+def test_multiply_accumulates_are_as_published(size, patch, gmacs):
     assert count_macs(on_meta(size, patch)) / 1e9 == pytest.approx(gmacs, abs=0.006)
 
 
@@ -158,7 +158,7 @@ def test_new_weights_are_spread_as_those_of_dit():
     assert not network.x_embedder.proj.bias.any()
 
 
-def test_positions_tell_columns_from_rows():
+def test_positions_encode_columns_then_rows():
     network = DiffusionTransformer((1, 8, 2), 2, **LATENTS)
     places = network.pos_embed.view(4, 4, 8)
     angles = torch.tensor([2.0, 0.02])
@@ -200,7 +200,7 @@ def test_queries_and_keys_are_normalised_where_asked():
     assert not any('q_norm' in name for name in small().state_dict())
 
 
-def test_time_and_class_and_place_count():
+def test_the_output_depends_on_time_class_and_place():
     network = small()
     with torch.no_grad():
         output = network(X[:1].expand(3, -1, -1, -1), STEPS, LABELS[:1].expand(3))
@@ -224,7 +224,7 @@ def test_arguments_shape_the_network():
     assert (one - other).abs().max() > 1e-4
 
 
-def test_smoke_shrinks_what_a_config_describes():
+def test_smoke_shrinks_the_network():
     shrunk = AlignedTransformer.smoke(dict(size='XL', weights='hf://there', latent_channels=3, tap=8))
     network = AlignedTransformer(**shrunk)
     assert len(network.blocks) == 2

@@ -94,14 +94,14 @@ def assert_same(left, right):
         assert torch.equal(value, right.state_dict()[key]), key
 
 
-def test_from_ldms_and_tamings_files(tmp_path, trained):
+def test_discriminators_load_from_ldms_and_tamings_files(tmp_path, trained):
     state = {f'loss.discriminator.{key}': value for key, value in trained.network.state_dict().items()}
     torch.save(dict(state_dict={'encoder.conv_in.bias': torch.zeros(4), **state}), tmp_path / 'model.ckpt')
     assert_same(trained, PatchGAN(1, 4, weights=tmp_path / 'model.ckpt'))
 
 
 @pytest.mark.parametrize(('to', 'name'), [('diffusers', 'a'), ('ldm', 'a.safetensors'), ('eqzoo', 'a.pth')])
-def test_from_exports(tmp_path, trained, to, name):
+def test_discriminators_load_from_exports(tmp_path, trained, to, name):
     config = dict(
         type='TinyAutoencoder', latent_channels=4, num_blocks=[1], width=8, pooled=False, padding_mode='zeros'
     )
@@ -110,7 +110,7 @@ def test_from_exports(tmp_path, trained, to, name):
     assert_same(trained, PatchGAN(1, 4, weights=tmp_path / name))
 
 
-def test_files_without_one_or_with_another_are_refused(tmp_path, trained):
+def test_files_without_a_fitting_discriminator_are_refused(tmp_path, trained):
     torch.save({'encoder.conv_in.bias': torch.zeros(4)}, tmp_path / 'bare.pth')
     with pytest.raises(ValueError, match=r"PatchGAN\.weights: the discriminator of '.*bare\.pth' .* 10 missing"):
         PatchGAN(1, 4, weights=tmp_path / 'bare.pth')

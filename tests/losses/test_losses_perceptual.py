@@ -21,7 +21,7 @@ def test_lpips_is_zero_for_equal_images_and_positive_otherwise():
 
 
 def test_lpips_stays_out_of_the_module_tree():
-    """In it, train() would wake its dropout, and optimizers and checkpoints would carry it."""
+    """In the tree, train() would switch on its dropout, and optimizers and checkpoints would contain it."""
     loss = ReconstructionLoss(L1(), LPIPS('alex', 'random'))
     loss.train()
     assert [name for name, _ in loss.named_parameters()] == ['log_variance']
@@ -43,7 +43,7 @@ def test_lpips_loads_torchvisions_file(tmp_path, monkeypatch):
     torch.testing.assert_close(LPIPS('alex')(a, b), source(a, b), rtol=0, atol=0)
 
 
-def test_lpips_says_what_is_missing(tmp_path, monkeypatch):
+def test_lpips_names_the_missing_file(tmp_path, monkeypatch):
     monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(tmp_path))
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     monkeypatch.chdir(tmp_path)
@@ -58,7 +58,7 @@ def test_lpips_says_what_is_missing(tmp_path, monkeypatch):
 
 
 class Pixels:
-    """Feature maps one can compute by hand."""
+    """Feature maps that can be computed by hand."""
 
     key = 'pixels'
 
@@ -76,7 +76,7 @@ def distance():
 
 @pytest.fixture
 def images():
-    """Smooth images: noise is no photograph."""
+    """Return smooth images, which are more like photographs than noise."""
     coarse = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(2 * coarse - 1, size=(64, 64), mode='bicubic').clamp(-1, 1)
 
@@ -102,7 +102,7 @@ def test_it_is_zero_for_equal_images_and_symmetric(distance, images):
     torch.testing.assert_close(distance(images, other), distance(other, images))
 
 
-def test_more_damage_is_farther(distance, images):
+def test_more_damage_increases_the_distance(distance, images):
     by_noise = torch.stack([distance(images + sigma * noise(), images) for sigma in (0.05, 0.1, 0.2, 0.4)])
     small = [torch.nn.functional.avg_pool2d(images, k, 1, k // 2) for k in (3, 7, 15)]
     by_blur = torch.stack([distance(each, images) for each in small])
@@ -112,7 +112,7 @@ def test_more_damage_is_farther(distance, images):
     assert (distance(images * 0.9 + 0.05, images) < 0.2 * distance(images + 0.1 * noise(), images)).all()
 
 
-def test_going_down_its_gradient_comes_closer(distance, images):
+def test_gradient_descent_reduces_the_distance(distance, images):
     x = (images + 0.3 * noise()).requires_grad_()
     before = distance(x, images)
     for _ in range(5):
@@ -122,7 +122,7 @@ def test_going_down_its_gradient_comes_closer(distance, images):
     assert not any(parameter.requires_grad for parameter in distance.extractor._network.parameters())
 
 
-def test_it_is_a_perceptual_loss_outside_the_module_tree(distance, images):
+def test_it_works_as_perceptual_loss_outside_the_module_tree(distance, images):
     x = (images + 0.1 * noise()).requires_grad_()
     loss, parts = ReconstructionLoss(L1(), distance, perceptual_weight=2.0)(x, images)
     loss.backward()
@@ -144,7 +144,7 @@ def test_images_of_16_pixels_and_autocast(distance, images):
     torch.testing.assert_close(reduced, distance(images + 0.2 * noise(), images), rtol=0.1, atol=0)
 
 
-def test_names_and_refusals(distance):
+def test_key_card_and_refused_extractors(distance):
     assert distance.key == 'distance_effnet_lite0'
     assert distance.card()['extractor'] == distance.extractor.card()
     with pytest.raises(TypeError, match='FeatureDistance.extractor .* got str'):

@@ -50,7 +50,7 @@ def test_log_variance_divides_and_is_added(pair):
     torch.testing.assert_close(loss, plain / math.exp(0.7) + 0.7 * 192)
 
 
-def test_log_variance_is_learned_only_when_told(pair):
+def test_log_variance_is_learned_only_if_asked(pair):
     for learned in (False, True):
         loss = ReconstructionLoss(L1(), learn_log_variance=learned)
         assert [p.requires_grad for p in loss.parameters()] == [learned]
@@ -59,6 +59,6 @@ def test_log_variance_is_learned_only_when_told(pair):
     torch.testing.assert_close(loss.log_variance.grad, expected)
 
 
-def test_unknown_reduction():
+def test_unknown_reductions_are_refused():
     with pytest.raises(ValueError, match="ReconstructionLoss.reduction must be 'sum' or 'mean', got 'none'"):
         ReconstructionLoss(L1(), reduction='none')

@@ -17,27 +17,27 @@ MOTIONS = [Affine().sample(torch.Generator().manual_seed(seed), (8, 8)) for seed
 
 @pytest.mark.parametrize('angle', [90, 180, -90])
 @pytest.mark.parametrize('affine', [Affine(), LINEAR_AFFINE])
-def test_quarter_turns_are_rotates(angle, affine):
+def test_quarter_turns_agree_with_rotate(angle, affine):
     x = randn(2, 3, 17, 17)
     turned = affine(x, Motion(angle=float(angle)))
     torch.testing.assert_close(turned, Rotate()(x, angle // 90 % 4), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize('size', [(24, 24), (20, 32)])
-def test_a_turn_alone_is_turns(size):
+def test_a_turn_alone_agrees_with_turn(size):
     x = randn(1, 2, *size)
     torch.testing.assert_close(Affine()(x, Motion(angle=33.0)), Turn()(x, 33.0), rtol=0, atol=1e-9)
     assert torch.equal(Affine().mask(size, Motion(angle=33.0)), Turn().mask(size, 33.0))
 
 
 @pytest.mark.parametrize(('down', 'right'), [(1, 0), (-2, 3), (0, -5)])
-def test_a_shift_by_whole_cells_is_shifts_also_what_comes_in(down, right):
+def test_whole_shifts_agree_with_shift_including_the_border(down, right):
     x = randn(1, 2, 8, 16)
     wanted = Shift()(x, (Fraction(down, 8), Fraction(right, 16)))
     torch.testing.assert_close(Affine()(x, Motion(shift=(down / 8, right / 16))), wanted, rtol=0, atol=1e-9)
 
 
-def test_half_the_size_is_the_mean_of_four_and_its_mirror_image_around():
+def test_half_the_size_is_average_pooling_with_a_mirrored_border():
     x = randn(1, 2, 8, 12)
     small = F.avg_pool2d(x, 2)
     mirrored = torch.cat([small[:, :, :2].flip(2), small, small[:, :, 2:].flip(2)], dim=2)
@@ -45,7 +45,7 @@ def test_half_the_size_is_the_mean_of_four_and_its_mirror_image_around():
     torch.testing.assert_close(LINEAR_AFFINE(x, Motion(zoom=0.5)), mirrored, rtol=0, atol=1e-12)
 
 
-def test_twice_the_size_is_interpolates():
+def test_twice_the_size_agrees_with_interpolate():
     x = randn(1, 2, 16, 24)
     wanted = F.interpolate(x, scale_factor=2, mode='bicubic', align_corners=False)[..., 8:-8, 12:-12]
     torch.testing.assert_close(Affine()(x, Motion(zoom=2.0)), wanted, rtol=0, atol=1e-9)
@@ -64,7 +64,7 @@ def test_twice_the_size_is_interpolates():
         (Motion(shear=45.0, stretch=4.0), (12, -12)),  # stretched first
     ],
 )
-def test_a_spot_above_the_centre_goes_where_it_should(motion, to):
+def test_a_spot_above_the_centre_moves_as_expected(motion, to):
     spot = disc(33, 16, 15.5 - 6, width=1.5)[..., :32, :]  # the centre is (15.5, 16)
     moved = Affine()(spot, motion) * Affine().mask((32, 33), motion)  # without mirror images of it
     row, column = divmod(int(moved.argmax()), 33)
@@ -74,8 +74,8 @@ def test_a_spot_above_the_centre_goes_where_it_should(motion, to):
 
 @pytest.mark.parametrize('motion', MOTIONS)
 @pytest.mark.parametrize('size', [(32, 32), (24, 48)])
-def test_all_together_is_the_product_of_matrices(motion, size):
-    """In the plane's coordinates, x to the right and y upwards, written down anew."""
+def test_a_full_motion_is_the_product_of_its_matrices(motion, size):
+    """Computed independently in the plane's coordinates, x to the right and y upwards."""
     angle, lean = math.radians(motion.angle), math.radians(motion.shear)
     turn = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     shear = [[1, math.tan(lean)], [0, 1]]
@@ -136,7 +136,7 @@ VIEWS = [(30.0, 0.0), (30.0, 90.0), (-20.0, 45.0), (25.0, 200.0)]
 
 
 class Back(Perspective):
-    """The way back: values come from where a camera sees them, by the formula in Perspective's docstring."""
+    """The inverse: sources are the points where the camera sees them, by the formula in Perspective's docstring."""
 
     def sources(self, rows, columns, size, view):
         angle, direction = (math.radians(each) for each in view)
@@ -153,7 +153,7 @@ class Back(Perspective):
 
 
 def straightness(transform, params, row, size=(64, 64)):
-    """Follow a horizontal edge: its rows where it is seen, and how far they are from a straight line, in cells."""
+    """Follow a horizontal edge; return its slope, and its largest distance from a straight line in cells."""
     rows = transform(coordinates(*size), params)[0, 0]
     seen = []
     for column in range(12, size[1] - 12):
@@ -173,8 +173,8 @@ def test_straight_on_is_the_identity(direction):
 
 @pytest.mark.parametrize('view', VIEWS)
 @pytest.mark.parametrize('size', [(40, 40), (24, 48)])
-def test_it_is_what_a_pinhole_camera_sees(view, size):
-    """Points in space, a camera that looks at the centre, and a division by depth."""
+def test_it_agrees_with_a_pinhole_camera(view, size):
+    """Computed from points in space, a camera that looks at the centre, and a division by depth."""
     rows, columns = LINEAR_PERSPECTIVE(coordinates(*size), view)[0]
     inside = LINEAR_PERSPECTIVE.mask(size, view)
     assert inside.sum() > 0.4 * inside.numel()
@@ -193,7 +193,7 @@ def test_it_is_what_a_pinhole_camera_sees(view, size):
 
 
 def test_the_near_side_is_larger():
-    """Seen from the right, what is on the right is magnified upwards and what is on the left is not."""
+    """Seen from the right, the right side is magnified vertically and the left side is not."""
     rows = LINEAR_PERSPECTIVE(coordinates(32, 32), (30.0, 0.0))[0, 0]
     steps = rows.diff(dim=0)[15]  # at the centre's height
     assert steps[28] < 0.87 < 1 < steps[4]
@@ -218,7 +218,7 @@ def test_edges_stay_straight_but_not_parallel():
 @pytest.mark.parametrize('view', VIEWS)
 @pytest.mark.parametrize('size', [(64, 64), (48, 80)])
 def test_its_inverse_takes_it_back_inside_the_mask(view, size):
-    """Up to two resamplings by torch's bicubic (a = -0.75), as in the test of Turn."""
+    """Up to the error of two resamplings by torch's bicubic (a = -0.75), as in the test of Turn."""
     x = waves(*size)
     both = Compose([Perspective(), Back()])
     inside = both.mask(size, (view, view))
@@ -229,7 +229,7 @@ def test_its_inverse_takes_it_back_inside_the_mask(view, size):
 
 
 @pytest.mark.parametrize('angle', [10.0, 30.0])
-def test_all_directions_are_alike(angle):
+def test_all_directions_are_equivalent(angle):
     x = randn(1, 2, 20, 32)
     right, up, left, below = (Perspective()(x, (angle, direction)) for direction in (0.0, 90.0, 180.0, 270.0))
     flipped = Perspective()(x.flip(3), (angle, 0.0)).flip(3)
@@ -251,7 +251,7 @@ def test_draws_go_in_all_directions():
 
 
 def test_the_horizon_is_never_near():
-    """At the largest angle accepted, sources are less than twice as far as on an affine picture, in any direction."""
+    """At the largest allowed angle, sources are less than twice as far away as for an affine map, in any direction."""
     widest = Perspective(math.degrees(math.atan(0.5 / math.sqrt(2))) - 1e-9, field_of_view=90, eval_angles=(5,))
     ends = torch.tensor([0.0, 31.0], dtype=torch.float64)
     for direction in range(0, 360, 15):
@@ -266,13 +266,13 @@ ORDER = [(1, 0), (1, 1), (2, 0), (1, 2), (2, 1), (3, 0)]  # of m and n for three
 
 
 def patterns(warp, count=20):
-    """The cases and some draws."""
+    """Return the cases and some draws."""
     draws = [warp.sample(torch.Generator().manual_seed(seed), (8, 8)) for seed in range(count)]
     return [*warp.cases((8, 8)).values(), *draws]
 
 
 def determinants(warp, pattern, size=(48, 64)):
-    """Of the sources' Jacobian over the whole picture, borders included."""
+    """Return the determinants of the sources' Jacobian over the whole picture, including the borders."""
     rows, columns = (torch.linspace(-0.5, side - 0.5, 2 * side, dtype=torch.float64) for side in size)
     rows, columns = (place.clone().requires_grad_() for place in torch.meshgrid(rows, columns, indexing='ij'))
     sources = warp.sources(rows, columns, size, pattern)
@@ -287,7 +287,7 @@ def test_no_amplitude_is_the_identity():
 
 @pytest.mark.parametrize('wave', range(6))
 @pytest.mark.parametrize('size', [(32, 32), (24, 40)])
-def test_each_wave_is_where_the_formula_has_it(wave, size):
+def test_each_wave_follows_the_formula(wave, size):
     m, n = ORDER[wave]
     alone = tuple(0.05 * (wave == each) for each in range(6))
     for dim, pattern in ((0, (alone, NONE[1])), (1, (NONE[0], alone))):
@@ -322,7 +322,7 @@ def test_beyond_the_limit_it_folds():
 
 
 def test_the_border_stays_on_the_border():
-    """So that nothing comes in: corners stay, and points of a side are moved along it."""
+    """Nothing enters from outside: corners stay, and points of a side move along it."""
     for pattern in patterns(Warp()):
         rows, columns = LINEAR_WARP.sources(
             *torch.meshgrid(torch.tensor([-0.5, 31.5]).double(), torch.arange(48).double() - 0.5, indexing='ij'),
@@ -337,7 +337,7 @@ def test_the_border_stays_on_the_border():
 
 
 @pytest.mark.parametrize('size', [(16, 16), (24, 40)])
-def test_the_mask_leaves_out_where_outermost_cells_are_seen_alone(size):
+def test_the_mask_leaves_out_only_the_outermost_cells(size):
     for pattern in patterns(Warp()):
         mask = Warp().mask(size, pattern)
         sources = Warp().sources(*coordinates(*size)[0], size, pattern)
@@ -347,7 +347,7 @@ def test_the_mask_leaves_out_where_outermost_cells_are_seen_alone(size):
 
 
 def test_displacements_reach_but_never_exceed_the_amplitude():
-    """Half of it is usual, and the evaluation's pattern has four fifths."""
+    """Draws usually reach half of it, and the evaluation's pattern four fifths."""
     moved = []
     for pattern in patterns(Warp(), count=200):
         rows, columns = Warp().sources(*coordinates(64, 64)[0], (64, 64), pattern)

@@ -31,7 +31,7 @@ ALL = [
 @pytest.mark.parametrize(('cls', 'params'), ALL)
 @pytest.mark.parametrize('grid', [(32, 32), (24, 40)])
 def test_images_and_latents_stay_aligned(cls, params, grid):
-    """Pooled, what is transformed at 8 pixels a cell is what is transformed after pooling, within 1/200 cell."""
+    """Pooling after the transform agrees with pooling before it within 1/200 cell, at 8 pixels per cell."""
     transform = cls(interpolation='bilinear')
     inside = transform.mask(grid, params)
     assert inside.sum() > 0.3 * inside.numel()
@@ -44,7 +44,7 @@ def test_images_and_latents_stay_aligned(cls, params, grid):
 
 @pytest.mark.parametrize(('cls', 'params'), ALL)
 def test_smooth_signals_stay_aligned(cls, params):
-    """Within what torch's bicubic (a = -0.75) is off on them; half a cell off is ten times as much."""
+    """Within the error of torch's bicubic (a = -0.75); an offset of half a cell gives ten times as much."""
     grid, images = (32, 48), waves(256, 384)
     inside = cls().mask(grid, params)
     pooled, fine = F.avg_pool2d(images, 8), F.avg_pool2d(cls()(images, params), 8)
@@ -56,8 +56,8 @@ def test_smooth_signals_stay_aligned(cls, params):
 @pytest.mark.parametrize(('cls', 'params'), ALL)
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('interpolation', ['bicubic', 'bilinear'])
-def test_the_mask_leaves_out_all_that_came_in(cls, params, size, interpolation, monkeypatch):
-    """With zeros in place of the mirror image, ones stay ones only where nothing beyond the border is taken."""
+def test_the_mask_leaves_out_the_filled_border(cls, params, size, interpolation, monkeypatch):
+    """With zeros in place of the mirror image, ones stay ones only where no value comes from beyond the border."""
     transform = cls(interpolation=interpolation)
     sampled = F.grid_sample
     monkeypatch.setattr(
@@ -73,7 +73,7 @@ def test_the_mask_leaves_out_all_that_came_in(cls, params, size, interpolation, 
 @pytest.mark.parametrize(('cls', 'params'), ALL)
 @pytest.mark.parametrize('size', SIZES)
 def test_the_mask_leaves_out_little_more(cls, params, size):
-    """What comes from more than two cells inside the outermost ones stays."""
+    """Values from more than two cells inside the outermost ones stay."""
     sources = cls().sources(*coordinates(*size)[0], size, params)
     edges = torch.stack([torch.minimum(s, side - 1 - s) for s, side in zip(sources, size, strict=True)]).amin(dim=0)
     assert cls().mask(size, params)[edges > 2].all()
@@ -81,16 +81,16 @@ def test_the_mask_leaves_out_little_more(cls, params, size):
 
 @pytest.mark.parametrize(('cls', 'params'), ALL)
 @pytest.mark.parametrize('cell', [4, 8])
-def test_a_cells_whole_square_of_pixels_is_inside(cls, params, cell):
-    """The mask of latents holds for what an encoder sees of the image."""
+def test_the_mask_of_latents_covers_only_valid_pixels(cls, params, cell):
+    """The mask of latents is valid for all pixels that an encoder sees."""
     for grid in [(16, 16), (12, 20)]:
         pixels = cls().mask((cell * grid[0], cell * grid[1]), params)
         whole = F.avg_pool2d(pixels[None, None].float(), cell)[0, 0] == 1
         assert not (cls().mask(grid, params) & ~whole).any()
 
 
-def test_squares_of_cells_matter_where_things_get_much_smaller():
-    """The counter-example: much narrower and turned, cells whose own sources are inside have pixels from outside."""
+def test_the_mask_considers_the_squares_of_cells():
+    """The counter-example: for a narrow, turned image, cells with inside sources have pixels from outside."""
     affine, motion, size = Affine(), Motion(zoom=0.5, stretch=2.0, angle=45.0), (23, 23)
     sources = torch.stack(affine.sources(*coordinates(*size)[0], size, motion))
     deep = ((sources >= 1) & (sources <= 21)).all(dim=0)
@@ -105,7 +105,7 @@ def test_squares_of_cells_matter_where_things_get_much_smaller():
 
 
 @pytest.mark.parametrize('cls', CLASSES)
-def test_what_comes_in_is_the_mirror_image(cls):
+def test_the_border_is_filled_with_the_mirror_image(cls):
     """A mirrored picture of nine times the size shows what is beyond the border."""
     x = randn(1, 1, 12, 12)
     wide = torch.cat([x.flip(3), x, x.flip(3)], dim=3)
@@ -126,7 +126,7 @@ def test_what_comes_in_is_the_mirror_image(cls):
 
 
 @pytest.mark.parametrize(('cls', 'params'), ALL)
-def test_constants_stay_constant_and_halves_are_resampled_in_single(cls, params):
+def test_constants_stay_constant_and_half_precision_is_resampled_in_single(cls, params):
     x = torch.full((1, 2, 16, 24), 0.7, dtype=torch.float64)
     torch.testing.assert_close(cls()(x, params), x, rtol=0, atol=1e-12)
     half = randn(1, 2, 16, 16).to(torch.bfloat16)
@@ -134,7 +134,7 @@ def test_constants_stay_constant_and_halves_are_resampled_in_single(cls, params)
 
 
 @pytest.mark.parametrize('cls', CLASSES)
-def test_the_size_alone_is_answered_without_values(cls):
+def test_meta_tensors_give_the_size_alone(cls):
     params = cls().sample(seeded(0), (8, 8))
     x = torch.empty(2, 3, 16, 24, dtype=torch.float16, device='meta')
     assert cls()(x, params).is_meta
@@ -152,7 +152,7 @@ def test_params_are_plain_numbers(cls):
         hash(params)
 
 
-def test_they_are_parts_of_others():
+def test_they_compose_with_other_transforms():
     compose = Compose([IsotropicScale(), Affine(), Perspective(), Warp()])
     params = compose.sample(seeded(0), (16, 16))
     assert compose(randn(1, 1, 64, 64), params).shape[2:] == compose.mask((64, 64), params).shape
@@ -162,8 +162,8 @@ def test_they_are_parts_of_others():
     assert torch.equal(choice.mask((16, 16), (1, own)), Warp().mask((16, 16), own))
 
 
-def test_cases_of_one_parameter_are_numbers():
-    """As the curves of an evaluation are drawn over them."""
+def test_case_names_are_numbers_where_there_is_one_parameter():
+    """The curves of an evaluation are drawn over them."""
     for transform in (Perspective(), Warp(), Perspective(eval_angles=(-10, 2.5))):
         assert transform.parameter
         assert [float(name) for name in transform.cases((8, 8))]
@@ -191,7 +191,7 @@ def test_the_interpolation_changes_something(cls):
         (dict(max_shift=0.25), 'shift'),
     ],
 )
-def test_every_argument_of_affine_changes_its_part_alone(changed, part):
+def test_every_argument_of_affine_changes_only_its_part(changed, part):
     drawn, plain = Affine(**changed).sample(seeded(0), (8, 8)), Affine().sample(seeded(0), (8, 8))
     assert [name for name in Motion._fields if getattr(drawn, name) != getattr(plain, name)] == [part]
     assert Affine(**changed).cases((8, 8)) != Affine().cases((8, 8))
@@ -264,6 +264,6 @@ def test_wrong_arguments(make, message):
         make()
 
 
-def test_modes_are_whole():
+def test_modes_must_be_whole():
     with pytest.raises(TypeError, match=r'Warp.modes must be a whole number, got 2.5\.'):
         Warp(modes=2.5)

@@ -70,7 +70,7 @@ SIDE = 32
 
 
 def cosine(frequency, moved=0.0):
-    """What the mirrored border goes on with smoothly, moved to the right by `moved` cells, (1, 1, 4, SIDE)."""
+    """Return a cosine that continues smoothly in a mirrored border, moved to the right by `moved` cells, (1, 1, 4, SIDE)."""
     places = torch.arange(SIDE, dtype=torch.float64) + 0.5 - moved
     return torch.cos(math.pi * frequency / SIDE * places).expand(1, 1, 4, SIDE)
 
@@ -87,13 +87,13 @@ def test_whole_cells_are_exact_and_mirrored_at_the_border(interpolation):
 @pytest.mark.parametrize('frequency', [0, 1, 5, 31])
 @pytest.mark.parametrize('cells', [Fraction(1, 2), Fraction(-9, 4), Fraction(3)])
 def test_fourier_moves_mirrored_cosines_exactly(cells, frequency):
-    """All below Nyquist's frequency, at the border too: the one signal whose shift is known everywhere."""
+    """Exact below Nyquist's frequency, also at the border: the only signal whose shift is known everywhere."""
     moved = Shift()(cosine(frequency), (NONE, cells / SIDE))
     torch.testing.assert_close(moved, cosine(frequency, float(cells)), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize('shift', [Fraction(1, 64), Fraction(-5, 128), Fraction(3, 32)])
-def test_fourier_moves_a_smooth_spot_to_where_it_belongs(shift):
+def test_fourier_shifts_a_smooth_spot_correctly(shift):
     spot = disc(32, 15.0, 17.0, width=2.0)
     wanted = disc(32, 15.0 + float(32 * shift), 17.0 - float(32 * shift), width=2.0)
     assert (Shift()(spot, (-shift, shift)) - wanted).abs().max() < 1e-7  # what the spot has above Nyquist
@@ -121,7 +121,7 @@ def test_bilinear_weakens_cosines_by_a_known_factor():
 
 @pytest.mark.parametrize('interpolation', ['fourier', 'bilinear'])
 @pytest.mark.parametrize(('first', 'second'), [(1, 2), (3, -1), (-2, -4)])
-def test_whole_shifts_add_up_where_nothing_came_in(first, second, interpolation):
+def test_whole_shifts_add_up_inside_the_mask(first, second, interpolation):
     x = torch.randn(1, 2, 8, SIDE, generator=torch.Generator().manual_seed(0))
     shift = Shift(interpolation=interpolation)
     params = [(Fraction(cells, 8), Fraction(cells, SIDE)) for cells in (first, second, first + second)]
@@ -134,8 +134,8 @@ def test_whole_shifts_add_up_where_nothing_came_in(first, second, interpolation)
     assert torch.equal(twice[..., inside], once[..., inside])
 
 
-def test_parts_of_cells_add_up_to_a_whole_one():
-    """Far from the border, which is mirrored anew each time; bilinear blurs at each step."""
+def test_fractional_shifts_add_up_to_a_whole_one():
+    """Far from the border, which is mirrored at each step; bilinear blurs at each step."""
     places = torch.arange(64, dtype=torch.float64)
     bell = torch.exp(-((places - 31) ** 2) / 18).expand(1, 1, 4, 64)
     errors = {}
@@ -147,14 +147,14 @@ def test_parts_of_cells_add_up_to_a_whole_one():
     assert errors['bilinear'] > 1e-3
 
 
-def test_fourier_is_undone_by_its_opposite_up_to_the_border():
+def test_the_opposite_shift_undoes_a_fourier_shift():
     spot = disc(64, 30.0, 33.0)
     there = Shift()(spot, (Fraction(1, 200), Fraction(1, 300)))
     torch.testing.assert_close(Shift()(there, (Fraction(-1, 200), Fraction(-1, 300))), spot, rtol=0, atol=1e-9)
 
 
 def test_a_shift_of_latents_is_a_shift_of_images():
-    """By parts of the side: one cell of an 8 x 8 grid is 4 pixels of 32."""
+    """Shifts are parts of the side: one cell of an 8 x 8 grid is 4 pixels of 32."""
     x = torch.randint(0, 256, (1, 3, 32, 32)).double()
     params = (Fraction(1, 8), Fraction(-2, 8))
     assert torch.equal(Shift()(F.avg_pool2d(x, 4), params), F.avg_pool2d(Shift()(x, params), 4))
@@ -171,7 +171,7 @@ def test_shifts_are_drawn_uniformly_but_never_none():
 
 @pytest.mark.parametrize('angle', [90, 180, 270, -90])
 @pytest.mark.parametrize('interpolation', ['bicubic', 'bilinear'])
-def test_quarter_turns_are_rotates(angle, interpolation):
+def test_quarter_turns_agree_with_rotate(angle, interpolation):
     x = randn(2, 3, 17, 17)
     turned = Turn(interpolation=interpolation)(x, float(angle))
     torch.testing.assert_close(turned, Rotate()(x, angle // 90 % 4 or 4), rtol=0, atol=1e-9)
@@ -179,7 +179,7 @@ def test_quarter_turns_are_rotates(angle, interpolation):
 
 @pytest.mark.parametrize('angle', [7.0, -33.0, 120.0])
 @pytest.mark.parametrize('sides', [(40, 40), (32, 48)])
-def test_bilinear_turns_are_scipys(angle, sides):
+def test_bilinear_turns_agree_with_scipy(angle, sides):
     x = randn(1, 1, *sides)
     theirs = scipy.ndimage.rotate(x[0, 0].numpy(), angle, reshape=False, order=1, mode='mirror')
     turn = Turn(interpolation='bilinear')
@@ -204,7 +204,7 @@ def test_bicubic_is_closer_to_the_truth_than_bilinear():
 
 @pytest.mark.parametrize(('interpolation', 'limit'), [('bicubic', 6e-3), ('bilinear', 1.2e-2)])
 def test_a_small_turn_is_undone_by_its_opposite_inside_the_mask(interpolation, limit):
-    """Up to the resampler twice: torch's bicubic (a = -0.75) is not exact even on ramps."""
+    """Up to the error of two resamplings: torch's bicubic (a = -0.75) is not exact even on ramps."""
     places = torch.linspace(-1, 1, 48, dtype=torch.float64)
     x = (torch.sin(4 * places[:, None]) * torch.cos(3 * places + 1))[None, None]
     turn = Turn(interpolation=interpolation)
@@ -227,7 +227,7 @@ def test_angles_are_drawn_uniformly_to_both_sides():
 
 
 def differs(transform, params, size, seed=0):
-    """Where a transformed image depends on what is beyond its border, as a larger image shows."""
+    """Return where a transformed image depends on pixels beyond its border, by comparison with a larger image."""
     margin = 48
     large = randn(1, 1, size[0] + 2 * margin, size[1] + 2 * margin, seed=seed)
     inner = large[..., margin:-margin, margin:-margin]
@@ -256,14 +256,14 @@ def test_a_shifts_mask_by_hand(down, right, rows, columns):
 
 @pytest.mark.parametrize('size', [(24, 24), (20, 32)])
 @pytest.mark.parametrize('cells', [1, 2.5, -0.25, -3])
-def test_a_shifts_mask_is_exactly_what_did_not_come_in(cells, size):
+def test_a_shifts_mask_is_exact(cells, size):
     shift = Shift(interpolation='bilinear', eval_shifts=(cells,))
     (params,) = shift.cases(size).values()
     assert torch.equal(shift.mask(size, params), ~differs(shift, params, size))
 
 
 def test_a_turns_mask_by_hand():
-    """A half turn takes off the outermost cells; at 45 degrees the middle stays and the corners go."""
+    """A half turn removes the outermost cells; at 45 degrees the corners are removed."""
     half = Turn().mask((5, 6), 180.0)
     assert half.sum() == 3 * 4
     assert half[1:-1, 1:-1].all()
@@ -276,7 +276,7 @@ def test_a_turns_mask_by_hand():
 @pytest.mark.parametrize('interpolation', ['bicubic', 'bilinear'])
 @pytest.mark.parametrize('angle', [5.0, 45.0, -100.0])
 @pytest.mark.parametrize('size', [(24, 24), (20, 32)])
-def test_a_turns_mask_leaves_out_all_that_came_in_and_little_more(size, angle, interpolation):
+def test_a_turns_mask_leaves_out_the_filled_border_and_little_more(size, angle, interpolation):
     turn = Turn(interpolation=interpolation)
     came_in, mask = differs(turn, angle, size), turn.mask(size, angle)
     assert came_in.any()
@@ -285,8 +285,8 @@ def test_a_turns_mask_leaves_out_all_that_came_in_and_little_more(size, angle, i
     assert wasted.sum() < 2 * sum(size) * 1.5  # a cell or so around
 
 
-def test_a_cells_whole_square_of_pixels_is_inside():
-    """The mask of latents holds for what an encoder sees of the image: 8 x 8 pixels."""
+def test_the_mask_of_latents_covers_only_valid_pixels():
+    """The mask of latents is valid for all pixels that an encoder sees, 8 x 8 per cell."""
     for angle in (5.0, 30.0, 45.0):
         pixels = Turn().mask((128, 128), angle)
         whole = F.avg_pool2d(pixels[None, None].float(), 8)[0, 0] == 1
@@ -299,14 +299,14 @@ def test_exact_transforms_have_no_mask():
         assert valid_area(transform, (8, 8), params) is None
 
 
-def test_a_choices_mask_is_the_drawn_ones():
+def test_a_choice_has_the_mask_of_the_drawn_transform():
     choice = Choice([Rotate(), Shift()])
     params = (Fraction(1, 8), NONE)
     assert choice.mask((8, 8), (0, 1)) is None
     assert torch.equal(choice.mask((8, 8), (1, params)), Shift().mask((8, 8), params))
 
 
-def test_a_composed_mask_leaves_out_what_any_of_them_filled_in():
+def test_a_composed_mask_leaves_out_everything_filled_in():
     compose = Compose([Turn(interpolation='bilinear'), Shift(interpolation='bilinear'), Rotate()])
     params = (20.0, (Fraction(3, 32), Fraction(1, 32)), 1)
     mask = compose.mask((32, 32), params)
