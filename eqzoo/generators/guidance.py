@@ -77,6 +77,7 @@ class ClassifierFree(Guidance):
         if not len(guided):
             return network(x, times, labels)
         places = guided.to(x.device)
+        # one forward pass: all samples, then the guided ones again without their class
         nothing = torch.full_like(labels[places], network.num_classes)
         inputs = zip((x, times, labels), (x[places], times[places], nothing), strict=True)
         output = network(*(torch.cat(pair) for pair in inputs)).float()

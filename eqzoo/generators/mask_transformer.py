@@ -161,10 +161,10 @@ class MaskTransformer(Network):
 
 def resized(state: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:
     """Return a state dict with positions and biases resized to `grid` x `grid` places, bicubically."""
-    return {**state, **{name: _resized(state[name], grid) for name in ('pos_emb', 'bias')}}
+    return {**state, **{name: _resize_table(state[name], grid) for name in ('pos_emb', 'bias')}}
 
 
-def _resized(table: Tensor, grid: int) -> Tensor:
+def _resize_table(table: Tensor, grid: int) -> Tensor:
     """Resize a table (..., T + 1, D) of T places, row by row, and of the class token, which stays as it is."""
     rows = table.view(-1, table.shape[-1])
     old = round((len(rows) - 1) ** 0.5)

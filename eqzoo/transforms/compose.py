@@ -28,7 +28,7 @@ class Compose(Transform):
     """
 
     def __init__(self, transforms: Sequence[EquivarianceTransform]) -> None:
-        self.transforms = _checked('Compose', transforms)
+        self.transforms = _require_transforms('Compose', transforms)
 
     def sample(self, generator: Generator, grid: Grid) -> tuple[Any, ...]:
         """Draw all parameters, each for the grid (h, w) that earlier transforms leave of `grid`."""
@@ -51,7 +51,7 @@ class Compose(Transform):
         valid = torch.ones(size, dtype=torch.bool)
         for transform, own in zip(self.transforms, params, strict=True):
             area = valid_area(transform, tuple(valid.shape), own)
-            valid = _moved(transform, valid, own)
+            valid = _transform_area(transform, valid, own)
             valid = valid if area is None else valid & area
         return valid
 
@@ -72,7 +72,7 @@ class Choice(Transform):
     """
 
     def __init__(self, transforms: Sequence[EquivarianceTransform], weights: Sequence[float] | None = None) -> None:
-        self.transforms = _checked('Choice', transforms)
+        self.transforms = _require_transforms('Choice', transforms)
         self.weights = (1.0,) * len(self.transforms) if weights is None else tuple(weights)
         if len(self.weights) != len(self.transforms) or not all(0 < each < math.inf for each in self.weights):
             raise ValueError(f'Choice.weights must be {len(self.transforms)} positive numbers, got {self.weights}.')
@@ -104,13 +104,14 @@ class Choice(Transform):
         }
 
 
-def _moved(transform: EquivarianceTransform, valid: Tensor, params: Any) -> Tensor:
+def _transform_area(transform: EquivarianceTransform, valid: Tensor, params: Any) -> Tensor:
     """Transform an area (H, W), then erode it by one cell, into which resampling may have mixed the outside."""
     moved = transform(valid[None, None].float(), params) > 0.5
     return F.max_pool2d((~moved).float(), 3, stride=1, padding=1)[0, 0] == 0
 
 
-def _checked(name: str, transforms: Sequence[EquivarianceTransform]) -> tuple[EquivarianceTransform, ...]:
+def _require_transforms(name: str, transforms: Sequence[EquivarianceTransform]) -> tuple[EquivarianceTransform, ...]:
+    """Return `transforms` as a tuple, after checking that there is one and that all are transforms."""
     if not isinstance(transforms, Iterable):
         raise TypeError(f'{name}.transforms must be a list of transforms, got {transforms!r}; put it in brackets.')
     transforms = tuple(transforms)

@@ -60,12 +60,12 @@ class _Scale(Transform):
 
     def cases(self, grid: Grid) -> dict[str, Scales]:
         """Return `eval_scales`, the same for both sides, by name."""
-        fractions = {f'{float(scale):g}': _exact(scale) for scale in self.eval_scales}
+        fractions = {f'{float(scale):g}': _as_fraction(scale) for scale in self.eval_scales}
         return {name: (fraction, fraction) for name, fraction in fractions.items()}
 
     def _draw(self, generator: Generator, cells: int, grid: Grid) -> Fraction:
         """Draw k/cells, with k uniform from `minimum` of the cells to all cells but one."""
-        lowest = max(1, math.ceil(_exact(self.minimum) * cells))
+        lowest = max(1, math.ceil(_as_fraction(self.minimum) * cells))
         if lowest >= cells:
             raise ValueError(
                 f'{type(self).__name__}: a latent grid of {grid[0]} x {grid[1]} has no scale k/{cells} '
@@ -121,6 +121,6 @@ class AnisotropicScale(_Scale):
         return self._draw(generator, grid[0], grid), self._draw(generator, grid[1], grid)
 
 
-def _exact(scale: float) -> Fraction:
+def _as_fraction(scale: float) -> Fraction:
     """Return the decimal or ratio that a float stands for: 0.28 of 25 cells is 7, while 0.28 * 25 is slightly more."""
     return Fraction(scale).limit_denominator(1000)

@@ -89,7 +89,7 @@ class Warp(Resampled):
         weights = _weights(self.modes)
         drawn = 2 * torch.rand(2, len(weights), generator=generator, dtype=torch.float64) - 1
         down, right = drawn.tolist()
-        return self._scaled(down, self.amplitude), self._scaled(right, self.amplitude)
+        return self._amplitudes(down, self.amplitude), self._amplitudes(right, self.amplitude)
 
     def sources(self, rows: Tensor, columns: Tensor, size: tuple[int, int], waves: Waves) -> tuple[Tensor, Tensor]:
         """Return the sources of `rows` (R, 1) and `columns` (C), by the formula."""
@@ -102,13 +102,17 @@ class Warp(Resampled):
         """Return the pattern with every wave as large as it can be drawn, at `eval_amplitudes`, by name."""
         ones = [1.0] * len(_weights(self.modes))
         minus = [-1.0] * len(ones)
-        return {f'{each:g}': (self._scaled(ones, each), self._scaled(minus, each)) for each in self.eval_amplitudes}
+        return {
+            f'{each:g}': (self._amplitudes(ones, each), self._amplitudes(minus, each)) for each in self.eval_amplitudes
+        }
 
-    def _scaled(self, shares: Sequence[float], amplitude: float) -> tuple[float, ...]:
+    def _amplitudes(self, shares: Sequence[float], amplitude: float) -> tuple[float, ...]:
+        """Return each wave's amplitude, for its share in [-1, 1] of the largest one."""
         return tuple(amplitude * share * weight for share, weight in zip(shares, _weights(self.modes), strict=True))
 
 
 def _displacement(along: Tensor, across: Tensor, modes: int, amplitudes: Sequence[float]) -> Tensor:
+    """Return the displacement along one side, as a part of it, at places in [0, 1]."""
     return sum(
         amplitude * torch.sin(math.pi * m * along) * torch.cos(math.pi * n * across)
         for (m, n), amplitude in zip(_numbers(modes), amplitudes, strict=True)

@@ -22,7 +22,7 @@ from gaussian_data import (
 from torch.distributions import Normal, kl_divergence
 
 from eqzoo.generators import DDIM, DDPM, DiT, DPMSolver, GaussianDiffusion
-from eqzoo.generators.samplers.scheduled import _respaced
+from eqzoo.generators.samplers.scheduled import _respaced_scheduler
 
 TIMES = torch.tensor([0, 1, 400, 999])
 
@@ -291,7 +291,7 @@ def test_more_steps_than_trained_are_refused(sampler, message):
 @pytest.mark.parametrize('kind', [DDPMScheduler, DDIMScheduler])
 def test_levels_are_in_double_precision_as_adms(kind):
     process = GaussianDiffusion()
-    scheduler, times = _respaced(kind, process, 10)
+    scheduler, times = _respaced_scheduler(kind, process, 10)
     found = [each.numpy() for each in (scheduler.alphas_cumprod, scheduler.alphas, scheduler.betas)]
     kept = process.products[times]
     ratios = kept / np.append(1.0, kept[:-1])

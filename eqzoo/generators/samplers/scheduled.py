@@ -1,6 +1,8 @@
 """Samplers of Gaussian diffusion: diffusers' schedulers on the noise levels of training."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -103,7 +105,9 @@ class DDPM(_Scheduled):
         """Turn `noise` (B, C, h, w) into latents."""
         learned = generator.network.out_channels == 2 * generator.latent_shape[0]
         variance = 'learned_range' if learned else 'fixed_small'
-        scheduler, times = _respaced(DDPMScheduler, generator.process, self.steps, variance_type=variance)
+        scheduler, times = _respaced_scheduler(
+            partial(DDPMScheduler, variance_type=variance), generator.process, self.steps
+        )
         options = dict(generator=streams.generators)
         return self.run(generator, noise, labels, scheduler, times, options, channels=None)
 
@@ -129,7 +133,9 @@ class DDIM(_Scheduled):
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
         """Turn `noise` (B, C, h, w) into latents."""
-        scheduler, times = _respaced(DDIMScheduler, generator.process, self.steps, set_alpha_to_one=True)
+        scheduler, times = _respaced_scheduler(
+            partial(DDIMScheduler, set_alpha_to_one=True), generator.process, self.steps
+        )
         options = dict(eta=self.eta, generator=streams.generators)
         return self.run(generator, noise, labels, scheduler, times, options, channels=generator.latent_shape[0])
 
@@ -165,14 +171,14 @@ class DPMSolver(_Scheduled):
         return self.run(generator, noise, labels, scheduler, times, {}, channels=generator.latent_shape[0])
 
 
-def _respaced(kind: type, process: GaussianDiffusion, steps: int, **options: Any) -> tuple[Any, np.ndarray]:
+def _respaced_scheduler(build: Callable[..., Any], process: GaussianDiffusion, steps: int) -> tuple[Any, np.ndarray]:
     """Return a scheduler of the respaced process, with all its steps set, and the trained step of each.
 
     A scheduler of the full process is no option: it takes `t - T / steps` for the step before t, which ADM's
     rounded spacing does not contain.
     """
     respaced = process.respaced(steps)
-    scheduler = kind(num_train_timesteps=steps, trained_betas=respaced.betas, clip_sample=False, **options)
+    scheduler = build(num_train_timesteps=steps, trained_betas=respaced.betas, clip_sample=False)
     # diffusers' tables are float32, ADM's are float64
     scheduler.betas = torch.from_numpy(respaced.betas)
     scheduler.alphas = 1 - scheduler.betas
