@@ -37,7 +37,7 @@ class Objective(Protocol):
         """Draw this step's branch and parameters; one draw serves the whole batch on every rank."""
 
     def __call__(self, autoencoder: Any, images: 'Tensor', draw: Any, noise: Any) -> Any:
-        """Return the `eqzoo.losses.Comparison` of this step."""
+        """Return the `eqzoo.regularizers.ReconstructionPair` of this step."""
 
 
 @dataclass(frozen=True)

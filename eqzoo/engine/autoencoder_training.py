@@ -16,7 +16,7 @@ from eqzoo.images import to_float
 from eqzoo.losses import AdversarialLoss, ReconstructionLoss
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import MODELS, Objective
-from eqzoo.regularizers import Comparison, KLDivergence
+from eqzoo.regularizers import KLDivergence, ReconstructionPair
 
 
 @MODELS.register_module()
@@ -149,7 +149,7 @@ class AutoencoderTraining(Training):
         return loss if loss is not None and step >= loss.start_step else None
 
     def _autoencoder_loss(
-        self, pair: Comparison, adversarial: AdversarialLoss | None
+        self, pair: ReconstructionPair, adversarial: AdversarialLoss | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         loss, parts = self.reconstruction_loss(pair.reconstruction, pair.target)
         terms = dict(pair.penalties)

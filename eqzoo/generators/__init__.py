@@ -1,4 +1,4 @@
-"""Latent generators: networks, the processes they invert, guidance and samplers."""
+"""Latent generators: networks, the processes that they learn, guidance and samplers."""
 
 from eqzoo.generators.base import Generator
 from eqzoo.generators.diffusion import DiT, GaussianDiffusion

@@ -1,4 +1,4 @@
-"""What every generator offers: a loss on a batch of latents, and checks of what it is put together with."""
+"""Base classes of generators and their networks, checks that they share, and the count of multiply-accumulates."""
 
 import copy
 import math
@@ -16,18 +16,16 @@ from eqzoo.zoo import cached, fetch_command
 
 
 class Generator(nn.Module):
-    """A network and the process that it learns to invert, class by class.
+    """A network with the class-conditional process that it learns to invert.
 
-    A subclass sets `network`, and says how a batch becomes a loss; how samples are drawn is a
-    sampler's business (`eqzoo.generators.samplers`).
+    A subclass turns a batch into a loss. Samples are drawn by a sampler (`eqzoo.generators.samplers`).
 
     Args:
-        network: Predicts something of the process from (noisy latents, time, class), or codes from
-            those that are not masked.
+        network: Maps (noisy latents, times, labels) to the process's prediction, or (masked codes, labels) to logits.
     """
 
     learns: ClassVar[str] = 'latents'
-    """'latents', or 'codes' of an autoencoder's codebook."""
+    """What a batch holds: 'latents', or 'codes' of an autoencoder's codebook."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -35,27 +33,27 @@ class Generator(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """K: classes are 0 to K - 1, and K stands for no class."""
+        """K. Labels are 0 to K - 1; K stands for no class."""
         return self.network.num_classes
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """The shape (C, h, w) of a latent; (h, w) of codes."""
+        """Shape of one latent (C, h, w), or of one image's codes (h, w)."""
         return self.network.latent_shape
 
     @abstractmethod
     def loss(self, batch: Mapping[str, Any], streams: SampleStreams) -> dict[str, Tensor]:
-        """Return 'loss', what is minimised, and its parts for the log: scalars, means over the batch.
+        """Return 'loss', which is minimised, and its parts for the log: scalars, means over the batch.
 
         Args:
-            batch: `latents` (B, C, h, w) in generator units, drawn from their posteriors, and `labels`
-                (B,); with `images` (B, 3, H, W) uint8 or `features` (B, T, D) where the data set has them.
-            streams: The samples' random numbers, from which all of time, noise and dropped labels come.
+            batch: `latents` (B, C, h, w) in generator units, drawn from their posteriors, and `labels` (B,);
+                also `images` (B, 3, H, W) uint8 or `features` (B, T, D) if the dataset has them.
+            streams: One random stream per sample. Times, noise and dropped labels all come from it.
         """
 
 
 class Network(nn.Module):
-    """A network with `latent_shape`, `num_classes`, `blocks`, and an argument `weights`."""
+    """Base class of networks. A subclass has `latent_shape`, `num_classes`, `blocks`, and an argument `weights`."""
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
@@ -67,17 +65,44 @@ class Network(nn.Module):
 
     @abstractmethod
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """Return the arguments of `forward` for one latent or image."""
+        """Return the arguments of `forward` for one latent, or for the codes of one image."""
+
+
+def check_probability(where: str, probability: float) -> None:
+    """Raise a `ValueError` that names `where` unless `probability` is in [0, 1]."""
+    if not 0 <= probability <= 1:
+        raise ValueError(f'{where} must be in [0, 1], got {probability}.')
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Check that `labels` (B,) on the CPU are classes, 0 to `num_classes` - 1, or `num_classes`, which is no class.
+
+    Labels on another device pass: reading them would wait for the device, and an embedding's lookup fails by itself.
+
+    Raises:
+        ValueError: If a label is out of range; names one.
+    """
+    if labels.device.type != 'cpu' or torch.compiler.is_compiling() or not len(labels):
+        return
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most > num_classes:
+        wrong = most if most > num_classes else least
+        raise ValueError(f'labels: got {wrong}; expected 0 to {num_classes - 1}, or {num_classes} for no class.')
+
+
+def drop_labels(labels: Tensor, uniform: Tensor, probability: float, num_classes: int) -> Tensor:
+    """Replace `labels` (B,) by `num_classes`, no class, where `uniform` (B,) is below `probability`."""
+    return labels.masked_fill(uniform.to(labels.device) < probability, num_classes)
 
 
 def count_macs(network: nn.Module) -> int:
-    """Return the multiply-accumulates of a network's forward pass for one latent; papers call them FLOPs.
+    """Count the multiply-accumulates of one forward pass for one latent, which papers report as FLOPs.
 
-    Linear layers, convolutions and the two products of attention count (118.6 G of DiT-XL/2);
-    activations, norms and sums do not. One pass is run, with zeros for weights that take no memory.
+    Linear layers, convolutions and the two matrix products of attention count (118.6 G for DiT-XL/2);
+    activations, norms and sums do not.
 
     Args:
-        network: A generator's; its `example_inputs` are those of one latent.
+        network: A generator's network, with `example_inputs`.
 
     Example:
         >>> from eqzoo.generators.transformer import DiffusionTransformer
@@ -85,9 +110,10 @@ def count_macs(network: nn.Module) -> int:
         '0.36'
     """
     with torch.device('cpu'), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # fvcore scripts when imported and traces, which torch calls out of date
+        warnings.simplefilter('ignore')  # fvcore uses torch.jit's scripting and tracing, which torch deprecates
         from fvcore.nn import FlopCountAnalysis
 
+        # a copy whose weights are zeros of stride 0: XL networks are traced without their memory
         zeros = {id(value): torch.zeros((), dtype=value.dtype).expand(value.shape) for value in network.buffers()}
         zeros |= {id(value): nn.Parameter(torch.zeros(()).expand(value.shape)) for value in network.parameters()}
         shapes = copy.deepcopy(network, zeros).eval()
@@ -99,7 +125,7 @@ def count_macs(network: nn.Module) -> int:
 
 
 def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Queries by keys, and weights by values."""
+    """Count the products of queries by keys and of attention weights by values; fvcore knows no fused attention."""
     from fvcore.nn.jit_handles import get_shape
 
     (*batch, queries, width), (*_, keys, _) = get_shape(inputs[0]), get_shape(inputs[1])

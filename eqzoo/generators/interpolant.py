@@ -1,19 +1,22 @@
-"""Paths from data to noise, x_t = alpha(t) x + sigma(t) noise: t = 0 is data, t = 1 noise (arXiv 2401.08740)."""
+"""Interpolants, x_t = alpha(t) x + sigma(t) noise with t = 0 at the data, and SiT (arXiv 2401.08740)."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from eqzoo.generators.base import Generator
-from eqzoo.generators.diffusion import check_probability, drop_labels
+from eqzoo.generators.base import Generator, check_probability, drop_labels
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import GENERATORS, PROCESSES
 
+# distances that SiT keeps from the ends of the path where a formula divides by zero
+_TRAIN_MARGIN_VP = 1e-5
+_MARGIN = 1e-3
+
 
 class Coefficients(NamedTuple):
-    """A path's coefficients at times (B, 1, 1, 1), and their derivatives."""
+    """A path's coefficients at times (B, 1, 1, 1), and their derivatives with respect to time."""
 
     alpha: Tensor
     sigma: Tensor
@@ -21,170 +24,18 @@ class Coefficients(NamedTuple):
     d_sigma: Tensor
 
     @property
-    def growth(self) -> Tensor:
-        """The rate d log(alpha) / dt at which data fade, negative."""
+    def d_log_alpha(self) -> Tensor:
+        """The derivative of log(alpha), negative: the rate at which the data fade."""
         return self.d_alpha / self.alpha
 
     @property
     def diffusion(self) -> Tensor:
-        """Half the variance added per time by the SDE that leads along this path, `drift_var` of SiT's code."""
-        return self.sigma * self.d_sigma - self.growth * self.sigma.square()
-
-
-def linear(t: Tensor) -> Coefficients:
-    """Return those of the straight path, 1 - t and t."""
-    one = t.new_ones(())
-    return Coefficients(1 - t, t, -one, one)
-
-
-def gvp(t: Tensor) -> Coefficients:
-    """Return those of the path of constant variance, cosine and sine of a quarter turn."""
-    angle = t * (math.pi / 2)
-    cosine, sine = angle.cos(), angle.sin()
-    return Coefficients(cosine, sine, -sine * (math.pi / 2), cosine * (math.pi / 2))
-
-
-def vp(t: Tensor) -> Coefficients:
-    """Return those of the variance-preserving diffusion with rates from 0.1 to 20."""
-    low, high = 0.1, 20.0
-    log_alpha = -0.25 * t.square() * (high - low) - 0.5 * t * low
-    half_rate = 0.5 * (low + t * (high - low))
-    alpha = log_alpha.exp()
-    sigma = (-(2 * log_alpha).expm1()).sqrt()
-    return Coefficients(alpha, sigma, -half_rate * alpha, half_rate * alpha.square() / sigma)
-
-
-PATHS: dict[str, Callable[[Tensor], Coefficients]] = {'linear': linear, 'gvp': gvp, 'vp': vp}
-
-
-# How far SiT stays away from the ends of the path where something divides by zero there.
-_TRAIN_MARGIN_VP = 1e-5
-_MARGIN = 1e-3
-
-
-@PROCESSES.register_module()
-class Interpolant:
-    """A path between data and noise, x_t = alpha(t) x + sigma(t) noise, t = 0 at the data.
-
-    Args:
-        path: 'linear', 'gvp' (cosine and sine) or 'vp'.
-        prediction: What the network's output is: the 'velocity' dx_t/dt, the 'score', or the 'noise'.
-        weighting: Of the loss of scores and noises: 'none', or such that it is that of the
-            'velocity', or bounds the 'likelihood'.
-        network_time: How the network counts time. 'data_to_noise': as here, which REPA does too.
-            'noise_to_data': SiT's published networks see 1 - t, and the velocity towards data.
-        time_sampling: Of training: 'uniform', or 'lognormal', the logistic function of a normal
-            number, for the linear path and gvp.
-
-    Raises:
-        ValueError: If one of these is not among those named, or they do not go together.
-    """
-
-    def __init__(
-        self,
-        path: Literal['linear', 'gvp', 'vp'] = 'linear',
-        prediction: Literal['velocity', 'score', 'noise'] = 'velocity',
-        weighting: Literal['none', 'velocity', 'likelihood'] = 'none',
-        *,
-        network_time: Literal['data_to_noise', 'noise_to_data'] = 'data_to_noise',
-        time_sampling: Literal['uniform', 'lognormal'] = 'uniform',
-    ) -> None:
-        _check('path', path, tuple(PATHS))
-        _check('prediction', prediction, ('velocity', 'score', 'noise'))
-        _check('weighting', weighting, ('none', 'velocity', 'likelihood'))
-        _check('network_time', network_time, ('data_to_noise', 'noise_to_data'))
-        _check('time_sampling', time_sampling, ('uniform', 'lognormal'))
-        if prediction == 'velocity' and weighting != 'none':
-            raise ValueError(
-                f'Interpolant.weighting: got {weighting!r} for a velocity, whose loss has no weights; accepted is '
-                "'none'."
-            )
-        if time_sampling == 'lognormal' and path == 'vp':
-            raise ValueError("Interpolant.time_sampling: 'lognormal' is for the paths linear and gvp; use 'uniform'.")
-        self.path, self.prediction, self.weighting = path, prediction, weighting
-        self.network_time, self.time_sampling = network_time, time_sampling
-
-    def at(self, times: Tensor) -> Coefficients:
-        """Return the path's coefficients at `times` (B,), as (B, 1, 1, 1)."""
-        return PATHS[self.path](times.view(-1, 1, 1, 1))
-
-    def interval(self, *, training: bool = False) -> tuple[float, float]:
-        """Return the least and the largest time that is trained, or that an ODE is solved between."""
-        if self.path == 'vp':
-            return (_TRAIN_MARGIN_VP if training else _MARGIN), 1.0
-        return (0.0, 1.0) if self.prediction == 'velocity' else (_MARGIN, 1 - _MARGIN)
-
-    def sample_times(self, numbers: Tensor) -> Tensor:
-        """Return times (B,) for numbers (B,): uniform in [0, 1), or normal where `time_sampling` is lognormal."""
-        if self.time_sampling == 'lognormal':
-            ratio = numbers.exp()  # of noise to data
-            return ratio / (1 + ratio) if self.path == 'linear' else ratio.atan() * (2 / math.pi)
-        low, high = self.interval(training=True)
-        return low + (high - low) * numbers
-
-    def network_times(self, times: Tensor) -> Tensor:
-        """Return `times` (B,) as the network counts them."""
-        return 1 - times if self.network_time == 'noise_to_data' else times
-
-    def noised(self, x: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-        """Return x_t (B, C, h, w) at `times` (B,)."""
-        path = self.at(times)
-        return path.alpha * x + path.sigma * noise
-
-    def losses(self, output: Tensor, x: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-        """Return the loss of each sample, (B,); channels beyond those of `x` do not count.
-
-        Args:
-            output: Of the network, (B, C or 2C, h, w).
-            x: Latents (B, C, h, w).
-            noise: As large.
-            times: (B,).
-        """
-        output, path = output[:, : x.shape[1]].float(), self.at(times)
-        if self.prediction == 'velocity':
-            velocity = path.d_alpha * x + path.d_sigma * noise
-            error = output - self._direction * velocity
-        else:
-            error = output - noise if self.prediction == 'noise' else output * path.sigma + noise
-        squares = error.square()
-        if self.weighting == 'velocity':
-            squares = squares * (path.diffusion / path.sigma).square()
-        elif self.weighting == 'likelihood':
-            squares = squares * path.diffusion / path.sigma.square()
-        return squares.flatten(1).mean(dim=1)
-
-    def velocity(self, output: Tensor, x: Tensor, times: Tensor) -> Tensor:
-        """Return dx_t/dt, from data to noise, that the network's output (B, C or 2C, h, w) says of `x` at `times`."""
-        output = output[:, : x.shape[1]].to(x.dtype)
-        if self.prediction == 'velocity':
-            return self._direction * output
-        path = self.at(times)
-        return path.growth * x - path.diffusion * self.score(output, x, times)
-
-    def score(self, output: Tensor, x: Tensor, times: Tensor) -> Tensor:
-        """Return the gradient of the log-density that the network's output says of `x` (B, C, h, w) at `times`."""
-        output, path = output[:, : x.shape[1]].to(x.dtype), self.at(times)
-        if self.prediction == 'score':
-            return output
-        if self.prediction == 'noise':
-            return -output / path.sigma
-        # x_t and velocity are two equations for data and noise; the score is -noise / sigma
-        fading = path.alpha / path.d_alpha
-        return (fading * self._direction * output - x) / (path.sigma * (path.sigma - fading * path.d_sigma))
-
-    @property
-    def _direction(self) -> int:
-        """The sign of the network's velocity."""
-        return -1 if self.network_time == 'noise_to_data' else 1
-
-
-def _check(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ValueError(f'Interpolant.{name}: got {value!r}; accepted are {", ".join(map(repr, accepted))}.')
+        """Half the variance per time that the forward SDE along this path adds; `drift_var` in SiT's code."""
+        return self.sigma * self.d_sigma - self.d_log_alpha * self.sigma.square()
 
 
 class Interpolation(NamedTuple):
-    """A batch between data and noise.
+    """A batch at random times between data and noise.
 
     Args:
         noisy: x_t (B, C, h, w).
@@ -199,24 +50,155 @@ class Interpolation(NamedTuple):
     noise: Tensor
 
 
-@GENERATORS.register_module()
-class SiT(Generator):
-    """A network that predicts velocity, score or noise of an interpolant.
+@PROCESSES.register_module()
+class Interpolant:
+    """A path between data and noise, x_t = alpha(t) x + sigma(t) noise; t is 0 at the data and 1 at the noise.
 
     Args:
-        network: Such as a `DiffusionTransformer`.
-        process: The path and what is predicted.
-        p_unconditional: How often a label is replaced by no class.
+        path: 'linear', 'gvp' (cosine and sine) or 'vp'.
+        prediction: What the network outputs: the 'velocity' dx_t/dt, the 'score', or the 'noise'.
+        weighting: Weights of the loss of scores and noises: 'none', 'velocity' (makes it the loss of the velocity),
+            or 'likelihood' (makes it a bound on the likelihood).
+        network_time: Time as the network counts it. 'data_to_noise': as here, also REPA's convention.
+            'noise_to_data': SiT's published networks see 1 - t and predict the velocity towards the data.
+        time_sampling: Training times: 'uniform', or 'lognormal' (the logistic function of a normal number), which
+            is available for the linear path and gvp.
 
     Raises:
-        ValueError: If process or probability are not such.
+        ValueError: If an option is unknown, or two options do not go together.
+    """
+
+    def __init__(
+        self,
+        path: Literal['linear', 'gvp', 'vp'] = 'linear',
+        prediction: Literal['velocity', 'score', 'noise'] = 'velocity',
+        weighting: Literal['none', 'velocity', 'likelihood'] = 'none',
+        *,
+        network_time: Literal['data_to_noise', 'noise_to_data'] = 'data_to_noise',
+        time_sampling: Literal['uniform', 'lognormal'] = 'uniform',
+    ) -> None:
+        for name, value, options in (
+            ('path', path, tuple(PATHS)),
+            ('prediction', prediction, ('velocity', 'score', 'noise')),
+            ('weighting', weighting, ('none', 'velocity', 'likelihood')),
+            ('network_time', network_time, ('data_to_noise', 'noise_to_data')),
+            ('time_sampling', time_sampling, ('uniform', 'lognormal')),
+        ):
+            if value not in options:
+                raise ValueError(f'Interpolant.{name}: got {value!r}; expected one of {", ".join(map(repr, options))}.')
+        if prediction == 'velocity' and weighting != 'none':
+            raise ValueError(
+                f"Interpolant.weighting: got {weighting!r}; expected 'none' with prediction='velocity', whose loss has "
+                'no weights.'
+            )
+        if time_sampling == 'lognormal' and path == 'vp':
+            raise ValueError(
+                "Interpolant.time_sampling: got 'lognormal' with path='vp'; expected the path linear or gvp; use "
+                "'uniform'."
+            )
+        self.path, self.prediction, self.weighting = path, prediction, weighting
+        self.network_time, self.time_sampling = network_time, time_sampling
+
+    def at(self, times: Tensor) -> Coefficients:
+        """Return the path's coefficients at `times` (B,), as (B, 1, 1, 1)."""
+        return PATHS[self.path](times.view(-1, 1, 1, 1))
+
+    def interval(self, *, training: bool = False) -> tuple[float, float]:
+        """Return the smallest and the largest time, of training or of solving an ODE."""
+        if self.path == 'vp':
+            return (_TRAIN_MARGIN_VP if training else _MARGIN), 1.0
+        return (0.0, 1.0) if self.prediction == 'velocity' else (_MARGIN, 1 - _MARGIN)
+
+    def sample_times(self, numbers: Tensor) -> Tensor:
+        """Return times (B,) for numbers (B,): uniform in [0, 1), or normal if `time_sampling` is 'lognormal'."""
+        if self.time_sampling == 'lognormal':
+            ratio = numbers.exp()  # sigma / alpha, solved for the time on each path
+            return ratio / (1 + ratio) if self.path == 'linear' else ratio.atan() * (2 / math.pi)
+        low, high = self.interval(training=True)
+        return low + (high - low) * numbers
+
+    def network_times(self, times: Tensor) -> Tensor:
+        """Return `times` (B,) as the network counts them."""
+        return 1 - times if self.network_time == 'noise_to_data' else times
+
+    def noised(self, x: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Return x_t (B, C, h, w) at `times` (B,)."""
+        path = self.at(times)
+        return path.alpha * x + path.sigma * noise
+
+    def losses(self, output: Tensor, x: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Return the loss of each sample (B,), the mean over its values; channels of `output` beyond C are ignored.
+
+        Args:
+            output: The network's output (B, C or 2C, h, w).
+            x: Latents (B, C, h, w).
+            noise: (B, C, h, w).
+            times: (B,).
+        """
+        output, path = output[:, : x.shape[1]].float(), self.at(times)
+        if self.prediction == 'velocity':
+            velocity = path.d_alpha * x + path.d_sigma * noise
+            error = output - self._direction * velocity
+        else:
+            # the score is -noise / sigma; its error times sigma is finite at t = 0
+            error = output - noise if self.prediction == 'noise' else output * path.sigma + noise
+        squares = error.square()
+        if self.weighting == 'velocity':
+            squares = squares * (path.diffusion / path.sigma).square()
+        elif self.weighting == 'likelihood':
+            squares = squares * path.diffusion / path.sigma.square()
+        return squares.flatten(1).mean(dim=1)
+
+    def velocity(self, output: Tensor, x: Tensor, times: Tensor) -> Tensor:
+        """Return dx_t/dt (B, C, h, w), from data to noise, from the network's output for `x` at `times`.
+
+        Args:
+            output: The network's output (B, C or 2C, h, w).
+            x: x_t (B, C, h, w).
+            times: (B,).
+        """
+        output = output[:, : x.shape[1]].to(x.dtype)
+        if self.prediction == 'velocity':
+            return self._direction * output
+        path = self.at(times)
+        # the probability-flow ODE of the SDE along the path (arXiv 2011.13456, Eq. 13)
+        return path.d_log_alpha * x - path.diffusion * self.score(output, x, times)
+
+    def score(self, output: Tensor, x: Tensor, times: Tensor) -> Tensor:
+        """Return the gradient of the log-density at `x` (B, C, h, w); arguments as of `velocity`."""
+        output, path = output[:, : x.shape[1]].to(x.dtype), self.at(times)
+        if self.prediction == 'score':
+            return output
+        if self.prediction == 'noise':
+            return -output / path.sigma
+        # x_t and the velocity are two linear equations for data and noise; the score is -noise / sigma
+        fading = path.alpha / path.d_alpha
+        return (fading * self._direction * output - x) / (path.sigma * (path.sigma - fading * path.d_sigma))
+
+    @property
+    def _direction(self) -> int:
+        """The sign of the network's velocity."""
+        return -1 if self.network_time == 'noise_to_data' else 1
+
+
+@GENERATORS.register_module()
+class SiT(Generator):
+    """A network that predicts velocity, score or noise of an interpolant (arXiv 2401.08740).
+
+    Args:
+        network: For instance a `DiffusionTransformer`.
+        process: The path, and what the network predicts.
+        p_unconditional: Probability that a label is replaced by no class.
+
+    Raises:
+        ValueError: If `process` is of another kind, or the probability is outside [0, 1].
     """
 
     def __init__(self, network: nn.Module, process: Interpolant, *, p_unconditional: float = 0.1) -> None:
         super().__init__(network)
         name = type(self).__name__
         if not isinstance(process, Interpolant):
-            raise ValueError(f'{name}.process: got {type(process).__name__}; accepted is Interpolant; see DiT.')
+            raise ValueError(f'{name}.process: got {type(process).__name__}; expected Interpolant; see also DiT.')
         check_probability(f'{name}.p_unconditional', p_unconditional)
         self.process, self.p_unconditional = process, p_unconditional
 
@@ -229,7 +211,7 @@ class SiT(Generator):
     def interpolate(self, batch: Mapping[str, Any], streams: SampleStreams) -> Interpolation:
         """Return the batch at random times.
 
-        A sample's stream gives its time, then its noise, then whether its label is left out.
+        Each sample's stream gives its time, then its noise, then whether its label is dropped.
         """
         x = batch['latents']
         if self.process.time_sampling == 'lognormal':
@@ -242,5 +224,31 @@ class SiT(Generator):
         return Interpolation(self.process.noised(x, noise, times), times, labels, noise)
 
     def denoising_loss(self, output: Tensor, x: Tensor, between: Interpolation) -> Tensor:
-        """Return the process's loss, a scalar, of the network's output for latents `x`."""
+        """Return the process's loss, a scalar, of the network's output for latents `x` (B, C, h, w)."""
         return self.process.losses(output, x, between.noise, between.times).mean()
+
+
+def linear(t: Tensor) -> Coefficients:
+    """Return the straight path's coefficients, 1 - t and t."""
+    one = t.new_ones(())
+    return Coefficients(1 - t, t, -one, one)
+
+
+def gvp(t: Tensor) -> Coefficients:
+    """Return the coefficients of the path of constant variance: cosine and sine over a quarter turn."""
+    angle = t * (math.pi / 2)
+    cosine, sine = angle.cos(), angle.sin()
+    return Coefficients(cosine, sine, -sine * (math.pi / 2), cosine * (math.pi / 2))
+
+
+def vp(t: Tensor) -> Coefficients:
+    """Return the coefficients of the variance-preserving diffusion, with rates from 0.1 to 20 (arXiv 2011.13456)."""
+    low, high = 0.1, 20.0
+    log_alpha = -0.25 * t.square() * (high - low) - 0.5 * t * low
+    half_rate = 0.5 * (low + t * (high - low))
+    alpha = log_alpha.exp()
+    sigma = (-(2 * log_alpha).expm1()).sqrt()  # sqrt(1 - alpha²), without cancellation at small t
+    return Coefficients(alpha, sigma, -half_rate * alpha, half_rate * alpha.square() / sigma)
+
+
+PATHS = {'linear': linear, 'gvp': gvp, 'vp': vp}

@@ -1,6 +1,6 @@
-"""MaskGIT's network: a bidirectional transformer on codes, some of them masked (arXiv 2202.04200).
+"""MaskGIT's network: a bidirectional transformer on partly masked codes (arXiv 2202.04200).
 
-Names and shapes of weights are those of Besnier and Chen's release (arXiv 2310.14400), version 1.
+Names and shapes of the weights are those of Besnier and Chen's release (arXiv 2310.14400), version 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,39 +12,36 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from eqzoo.checkpoints.generator import MASKGIT_SIZES, load_generator, size_of
-from eqzoo.generators.base import Network
-from eqzoo.generators.transformer import check_labels
+from eqzoo.generators.base import Network, check_labels
 from eqzoo.registry import NETWORKS
 
-_EPS = 1e-12  # of the norms outside the blocks, as released
-_PUBLISHED_MLP = 3072  # of every published size, however wide
+_EPS = 1e-12  # of the LayerNorms outside the blocks, as released
+_PUBLISHED_MLP = 3072  # in every published size, whatever its width
 
 
 @NETWORKS.register_module()
 class MaskTransformer(Network):
-    """A transformer from codes, some of them masked, and a class to the probabilities of each code.
+    """A transformer that maps partly masked codes and a class to logits of each code.
 
-    One table embeds codes, mask and classes, and is the output layer too; the class is one more
-    token, the last.
+    One table embeds codes, mask and classes, and is also the output layer. The class is the last token.
 
     Args:
         size: 'base', 'big' or 'huge' as published, or (depth, width, heads).
         num_codes: K, the size of the autoencoder's codebook. K itself stands for a masked code.
-        grid: Codes of an image's side, h = w: 16 at 256 pixels of VQ-GAN f16, 32 at 512.
-        num_classes: N. Labels are 0 to N - 1, and N stands for no class.
-        mlp_width: Of the hidden layer between attentions. None: 3,072 of a published size, else
-            four times the width.
-        dropout: How often a value is zeroed, in attention, MLPs and the layers around the blocks.
-        checkpointing: Whether activations are computed again in the backward pass, for a third
-            more time and memory that hardly grows with depth.
-        init_std: Of the truncated normal from which weights start, 0.02 in MaskGIT's own code. None: as
-            released, torch's defaults, whose embeddings have a deviation of 1: training starts far slower.
-        weights: A file as the release or eqzoo write it; see `read_generator`.
-        weights_grid: The grid of the network in that file, if it is another one: what belongs to
-            places is resized, to go on at another resolution.
+        grid: Side of the codes, h = w; with VQ-GAN f16, 16 at 256 pixels and 32 at 512.
+        num_classes: N. Labels are 0 to N - 1; N stands for no class.
+        mlp_width: Width of the MLPs' hidden layer. None: 3,072 for a published size, otherwise four times the width.
+        dropout: Dropout probability in attention, MLPs and the layers around the blocks.
+        checkpointing: Whether the backward pass recomputes activations: a third more time, and memory
+            that hardly grows with depth.
+        init_std: Standard deviation of the truncated normal that initialises weights, 0.02 in MaskGIT's own code.
+            None: torch's defaults, as released, whose embeddings have a deviation of 1; training starts far slower.
+        weights: A file written by the release or eqzoo; see `read_generator`.
+        weights_grid: Grid of the network in that file, if different: positions and biases are resized, to
+            continue at another resolution.
 
     Raises:
-        ValueError: If an argument is out of range, or the weights are of another network.
+        ValueError: If an argument is out of range, or the weights are for another network.
 
     Example:
         >>> network = MaskTransformer((2, 16, 2), num_codes=8, grid=4, num_classes=10)
@@ -97,7 +94,7 @@ class MaskTransformer(Network):
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments for hardly any width and depth, without weights."""
+        """Return the arguments of a tiny network without weights."""
         return {**arguments, 'size': (2, 32, 2), 'mlp_width': None, 'weights': None, 'weights_grid': None}
 
     @property
@@ -107,26 +104,26 @@ class MaskTransformer(Network):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The blocks."""
+        """The transformer's blocks."""
         return self.transformer['layers']
 
     def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
-        """Return the logits (B, h * w, K + 1) of the codes at every place, row by row; the last is the mask's.
+        """Return the logits (B, h * w, K + 1) of the codes at each place, row by row; the last logit is the mask's.
 
         Args:
-            codes: (B, h, w), int64, 0 to K; K stands for a masked one.
+            codes: (B, h, w), int64, 0 to K; K stands for a masked code.
             labels: (B,), 0 to N; N stands for no class.
 
         Raises:
-            ValueError: If codes have another shape, or, on a CPU, a label is out of range.
+            ValueError: If the codes have another shape or, on the CPU, a label is out of range.
         """
         return self.head(self.run_blocks(self.embed(codes, labels)))
 
     def embed(self, codes: Tensor, labels: Tensor) -> Tensor:
-        """Return the tokens (B, h * w + 1, D) of codes and class."""
+        """Embed codes (B, h, w) and labels (B,) as tokens (B, h * w + 1, D)."""
         if codes.shape[1:] != self.latent_shape:
             raise ValueError(
-                f'MaskTransformer: got codes of shape {tuple(codes.shape)}; accepted is '
+                f'MaskTransformer: got codes of shape {tuple(codes.shape)}; expected '
                 f'(B, {self.latent_shape[0]}, {self.latent_shape[1]}).'
             )
         check_labels(labels, self.num_classes)
@@ -134,7 +131,7 @@ class MaskTransformer(Network):
         return self.first_layer(self.tok_emb(torch.cat([codes.flatten(1), classes], dim=1)) + self.pos_emb)
 
     def run_blocks(self, tokens: Tensor) -> Tensor:
-        """Return what all blocks make of tokens (B, T, D)."""
+        """Apply all blocks to tokens (B, T, D), with activation checkpointing if it is on."""
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, use_reentrant=False)
@@ -143,14 +140,14 @@ class MaskTransformer(Network):
         return tokens
 
     def head(self, tokens: Tensor) -> Tensor:
-        """Return tokens (B, h * w + 1, D) as logits (B, h * w, K + 1)."""
-        # the table has rows of classes, and the class a token, whose logits nobody asks for
+        """Turn tokens (B, h * w + 1, D) into logits (B, h * w, K + 1)."""
+        # logits of the table's class rows, and those at the class token, are never used: they are not computed
         places, codes = tokens.shape[1] - 1, self.num_codes + 1
         features = self.last_layer(tokens[:, :places])
         return F.linear(features, self.tok_emb.weight[:codes]) + self.bias[:places, :codes]
 
     def _initialize(self, std: float) -> None:
-        """Start all weight matrices at a truncated normal, and biases of linear layers at 0."""
+        """Initialise weight matrices from a truncated normal, and biases of linear layers at 0."""
         for name, weight in self.named_parameters():
             if weight.ndim == 2 and name != 'bias':
                 nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
@@ -158,21 +155,21 @@ class MaskTransformer(Network):
                 nn.init.zeros_(weight)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """Return the arguments of `forward` for one image."""
+        """Return the arguments of `forward` for the codes of one image."""
         return torch.full((1, *self.latent_shape), self.mask_code), torch.zeros(1, dtype=torch.int64)
 
 
 def resized(state: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:
-    """Return a state dict whose positions and biases are of `grid` x `grid` places, interpolated bicubically."""
-    return {**state, **{name: _resized(state[name], grid) for name in ('pos_emb', 'bias')}}
+    """Return a state dict with positions and biases resized to `grid` x `grid` places, bicubically."""
+    return {**state, **{name: _resize_table(state[name], grid) for name in ('pos_emb', 'bias')}}
 
 
-def _resized(table: Tensor, grid: int) -> Tensor:
-    """Resize (..., T + 1, D), of T places, row by row, and the class."""
+def _resize_table(table: Tensor, grid: int) -> Tensor:
+    """Resize a table (..., T + 1, D) of T places, row by row, and of the class token, which stays as it is."""
     rows = table.view(-1, table.shape[-1])
     old = round((len(rows) - 1) ** 0.5)
     places = rows[:-1].T.reshape(1, -1, old, old)
-    places = F.interpolate(places, size=(grid, grid), mode='bicubic', antialias=True)  # as timm does
+    places = F.interpolate(places, size=(grid, grid), mode='bicubic', antialias=True)  # as timm resizes positions
     return torch.cat([places.flatten(2)[0].T, rows[-1:]]).view(*table.shape[:-2], grid**2 + 1, -1)
 
 
@@ -189,7 +186,7 @@ def _block(width: int, heads: int, hidden: int, dropout: float) -> nn.Sequential
 
 
 class _Residual(nn.Module):
-    """x + fn(norm(x)); `fn` holds one module, under its published name."""
+    """x + fn(norm(x)). `fn` holds one module under its published name."""
 
     def __init__(self, width: int, fn: nn.ModuleDict) -> None:
         super().__init__()
@@ -202,7 +199,7 @@ class _Residual(nn.Module):
 
 
 class _Attention(nn.MultiheadAttention):
-    """Self-attention with torch's weights and start, by the fused kernels in training too, and without its checks."""
+    """Self-attention with the parameters of torch's `MultiheadAttention`, computed by the fused kernels."""
 
     def forward(self, x: Tensor) -> Tensor:
         batch, count, width = x.shape

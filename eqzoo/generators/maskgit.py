@@ -1,87 +1,25 @@
-"""How many codes are masked: in training a random share, in sampling fewer with every step."""
+"""MaskGIT: a network trained to predict masked codes, and the schedules of masking (arXiv 2202.04200, 2310.14400)."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqzoo.generators.base import Generator
-from eqzoo.generators.diffusion import check_probability, drop_labels
+from eqzoo.generators.base import Generator, check_probability, drop_labels
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import GENERATORS
 
-
-class _Schedule(NamedTuple):
-    """The masked share at r in [0, 1], falling from 1 to 0, and its mean over r."""
-
-    share: Callable[[Tensor], Tensor]
-    mean: float
-
-
-_SCHEDULES = {
-    'arccos': _Schedule(lambda r: torch.arccos(r) / (math.pi / 2), 2 / math.pi),
-    'cosine': _Schedule(lambda r: torch.cos(r * math.pi / 2), 2 / math.pi),
-    'linear': _Schedule(lambda r: 1 - r, 1 / 2),
-    'square': _Schedule(lambda r: 1 - r**2, 2 / 3),
+# the masked share at r in [0, 1], which falls from 1 to 0, and its mean over r
+_SHARES = {
+    'arccos': lambda r: torch.arccos(r) / (math.pi / 2),
+    'cosine': lambda r: torch.cos(r * math.pi / 2),
+    'linear': lambda r: 1 - r,
+    'square': lambda r: 1 - r**2,
 }
-
-
-def check_schedule(where: str, name: str) -> None:
-    """Refuse an unknown schedule.
-
-    Raises:
-        ValueError: Naming those there are.
-    """
-    if name not in _SCHEDULES:
-        raise ValueError(f'{where}: got {name!r}; accepted are {", ".join(_SCHEDULES)}.')
-
-
-def masked_share(name: str, r: Tensor) -> Tensor:
-    """Return the share of codes that are masked at `r`, in [0, 1]: 1 at 0, 0 at 1 (arXiv 2202.04200, Sec. 3.3).
-
-    Differs from Besnier and Chen's release: there 'square' is `r**2` in training, `1 - r**2` in sampling.
-
-    Example:
-        >>> masked_share('cosine', torch.tensor([0.0, 0.5, 1.0]))
-        tensor([1.0000, 0.7071, 0.0000])
-    """
-    return _SCHEDULES[name].share(r).clamp_min(0)  # the cosine is rounded below
-
-
-def mean_masked_share(name: str) -> float:
-    """Return the mean of `masked_share` over r uniform in [0, 1]."""
-    return _SCHEDULES[name].mean
-
-
-def codes_per_step(name: str, steps: int, num_codes: int) -> list[int]:
-    """Return how many of an image's codes each step of sampling fixes: few at first.
-
-    They are as the masked share at r from 1 to 0, at least one a step, rounded, the last step
-    taking the rest (Besnier and Chen's release). Where that leaves nothing to the last step,
-    the largest give one back until it has its one.
-
-    Args:
-        name: Of the schedule.
-        steps: S, at most `num_codes`.
-        num_codes: h * w.
-
-    Example:
-        >>> codes_per_step('arccos', 8, 256)
-        [1, 18, 26, 32, 38, 43, 48, 50]
-    """
-    if steps == 1:
-        return [num_codes]
-    share = masked_share(name, torch.linspace(1, 0, steps))
-    counts = (share / share.sum() * num_codes).round().clamp_min(1).int().tolist()
-    counts[-1] += num_codes - sum(counts)
-    while counts[-1] < 1:
-        largest = counts.index(max(counts))
-        counts[largest] -= 1
-        counts[-1] += 1
-    return counts
+_MEAN_SHARES = {'arccos': 2 / math.pi, 'cosine': 2 / math.pi, 'linear': 1 / 2, 'square': 2 / 3}
 
 
 @GENERATORS.register_module()
@@ -91,12 +29,12 @@ class MaskGIT(Generator):
     Defaults are those of Besnier and Chen's release (arXiv 2310.14400), which EQ-VAE's paper trains.
 
     Args:
-        network: Such as a `MaskTransformer`.
-        schedule: Of the share of codes that are masked, `masked_share` at r uniform in [0, 1]:
-            'arccos', 'cosine', 'linear' or 'square'. Each code is masked with that probability.
-        p_unconditional: How often a label is replaced by no class.
-        label_smoothing: Probability that the targets spread over all codes.
-        loss_on: The codes that are learned: 'all', as released, or 'masked', as published.
+        network: For instance a `MaskTransformer`.
+        schedule: 'arccos', 'cosine', 'linear' or 'square'. Each code is masked with the probability `masked_share`
+            at r, which is drawn for each image, uniform in [0, 1].
+        p_unconditional: Probability that a label is replaced by no class.
+        label_smoothing: Share of the target's probability that is spread over all codes.
+        loss_on: Codes that the loss is computed on: 'all', as released, or 'masked', as published.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -128,15 +66,12 @@ class MaskGIT(Generator):
         return self.network.num_codes
 
     def loss(self, batch: Mapping[str, Any], streams: SampleStreams) -> dict[str, Tensor]:
-        """Return 'loss', the cross-entropy, and 'accuracy', the share of masked codes that are found.
-
-        On masked codes alone, the loss is their sum over their expected number, so that a batch
-        has the same gradient however it is cut.
+        """Return 'loss', the cross-entropy in nats, and 'accuracy', the share of masked codes predicted correctly.
 
         Args:
             batch: `codes` (B, h, w), int64, and `labels` (B,).
-            streams: A sample's stream gives its share of masked codes, then these, then whether its
-                label is left out.
+            streams: Each sample's stream gives its share of masked codes, then which codes are masked, then
+                whether its label is dropped.
         """
         codes = batch['codes']
         share = masked_share(self.schedule, streams.uniform())
@@ -149,8 +84,59 @@ class MaskGIT(Generator):
             logits.flatten(0, 1), target.flatten(), label_smoothing=self.label_smoothing, reduction='none'
         ).view_as(target)
         if self.loss_on == 'masked':
+            # over the expected number of masked codes, not the actual one: gradients then add up over micro-batches
             losses = losses * masked / mean_masked_share(self.schedule)
         with torch.no_grad():
             found = (logits.argmax(dim=2) == target) & masked
             accuracy = (found.sum(dim=1) / masked.sum(dim=1).clamp_min(1)).mean()
         return {'loss': losses.mean(), 'accuracy': accuracy}
+
+
+def check_schedule(where: str, name: str) -> None:
+    """Raise a `ValueError` that names `where` unless `name` is a masking schedule."""
+    if name not in _SHARES:
+        raise ValueError(f'{where}: got {name!r}; expected one of {", ".join(_SHARES)}.')
+
+
+def masked_share(name: str, r: Tensor) -> Tensor:
+    """Return the share of codes that are masked at `r` in [0, 1]: 1 at 0, 0 at 1 (arXiv 2202.04200, Sec. 3.3).
+
+    Differs from Besnier and Chen's release: there 'square' is `r**2` in training and `1 - r**2` in sampling.
+
+    Example:
+        >>> masked_share('cosine', torch.tensor([0.0, 0.5, 1.0]))
+        tensor([1.0000, 0.7071, 0.0000])
+    """
+    return _SHARES[name](r).clamp_min(0)  # at r = 1 the cosine is rounded to below 0
+
+
+def mean_masked_share(name: str) -> float:
+    """Return the mean of `masked_share` over r uniform in [0, 1]."""
+    return _MEAN_SHARES[name]
+
+
+def codes_per_step(name: str, steps: int, num_codes: int) -> list[int]:
+    """Return how many of an image's codes each sampling step fixes; few at first.
+
+    As in Besnier and Chen's release, the counts follow the masked share at r from 1 to 0, rounded, at least one
+    per step, and the last step takes the rest. If no code is left for the last step, the largest steps
+    give up one each.
+
+    Args:
+        name: The schedule.
+        steps: S, at most `num_codes`.
+        num_codes: h * w.
+
+    Example:
+        >>> codes_per_step('arccos', 8, 256)
+        [1, 18, 26, 32, 38, 43, 48, 50]
+    """
+    if steps == 1:
+        return [num_codes]
+    share = masked_share(name, torch.linspace(1, 0, steps))
+    counts = (share / share.sum() * num_codes).round().clamp_min(1).int().tolist()
+    counts[-1] += num_codes - sum(counts)
+    while counts[-1] < 1:
+        counts[counts.index(max(counts))] -= 1
+        counts[-1] += 1
+    return counts

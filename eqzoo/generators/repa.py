@@ -1,4 +1,4 @@
-"""REPA's network: a diffusion transformer whose tokens are also projected to a vision encoder's features."""
+"""REPA: SiT with tokens aligned to the features of a frozen vision encoder (arXiv 2410.06940)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,26 +15,20 @@ from eqzoo.registry import GENERATORS, NETWORKS
 
 @NETWORKS.register_module()
 class AlignedTransformer(DiffusionTransformer):
-    """A `DiffusionTransformer` with an MLP on the tokens of one block for each encoder (arXiv 2410.06940).
+    """A `DiffusionTransformer` with an MLP per vision encoder, on the tokens of one block.
 
-    Names and shapes of weights are those of REPA's `last.pt`.
+    Names and shapes of the weights are those of REPA's `last.pt`. Arguments that are not listed are those of
+    `DiffusionTransformer`.
 
     Args:
-        size: See `DiffusionTransformer`.
-        patch_size: See `DiffusionTransformer`.
-        latent_channels: See `DiffusionTransformer`.
-        latent_size: See `DiffusionTransformer`.
-        num_classes: See `DiffusionTransformer`.
-        learn_sigma: See `DiffusionTransformer`; REPA's files have no such channels.
-        qk_norm: See `DiffusionTransformer`.
-        checkpointing: See `DiffusionTransformer`.
-        feature_dims: Values of a feature of each encoder, 768 of DINOv2-B.
+        learn_sigma: As of `DiffusionTransformer`, but off by default: REPA's files have no such channels.
+        feature_dims: Width of each encoder's features; 768 for DINOv2-B.
         tap: The block whose tokens are projected, counted from 1.
-        projector_width: Of the MLPs' hidden layers.
-        weights: A file as REPA or eqzoo write it; see `read_generator`.
+        projector_width: Width of the MLPs' hidden layers.
+        weights: A file written by REPA or eqzoo; see `read_generator`.
 
     Raises:
-        ValueError: If there is no such block, or as `DiffusionTransformer`.
+        ValueError: If there is no block `tap` or a feature width is below 1, and as `DiffusionTransformer`.
     """
 
     def __init__(
@@ -64,24 +58,22 @@ class AlignedTransformer(DiffusionTransformer):
             checkpointing=checkpointing,
         )
         if not 1 <= tap <= len(self.blocks):
-            raise ValueError(f'AlignedTransformer.tap: got {tap}; accepted is a block, 1 to {len(self.blocks)}.')
+            raise ValueError(f'AlignedTransformer.tap: got {tap}; expected a block, 1 to {len(self.blocks)}.')
         if not feature_dims or min(feature_dims) < 1:
-            raise ValueError(
-                f"AlignedTransformer.feature_dims: got {feature_dims}; accepted is each encoder's number of features."
-            )
+            raise ValueError(f"AlignedTransformer.feature_dims: got {feature_dims}; expected each encoder's width.")
         self.tap, self.feature_dims = tap, tuple(feature_dims)
         width = self.pos_embed.shape[2]
         self.projectors = nn.ModuleList([_projector(width, projector_width, dim) for dim in feature_dims])
-        if weights is not None:
+        if weights is not None:  # here, not in the base class: a file holds the projectors, too
             load_generator(self, weights)
 
     @classmethod
-    def smoke(cls, arguments: dict) -> dict:
-        """Return the arguments for hardly any width and depth, without weights."""
+    def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a tiny network without weights."""
         return {**super().smoke(arguments), 'tap': 1, 'projector_width': 32}
 
     def forward_with_features(self, x: Tensor, times: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the prediction as `forward` does, and the tapped tokens (B, T, D) as each encoder's features."""
+        """Return the prediction and, for each encoder, the tapped tokens projected to its features (B, T, F)."""
         tokens, condition = self.embed(x, times, labels)
         features: list[Tensor] = []
         for number, block in enumerate(self.blocks, start=1):
@@ -91,30 +83,22 @@ class AlignedTransformer(DiffusionTransformer):
         return self.head(tokens, condition), features
 
 
-def _projector(width: int, hidden: int, features: int) -> nn.Sequential:
-    layers = nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, features)
-    for layer in layers[::2]:  # REPA's, whose own initialisation reaches its projectors too
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
-
-
 @GENERATORS.register_module()
 class REPA(SiT):
-    """A SiT with a second loss: minus the cosine between projected tokens and features of the clean image.
+    """SiT with an alignment loss: minus the mean cosine between projected tokens and features of the clean image.
 
-    Features come with the batch where they were stored with the latents (`cache_encoder`), else
-    the encoder makes them of its images. The encoder is in neither parameters nor state dict.
+    Features stored with the latents (`cache_encoder`) come with the batch; otherwise the encoder computes them
+    from the batch's images. The encoder is in neither the parameters nor the state dict.
 
     Args:
-        network: With a projector for the encoder's features.
-        process: The path and what is predicted.
-        encoder: Makes features (B, T, D) of images (B, 3, H, W), uint8: a `VisionEncoder`.
-        weight: Of the second loss; REPA's is 0.5.
-        p_unconditional: How often a label is replaced by no class.
+        network: Has a projector for the encoder's features.
+        process: The path, and what the network predicts.
+        encoder: Maps images (B, 3, H, W), uint8, to features (B, T, F); a `VisionEncoder`.
+        weight: Factor of the alignment loss; 0.5 in REPA.
+        p_unconditional: Probability that a label is replaced by no class.
 
     Raises:
-        ValueError: If network or process are not such, or encoder and projectors do not fit.
+        ValueError: If network or process are of another kind, or encoder and projectors do not fit.
     """
 
     def __init__(
@@ -128,28 +112,28 @@ class REPA(SiT):
     ) -> None:
         super().__init__(network, process, p_unconditional=p_unconditional)
         if not hasattr(network, 'forward_with_features'):
-            raise ValueError(f'REPA.network: got {type(network).__name__}; accepted is AlignedTransformer.')
+            raise ValueError(f'REPA.network: got {type(network).__name__}; expected AlignedTransformer.')
         if weight < 0:
             raise ValueError(f'REPA.weight must not be negative, got {weight}.')
         width = getattr(encoder, 'num_features', network.feature_dims[0])
         if network.feature_dims != (width,):
             raise ValueError(
-                f'REPA.network: projects to features of {network.feature_dims}; accepted is one encoder, here of '
+                f'REPA.network: projects to features of {network.feature_dims}; expected one encoder, here of width '
                 f'{width}; set model.generator.network.feature_dims=({width},).'
             )
         self.weight = weight
-        self._outside = (encoder,)  # in a tuple, where nn.Module does not look
+        self._outside = (encoder,)  # a tuple hides it from nn.Module, and thus from checkpoints and optimizers
 
     @property
     def encoder(self) -> Callable[[Tensor], Tensor] | None:
-        """What makes the features, if they do not come with the batch."""
+        """Computes the features that do not come with the batch."""
         return self._outside[0]
 
     def loss(self, batch: Mapping[str, Any], streams: SampleStreams) -> dict[str, Tensor]:
         """Return 'loss' and its parts 'denoising' and 'alignment'; see `Generator.loss`.
 
         Raises:
-            ValueError: If the batch has neither features nor images for the encoder, or features of another shape.
+            ValueError: If the batch has neither features nor images for the encoder, or features of the wrong shape.
         """
         features = self._features(batch)
         between = self.interpolate(batch, streams)
@@ -165,15 +149,23 @@ class REPA(SiT):
         elif self.encoder is not None and 'images' in batch:
             features = self.encoder(batch['images'])
         else:
-            has = 'no encoder' if self.encoder is None else 'an encoder, but the latents come without images'
+            lacks = 'no encoder' if self.encoder is None else 'no image for the encoder'
             raise ValueError(
-                f'REPA: nothing to align with: the batch has no features, and there is {has}; write features into the '
-                'store with cache_encoder, or set model.generator.encoder, and images of the LatentStore.'
+                f'REPA: the batch has no features, and there is {lacks}; expected either; store features with '
+                'cache_encoder, or set model.generator.encoder and images of the LatentStore.'
             )
         wanted = (self.network.grid**2, *self.network.feature_dims)
         if features.shape[1:] != wanted:
             raise ValueError(
-                f'REPA: features of {features.shape[1]} tokens and {features.shape[2]} values; the network has '
-                f"{wanted[0]} tokens and projects to {wanted[1]}; change the encoder's grid or size, or feature_dims."
+                f'REPA: got features of {features.shape[1]} tokens and width {features.shape[2]}; expected {wanted[0]} '
+                f"tokens and width {wanted[1]}, as of the network; change the encoder's grid or size, or feature_dims."
             )
         return features
+
+
+def _projector(width: int, hidden: int, features: int) -> nn.Sequential:
+    layers = nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, features)
+    for layer in layers[::2]:  # REPA initialises its projectors with the rest of the network
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)

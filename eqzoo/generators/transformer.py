@@ -1,4 +1,4 @@
-"""What a diffusion transformer is told: patches, positions, time and class, as vectors."""
+"""The diffusion transformer of DiT and SiT: latents, time and class in, a prediction out (arXiv 2212.09748)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,171 +11,36 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from eqzoo.checkpoints.generator import load_generator, size_of
-from eqzoo.generators.base import Network
+from eqzoo.generators.base import Network, check_labels
 from eqzoo.registry import NETWORKS
 
 _FREQUENCIES = 256  # values of a time's embedding before its MLP
-
-
-class PatchEmbedder(nn.Module):
-    """Latents (B, C, h, w) to tokens (B, T, D), row by row."""
-
-    def __init__(self, patch_size: int, channels: int, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(channels, width, patch_size, stride=patch_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the tokens."""
-        return self.proj(x).flatten(2).transpose(1, 2)
-
-
-class TimeEmbedder(nn.Module):
-    """Times (B,) to (B, D): cosines and sines of 128 frequencies, then an MLP."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, times: Tensor) -> Tensor:
-        """Return the embedding."""
-        half = _FREQUENCIES // 2
-        steps = torch.arange(half, dtype=torch.float32, device=times.device)
-        angles = times.float()[:, None] * torch.exp(-math.log(10000) * steps / half)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(self.mlp[0].weight.dtype))
-
-
-class LabelEmbedder(nn.Module):
-    """Classes (B,) to (B, D), from a table whose last row stands for no class."""
-
-    def __init__(self, num_classes: int, width: int) -> None:
-        super().__init__()
-        self.embedding_table = nn.Embedding(num_classes + 1, width)
-
-    def forward(self, labels: Tensor) -> Tensor:
-        """Return the rows."""
-        check_labels(labels, self.embedding_table.num_embeddings - 1)
-        return self.embedding_table(labels)
-
-
-def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels (B,) other than classes and `num_classes`, no class.
-
-    Raises:
-        ValueError: Naming one, on a CPU: on a GPU looking would wait for it, and the lookup itself fails.
-    """
-    if labels.device.type != 'cpu' or torch.compiler.is_compiling() or not len(labels):
-        return
-    least, most = int(labels.min()), int(labels.max())
-    if least < 0 or most > num_classes:
-        raise ValueError(
-            f'label {most if most > num_classes else least} is out of range; accepted are 0 to {num_classes - 1}, '
-            f'and {num_classes} for no class.'
-        )
-
-
-def sine_positions(grid: int, width: int) -> Tensor:
-    """Return the fixed embedding (grid * grid, width) of a square of tokens, row by row.
-
-    The first half is of the column, the second of the row; each is sines, then cosines, of
-    width / 4 frequencies (MAE's and DiT's).
-    """
-    frequencies = 1 / 10000 ** (np.arange(width // 4) / (width / 4))
-    angles = np.arange(grid)[:, None] * frequencies
-    line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-    columns, rows = np.tile(line, (grid, 1)), np.repeat(line, grid, axis=0)
-    return torch.from_numpy(np.concatenate([columns, rows], axis=1)).float()
-
-
 _MLP_RATIO = 4
-_EPS = 1e-6
-
-
-class Attention(nn.Module):
-    """Self-attention of tokens (B, T, D), computed by torch's fused kernels."""
-
-    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.q_norm = nn.LayerNorm(width // heads) if qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(width // heads) if qk_norm else nn.Identity()
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the attended tokens."""
-        batch, count, width = x.shape
-        q, k, v = self.qkv(x).view(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
-        return self.proj(attended.transpose(1, 2).reshape(batch, count, width))
-
-
-class Mlp(nn.Module):
-    """Two layers with GELU, as its tanh approximation, between."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, _MLP_RATIO * width)
-        self.fc2 = nn.Linear(_MLP_RATIO * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the tokens (B, T, D)."""
-        return self.fc2(F.gelu(self.fc1(x), approximate='tanh'))
-
-
-class Block(nn.Module):
-    """Attention and MLP, each between a shift, a scale and a gate that the condition gives (adaLN-zero)."""
-
-    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
-        self.attn = Attention(width, heads, qk_norm)
-        self.norm2 = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
-        self.mlp = Mlp(width)
-        # the activation is that of all blocks, and done once; its place keeps the published names
-        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 6 * width))
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return tokens (B, T, D) for the activated condition (B, D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition)[:, None].chunk(6, dim=2)
-        x = torch.addcmul(x, gate1, self.attn(torch.addcmul(shift1, self.norm1(x), 1 + scale1)))
-        return torch.addcmul(x, gate2, self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2)))
-
-
-class FinalLayer(nn.Module):
-    """Tokens (B, T, D) to the values of their patches."""
-
-    def __init__(self, width: int, out_features: int) -> None:
-        super().__init__()
-        self.norm_final = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
-        self.linear = nn.Linear(width, out_features)
-        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 2 * width))
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return (B, T, p * p * channels) for the activated condition (B, D)."""
-        shift, scale = self.adaLN_modulation(condition)[:, None].chunk(2, dim=2)
-        return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))
+_EPS = 1e-6  # of the LayerNorms, as released
 
 
 @NETWORKS.register_module()
 class DiffusionTransformer(Network):
-    """A vision transformer from noisy latents, time and class to a prediction as large as the latents.
+    """A vision transformer that maps noisy latents, time and class to a prediction of the latents' size.
+
+    Names and shapes of the weights are those of DiT's and SiT's releases.
 
     Args:
         size: 'S', 'B', 'L' or 'XL', or (depth, width, heads).
-        patch_size: Latent cells of a token's side.
+        patch_size: Side of a token, in latent cells.
         latent_channels: C.
-        latent_size: Cells of a latent's side, h = w.
-        num_classes: K. Labels are 0 to K - 1, and K stands for no class.
-        learn_sigma: Whether the output has C channels more, for the variance of DiT's reverse
-            process. SiT's published files have them too; their processes cut them off.
-        qk_norm: Whether queries and keys go through a LayerNorm of their own.
-        checkpointing: Whether activations are computed again in the backward pass, for a third
-            more time and memory that hardly grows with depth.
-        weights: A file as DiT, SiT, fast-DiT or eqzoo write it; see `read_generator`.
+        latent_size: Side of the latents in cells, h = w.
+        num_classes: K. Labels are 0 to K - 1; K stands for no class.
+        learn_sigma: Whether the output has C more channels, for the variance of DiT's reverse process.
+            SiT's published files have them too; `Interpolant` ignores them.
+        qk_norm: Whether queries and keys have a LayerNorm each.
+        checkpointing: Whether the backward pass recomputes activations: a third more time, and memory
+            that hardly grows with depth.
+        weights: A file written by DiT, SiT, fast-DiT or eqzoo; see `read_generator`.
 
     Raises:
-        ValueError: If the patch does not divide the latent, the size is not possible, or the
-            weights are of another network.
+        ValueError: If the patch does not divide the latent, the size is impossible, or the weights
+            are for another network.
     """
 
     def __init__(
@@ -196,7 +61,7 @@ class DiffusionTransformer(Network):
         depth, width, heads = size_of(size)
         if patch_size < 1 or latent_size % patch_size:
             raise ValueError(
-                f'{name}.patch_size: got {patch_size} for latents of {latent_size} x {latent_size}; accepted is a '
+                f'{name}.patch_size: got {patch_size} for latents of {latent_size} x {latent_size}; expected a '
                 f'divisor of {latent_size}; change patch_size or latent_size.'
             )
         if num_classes < 1:
@@ -217,7 +82,7 @@ class DiffusionTransformer(Network):
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments for hardly any width and depth, without weights."""
+        """Return the arguments of a tiny network without weights."""
         return {**arguments, 'size': (2, 32, 2), 'weights': None}
 
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
@@ -225,11 +90,11 @@ class DiffusionTransformer(Network):
 
         Args:
             x: (B, C, h, w).
-            times: (B,), as the process counts them: 0 to 999 of DiT, [0, 1] of SiT.
+            times: (B,), as the process counts them: 0 to 999 for DiT, [0, 1] for SiT.
             labels: (B,), 0 to K; K stands for no class.
 
         Raises:
-            ValueError: If latents have another shape, or, on a CPU, a label is out of range.
+            ValueError: If the latents have another shape or, on the CPU, a label is out of range.
         """
         tokens, condition = self.embed(x, times, labels)
         for block in self.blocks:
@@ -237,26 +102,26 @@ class DiffusionTransformer(Network):
         return self.head(tokens, condition)
 
     def embed(self, x: Tensor, times: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return tokens (B, T, D) and the condition (B, D), activated as every block wants it."""
+        """Return tokens (B, T, D) and the condition (B, D), with the activation that all blocks apply to it."""
         if x.shape[1:] != self.latent_shape:
             raise ValueError(
-                f'{type(self).__name__}: got latents of shape {tuple(x.shape)}; accepted is '
+                f'{type(self).__name__}: got latents of shape {tuple(x.shape)}; expected '
                 f'(B, {", ".join(map(str, self.latent_shape))}).'
             )
         condition = self.t_embedder(times) + self.y_embedder(labels)
         return self.x_embedder(x) + self.pos_embed, F.silu(condition)
 
     def run_block(self, block: nn.Module, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Return what `block` makes of tokens (B, T, D)."""
+        """Apply `block` to tokens (B, T, D), with activation checkpointing if it is on."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(block, tokens, condition, use_reentrant=False)
         return block(tokens, condition)
 
     def head(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Return tokens (B, T, D) as the prediction (B, C or 2C, h, w)."""
+        """Turn tokens (B, T, D) into the prediction (B, C or 2C, h, w)."""
         patches = self.final_layer(tokens, condition)
         p, g, channels = self.patch_size, self.grid, self.out_channels
-        patches = patches.view(len(patches), g, g, p, p, channels)
+        patches = patches.view(len(patches), g, g, p, p, channels)  # a patch is row, column, channel
         return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), channels, g * p, g * p)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
@@ -264,12 +129,12 @@ class DiffusionTransformer(Network):
         return torch.zeros(1, *self.latent_shape), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
 
     def _initialize(self) -> None:
-        """Start as DiT does: every block is the identity, and the prediction is zero."""
+        """Initialise as DiT does: gates of 0 make every block the identity, and the prediction is 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        projection = self.x_embedder.proj
+        projection = self.x_embedder.proj  # a convolution, initialised as the linear layer that it is on patches
         nn.init.xavier_uniform_(projection.weight.view(len(projection.weight), -1))
         nn.init.zeros_(projection.bias)
         for weight in (self.y_embedder.embedding_table.weight, *(self.t_embedder.mlp[i].weight for i in (0, 2))):
@@ -278,3 +143,123 @@ class DiffusionTransformer(Network):
         for linear in (*zeros, self.final_layer.adaLN_modulation[1], self.final_layer.linear):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
+
+
+class Attention(nn.Module):
+    """Self-attention of tokens (B, T, D), with torch's fused kernels."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = nn.LayerNorm(width // heads) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(width // heads) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the attended tokens."""
+        batch, count, width = x.shape
+        q, k, v = self.qkv(x).view(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        return self.proj(attended.transpose(1, 2).reshape(batch, count, width))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU (its tanh approximation, as released) between them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, _MLP_RATIO * width)
+        self.fc2 = nn.Linear(_MLP_RATIO * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens (B, T, D)."""
+        return self.fc2(F.gelu(self.fc1(x), approximate='tanh'))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each with a shift, a scale and a gate from the condition (adaLN-zero, DiT, Sec. 3.2)."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
+        self.attn = Attention(width, heads, qk_norm)
+        self.norm2 = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
+        self.mlp = Mlp(width)
+        # all blocks activate the same condition, so `embed` does it once; the Identity keeps the published names
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Transform tokens (B, T, D), given the activated condition (B, D)."""
+        # addcmul(a, b, c) = a + b * c in one kernel
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition)[:, None].chunk(6, dim=2)
+        x = torch.addcmul(x, gate1, self.attn(torch.addcmul(shift1, self.norm1(x), 1 + scale1)))
+        return torch.addcmul(x, gate2, self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2)))
+
+
+class FinalLayer(nn.Module):
+    """The output layer: tokens (B, T, D) to the values of their patches."""
+
+    def __init__(self, width: int, out_features: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
+        self.linear = nn.Linear(width, out_features)
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Return (B, T, p * p * channels), given the activated condition (B, D)."""
+        shift, scale = self.adaLN_modulation(condition)[:, None].chunk(2, dim=2)
+        return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))
+
+
+class PatchEmbedder(nn.Module):
+    """Embed patches of latents (B, C, h, w) as tokens (B, T, D), row by row."""
+
+    def __init__(self, patch_size: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens."""
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class TimeEmbedder(nn.Module):
+    """Embed times (B,) as (B, D): cosines and sines of 128 frequencies, then an MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, times: Tensor) -> Tensor:
+        """Return the embedding."""
+        half = _FREQUENCIES // 2
+        steps = torch.arange(half, dtype=torch.float32, device=times.device)
+        angles = times.float()[:, None] * torch.exp(-math.log(10000) * steps / half)
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1).to(self.mlp[0].weight.dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """Embed labels (B,) as (B, D), from a table whose last row is no class."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, width)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return the rows."""
+        check_labels(labels, self.embedding_table.num_embeddings - 1)
+        return self.embedding_table(labels)
+
+
+def sine_positions(grid: int, width: int) -> Tensor:
+    """Return the fixed position embedding (grid * grid, width) of a square of tokens, row by row.
+
+    As in MAE and DiT, the first half encodes the column and the second the row; each half is sines, then
+    cosines, of width / 4 frequencies.
+    """
+    frequencies = 1 / 10000 ** (np.arange(width // 4) / (width / 4))
+    angles = np.arange(grid)[:, None] * frequencies
+    line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    columns, rows = np.tile(line, (grid, 1)), np.repeat(line, grid, axis=0)
+    return torch.from_numpy(np.concatenate([columns, rows], axis=1)).float()

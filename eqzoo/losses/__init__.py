@@ -1,4 +1,4 @@
-"""Losses: how two images are compared."""
+"""Losses: comparing reconstructions with images, by pixels, perceptually and by a discriminator."""
 
 from eqzoo.losses.adversarial import AdversarialLoss, PatchGAN
 from eqzoo.losses.perceptual import LPIPS, FeatureDistance

@@ -1,4 +1,4 @@
-"""The adversarial term: a patch discriminator, hinge losses and the adaptive weight."""
+"""Adversarial loss: a patch discriminator, hinge losses and the adaptive weight."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,18 +16,18 @@ from eqzoo.zoo import cached, fetch_command
 
 @MODELS.register_module()
 class PatchGAN(nn.Module):
-    """Judge overlapping patches as real or not: pix2pix's discriminator, taming's code.
+    """Patch discriminator: one logit for each of many overlapping patches (arXiv 1611.07004; taming's code).
 
     Args:
-        num_layers: Strided convolutions; 3 in LDM, a receptive field of 70 pixels.
-        width: Channels of the first one.
+        num_layers: Number of strided convolutions; 3 in LDM, for a receptive field of 70 pixels.
+        width: Channels of the first convolution.
         in_channels: Channels of the images.
-        weights: A file or folder that holds a trained one beside its autoencoder, as eqzoo's
-            checkpoints and exports, LDM's and taming's files do. Default: a new one.
+        weights: A file or folder with a trained discriminator beside its autoencoder: checkpoints and exports
+            of eqzoo, files of LDM and taming. Default: random weights.
 
     Raises:
-        ValueError: If the file has none, or one of another shape.
-        FileNotFoundError: If there is no such file.
+        ValueError: If the file has no discriminator, or one of another shape.
+        FileNotFoundError: If the file does not exist.
     """
 
     def __init__(
@@ -35,10 +35,11 @@ class PatchGAN(nn.Module):
     ) -> None:
         super().__init__()
         self.num_layers = num_layers
-        self.min_size = 3 * 2**num_layers  # halved num_layers times, then two convolutions take a pixel each
+        # num_layers convolutions halve the image, the two after them take a pixel each
+        self.min_size = 3 * 2**num_layers
         self.network = NLayerDiscriminator(in_channels, ndf=width, n_layers=num_layers).apply(weights_init)
         if weights is not None:
-            # Here, not at the top: only a trained discriminator needs what reads an autoencoder's file.
+            # imported here: only a trained discriminator needs the reader of autoencoders' files
             from eqzoo.checkpoints.autoencoder import read_stored
             from eqzoo.checkpoints.read import check_fit
 
@@ -47,21 +48,21 @@ class PatchGAN(nn.Module):
             self.load_state_dict(state)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, 1, h, w), positive for real.
+        """Return logits (B, 1, h, w) for images (B, C, H, W) in [-1, 1]; positive means real.
 
         Raises:
-            ValueError: If the images (B, C, H, W) are too small to give one logit.
+            ValueError: If the images are too small for one logit.
         """
         if min(images.shape[-2:]) < self.min_size:
             raise ValueError(
-                f'PatchGAN with {self.num_layers} layers needs images of at least {self.min_size} pixels, '
-                f'got {tuple(images.shape[-2:])} (the smallest scale of the transform decides); lower num_layers.'
+                f'PatchGAN with {self.num_layers} layers: got images of {tuple(images.shape[-2:])}; expected at least '
+                f'{self.min_size} pixels a side, also at the smallest scale of the transform; lower num_layers.'
             )
         return self.network(images)
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a discriminator for the smallest images of a smoke run."""
+        """Return the arguments for the small images of a smoke run."""
         return {**arguments, 'num_layers': 1, 'width': 8, 'weights': None}
 
     @classmethod
@@ -75,15 +76,13 @@ class PatchGAN(nn.Module):
 
 @LOSSES.register_module()
 class AdversarialLoss(nn.Module):
-    """Hinge losses of a discriminator, weighed against the reconstruction (VQGAN, Eq. 6-7).
+    """Hinge losses of autoencoder and discriminator, with VQGAN's adaptive weight (arXiv 2012.09841, Eq. 6-7).
 
     Args:
-        discriminator: Images (B, C, H, W) → logits.
+        discriminator: Maps images (B, C, H, W) to logits.
         weight: Factor on the adaptive weight; 0.5 in LDM and EQ-VAE.
-        start_step: First step that uses it; before, neither loss is computed. 0 in EQ-VAE,
-            50,001 in LDM.
-        adaptive: Whether the weight also balances the two gradients at the decoder's last
-            layer.
+        start_step: First training step with this loss; before, neither part is computed. 0 in EQ-VAE, 50,001 in LDM.
+        adaptive: Whether the weight also balances the gradients of both losses at the decoder's last layer.
     """
 
     def __init__(
@@ -101,9 +100,9 @@ class AdversarialLoss(nn.Module):
         """Return the autoencoder's weighted loss and the weight, both scalars.
 
         Args:
-            reconstruction: Images (B, C, H, W) from the decoder.
+            reconstruction: Images (B, C, H, W) in [-1, 1] from the decoder.
             reconstruction_loss: The scalar to balance against.
-            last_layer: The decoder's last weight, where the gradients are compared.
+            last_layer: Weight of the decoder's last layer, where the gradients are compared.
         """
         loss = -self.discriminator(reconstruction).mean()
         weight = torch.as_tensor(self.weight, device=loss.device, dtype=loss.dtype)
@@ -112,21 +111,25 @@ class AdversarialLoss(nn.Module):
         return weight * loss, weight
 
     def discriminator_loss(self, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the discriminator's hinge loss and mean logits, for detached images (B, C, H, W)."""
+        """Return the discriminator's hinge loss, a scalar, and mean logits, for detached images (B, C, H, W)."""
         real, fake = self.discriminator(target), self.discriminator(reconstruction)
         loss = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
         return loss, {'logits_real': real.detach().mean(), 'logits_fake': fake.detach().mean()}
 
 
 def _balance(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: Tensor) -> Tensor:
-    """Return the ratio of the gradients' norms at the last layer, in [0, 1e4] (VQGAN, Eq. 7).
+    """Return the ratio of the gradients' norms at the last layer, in [0, 1e4].
 
-    Over several processes the gradients are averaged first, so that their number changes
-    nothing.
+    VQGAN, Eq. 7; the constants are those of taming-transformers' `calculate_adaptive_weight`.
     """
-    wanted, given = (
+    # Every gradient of the decoder passes its last layer, and reaching that costs a backward pass through the losses
+    # alone. The graph is kept for the step's own backward pass. The weight is a constant there, so no second-order
+    # graph (create_graph) is built.
+    of_reconstruction, of_adversarial = (
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float()
         for loss in (reconstruction_loss, adversarial_loss)
     )
-    wanted, given = mean_over_processes([wanted, given])
-    return (wanted.norm() / (given.norm() + 1e-4)).clamp(0, 1e4).detach()
+    # averaged over processes before the norms are taken: the weight does not depend on the number of processes
+    of_reconstruction, of_adversarial = mean_over_processes([of_reconstruction, of_adversarial])
+    # where the discriminator is flat its gradient vanishes; 1e-4 and the clamp bound the weight
+    return (of_reconstruction.norm() / (of_adversarial.norm() + 1e-4)).clamp(0, 1e4).detach()

@@ -1,4 +1,4 @@
-"""Pixel losses, and the reconstruction loss with a learned log-variance."""
+"""Reconstruction loss: pixel losses, a perceptual loss and a log-variance."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -11,38 +11,38 @@ from eqzoo.registry import LOSSES
 
 @LOSSES.register_module()
 class L1:
-    """Absolute difference, as in LDM and EQ-VAE."""
+    """Absolute difference of pixels, as in LDM and EQ-VAE."""
 
     def __call__(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """Return |reconstruction - target|, of their shape (B, C, H, W)."""
+        """Return |reconstruction - target| (B, C, H, W)."""
         return (reconstruction - target).abs()
 
 
 @LOSSES.register_module()
 class L2:
-    """Squared difference."""
+    """Squared difference of pixels."""
 
     def __call__(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """Return (reconstruction - target)², of their shape (B, C, H, W)."""
+        """Return (reconstruction - target)² (B, C, H, W)."""
         return (reconstruction - target).square()
 
 
 @LOSSES.register_module()
 class ReconstructionLoss(nn.Module):
-    """Negative log-likelihood of the images under the reconstruction, as in LDM.
+    """Negative log-likelihood of the images given their reconstruction, as in LDM.
 
-    Per pixel: (pixel + w · perceptual) / exp(s) + s, with s the log-variance.
+    Per pixel and channel: (pixel + w · perceptual) / exp(s) + s, where s is the log-variance.
 
     Args:
         pixel: Element-wise loss: (reconstruction, target) → (B, C, H, W).
         perceptual: Loss per image: (reconstruction, target) → (B,), added to every pixel.
         perceptual_weight: w; 1 in LDM.
-        reduction: 'sum' over pixels and channels, averaged over the batch, as released: small
-            scales weigh less, and KL relatively more. 'mean' over everything: divide the
+        reduction: 'sum', as in LDM's and EQ-VAE's releases: over pixels and channels, averaged over the batch. Smaller
+            images then weigh less, and the KL divergence relatively more. 'mean': over everything; divide the
             weights of KL and adversarial loss by about C·H·W with it.
-        log_variance: s at the start.
-        learn_log_variance: Whether s is trained. False as released: LDM declares it a
-            parameter and leaves it out of the optimizer.
+        log_variance: Initial s.
+        learn_log_variance: Whether s is trained. Not in LDM's release, which declares it a parameter but
+            leaves it out of the optimizer.
 
     Raises:
         ValueError: If `reduction` is neither 'sum' nor 'mean'.
@@ -68,7 +68,7 @@ class ReconstructionLoss(nn.Module):
         self.log_variance = nn.Parameter(torch.tensor(float(log_variance)), requires_grad=learn_log_variance)
 
     def forward(self, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss (scalar) and its parts for the log, for images (B, C, H, W) in [-1, 1]."""
+        """Return the loss, a scalar, and its parts for the log, for images (B, C, H, W) in [-1, 1]."""
         error = self.pixel(reconstruction, target)
         parts = {'pixel': error.detach().mean()}
         if self.perceptual is not None:

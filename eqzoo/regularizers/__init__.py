@@ -1,12 +1,12 @@
-"""Latent regularisation: objectives (which pair is compared) and penalties on latents."""
+"""Latent regularisation: objectives, which choose the pair that is compared, and penalties on latents."""
 
-from eqzoo.regularizers.objectives import Comparison, ExplicitEquivariance, ImplicitEquivariance, Plain
+from eqzoo.regularizers.objectives import ExplicitEquivariance, ImplicitEquivariance, Plain, ReconstructionPair
 from eqzoo.regularizers.penalties import KLDivergence
 
 __all__ = [
-    'Comparison',
     'ExplicitEquivariance',
     'ImplicitEquivariance',
     'KLDivergence',
     'Plain',
+    'ReconstructionPair',
 ]

@@ -1,4 +1,4 @@
-"""Rotation, zoom, stretch, shear and shift together: all that keeps lines straight and parallel."""
+"""Affine maps: zoom, stretch, shear, turn and shift in one resampling."""
 
 import math
 from typing import Literal, NamedTuple
@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, Grid
-from eqzoo.transforms.resampled import Resampled, centre, check_interpolation
+from eqzoo.transforms.resampled import Resampled, centre
 
 _LIMITS = dict(
     max_angle=(0, 180), min_zoom=(0.5, 1), max_zoom=(1, 2), max_stretch=(1, 2), max_shear=(0, 45), max_shift=(0, 0.5)
@@ -16,13 +16,13 @@ _CASES = dict(max_angle='angle', min_zoom='zoom', max_zoom='zoom', max_stretch='
 
 
 class Motion(NamedTuple):
-    """What `Affine` does to the plane about its centre, in this order; by default nothing.
+    """Parameters of `Affine`, applied in this order about the centre; by default the identity.
 
     Args:
-        zoom: Above 1 things get larger.
-        stretch: Height over width of what was a square; both change, its area does not.
-        shear: In degrees: by so much upright lines lean to the right, as italics do.
-        angle: Of the turn, in degrees, counter-clockwise.
+        zoom: Above 1 objects get larger.
+        stretch: Height over width of what was a square, at constant area.
+        shear: Angle in degrees by which upright lines lean to the right, as in italics.
+        angle: Turn in degrees, counter-clockwise.
         shift: Down and to the right, as parts of height and width.
     """
 
@@ -37,24 +37,22 @@ class Motion(NamedTuple):
 class Affine(Resampled):
     """Zoom, stretch, shear, turn and shift images or latents, in this order, about their centre; the size stays.
 
-    Any affine map that does not mirror is one of these, as by the QR decomposition. Angles are those of pixels, on
-    rectangles too. What comes in over the border is the mirror image of what is there; `mask` leaves it out.
+    By the QR decomposition these are all affine maps that do not mirror. Angles are in pixels, on rectangles, too.
 
-    Nothing is filtered before it is sampled, so that details alias where things get smaller: by the
-    defaults sources are at worst 1.45 cells apart, and without stretch and shear 1 / `min_zoom`. For
-    less than half the size there is `IsotropicScale`, which can filter.
+    Details alias where objects get smaller: with the defaults, sources are at most 1.45 cells apart, and without
+    stretch and shear 1 / `min_zoom`. To scale to less than half the size, use `IsotropicScale`, which can filter.
 
     Args:
         max_angle: Turns are drawn from ± this, in degrees, at most 180.
         min_zoom: The smallest zoom, 0.5 to 1; zooms are drawn uniformly in their logarithm.
         max_zoom: The largest zoom, 1 to 2.
-        max_stretch: Height over width is drawn from 1/this to this, in the logarithm; 1 to 2, where 1 is none.
+        max_stretch: Stretches are drawn from 1/this to this, uniformly in their logarithm; 1 (none) to 2.
         max_shear: Shears are drawn from ± this, in degrees, at most 45.
         max_shift: Shifts are drawn from ± this, as a part of each side, at most 0.5.
-        interpolation: 'bicubic' or 'bilinear'; the latter blurs more.
+        interpolation: See `Resampled`.
 
     Raises:
-        ValueError: If an argument is out of range, or all of them leave nothing to draw.
+        ValueError: If an argument is out of range, or only the identity could be drawn.
 
     Example:
         >>> x = torch.tensor([[[[1.0, 2.0, 3.0, 4.0]]]])
@@ -83,13 +81,12 @@ class Affine(Resampled):
         for name, (low, high) in _LIMITS.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f'Affine.{name} must be in [{low}, {high}], got {getattr(self, name)}.')
-        check_interpolation('Affine', interpolation)
-        self.interpolation = interpolation
+        super().__init__(interpolation)
         if not self.cases((1, 1)):
-            raise ValueError('Affine: nothing to draw; at least one argument must allow for more than no motion.')
+            raise ValueError('Affine: only the identity can be drawn; expected a range for at least one argument.')
 
     def sample(self, generator: Generator, grid: Grid) -> Motion:
-        """Draw all parts independently and uniformly, zoom and stretch in the logarithm; any `grid` will do."""
+        """Draw all parts independently and uniformly, zoom and stretch in the logarithm; `grid` does not matter."""
         zoom, stretch, shear, angle, down, right = torch.rand(6, generator=generator, dtype=torch.float64).tolist()
         return Motion(
             zoom=self.min_zoom * (self.max_zoom / self.min_zoom) ** zoom,
@@ -100,19 +97,19 @@ class Affine(Resampled):
         )
 
     def sources(self, rows: Tensor, columns: Tensor, size: tuple[int, int], motion: Motion) -> tuple[Tensor, Tensor]:
-        """Return where what belongs at `rows` (R, 1) and `columns` (C) was: all motions undone, the last one first."""
+        """Return the sources of `rows` (R, 1) and `columns` (C): all motions undone, the last one first."""
         zoom, stretch, shear, angle, (down, right) = motion
         middle = centre(size)
         rows, columns = rows - middle[0] - down * size[0], columns - middle[1] - right * size[1]
         cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        # rows count downwards: what is now up came from the right, and leans to it if it is up
+        # rows count downwards: after the turn, the top came from the right; sheared, the top leans to the right
         rows, columns = cosine * rows + sine * columns, cosine * columns - sine * rows
         columns = columns + math.tan(math.radians(shear)) * rows
         taller, wider = zoom * math.sqrt(stretch), zoom / math.sqrt(stretch)
         return middle[0] + rows / taller, middle[1] + columns / wider
 
     def cases(self, grid: Grid) -> dict[str, Motion]:
-        """Return each motion alone, as large as it is drawn, by name; those that are not drawn are left out."""
+        """Return each motion alone, as large as it is drawn, by name; without those that are never drawn."""
         cases = {
             f'{part} {getattr(self, limit):g}': Motion(**{part: float(getattr(self, limit))})
             for limit, part in _CASES.items()

@@ -1,4 +1,4 @@
-"""What all equivariance transforms share."""
+"""Base class of equivariance transforms, and helpers for any object with their interface."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -8,32 +8,32 @@ from torch import Generator, Tensor
 
 from eqzoo.registry import Grid
 
-_NUM_CASES = 3
+_NUM_CASES = 3  # fixed draws of an evaluation
 
 
 class Transform(ABC):
-    """A transform of the plane that acts on images and on latents alike.
+    """A transform of the plane, for images and latents.
 
-    Parameters are plain values (numbers, fractions, tuples of them), drawn once and then
-    used at any resolution: what is drawn for a latent grid is exact on the images too.
+    Parameters are plain values (numbers, fractions, tuples of them), drawn once and valid at any
+    resolution: a draw for a latent grid is exact on the images, too.
 
-    One that fills in something at the border has a method `mask(size, params)` that says where of
-    a tensor of `size` (H, W), transformed, it did not: bool, of the transformed size.
+    A transform that fills in values at the border has a method `mask(size, params)`, which returns where it did not,
+    for a tensor of `size` (H, W): bool, of the transformed size.
     """
 
     parameter: str | None = None
-    """What the names of its cases are numbers of, with the unit: a curve's axis; None if they are words."""
+    """Quantity and unit of numeric case names, for the axis of a plot; None if the names are words."""
 
     @abstractmethod
     def sample(self, generator: Generator, grid: Grid) -> Any:
-        """Draw parameters for latents of `grid` (h, w) cells and images of any whole multiple."""
+        """Draw parameters for latents of `grid` (h, w) cells, and for images of any whole multiple of it."""
 
     @abstractmethod
     def __call__(self, x: Tensor, params: Any) -> Tensor:
         """Transform images or latents `x` (B, C, H, W) by `params`."""
 
     def cases(self, grid: Grid) -> dict[str, Any]:
-        """Return the parameters an evaluation goes through, by name: here, a few fixed draws."""
+        """Return the parameters that an evaluation measures, by name; by default a few fixed draws."""
         return {f'draw {i}': self.sample(torch.Generator().manual_seed(i), grid) for i in range(_NUM_CASES)}
 
     def __repr__(self) -> str:
@@ -42,15 +42,15 @@ class Transform(ABC):
 
 
 def valid_area(transform: Any, size: tuple[int, int], params: Any) -> Tensor | None:
-    """Return where of a tensor of `size` (H, W), transformed, there is nothing filled in: bool; None for everywhere."""
+    """Return where a transformed tensor of `size` (H, W) holds no filled-in values: bool, or None for everywhere."""
     return transform.mask(size, params) if hasattr(transform, 'mask') else None
 
 
 def require_transform(where: str, value: Any) -> None:
-    """Refuse what is not an equivariance transform.
+    """Check that `value` is an equivariance transform.
 
     Raises:
-        TypeError: If `sample`, `cases` or the call is missing, or it is a class, not yet built.
+        TypeError: If `sample`, `cases` or `__call__` is missing, or it is a class, not an instance; names `where`.
     """
     if isinstance(value, type) or not (callable(value) and hasattr(value, 'sample') and hasattr(value, 'cases')):
         raise TypeError(f'{where} must be a transform (sample, __call__, cases), got {value!r}.')

@@ -1,4 +1,4 @@
-"""Transforms made of transforms: one after the other, or one of several."""
+"""Transforms made of transforms: a sequence of them, or one of several."""
 
 import math
 from collections import Counter
@@ -15,23 +15,24 @@ from eqzoo.transforms.base import Transform, require_transform, valid_area
 
 @TRANSFORMS.register_module()
 class Compose(Transform):
-    """Apply several transforms, the first one first. The release scales, then rotates.
+    """Apply several transforms, the first one first. EQ-VAE's release scales, then rotates.
 
-    An evaluation goes through a few fixed draws.
+    An evaluation measures a few fixed draws.
 
     Args:
         transforms: One or more.
 
     Raises:
         ValueError: If there are none.
-        TypeError: If one is no transform.
+        TypeError: If one is not a transform.
     """
 
     def __init__(self, transforms: Sequence[EquivarianceTransform]) -> None:
-        self.transforms = _checked('Compose', transforms)
+        self.transforms = _require_transforms('Compose', transforms)
 
     def sample(self, generator: Generator, grid: Grid) -> tuple[Any, ...]:
-        """Draw all parameters, each for the grid that the transforms before leave of `grid` (h, w)."""
+        """Draw all parameters, each for the grid (h, w) that earlier transforms leave of `grid`."""
+        # a meta tensor goes through the transforms for its size alone
         cells = torch.empty(1, 1, *grid, device='meta')
         params = []
         for transform in self.transforms:
@@ -46,11 +47,11 @@ class Compose(Transform):
         return x
 
     def mask(self, size: tuple[int, int], params: tuple[Any, ...]) -> Tensor:
-        """Return where nothing is that any of them filled in, of the transformed size: (H, W), bool."""
+        """Return where none of the transforms filled in values: bool, of the transformed size."""
         valid = torch.ones(size, dtype=torch.bool)
         for transform, own in zip(self.transforms, params, strict=True):
             area = valid_area(transform, tuple(valid.shape), own)
-            valid = _moved(transform, valid, own)
+            valid = _transform_area(transform, valid, own)
             valid = valid if area is None else valid & area
         return valid
 
@@ -59,25 +60,25 @@ class Compose(Transform):
 class Choice(Transform):
     """Apply one of several transforms, drawn anew each time.
 
-    An evaluation goes through the cases of all of them.
+    An evaluation measures the cases of all of them.
 
     Args:
         transforms: One or more.
-        weights: How often each is drawn, relatively; equally often by default.
+        weights: Relative probability of each; equal by default.
 
     Raises:
-        ValueError: If there are none, or the weights are not one positive number for each.
-        TypeError: If one is no transform.
+        ValueError: If there are no transforms, or the weights are not one positive number for each.
+        TypeError: If one is not a transform.
     """
 
     def __init__(self, transforms: Sequence[EquivarianceTransform], weights: Sequence[float] | None = None) -> None:
-        self.transforms = _checked('Choice', transforms)
+        self.transforms = _require_transforms('Choice', transforms)
         self.weights = (1.0,) * len(self.transforms) if weights is None else tuple(weights)
         if len(self.weights) != len(self.transforms) or not all(0 < each < math.inf for each in self.weights):
             raise ValueError(f'Choice.weights must be {len(self.transforms)} positive numbers, got {self.weights}.')
 
     def sample(self, generator: Generator, grid: Grid) -> tuple[int, Any]:
-        """Draw which transform, and its parameters for a latent `grid` (h, w)."""
+        """Draw the transform, and its parameters for a latent `grid` (h, w)."""
         index = int(torch.multinomial(torch.tensor(self.weights, dtype=torch.float64), 1, generator=generator))
         return index, self.transforms[index].sample(generator, grid)
 
@@ -92,7 +93,7 @@ class Choice(Transform):
         return valid_area(self.transforms[index], size, own)
 
     def cases(self, grid: Grid) -> dict[str, tuple[int, Any]]:
-        """Return every transform's cases, named by transform and case; by number, too, if of one class."""
+        """Return every transform's cases, named by class and case, and by index if two are of one class."""
         classes = [type(transform).__name__ for transform in self.transforms]
         count = Counter(classes)
         names = [f'{each}[{index}]' if count[each] > 1 else each for index, each in enumerate(classes)]
@@ -103,13 +104,14 @@ class Choice(Transform):
         }
 
 
-def _moved(transform: EquivarianceTransform, valid: Tensor, params: Any) -> Tensor:
-    """Transform an area (H, W), then take a cell off its border, as resampling may have mixed there."""
+def _transform_area(transform: EquivarianceTransform, valid: Tensor, params: Any) -> Tensor:
+    """Transform an area (H, W), then erode it by one cell, into which resampling may have mixed the outside."""
     moved = transform(valid[None, None].float(), params) > 0.5
     return F.max_pool2d((~moved).float(), 3, stride=1, padding=1)[0, 0] == 0
 
 
-def _checked(name: str, transforms: Sequence[EquivarianceTransform]) -> tuple[EquivarianceTransform, ...]:
+def _require_transforms(name: str, transforms: Sequence[EquivarianceTransform]) -> tuple[EquivarianceTransform, ...]:
+    """Return `transforms` as a tuple, after checking that there is one and that all are transforms."""
     if not isinstance(transforms, Iterable):
         raise TypeError(f'{name}.transforms must be a list of transforms, got {transforms!r}; put it in brackets.')
     transforms = tuple(transforms)

@@ -1,4 +1,4 @@
-"""Rotations by quarter turns and flips: exact, no resampling."""
+"""Rotation by quarter turns, and flips: exact, no resampling."""
 
 from collections.abc import Collection
 
@@ -9,6 +9,7 @@ from eqzoo.registry import TRANSFORMS, Grid
 from eqzoo.transforms.base import Transform
 
 _TURNS = (1, 2, 3)
+_DIMS = {'horizontal': 3, 'vertical': 2}
 
 
 @TRANSFORMS.register_module()
@@ -16,10 +17,10 @@ class Rotate(Transform):
     """Turn images or latents counter-clockwise by `k` quarter turns.
 
     Args:
-        turns: The `k` to draw from. 0 is refused, being the identity.
+        turns: The `k` to draw from; 0, the identity, is refused.
 
     Raises:
-        ValueError: If `turns` is empty or holds anything but 1, 2 and 3.
+        ValueError: If `turns` is empty or contains anything but 1, 2 and 3.
 
     Example:
         >>> Rotate()(torch.tensor([[[[1, 2], [3, 4]]]]), 1)
@@ -35,7 +36,7 @@ class Rotate(Transform):
         self.turns = tuple(k for k in _TURNS if k in turns)
 
     def sample(self, generator: Generator, grid: Grid) -> int:
-        """Draw `k`; any `grid` will do."""
+        """Draw `k`; `grid` does not matter."""
         return self.turns[int(torch.randint(len(self.turns), (), generator=generator))]
 
     def __call__(self, x: Tensor, k: int) -> Tensor:
@@ -47,29 +48,25 @@ class Rotate(Transform):
         return {str(90 * k): k for k in self.turns}
 
 
-_DIMS = {'horizontal': 3, 'vertical': 2}
-
-
 @TRANSFORMS.register_module()
 class Flip(Transform):
     """Mirror images or latents, left to right or top to bottom.
 
     Args:
-        axes: What to draw from: 'horizontal' exchanges left and right, 'vertical' top and
-            bottom.
+        axes: The axes to draw from: 'horizontal' exchanges left and right, 'vertical' top and bottom.
 
     Raises:
-        ValueError: If `axes` is empty or names anything else.
+        ValueError: If `axes` is empty or contains anything else.
     """
 
     def __init__(self, axes: Collection[str] = ('horizontal', 'vertical')) -> None:
         if not isinstance(axes, Collection) or not axes or not all(axis in _DIMS for axis in axes):
             raise ValueError(f'Flip.axes must be a non-empty subset of {tuple(_DIMS)}, got {axes!r}.')
-        # in one order, whatever was given: the order of a set of strings differs between processes
+        # in a fixed order: a set of strings has another order in each process, which would draw another axis
         self.axes = tuple(axis for axis in _DIMS if axis in axes)
 
     def sample(self, generator: Generator, grid: Grid) -> str:
-        """Draw the axis; any `grid` will do."""
+        """Draw the axis; `grid` does not matter."""
         return self.axes[int(torch.randint(len(self.axes), (), generator=generator))]
 
     def __call__(self, x: Tensor, axis: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""A picture seen from the side: straight lines stay straight, parallels do not stay parallel."""
+"""Perspective: a picture seen from another viewpoint, with straight but converging lines."""
 
 import math
 from collections.abc import Sequence
@@ -8,43 +8,42 @@ import torch
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, Grid
-from eqzoo.transforms.resampled import Resampled, centre, check_interpolation
+from eqzoo.transforms.resampled import Resampled, centre
 
-View = tuple[float, float]  # degrees away from straight on, and towards where
+View = tuple[float, float]  # angle away from straight on and its direction, in degrees
 
-_NEAREST_HORIZON = 2.0  # in half diagonals: at 1 a corner would show what is infinitely far
+_NEAREST_HORIZON = 2.0  # in half diagonals of a square; at 1 a corner would have its source at infinity
 
 
 @TRANSFORMS.register_module()
 class Perspective(Resampled):
-    """See images or latents from another viewpoint, as a picture by one who walks past it; the size stays.
+    """See images or latents from another viewpoint, like a picture that one walks past; the size stays.
 
-    A camera goes round the picture's centre, at which it looks, by `angle` degrees towards
-    `direction` (0 is the right, 90 the top). That side comes nearer and gets larger; the centre stays
-    where it is. So the change of perspective is what is measured, by a number with a unit: a camera
-    that pans about itself would mostly shift the picture, and corners moved at random have none.
+    A camera that looks at the picture's centre moves around it by `angle` degrees towards `direction` (0 is the
+    right, 90 the top). That side comes nearer and gets larger; the centre stays in place. The angle thus measures
+    the change of perspective alone. A camera that pans about itself would mostly shift the picture, and corners
+    moved at random have no such measure.
 
-    With s along the direction and t across it, both from the centre, and the camera's distance d,
-    all in the same unit, the pinhole camera of a plane that is turned (Hartley and Zisserman, Multiple
-    View Geometry, section 6.1) sees (s, t) at
+    With s along the direction and t across it, both from the centre, and the camera's distance d, all in the same
+    unit, a pinhole camera sees the point (s, t) of the turned plane (Hartley and Zisserman, Multiple View Geometry,
+    section 6.1) at
 
         s' = d s cos(angle) / (d - s sin(angle)),    t' = d t / (d - s sin(angle)).
 
-    What comes in over the border is the mirror image of what is there; `mask` leaves it out. Nothing
-    is filtered before it is sampled, so that details alias on the far side: by the defaults sources
-    are at worst 1.8 cells apart in the middle of its edge, and 2.0 in a corner.
+    Details alias on the far side: with the defaults, sources are at most 1.8 cells apart in the middle of its edge,
+    and 2.0 in a corner.
 
     Args:
         max_angle: Angles are drawn uniformly from 0 to this, in degrees, in all directions.
-        field_of_view: What the picture's longer side takes seen straight on, in degrees, at most 120.
-            The wider, the nearer is the camera, and the stronger the perspective.
-        interpolation: 'bicubic' or 'bilinear'; the latter blurs more.
-        eval_angles: What an evaluation goes through, in degrees, to the right; to the left if negative.
+        field_of_view: Angle that the picture's longer side fills when seen straight on, in degrees, at most 120.
+            A wider one means a nearer camera and a stronger perspective.
+        interpolation: See `Resampled`.
+        eval_angles: Angles that an evaluation measures, in degrees, to the right; to the left if negative.
 
     Raises:
-        ValueError: If an argument is out of range, or an angle is so large that the plane's horizon
-            comes nearer to the centre than two half diagonals of a square: tan(angle) is at most
-            1 / (2 √2 tan(field_of_view / 2)), which is 37 degrees by default.
+        ValueError: If an argument is out of range, or an angle brings the plane's horizon nearer to the centre than
+            two half diagonals of a square: tan(angle) must be at most 1 / (2 √2 tan(field_of_view / 2)), which
+            is 37 degrees by default.
 
     Example:
         >>> x = torch.tensor([[[[1.0, 2.0, 3.0, 4.0]]]])
@@ -67,30 +66,29 @@ class Perspective(Resampled):
         if not 0 < field_of_view <= 120:
             raise ValueError(f'Perspective.field_of_view must be in (0, 120] degrees, got {field_of_view}.')
         largest = math.degrees(math.atan(1 / (_NEAREST_HORIZON * math.sqrt(2) * _half_width(field_of_view))))
-        accepted = f'{largest:.1f} degrees, for a field of view of {field_of_view:g}'
+        limit = f'{largest:.1f} degrees, for a field of view of {field_of_view:g}'
         if not 0 < max_angle <= largest:
-            raise ValueError(f'Perspective.max_angle must be above 0 and at most {accepted}, got {max_angle}.')
-        check_interpolation('Perspective', interpolation)
+            raise ValueError(f'Perspective.max_angle must be above 0 and at most {limit}, got {max_angle}.')
         if (
             not isinstance(eval_angles, Sequence)
             or not eval_angles
             or not all(0 < abs(angle) <= largest for angle in eval_angles)
         ):
             raise ValueError(
-                f'Perspective.eval_angles must be one or more angles but 0, at most {accepted}, got {eval_angles!r}.'
+                f'Perspective.eval_angles must be one or more nonzero angles of at most {limit}, got {eval_angles!r}.'
             )
         self.max_angle = max_angle
         self.field_of_view = field_of_view
-        self.interpolation = interpolation
+        super().__init__(interpolation)
         self.eval_angles = tuple(eval_angles)
 
     def sample(self, generator: Generator, grid: Grid) -> View:
-        """Draw the angle and the direction in degrees, uniformly; any `grid` will do."""
+        """Draw the angle and the direction in degrees, uniformly; `grid` does not matter."""
         angle, direction = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
         return angle * self.max_angle, 360 * direction
 
     def sources(self, rows: Tensor, columns: Tensor, size: tuple[int, int], view: View) -> tuple[Tensor, Tensor]:
-        """Return where on the picture is what is seen at `rows` (R, 1) and `columns` (C): the formula's inverse."""
+        """Return the points of the picture that are seen at `rows` (R, 1) and `columns` (C): the formula's inverse."""
         angle, direction = (math.radians(each) for each in view)
         middle = centre(size)
         rows, columns = rows - middle[0], columns - middle[1]
@@ -102,10 +100,10 @@ class Perspective(Resampled):
         return middle[0] + cosine * across - sine * along, middle[1] + cosine * along + sine * across
 
     def cases(self, grid: Grid) -> dict[str, View]:
-        """Return views from the right at `eval_angles` by name."""
+        """Return views from the right at `eval_angles`, by name."""
         return {f'{angle:g}': (float(angle), 0.0) for angle in self.eval_angles}
 
 
 def _half_width(field_of_view: float) -> float:
-    """Return half the longer side, seen straight on, over the camera's distance."""
+    """Return half the longer side over the camera's distance."""
     return math.tan(math.radians(field_of_view) / 2)

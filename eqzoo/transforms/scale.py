@@ -1,4 +1,4 @@
-"""Scaling down: sizes are whole on the latent grid, hence on the images."""
+"""Scaling down to sizes that are whole on the latent grid, and hence on the images."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Scales = tuple[Fraction, Fraction]  # of height and of width
 
 
 class _Scale(Transform):
-    """Resample to smaller sizes; subclasses draw the scales."""
+    """Base class: resample to smaller sizes. Subclasses draw the scales; `IsotropicScale` documents the arguments."""
 
     parameter = 'scale'
 
@@ -52,20 +52,20 @@ class _Scale(Transform):
                 f'{type(self).__name__}: {x.shape[2]} x {x.shape[3]} scaled by {scales[0]} x {scales[1]} is not whole; '
                 'use scales that are multiples of one over the latent grid.'
             )
-        # torch has no half-precision kernel for every mode on every device
+        # torch lacks half-precision kernels for some modes on some devices
         precise = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         whole = [int(side) for side in size]
         mode = dict(mode=self.interpolation, align_corners=False, antialias=self.antialias)
         return F.interpolate(precise, whole, **mode).to(x.dtype)
 
     def cases(self, grid: Grid) -> dict[str, Scales]:
-        """Return `eval_scales`, both sides alike, by name."""
-        fractions = {f'{float(scale):g}': _exact(scale) for scale in self.eval_scales}
+        """Return `eval_scales`, the same for both sides, by name."""
+        fractions = {f'{float(scale):g}': _as_fraction(scale) for scale in self.eval_scales}
         return {name: (fraction, fraction) for name, fraction in fractions.items()}
 
     def _draw(self, generator: Generator, cells: int, grid: Grid) -> Fraction:
-        """Draw k/cells, k uniform from `minimum` up to but not including all cells."""
-        lowest = max(1, math.ceil(_exact(self.minimum) * cells))
+        """Draw k/cells, with k uniform from `minimum` of the cells to all cells but one."""
+        lowest = max(1, math.ceil(_as_fraction(self.minimum) * cells))
         if lowest >= cells:
             raise ValueError(
                 f'{type(self).__name__}: a latent grid of {grid[0]} x {grid[1]} has no scale k/{cells} '
@@ -74,23 +74,18 @@ class _Scale(Transform):
         return Fraction(int(torch.randint(lowest, cells, (), generator=generator)), cells)
 
 
-def _exact(scale: float) -> Fraction:
-    """Return the decimal or ratio that was meant: as a float, 0.28 of 25 cells is a little more than 7."""
-    return Fraction(scale).limit_denominator(1000)
-
-
 @TRANSFORMS.register_module()
 class IsotropicScale(_Scale):
-    """Scale both sides by the same k/n, n the cells of the latent grid, below 1.
+    """Scale both sides by the same k/n < 1, where n is the number of cells along the latent grid.
 
-    On a grid of 32 cells this draws k/32 with k = 8, ..., 31, as released; on coarser ones it
-    stays exact where the release, with k/32 everywhere, does not.
+    On a grid of 32 cells this draws k/32 with k = 8, ..., 31, as in EQ-VAE's release. On coarser grids it stays
+    exact; the release, with k/32 on every grid, does not.
 
     Args:
         minimum: The smallest scale.
-        interpolation: 'bilinear' as released, or 'bicubic' as the paper writes.
-        antialias: Whether to filter before sampling; not so as released.
-        eval_scales: What an evaluation goes through; the paper's by default.
+        interpolation: 'bilinear', as in the release, or 'bicubic', as in the paper.
+        antialias: Whether to filter before sampling; not in the release.
+        eval_scales: Scales that an evaluation measures; the paper's by default.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -112,16 +107,9 @@ class IsotropicScale(_Scale):
 
 @TRANSFORMS.register_module()
 class AnisotropicScale(_Scale):
-    """Scale height and width each by its own k/n, n the cells of that side (EQ-VAE, Table 5).
+    """Scale height and width by k/n each, drawn independently, where n is the number of cells of that side.
 
-    Args:
-        minimum: The smallest scale.
-        interpolation: 'bilinear' as released, or 'bicubic' as the paper writes.
-        antialias: Whether to filter before sampling; not so as released.
-        eval_scales: What an evaluation goes through, both sides alike.
-
-    Raises:
-        ValueError: If an argument is out of range.
+    EQ-VAE, Table 5. Arguments are those of `IsotropicScale`; an evaluation scales both sides equally.
     """
 
     def sample(self, generator: Generator, grid: Grid) -> Scales:
@@ -131,3 +119,8 @@ class AnisotropicScale(_Scale):
             ValueError: If the grid is too coarse for any scale.
         """
         return self._draw(generator, grid[0], grid), self._draw(generator, grid[1], grid)
+
+
+def _as_fraction(scale: float) -> Fraction:
+    """Return the decimal or ratio that a float stands for: 0.28 of 25 cells is 7, while 0.28 * 25 is slightly more."""
+    return Fraction(scale).limit_denominator(1000)

@@ -1,4 +1,4 @@
-"""Shift by parts of a latent cell: what a crop that is off by some pixels does."""
+"""Shift by parts of a latent cell, as of a crop that is off by some pixels."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -19,18 +19,17 @@ _INTERPOLATIONS = ('fourier', 'bilinear')
 class Shift(Transform):
     """Shift images or latents down and to the right, by parts of their sides.
 
-    What comes in over the border is the mirror image of what is there. Whole cells are moved
-    exactly, whatever the interpolation. Between cells 'fourier' shifts the phase of the mirrored
-    rows and columns, so that neither the wrap-around nor a jump at the border rings (AF-LDM
-    shifts without mirroring). It is exact for what has no frequencies above Nyquist's; 'bilinear', a
-    weighted mean of neighbours, blurs even that. By either, average pooling of photographs, which
-    has such frequencies, is 0.008 off (docs/metrics.md).
+    The border is filled with the mirror image. Shifts by whole cells are exact with either interpolation. Between
+    cells, 'fourier' shifts the phase of the mirrored rows and columns; mirroring avoids ringing from a jump at the
+    border (AF-LDM shifts without mirroring). It is exact for signals below the Nyquist frequency; 'bilinear', a
+    weighted mean of neighbours, blurs those, too. With either, average pooling of photographs, whose frequencies
+    go beyond Nyquist's, is 0.008 off (docs/metrics.md).
 
     Args:
-        maximum: Of what is drawn, in latent cells, to all four sides.
-        steps: Draws are whole multiples of 1/`steps` cell: 8 are whole pixels at f8, f16 and f32.
+        maximum: Largest shift that is drawn, in latent cells, in all four directions.
+        steps: Draws are whole multiples of 1/`steps` cell; 8 gives whole pixels at f8, f16 and f32.
         interpolation: 'fourier' or 'bilinear'.
-        eval_shifts: What an evaluation goes through, in cells, both sides alike.
+        eval_shifts: Shifts that an evaluation measures, in cells, the same down and to the right.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -57,18 +56,18 @@ class Shift(Transform):
         if interpolation not in _INTERPOLATIONS:
             raise ValueError(f'Shift.interpolation must be one of {_INTERPOLATIONS}, got {interpolation!r}.')
         if not isinstance(eval_shifts, Sequence) or not eval_shifts or not all(shift != 0 for shift in eval_shifts):
-            raise ValueError(f'Shift.eval_shifts must be one or more numbers of cells but 0, got {eval_shifts!r}.')
+            raise ValueError(f'Shift.eval_shifts must be one or more nonzero numbers of cells, got {eval_shifts!r}.')
         self.maximum = maximum
         self.steps = steps
         self.interpolation = interpolation
         self.eval_shifts = tuple(eval_shifts)
 
     def sample(self, generator: Generator, grid: Grid) -> Shifts:
-        """Draw both shifts for a latent `grid` (h, w), uniformly, but not none at all."""
+        """Draw both shifts for a latent `grid` (h, w), uniformly from all pairs but (0, 0)."""
         most = int(self.maximum * self.steps)
         side = 2 * most + 1
         drawn = int(torch.randint(side * side - 1, (), generator=generator))
-        drawn += drawn >= side * side // 2  # the one in the middle is no shift
+        drawn += drawn >= side * side // 2  # skip the middle one, which is no shift
         down, right = drawn // side - most, drawn % side - most
         return Fraction(down, self.steps * grid[0]), Fraction(right, self.steps * grid[1])
 
@@ -78,7 +77,7 @@ class Shift(Transform):
         Raises:
             ValueError: If a shift is as long as the side or longer.
         """
-        # torch has no half-precision FFT on the CPU, and means of half precision lose digits
+        # torch has no half-precision FFT on the CPU, and means in half precision lose digits
         moved = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         for dim, shift in zip((2, 3), shifts, strict=True):
             if not -1 < shift < 1:
@@ -87,12 +86,12 @@ class Shift(Transform):
         return moved.to(x.dtype)
 
     def mask(self, size: tuple[int, int], shifts: Shifts) -> Tensor:
-        """Return where of `size` (H, W) only what was there before counts, not what came in: (H, W), bool."""
+        """Return where values depend on nothing beyond the border: (H, W), bool, for `size` (H, W)."""
         rows, columns = (_inside(side, shift * side) for side, shift in zip(size, shifts, strict=True))
         return rows[:, None] & columns
 
     def cases(self, grid: Grid) -> dict[str, Shifts]:
-        """Return `eval_shifts` by name, both sides alike."""
+        """Return `eval_shifts` by name, the same down and to the right."""
         exact = {f'{float(cells):g}': Fraction(cells).limit_denominator(1000) for cells in self.eval_shifts}
         return {name: (cells / grid[0], cells / grid[1]) for name, cells in exact.items()}
 
@@ -107,14 +106,17 @@ class Shift(Transform):
 
 
 def _mirrored(x: Tensor, dim: int, shift: int) -> Tensor:
-    """Move by whole cells; outside, the sequence goes on backwards, the last cell twice."""
+    """Shift by whole cells; beyond the border the sequence is mirrored, with the last cell repeated."""
     side = x.shape[dim]
     places = (torch.arange(side, device=x.device) - shift) % (2 * side)
     return x.index_select(dim, torch.minimum(places, 2 * side - 1 - places))
 
 
 def _fourier(x: Tensor, dim: int, shift: float) -> Tensor:
-    """Shift by a phase of the mirrored sequence: twice as long, without jumps, nothing at Nyquist's frequency."""
+    """Shift the phase of the mirrored sequence.
+
+    It is twice as long, has no jump at its ends, and nothing at Nyquist's frequency, whose phase would be ambiguous.
+    """
     side = x.shape[dim]
     spectrum = torch.fft.rfft(torch.cat([x, x.flip(dim)], dim), dim=dim)
     frequencies = torch.arange(side + 1, device=x.device, dtype=x.dtype)
@@ -124,7 +126,7 @@ def _fourier(x: Tensor, dim: int, shift: float) -> Tensor:
 
 
 def _inside(side: int, shift: Fraction) -> Tensor:
-    """Return which of `side` cells have their source, and both of its neighbours, inside."""
+    """Return which of `side` cells have their source and its two neighbours inside."""
     first, last = max(0, -(-shift // 1)), min(side - 1, side - 1 + shift // 1)
     places = torch.arange(side)
     return (places >= first) & (places <= last)

@@ -1,4 +1,4 @@
-"""Smooth bending of the plane: a few slow waves, invertible, with the border onto itself."""
+"""Warp: smooth bending of the plane by a few slow waves, invertible, with the border kept in place."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, Grid
-from eqzoo.transforms.resampled import Resampled, check_interpolation
+from eqzoo.transforms.resampled import Resampled
 
 Waves = tuple[tuple[float, ...], tuple[float, ...]]  # amplitudes of the displacement down and to the right
 
@@ -17,32 +17,31 @@ Waves = tuple[tuple[float, ...], tuple[float, ...]]  # amplitudes of the displac
 class Warp(Resampled):
     """Bend images or latents by a few slow waves, as if painted on rubber in a fixed frame; the size stays.
 
-    With v down and u to the right, both from 0 to 1 over the picture, what is seen at (v, u) comes from
+    With v down and u to the right, both from 0 to 1 over the picture, the source of the place (v, u) is
 
         v + Σ a_mn sin(π m v) cos(π n u),    u + Σ b_mn sin(π m u) cos(π n v),    m ≥ 1, n ≥ 0, m + n ≤ `modes`:
 
-    a function of places, not of pixels, and hence the same at every resolution. Points of the border
-    slide along it, so that nothing comes in over it: `mask` leaves out only where outermost cells are
-    seen, whose interpolation takes some that are mirrored.
+    a function of places, not of pixels, and hence the same at every resolution. Points of the border slide along it,
+    so nothing enters from outside: `mask` leaves out only the outermost cells, whose interpolation takes some mirrored
+    ones.
 
-    The map has an inverse, and its Jacobian's determinant is positive: from one point to another
-    displacements change by less than the points are apart, in the larger of |Δv| and |Δu|, as
-    Σ |a_mn| π (m + n) < 1. By the way a and b are drawn that is an amplitude below
-    (1 + 1/2 + … + 1 / `modes`) / (π `modes`), 0.195 for three modes.
+    The map is invertible and its Jacobian's determinant is positive, because displacements of two points differ by
+    less than the points themselves, in the larger of |Δv| and |Δu|: Σ |a_mn| π (m + n) < 1. For the distribution of a
+    and b this means an amplitude below (1 + 1/2 + … + 1 / `modes`) / (π `modes`), 0.195 for three modes.
 
-    Nothing is filtered before it is sampled, so that details alias where things get smaller: in that
-    measure sources are at most 1 + `amplitude` / that bound cells apart, 1.77 by the defaults.
+    Details alias where objects get smaller: sources are at most 1 + `amplitude` / that bound cells apart, in the same
+    measure; 1.77 with the defaults.
 
     Args:
-        amplitude: The most that a draw can displace, as a part of the side; usual is half of it.
-        modes: The most half waves that there are over the sides, m + n.
-        interpolation: 'bicubic' or 'bilinear'; the latter blurs more.
-        eval_amplitudes: What an evaluation goes through: always the same pattern, every wave as large
-            as it can be drawn.
+        amplitude: Largest possible displacement, as a part of the side; half of it is usual.
+        modes: Largest number of half waves over the sides, m + n.
+        interpolation: See `Resampled`.
+        eval_amplitudes: Amplitudes that an evaluation measures, of a fixed pattern in which every wave is as
+            large as it can be drawn.
 
     Raises:
-        ValueError: If an argument is out of range, or an amplitude so large that the map might fold.
-        TypeError: If `modes` is no whole number.
+        ValueError: If an argument is out of range, or an amplitude is so large that the map might fold.
+        TypeError: If `modes` is not a whole number.
 
     Example:
         >>> x = torch.tensor([[[[1.0, 2.0, 3.0, 4.0]]]])
@@ -70,7 +69,6 @@ class Warp(Resampled):
                 f'Warp.amplitude must be above 0 and below {limit:.4g} of the side, or {modes} modes might fold, '
                 f'got {amplitude}.'
             )
-        check_interpolation('Warp', interpolation)
         if (
             not isinstance(eval_amplitudes, Sequence)
             or not eval_amplitudes
@@ -82,34 +80,38 @@ class Warp(Resampled):
             )
         self.amplitude = amplitude
         self.modes = modes
-        self.interpolation = interpolation
+        super().__init__(interpolation)
         self.eval_amplitudes = tuple(eval_amplitudes)
 
     def sample(self, generator: Generator, grid: Grid) -> Waves:
-        """Draw each wave's amplitude uniformly, the faster ones smaller; any `grid` will do."""
+        """Draw each wave's amplitude uniformly, smaller for faster waves; `grid` does not matter."""
         weights = _weights(self.modes)
         drawn = 2 * torch.rand(2, len(weights), generator=generator, dtype=torch.float64) - 1
         down, right = drawn.tolist()
-        return self._scaled(down, self.amplitude), self._scaled(right, self.amplitude)
+        return self._amplitudes(down, self.amplitude), self._amplitudes(right, self.amplitude)
 
     def sources(self, rows: Tensor, columns: Tensor, size: tuple[int, int], waves: Waves) -> tuple[Tensor, Tensor]:
-        """Return where what is seen at `rows` (R, 1) and `columns` (C) comes from, by the formula."""
+        """Return the sources of `rows` (R, 1) and `columns` (C), by the formula."""
         v, u = (rows + 0.5) / size[0], (columns + 0.5) / size[1]
         down = _displacement(v, u, self.modes, waves[0])
         right = _displacement(u, v, self.modes, waves[1])
         return rows + size[0] * down, columns + size[1] * right
 
     def cases(self, grid: Grid) -> dict[str, Waves]:
-        """Return a pattern in which every wave is as large as it can be drawn, at `eval_amplitudes`, by name."""
+        """Return the pattern with every wave as large as it can be drawn, at `eval_amplitudes`, by name."""
         ones = [1.0] * len(_weights(self.modes))
         minus = [-1.0] * len(ones)
-        return {f'{each:g}': (self._scaled(ones, each), self._scaled(minus, each)) for each in self.eval_amplitudes}
+        return {
+            f'{each:g}': (self._amplitudes(ones, each), self._amplitudes(minus, each)) for each in self.eval_amplitudes
+        }
 
-    def _scaled(self, shares: Sequence[float], amplitude: float) -> tuple[float, ...]:
+    def _amplitudes(self, shares: Sequence[float], amplitude: float) -> tuple[float, ...]:
+        """Return each wave's amplitude, for its share in [-1, 1] of the largest one."""
         return tuple(amplitude * share * weight for share, weight in zip(shares, _weights(self.modes), strict=True))
 
 
 def _displacement(along: Tensor, across: Tensor, modes: int, amplitudes: Sequence[float]) -> Tensor:
+    """Return the displacement along one side, as a part of it, at places in [0, 1]."""
     return sum(
         amplitude * torch.sin(math.pi * m * along) * torch.cos(math.pi * n * across)
         for (m, n), amplitude in zip(_numbers(modes), amplitudes, strict=True)
@@ -122,12 +124,12 @@ def _numbers(modes: int) -> list[tuple[int, int]]:
 
 
 def _weights(modes: int) -> list[float]:
-    """Return what each wave contributes at most: 1 / (m + n)², as the waves of smooth fields fall off; together 1."""
+    """Return each wave's largest share of the amplitude: proportional to 1 / (m + n)², with a sum of 1."""
     weights = [1 / (m + n) ** 2 for m, n in _numbers(modes)]
     return [weight / sum(weights) for weight in weights]
 
 
 def _limit(modes: int) -> float:
-    """Return the amplitude from which on slopes, at most amplitude · Σ weight · π (m + n), might reach 1."""
+    """Return the amplitude at which slopes, at most amplitude · Σ weight · π (m + n), might reach 1."""
     slopes = sum(weight * math.pi * (m + n) for weight, (m, n) in zip(_weights(modes), _numbers(modes), strict=True))
     return 1 / slopes

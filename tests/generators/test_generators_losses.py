@@ -1,11 +1,12 @@
-"""Losses of generators: what comes from which number of a sample's stream, and labels left out."""
+"""Losses of DiT, SiT and REPA: random numbers from each sample's stream, dropped labels, and alignment."""
 
 import pytest
 import torch
-from deterministic import LATENTS, fill, wave
+from formula_networks import LATENTS, fill, wave
 from torch import nn
+from torch.nn import functional as F
 
-from eqzoo.generators import DiffusionTransformer, DiT, GaussianDiffusion, Interpolant, SiT
+from eqzoo.generators import REPA, AlignedTransformer, DiffusionTransformer, DiT, GaussianDiffusion, Interpolant, SiT
 from eqzoo.randomness import SampleStreams
 
 LABELS = torch.tensor([0, 3, 9, 5, 7])
@@ -21,7 +22,7 @@ def batch(places=slice(None)):
 
 
 class Recorder(nn.Module):
-    """A network that predicts zero and keeps what it was given."""
+    """A network that predicts zero and records its inputs."""
 
     num_classes, latent_shape, out_channels = 10, (4, 8, 8), 4
 
@@ -35,13 +36,13 @@ def streams(places=slice(None), seed=0):
 
 
 def drawn():
-    """Return the numbers that samples draw for uniform times: time, noise, label."""
+    """Return the numbers drawn for a loss with uniform times: time, noise, label."""
     source = streams()
     return source.uniform(), source.normal(batch()['latents']), source.uniform()
 
 
 @pytest.mark.parametrize('learn_sigma', [True, False])
-def test_dit_is_trained_on_its_streams(learn_sigma):
+def test_dits_loss_uses_its_streams_in_order(learn_sigma):
     net, process, x = network(learn_sigma), GaussianDiffusion(), batch()['latents']
     uniform, noise, share = drawn()
     times = (1000 * uniform).long()
@@ -58,7 +59,7 @@ def test_dit_is_trained_on_its_streams(learn_sigma):
 
 
 @pytest.mark.parametrize('network_time', ['data_to_noise', 'noise_to_data'])
-def test_sit_is_trained_on_its_streams(network_time):
+def test_sits_loss_uses_its_streams_in_order(network_time):
     net, x = network(), batch()['latents']
     process = Interpolant(network_time=network_time)
     times, noise, share = drawn()
@@ -98,7 +99,7 @@ def test_losses_do_not_depend_on_how_a_batch_is_cut(generator):
 
 @pytest.mark.parametrize(('kind', 'process'), [(DiT, GaussianDiffusion()), (SiT, Interpolant())])
 @pytest.mark.parametrize('probability', [0, 0.1, 0.5, 1])
-def test_labels_are_left_out_as_often_as_asked(kind, process, probability):
+def test_labels_are_dropped_with_the_given_probability(kind, process, probability):
     recorder, count = Recorder(), 2000
     given = dict(latents=torch.zeros(count, 4, 1, 1), labels=torch.full((count,), 3))
     kind(recorder, process, p_unconditional=probability).loss(given, SampleStreams(0, torch.arange(count)))
@@ -108,7 +109,7 @@ def test_labels_are_left_out_as_often_as_asked(kind, process, probability):
     assert given['labels'].eq(3).all()
 
 
-def test_labels_are_left_out_one_time_in_ten_by_default():
+def test_labels_are_dropped_with_probability_a_tenth_by_default():
     assert DiT(Recorder(), GaussianDiffusion()).p_unconditional == 0.1
     assert SiT(Recorder(), Interpolant()).p_unconditional == 0.1
 
@@ -129,15 +130,118 @@ def test_gradients_reach_every_weight_but_the_positions():
 
 
 def test_a_process_of_the_other_kind_is_refused():
-    with pytest.raises(ValueError, match='DiT.process: got Interpolant; accepted is GaussianDiffusion; see SiT'):
+    with pytest.raises(ValueError, match='DiT.process: got Interpolant; expected GaussianDiffusion; .*SiT'):
         DiT(Recorder(), Interpolant())
-    with pytest.raises(ValueError, match='SiT.process: got GaussianDiffusion; accepted is Interpolant; see DiT'):
+    with pytest.raises(ValueError, match='SiT.process: got GaussianDiffusion; expected Interpolant; .*DiT'):
         SiT(Recorder(), GaussianDiffusion())
 
 
 @pytest.mark.parametrize('probability', [-0.1, 1.1])
-def test_what_is_no_probability_is_refused(probability):
+def test_probabilities_outside_0_and_1_are_refused(probability):
     with pytest.raises(ValueError, match=f'DiT.p_unconditional must be in .0, 1., got {probability}'):
         DiT(Recorder(), GaussianDiffusion(), p_unconditional=probability)
     with pytest.raises(ValueError, match=f'SiT.p_unconditional must be in .0, 1., got {probability}'):
         SiT(Recorder(), Interpolant(), p_unconditional=probability)
+
+
+SHAPE = dict(size=(2, 32, 2), latent_channels=4, latent_size=4, num_classes=5)
+
+
+class Encoder:
+    """Encodes an image as four random tokens of six values, seeded by its sum."""
+
+    num_features = 6
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, images):
+        self.seen.append(images)
+        generator = torch.Generator().manual_seed(int(images.sum()) % 1000)
+        return torch.randn(len(images), 4, 6, generator=generator)
+
+
+def aligned(**options):
+    torch.manual_seed(0)
+    made = AlignedTransformer(**SHAPE, **{'feature_dims': (6,), 'tap': 1, 'projector_width': 16, **options})
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return made
+
+
+@pytest.fixture
+def batch_of_images():
+    generator = torch.Generator().manual_seed(1)
+    return dict(
+        latents=torch.randn(3, 4, 4, 4, generator=generator),
+        labels=torch.tensor([0, 4, 2]),
+        images=torch.randint(256, (3, 3, 8, 8), generator=generator, dtype=torch.uint8),
+    )
+
+
+def three_streams():
+    return SampleStreams(0, torch.arange(3))
+
+
+def test_the_loss_is_denoising_minus_the_weighted_cosine(batch_of_images):
+    encoder = Encoder()
+    model = REPA(aligned(), Interpolant(), encoder=encoder, weight=0.25, p_unconditional=0.0)
+    found = model.loss(batch_of_images, three_streams())
+    # the same noise and time as SiT's
+    between = model.interpolate(batch_of_images, three_streams())
+    output, (projected,) = model.network.forward_with_features(between.noisy, between.times, between.labels)
+    denoising = (output - (between.noise - batch_of_images['latents'])).square().mean()
+    features = encoder(batch_of_images['images'])
+    cosine = (F.normalize(projected, dim=2) * F.normalize(features, dim=2)).sum(dim=2).mean()
+    torch.testing.assert_close(found['denoising'], denoising)
+    torch.testing.assert_close(found['alignment'], -cosine)
+    torch.testing.assert_close(found['loss'], denoising - 0.25 * cosine)
+    plain = SiT(model.network, Interpolant(), p_unconditional=0.0).loss(batch_of_images, three_streams())
+    torch.testing.assert_close(plain['loss'], denoising)
+
+
+def test_stored_features_are_preferred_to_the_encoder(batch_of_images):
+    features = Encoder()(batch_of_images['images'])
+    without = REPA(aligned(), Interpolant()).loss(dict(batch_of_images, features=features), three_streams())
+    encoder = Encoder()
+    with_both = REPA(aligned(), Interpolant(), encoder=encoder).loss(
+        dict(batch_of_images, features=features), three_streams()
+    )
+    of_images = REPA(aligned(), Interpolant(), encoder=Encoder()).loss(batch_of_images, three_streams())
+    assert not encoder.seen
+    assert with_both == without
+    torch.testing.assert_close(of_images['loss'], without['loss'])
+
+
+def test_features_are_of_the_tapped_block(batch_of_images):
+    taps = [
+        REPA(aligned(tap=tap), Interpolant(), encoder=Encoder()).loss(batch_of_images, three_streams())['alignment']
+        for tap in (1, 2)
+    ]
+    assert abs(taps[0] - taps[1]) > 1e-3
+
+
+def test_the_encoder_is_no_part_of_the_model():
+    encoder = torch.nn.Linear(2, 6)
+    encoder.num_features = 6
+    model = REPA(aligned(), Interpolant(), encoder=encoder)
+    assert set(model.state_dict()) == {f'network.{name}' for name in model.network.state_dict()}
+    assert model.encoder is encoder
+
+
+def test_unfit_arguments_are_refused(batch_of_images):
+    with pytest.raises(ValueError, match=r'features of \(5,\); expected one encoder, .* 6; set .*feature_dims=\(6,\)'):
+        REPA(aligned(feature_dims=(5,)), Interpolant(), encoder=Encoder())
+    with pytest.raises(ValueError, match=r'features of \(6, 7\); expected one encoder'):
+        REPA(aligned(feature_dims=(6, 7)), Interpolant())
+    with pytest.raises(ValueError, match='REPA.network: got DiffusionTransformer; expected AlignedTransformer'):
+        REPA(DiffusionTransformer(**SHAPE), Interpolant())
+    with pytest.raises(ValueError, match='REPA.weight must not be negative, got -1'):
+        REPA(aligned(), Interpolant(), weight=-1)
+    with pytest.raises(ValueError, match='no features, and there is no encoder; .*cache_encoder'):
+        REPA(aligned(), Interpolant()).loss(batch_of_images, three_streams())
+    del batch_of_images['images']
+    with pytest.raises(ValueError, match='no features, and there is no image for the encoder'):
+        REPA(aligned(), Interpolant(), encoder=Encoder()).loss(batch_of_images, three_streams())
+    with pytest.raises(ValueError, match='features of 9 tokens and width 6; expected 4 tokens and width 6'):
+        REPA(aligned(), Interpolant()).loss(dict(batch_of_images, features=torch.randn(3, 9, 6)), three_streams())

@@ -1,13 +1,16 @@
-"""MaskGIT's loss: which codes are masked, what is compared with what, and randomness that belongs to samples."""
+"""MaskGIT: masking schedules, the loss, and samplers of codes."""
+
+import itertools
 
 import pytest
 import torch
-from deterministic import fill
+from formula_networks import fill
 from torch import nn
 from torch.nn import functional as F
 
-from eqzoo.generators import MaskGIT, MaskTransformer
+from eqzoo.generators import Confidence, DiT, GaussianDiffusion, Halton, MaskGIT, MaskTransformer
 from eqzoo.generators.maskgit import codes_per_step, masked_share, mean_masked_share
+from eqzoo.generators.samplers.codes import codes_after_steps, draw_codes, gumbel, halton_order
 from eqzoo.randomness import SampleStreams
 
 SCHEDULES = ('arccos', 'cosine', 'linear', 'square')
@@ -16,8 +19,8 @@ CODES = torch.arange(COUNT * GRID**2).view(COUNT, GRID, GRID) * 7 % NUM_CODES
 BATCH = dict(codes=CODES, labels=torch.arange(COUNT) % 3)
 
 
-class Told(nn.Module):
-    """A network that answers with given logits, and remembers what it saw."""
+class FixedLogits(nn.Module):
+    """A network that returns given logits and records its inputs."""
 
     num_codes, num_classes, mask_code, latent_shape = NUM_CODES, 3, NUM_CODES, (GRID, GRID)
 
@@ -30,9 +33,9 @@ class Told(nn.Module):
         return self.logits
 
 
-def told(logits=None, **options):
+def with_logits(logits=None, **options):
     logits = torch.zeros(COUNT, GRID**2, NUM_CODES + 1) if logits is None else logits
-    return MaskGIT(Told(logits), **options)
+    return MaskGIT(FixedLogits(logits), **options)
 
 
 def streams(seed=0, numbers=range(COUNT)):
@@ -82,7 +85,7 @@ def test_every_step_fixes_a_code_and_all_steps_all(name):
 
 @pytest.mark.parametrize('name', SCHEDULES)
 def test_each_sample_is_masked_by_its_share(name):
-    generator = told(schedule=name)
+    generator = with_logits(schedule=name)
     shares = torch.cat([masks(generator, seed).float().mean(dim=(1, 2)) for seed in range(8)])
     expected = torch.cat([masked_share(name, streams(seed).uniform()) for seed in range(8)])
     assert float((shares - expected).abs().max()) < 5 * 0.5 / GRID  # five deviations of a mean of 64 coins
@@ -90,18 +93,18 @@ def test_each_sample_is_masked_by_its_share(name):
     assert float(shares.std()) > 0.2  # of each sample, not of all
 
 
-def test_masked_codes_are_hidden_and_the_others_shown():
-    generator = told()
+def test_the_network_sees_only_codes_that_are_not_masked():
+    generator = with_logits()
     hidden = masks(generator)
     seen = generator.network.seen[0][0]
     assert torch.equal(seen[~hidden], CODES[~hidden])
     assert 0.5 < float(hidden.float().mean()) < 0.8
 
 
-def test_labels_are_left_out_as_often_as_asked():
+def test_labels_are_dropped_with_the_given_probability():
     seen = {}
     for probability in (0.0, 0.3, 1.0):
-        generator = told(p_unconditional=probability)
+        generator = with_logits(p_unconditional=probability)
         generator.loss(BATCH, streams())
         seen[probability] = generator.network.seen[0][1]
     assert torch.equal(seen[0.0], BATCH['labels'])
@@ -117,7 +120,7 @@ def test_the_loss_is_cross_entropy_on_all_codes_or_the_masked():
     for smoothing in (0.0, 0.1):
         wanted = (1 - smoothing) * target + smoothing / (NUM_CODES + 1)
         losses = -(wanted * log).sum(dim=2)
-        of_all, of_masked = (told(logits, label_smoothing=smoothing, loss_on=on) for on in ('all', 'masked'))
+        of_all, of_masked = (with_logits(logits, label_smoothing=smoothing, loss_on=on) for on in ('all', 'masked'))
         hidden = masks(of_all).flatten(1)
         assert float(of_all.loss(BATCH, streams())['loss']) == pytest.approx(float(losses.mean()), rel=1e-5)
         expected = losses[hidden].sum() / losses.numel() / (2 / torch.pi)
@@ -126,11 +129,11 @@ def test_the_loss_is_cross_entropy_on_all_codes_or_the_masked():
 
 def test_accuracy_counts_masked_codes():
     right = F.one_hot(CODES.flatten(1), NUM_CODES + 1).float()
-    assert float(told(right).loss(BATCH, streams())['accuracy']) == 1
-    assert float(told(right.roll(1, dims=2)).loss(BATCH, streams())['accuracy']) == 0
+    assert float(with_logits(right).loss(BATCH, streams())['accuracy']) == 1
+    assert float(with_logits(right.roll(1, dims=2)).loss(BATCH, streams())['accuracy']) == 0
     half = right.clone()
     half[: COUNT // 2] = half[: COUNT // 2].roll(1, dims=2)
-    assert float(told(half).loss(BATCH, streams())['accuracy']) == 0.5
+    assert float(with_logits(half).loss(BATCH, streams())['accuracy']) == 0.5
 
 
 def network(dropout):
@@ -165,7 +168,7 @@ def test_dropout_repeats_itself_and_leaves_torchs_stream_alone():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(schedule='sine'), "MaskGIT.schedule: got 'sine'; accepted are arccos, cosine, linear, square"),
+        (dict(schedule='sine'), "MaskGIT.schedule: got 'sine'; expected one of arccos, cosine, linear, square"),
         (dict(p_unconditional=2), r'MaskGIT.p_unconditional must be in \[0, 1\], got 2'),
         (dict(label_smoothing=-1), r'MaskGIT.label_smoothing must be in \[0, 1\], got -1'),
         (dict(loss_on='some'), "MaskGIT.loss_on must be 'all' or 'masked', got 'some'"),
@@ -173,4 +176,216 @@ def test_dropout_repeats_itself_and_leaves_torchs_stream_alone():
 )
 def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        told(**arguments)
+        with_logits(**arguments)
+
+
+SIDE, VOCABULARY, CLASSES = 4, 6, 3
+LABELS = torch.tensor([0, 2, 2, 1, 0])
+
+
+class Certain(nn.Module):
+    """A network that prefers a fixed code at each place, more strongly at later places, and records its inputs.
+
+    For no class it prefers other codes.
+    """
+
+    num_codes, num_classes, mask_code, latent_shape = VOCABULARY, CLASSES, VOCABULARY, (SIDE, SIDE)
+
+    def __init__(self, strength=30.0):
+        super().__init__()
+        self.strength, self.seen = strength, []
+
+    def wanted(self, labels):
+        return (torch.arange(SIDE**2) + labels[:, None]) % VOCABULARY
+
+    def forward(self, codes, labels):
+        self.seen.append((codes.flatten(1).clone(), labels))
+        strengths = self.strength * (1 + torch.arange(SIDE**2) / SIDE**2)
+        return nn.functional.one_hot(self.wanted(labels), VOCABULARY + 1) * strengths[:, None]
+
+
+def certain(**options):
+    return MaskGIT(Certain(**options)).eval()
+
+
+def five_streams(numbers=range(5), seed=0):
+    return SampleStreams(seed, torch.tensor(list(numbers)))
+
+
+def transformer():
+    return MaskGIT(fill(MaskTransformer((2, 16, 2), VOCABULARY, grid=SIDE, num_classes=CLASSES)).double()).eval()
+
+
+SAMPLERS = (
+    Confidence(4, guidance=1.5),
+    Halton(4, guidance=1.5),
+    Halton(5, guidance=0.5, redraw=True),
+    Halton(4, random_start=True),
+)
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_codes_are_those_of_a_certain_network(sampler):
+    generator = certain()
+    codes = sampler(generator, LABELS, five_streams())
+    assert codes.dtype == torch.int64
+    assert torch.equal(codes.flatten(1), generator.network.wanted(LABELS))
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_a_samples_codes_are_the_same_in_every_batch(sampler):
+    generator = transformer()
+    whole = sampler(generator, LABELS, five_streams())
+    parts = [sampler(generator, LABELS[part], five_streams(range(5)[part])) for part in (slice(0, 2), slice(2, 5))]
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(sampler(generator, LABELS, five_streams(seed=1)), whole)
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_every_code_is_drawn_and_none_is_a_mask(sampler):
+    codes = sampler(MaskGIT(Certain(0.0)).eval(), LABELS.repeat(20), five_streams(range(100)))
+    assert codes.unique().tolist() == list(range(VOCABULARY))  # the mask's logit is as large
+
+
+def test_the_first_step_predicts_once_per_class_and_guidance_doubles_it():
+    generator = certain()
+    Confidence(3, guidance=2.0)(generator, LABELS, five_streams())
+    labels = [seen.tolist() for _, seen in generator.network.seen]
+    assert labels == [[0, 1, 2], [*LABELS.tolist(), 3, 3, 3, 3, 3], [*LABELS.tolist(), 3, 3, 3, 3, 3]]
+    generator = certain()
+    Halton(3, guidance=2.0)(generator, LABELS, five_streams())
+    assert generator.network.seen[0][1].tolist() == [0, 1, 2, 3, 3, 3]
+    generator = certain()
+    Halton(3, guidance=0.0)(generator, LABELS, five_streams())
+    assert [len(seen) for _, seen in generator.network.seen] == [3, 5, 5]
+
+
+def test_confidence_keeps_the_surest_codes():
+    """Without Gumbel noise the places of highest confidence, the last ones, come first."""
+    generator = certain(strength=1.5)
+    Confidence(4, guidance=0.0, gumbel_temperature=0.0)(generator, LABELS, five_streams())
+    masked = [(codes == VOCABULARY).sum(dim=1).unique().tolist() for codes, _ in generator.network.seen]
+    assert masked == [[16], [15], [11], [6]]  # 1, 4, 5 and 6 codes a step
+    mean_place = [(codes != VOCABULARY).float() @ torch.arange(16.0) for codes, _ in generator.network.seen[1:]]
+    assert float(mean_place[2].mean() / 10) > 7.5 + 1
+
+
+def test_confidence_never_changes_what_it_kept():
+    generator = transformer()
+    seen = []
+    generator.network.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0].flatten(1)[: len(LABELS)].clone())
+    )
+    last = Confidence(6)(generator, LABELS, five_streams()).flatten(1)
+    for before, after in zip(seen[1:], [*seen[2:], last], strict=True):
+        kept = before != VOCABULARY
+        assert torch.equal(before[kept], after[kept])
+
+
+def test_guidance_and_temperature_are_as_released():
+    """(1 + w) cond - w uncond, with w rising from 0: compared by probabilities."""
+    generator = transformer()
+    network = generator.network
+    codes = torch.full((5, 16), VOCABULARY)
+    nothing = torch.full_like(LABELS, CLASSES)
+    conditional, unconditional = (network(codes.view(5, 4, 4), labels) for labels in (LABELS, nothing))
+    for weight, temperature in ((0.0, 1.0), (2.0, 1.0), (0.7, 0.5)):
+        given = Confidence(4, temperature=temperature).probabilities(generator, codes, LABELS, weight)
+        logits = ((1 + weight) * conditional - weight * unconditional)[..., :VOCABULARY] / temperature
+        torch.testing.assert_close(given, logits.softmax(dim=2).float(), rtol=1e-4, atol=1e-6)
+    asked = []
+    sampler = Confidence(5, guidance=2.0)
+    plain = sampler.probabilities
+    sampler.probabilities = lambda *arguments: asked.append(arguments[-1]) or plain(*arguments)
+    sampler(generator, LABELS, five_streams())
+    assert asked == [0, 0.5, 1.0, 1.5, 2.0]
+    asked.clear()
+    sampler.steps = 1
+    sampler(generator, LABELS, five_streams())
+    assert asked == [2.0]
+
+
+def test_the_first_step_is_noisy_and_the_last_is_not():
+    """Much Gumbel noise spreads the first code over all places."""
+    places = {}
+    for temperature in (0.0, 100.0):
+        generator = certain()
+        Confidence(8, gumbel_temperature=temperature)(generator, torch.zeros(200).long(), five_streams(range(200)))
+        places[temperature] = (generator.network.seen[1][0][:200] != VOCABULARY).float().sum(dim=0)
+    assert places[0.0].argmax() == 15 or places[0.0].count_nonzero() < 16
+    assert places[100.0].count_nonzero() == 16
+    assert float(places[100.0].max()) < 40  # of 200 on 16 places
+
+
+def test_draws_follow_the_probabilities():
+    torch.manual_seed(0)
+    probabilities = torch.tensor([0.5, 0.0, 0.3, 0.2]).expand(1, 40_000, 4)
+    drawn = draw_codes(probabilities, torch.rand(1, 40_000)).flatten()
+    counts = drawn.bincount(minlength=4) / 40_000
+    torch.testing.assert_close(counts, probabilities[0, 0], rtol=0, atol=0.01)
+    ends = draw_codes(probabilities[:, :3], torch.tensor([[0.0, 0.5, 1 - 2**-24]]))
+    assert ends.tolist() == [[0, 2, 3]]  # a code without probability is never drawn
+
+
+def test_gumbel_noise_has_gumbels_moments():
+    noise = gumbel(torch.rand(100_000, generator=torch.Generator().manual_seed(0)))
+    assert float(noise.mean()) == pytest.approx(0.5772, abs=0.02)
+    assert float(noise.var()) == pytest.approx(torch.pi**2 / 6, abs=0.05)
+    assert torch.isfinite(gumbel(torch.tensor([0.0, 1 - 2**-24]))).all()
+
+
+# The release's `build_halton_mask(4)` (5ffd61f).
+def test_haltons_order_is_as_released():
+    assert halton_order(4, 4).tolist() == [9, 6, 12, 1, 11, 4, 14, 3, 8, 5, 0, 7, 13, 2, 15, 10]
+    assert halton_order(5, 3).sort().values.tolist() == list(range(15))
+
+
+def test_halton_fixes_places_in_its_order():
+    generator = certain(strength=1.0)
+    Halton(4, guidance=0.0)(generator, LABELS, five_streams())
+    order = halton_order(SIDE, SIDE)
+    assert codes_after_steps(4, 16) == [2, 5, 8, 16]
+    for (codes, _), count in zip(generator.network.seen[1:], [2, 5, 8], strict=True):
+        there = torch.zeros(16, dtype=torch.bool)
+        there[order[:count]] = True
+        assert torch.equal(codes != VOCABULARY, there.expand(5, 16))
+
+
+def test_halton_may_start_anywhere_in_its_order():
+    generator = certain()
+    Halton(16, guidance=0.0, random_start=True)(generator, torch.zeros(60).long(), five_streams(range(60)))
+    first = (generator.network.seen[1][0] != VOCABULARY).float().argmax(dim=1)
+    assert len(first.unique()) > 12
+    starts = (five_streams(range(60)).uniform() * 16).long()
+    assert torch.equal(first, halton_order(SIDE, SIDE)[starts])
+
+
+@pytest.mark.parametrize('redraw', [False, True])
+def test_halton_redraws_codes_only_if_asked(redraw):
+    generator = certain(strength=0.5)
+    Halton(8, guidance=0.0, redraw=redraw)(generator, LABELS, five_streams())
+    seen = [codes for codes, _ in generator.network.seen[1:]]
+    changed = [bool((a != b)[a != VOCABULARY].any()) for a, b in itertools.pairwise(seen)]
+    assert any(changed) == redraw
+
+
+@pytest.mark.parametrize('kind', [Confidence, Halton])
+def test_unfit_arguments_are_refused(kind):
+    with pytest.raises(ValueError, match=f'{kind.__name__}.steps must be at least 1, got 0'):
+        kind(0)
+    with pytest.raises(ValueError, match=f'{kind.__name__}.temperature must be positive, got 0'):
+        kind(4, temperature=0)
+    with pytest.raises(ValueError, match=f'{kind.__name__}.steps: got 17; expected 1 to 16'):
+        kind(17).check(certain())
+    with pytest.raises(ValueError, match='labels: got 4; expected 0 to 2, or 3 '):
+        kind(4)(certain(), torch.tensor([4]), five_streams([0]))
+    diffusion = DiT(nn.Identity(), GaussianDiffusion())
+    with pytest.raises(ValueError, match=f'{kind.__name__} draws codes, for MaskGIT; DiT makes latents; DDPM, DDIM'):
+        kind(4).check(diffusion)
+
+
+def test_confidences_own_arguments_are_checked():
+    with pytest.raises(ValueError, match="Confidence.schedule: got 'sine'; expected one of arccos"):
+        Confidence(schedule='sine')
+    with pytest.raises(ValueError, match='Confidence.gumbel_temperature must be at least 0, got -1'):
+        Confidence(gumbel_temperature=-1)

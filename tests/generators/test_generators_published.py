@@ -1,11 +1,11 @@
-"""Files of generators: every form is read, and a file of something else is named as what it is."""
+"""Files of generators: every format is read, and errors describe a file of another network."""
 
 import argparse
 import re
 
 import pytest
 import torch
-from deterministic import LATENTS, fill
+from formula_networks import LATENTS, fill
 from safetensors.torch import save_file
 
 from eqzoo.checkpoints.generator import describe_state, load_generator, read_generator
@@ -52,7 +52,7 @@ BESIDE = dict(generator=dict(type='SiT'), iteration=7)
     ],
     ids=['flat', 'dit', 'repa', 'model', 'ddp', 'compiled', 'eqzoo', 'average', 'eqzoo-compiled'],
 )
-def test_every_form_is_read_and_the_average_wins(file, content):
+def test_every_file_format_is_read_and_the_average_is_preferred(file, content):
     loaded = network(weights=file(content)).state_dict()
     assert loaded.keys() == WEIGHTS.keys()
     for name, value in WEIGHTS.items():
@@ -65,7 +65,7 @@ def test_safetensors_are_read(tmp_path):
     assert all(torch.equal(loaded[name], value) for name, value in WEIGHTS.items())
 
 
-def test_what_a_file_says_of_its_latents_is_handed_on(file):
+def test_a_files_card_of_latents_is_returned(file):
     card = dict(sha256='ab', scale=0.18215)
     assert read_generator(file(dict(state_dict=WEIGHTS, latents=card))).latents == card
     assert read_generator(file(WEIGHTS)).latents is None
@@ -97,7 +97,7 @@ def test_blocks_of_repas_older_files_are_numbered_on(file):
         (dict(num_classes=1000), '10 classes', '1,000 classes'),
     ],
 )
-def test_a_file_of_another_network_is_named(file, arguments, theirs, ours):
+def test_the_error_describes_both_networks(file, arguments, theirs, ours):
     path = file(WEIGHTS)
     with pytest.raises(ValueError, match='is of a network of') as caught:
         network(**arguments, weights=path)
@@ -108,14 +108,14 @@ def test_a_file_of_another_network_is_named(file, arguments, theirs, ours):
     assert 'learn_sigma' in described
 
 
-def test_published_sizes_are_named(file):
+def test_published_sizes_are_described_by_name(file):
     with torch.device('meta'):
         state = DiffusionTransformer('XL', 2).state_dict()
     assert describe_state(state) == 'size XL, patch 2, latents 4 x 32 x 32, 8 output channels, 1,000 classes'
     assert describe_state({'blocks.4.w': torch.zeros(1)}) == '5 blocks and other names than those of DiT and MaskGIT'
 
 
-def test_projectors_that_the_network_lacks_are_named(file):
+def test_the_error_names_missing_and_unexpected_projectors(file):
     aligned = AlignedTransformer(SMALL, 2, **LATENTS, learn_sigma=True, feature_dims=(6,), tap=1, projector_width=8)
     with pytest.raises(ValueError, match='6 unexpected: projectors.0.0.weight'):
         network(weights=file(aligned.state_dict()))
@@ -124,7 +124,7 @@ def test_projectors_that_the_network_lacks_are_named(file):
 
 
 @pytest.mark.parametrize('content', [{'encoder.conv_in.weight': torch.zeros(2, 3, 3, 3)}, {'ema': {}}, {}])
-def test_an_autoencoders_file_is_no_generators(file, content):
+def test_an_autoencoders_file_is_refused(file, content):
     with pytest.raises(ValueError, match='holds no generator; .*an autoencoder goes to model.autoencoder.weights'):
         network(weights=file(content))
 
@@ -134,6 +134,6 @@ def test_a_file_that_would_run_code_is_refused(file):
         read_generator(file(dict(ema=WEIGHTS, args=print)))
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_the_error_names_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere'):
         read_generator(tmp_path / 'nowhere.pt')

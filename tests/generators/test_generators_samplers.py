@@ -1,16 +1,149 @@
-"""What all samplers share: sample n is itself in every batch, guidance, and what is refused."""
+"""Samplers and guidance: a sample is the same in every batch, guidance by its formula, and refused arguments."""
 
 import inspect
 
 import numpy as np
 import pytest
 import torch
-from drawing import LABELS, draw, streams, transformer
-from exact import generator
+from formula_networks import LATENTS, fill, wave
+from gaussian_data import LABELS, draw, generator, streams, transformer
 from torch import nn
 
-from eqzoo.generators import DDIM, DDPM, ODE, SDE, ClassifierFree, DiT, DPMSolver, GaussianDiffusion, Interpolant, SiT
+from eqzoo.generators import (
+    DDIM,
+    DDPM,
+    ODE,
+    SDE,
+    AutoGuidance,
+    ClassifierFree,
+    DiffusionTransformer,
+    DiT,
+    DPMSolver,
+    GaussianDiffusion,
+    Interpolant,
+    SiT,
+)
 from eqzoo.generators.guidance import Guidance
+
+X = wave(4, 4, 8, 8, step=0.9)
+TIMES = torch.tensor([0.1, 0.4, 0.6, 0.9])
+CLASSES = torch.tensor([0, 3, 9, 10])
+NOTHING = torch.full((4,), 10)
+
+
+class Counting(nn.Module):
+    """A network that counts its calls and the samples in them."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.sizes = network, []
+        self.latent_shape, self.num_classes = network.latent_shape, network.num_classes
+
+    def forward(self, x, times, labels):
+        self.sizes.append(len(x))
+        return self.network(x, times, labels)
+
+
+def network(depth=2, **arguments):
+    return fill(DiffusionTransformer((depth, 32, 2), 2, **{**LATENTS, **arguments}))
+
+
+def ask(guidance, net, noise_time=TIMES):
+    with torch.no_grad():
+        return guidance(net, X, TIMES, CLASSES, noise_time)
+
+
+def plain(net, labels=CLASSES):
+    with torch.no_grad():
+        return net(X, TIMES, labels)
+
+
+CLOSE = dict(rtol=1e-5, atol=1e-6)  # batches of other sizes are summed in another order
+
+
+def test_guidance_moves_away_from_the_unconditional_prediction():
+    net = network()
+    conditional, unconditional = plain(net), plain(net, NOTHING)
+    assert (conditional - unconditional)[:3].abs().amax(dim=(1, 2, 3)).min() > 1e-3
+    guided = ask(ClassifierFree(4.0), net)
+    expected = unconditional[:, :4] + 4 * (conditional - unconditional)[:, :4]
+    torch.testing.assert_close(guided[:, :4], expected, **CLOSE)
+    torch.testing.assert_close(guided[:, 4:], conditional[:, 4:], **CLOSE)  # the learned variance
+    torch.testing.assert_close(guided[3], conditional[3], **CLOSE)  # which is of no class already
+
+
+def test_published_guidance_is_of_three_channels():
+    net = network()
+    three, four = (ask(ClassifierFree(4.0, channels=channels), net) for channels in (3, 4))
+    torch.testing.assert_close(three[:, :3], four[:, :3], rtol=0, atol=0)
+    torch.testing.assert_close(three[:, 3:], plain(net)[:, 3:], **CLOSE)
+    assert (four[:3, 3] - three[:3, 3]).abs().max() > 1e-3
+    assert torch.equal(ask(ClassifierFree(4.0), net), four)
+
+
+def test_guidance_applies_and_costs_only_within_its_interval():
+    net = Counting(network())
+    guided = ask(ClassifierFree(4.0, interval=(0.4, 0.6)), net, torch.tensor([0.39, 0.4, 0.6, 0.61]))
+    everywhere, conditional = ask(ClassifierFree(4.0), net), plain(net)
+    torch.testing.assert_close(guided[[0, 3]], conditional[[0, 3]], **CLOSE)
+    torch.testing.assert_close(guided[[1, 2]], everywhere[[1, 2]], **CLOSE)
+    assert (guided[[1, 2]] - conditional[[1, 2]]).flatten(1).abs().amax(dim=1).min() > 1e-3
+    assert net.sizes == [6, 8, 4]
+
+
+def test_guidance_that_changes_nothing_costs_nothing():
+    net = Counting(network())
+    assert torch.equal(ask(ClassifierFree(1.0), net), plain(net))
+    assert torch.equal(ask(ClassifierFree(4.0, interval=(0.0, 0.05)), net), plain(net))
+    assert net.sizes == [4, 4, 4, 4]
+    worse = Counting(network(1))
+    assert torch.equal(ask(AutoGuidance(1.0, worse), net), plain(net))
+    assert worse.sizes == []
+
+
+def test_a_scale_of_zero_is_the_prediction_for_no_class():
+    net = network()
+    torch.testing.assert_close(ask(ClassifierFree(0.0), net)[:, :4], plain(net, NOTHING)[:, :4], **CLOSE)
+
+
+def test_autoguidance_moves_away_from_the_worse_network():
+    net, worse = network(), Counting(network(1, learn_sigma=False))
+    guided = ask(AutoGuidance(2.5, worse, interval=(0.3, 1.0)), net)
+    conditional, bad = plain(net), plain(worse)
+    torch.testing.assert_close(guided[1:, :4], (bad + 2.5 * (conditional[:, :4] - bad))[1:], **CLOSE)
+    torch.testing.assert_close(guided[0], conditional[0])
+    torch.testing.assert_close(guided[:, 4:], conditional[:, 4:])
+    assert worse.sizes == [3, 4]
+
+
+def test_autoguidance_leaves_the_worse_network_as_it_is():
+    worse = network(1).train()
+    AutoGuidance(2.0, worse)
+    assert not worse.training
+    assert not any(parameter.requires_grad for parameter in worse.parameters())
+
+
+def test_worse_networks_of_other_latents_or_classes_are_refused():
+    with pytest.raises(ValueError, match=r'latents \(4, 4, 4\) and 10 classes; expected .*\(4, 8, 8\)'):
+        ask(AutoGuidance(2.0, network(1, latent_size=4)), network())
+    with pytest.raises(ValueError, match=r'and 7 classes; expected .*\(4, 8, 8\) and 10'):
+        ask(AutoGuidance(2.0, network(1, num_classes=7)), network())
+
+
+@pytest.mark.parametrize('interval', [(-0.1, 1), (0, 1.1), (0.5, 0.5), (0.7, 0.3)])
+def test_impossible_intervals_are_refused(interval):
+    with pytest.raises(ValueError, match=r'ClassifierFree.interval: got .*; expected 0 <= low < high <= 1'):
+        ClassifierFree(2.0, interval=interval)
+    with pytest.raises(ValueError, match=r'AutoGuidance.interval: got'):
+        AutoGuidance(2.0, network(1), interval=interval)
+
+
+def test_impossible_channels_are_refused():
+    with pytest.raises(ValueError, match='ClassifierFree.channels must be at least 1 or None, got 0'):
+        ClassifierFree(2.0, channels=0)
+    with pytest.raises(ValueError, match='ClassifierFree.channels: got 5; expected 1 to 4'):
+        ask(ClassifierFree(2.0, channels=5), network())
+
 
 CASES = {
     'ddpm': (DDPM(5), DiT, GaussianDiffusion()),
@@ -41,7 +174,7 @@ def test_a_sample_is_the_same_in_every_batch(case):
 
 
 class Swinging(nn.Module):
-    """A velocity that swings as often as the class says, so that some samples take more steps than others."""
+    """A velocity that oscillates with the class as frequency, so that some samples take more steps than others."""
 
     latent_shape, num_classes, out_channels = (1, 2, 2), 40, 1
 
@@ -50,7 +183,7 @@ class Swinging(nn.Module):
         return labels.view(-1, 1, 1, 1) * angles.cos() + 0 * x
 
 
-def test_samples_that_go_on_longer_keep_their_classes():
+def test_samples_with_more_steps_keep_their_labels():
     swinging, labels = SiT(Swinging(), Interpolant()), torch.tensor([0, 30, 1, 17])
     noise = streams(range(4)).normal(torch.zeros(4, 1, 2, 2))
     samples = ODE(rtol=1e-5)(swinging, labels, streams(range(4)))
@@ -59,7 +192,7 @@ def test_samples_that_go_on_longer_keep_their_classes():
 
 
 class Recording(Guidance):
-    """Guidance that changes nothing and keeps the times that it is told."""
+    """Guidance that changes nothing and records its times."""
 
     def __init__(self):
         super().__init__(2.0)
@@ -118,7 +251,7 @@ def test_guidance_changes_samples(case):
 
 
 @pytest.mark.parametrize('kind', [DDPM, DDIM, DPMSolver, ODE, SDE])
-def test_smoke_takes_hardly_any_steps(kind):
+def test_smoke_takes_very_few_steps(kind):
     arguments = kind.smoke(dict(steps=250))
     process = Interpolant() if kind in (ODE, SDE) else GaussianDiffusion()
     built = generator(process)
@@ -140,7 +273,7 @@ def test_samplers_of_interpolants_refuse_diffusion(sampler):
 
 @pytest.mark.parametrize('labels', [[0, 11], [-1, 3]])
 def test_labels_out_of_range_are_refused(labels):
-    with pytest.raises(ValueError, match=r'labels: got .*; accepted are 0 to 9, and 10 for no class'):
+    with pytest.raises(ValueError, match=r'labels: got (11|-1); expected 0 to 9, or 10 '):
         ODE('euler')(transformer(), torch.tensor(labels), streams([0, 1]))
 
 
@@ -151,13 +284,13 @@ def test_labels_out_of_range_are_refused(labels):
         (lambda: DDIM(1), 'DDIM.steps must be at least 2, got 1'),
         (lambda: DPMSolver(0), 'DPMSolver.steps must be at least 1, got 0'),
         (lambda: DDIM(eta=1.5), r'DDIM.eta must be in \[0, 1\], got 1.5'),
-        (lambda: ODE('rk4'), "ODE.method: got 'rk4'; accepted are 'euler', 'heun' and 'dopri5'"),
+        (lambda: ODE('rk4'), "ODE.method: got 'rk4'; expected 'euler', 'heun' or 'dopri5'"),
         (lambda: ODE('euler', steps=0), 'ODE.steps must be at least 1, got 0'),
         (lambda: ODE(rtol=0), 'ODE.rtol and ODE.atol must be positive, got 0 and 1e-06'),
         (lambda: ODE(atol=-1), 'ODE.rtol and ODE.atol must be positive, got 0.001 and -1'),
         (lambda: SDE(1), 'SDE.steps must be at least 2, got 1'),
-        (lambda: SDE(diffusion='ddpm'), "SDE.diffusion: got 'ddpm'; accepted are 'sigma', 'linear', 'sbdm'"),
-        (lambda: SDE(last_step='Mean'), "SDE.last_step: got 'Mean'; accepted are 'mean', 'tweedie', 'euler', None"),
+        (lambda: SDE(diffusion='ddpm'), "SDE.diffusion: got 'ddpm'; expected one of 'sigma', 'linear', 'sbdm'"),
+        (lambda: SDE(last_step='Mean'), "SDE.last_step: got 'Mean'; expected one of 'mean', 'tweedie', 'euler', None"),
         (lambda: SDE(last_step_size=0), r'SDE.last_step_size must be in \(0, 1\), got 0'),
         (lambda: SDE(diffusion_scale=-1), 'SDE.diffusion_scale must not be negative, got -1'),
     ],

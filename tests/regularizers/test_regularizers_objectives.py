@@ -1,14 +1,15 @@
-"""The objectives: what is compared with what, and how often."""
+"""Objectives: which pair they compare, and how often; and the KL penalty."""
 
 from collections import Counter
 
 import pytest
 import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
 from torch.nn import functional as F
 
 from eqzoo.autoencoders import Bottleneck
-from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance, Plain
+from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance, KLDivergence, Plain
 from eqzoo.transforms import AnisotropicScale, Compose, IsotropicScale, Rotate
 
 GRID = (8, 8)
@@ -72,7 +73,7 @@ def test_plain_reconstructs_the_images_with_noise_scaled_by_the_posterior(images
     torch.testing.assert_close(pair.reconstruction, F.interpolate(F.avg_pool2d(images, 4) + 0.5, scale_factor=4.0))
 
 
-def test_implicit_decodes_transformed_latents_and_never_encodes_transformed_images(images):
+def test_implicit_transforms_latents_and_encodes_only_original_images(images):
     objective = ImplicitEquivariance(Rotate(turns=(1,)), 1.0)
     autoencoder = Pooling()
     pair = objective(autoencoder, images, draw_of(objective, 'equivariance'), ones)
@@ -119,7 +120,7 @@ def test_the_released_mix_is_half_an_eighth_and_three_eighths():
         (0.0, 1.0, {'low_resolution'}),
     ],
 )
-def test_probabilities_are_of_the_events_they_name(p_equivariance, p_low_resolution, branches):
+def test_each_probability_is_of_its_named_event(p_equivariance, p_low_resolution, branches):
     objective = ImplicitEquivariance(Rotate(), p_equivariance, p_low_resolution=p_low_resolution)
     assert {draw.branch for draw in draws(objective, 100)} == branches
 
@@ -142,7 +143,7 @@ def test_a_probability_lies_between_0_and_1(name):
         ImplicitEquivariance(Rotate(), **{name: 1.5})
 
 
-def test_explicit_penalty_is_zero_where_the_encoder_is_equivariant(images):
+def test_explicit_penalty_is_zero_for_an_equivariant_encoder(images):
     objective = ExplicitEquivariance(Rotate())
     images = images.mul(8).round()  # whole numbers: their means are exact in any order
     pair = objective(Pooling(), images, draw_of(objective, 'explicit'), ones)
@@ -181,3 +182,11 @@ def test_stop_gradient_leaves_only_the_transformed_latents_gradient(images):
     turned = ramp.flip(0)
     assert gradients[False] == pytest.approx(24 * 2 * 2 * (turned - ramp).square().sum().item())
     assert gradients[True] == pytest.approx(24 * 2 * 2 * ((turned - ramp) * turned).sum().item())
+
+
+def test_kl_is_the_closed_form_summed_over_the_latent():
+    generator = torch.Generator().manual_seed(3)
+    mean, log_variance = torch.randn(2, 2, 4, 3, 3, generator=generator)
+    posterior = DiagonalGaussianDistribution(torch.cat([mean, log_variance], dim=1))
+    formula = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
+    torch.testing.assert_close(KLDivergence(1e-3)(posterior), 1e-3 * formula.flatten(1).sum(1).mean())

@@ -1,4 +1,4 @@
-"""What every registered transform must do; a new one is tested without a new test."""
+"""The contract of every registered transform; a new one is tested without a new test."""
 
 import inspect
 import pickle
@@ -34,7 +34,7 @@ def test_it_keeps_the_contract(transform):
 
 @pytest.mark.parametrize('grid', GRIDS)
 def test_images_and_latents_stay_aligned(transform, grid):
-    """Also through `cases`: what an evaluation goes through is exact too."""
+    """This includes `cases`, which an evaluation measures."""
     draws = [transform.sample(seeded(seed), grid) for seed in range(20)]
     for params in [*draws, *transform.cases(grid).values()]:
         latents = transform(torch.empty(1, 2, *grid, device='meta'), params)
@@ -70,7 +70,7 @@ def test_params_survive_pickling(transform):
     assert torch.equal(transform(x, pickle.loads(pickle.dumps(params))), transform(x, params))
 
 
-def test_it_changes_something_and_passes_gradients(transform):
+def test_it_is_not_the_identity_and_passes_gradients(transform):
     x = torch.randn(1, 2, 16, 16, requires_grad=True)
     y = transform(x, transform.sample(seeded(3), (16, 16)))
     assert y.shape != x.shape or not torch.equal(y, x)

@@ -1,4 +1,4 @@
-"""The transforms' laws, and agreement with the released formulas."""
+"""Rotate, Flip, scales, Compose and Choice: their laws, and agreement with the released formulas."""
 
 from collections import Counter
 from fractions import Fraction
@@ -42,7 +42,7 @@ def test_the_released_turns_are_ours_in_another_order(x):
 
 
 @pytest.mark.parametrize(('axis', 'first_row'), [('horizontal', [2, 1]), ('vertical', [3, 4])])
-def test_flips(axis, first_row):
+def test_flips_exchange_sides_and_are_their_own_inverse(axis, first_row):
     x = torch.tensor([[[[1, 2], [3, 4]]]])
     flip = Flip()
     assert flip(x, axis)[0, 0, 0].tolist() == first_row
@@ -125,7 +125,7 @@ def test_scales_are_uniform():
     ],
 )
 def test_first_draws_of_many_seeds_are_uniform(transform, outcomes, limit):
-    """Not only many draws of one seed: training seeds a generator for each step."""
+    """First draws of many seeds, because training seeds a generator for each step."""
     counts = Counter(transform.sample(torch.Generator().manual_seed(seed), (8, 8)) for seed in range(3600))
     expected = 3600 / outcomes
     assert len(counts) == outcomes
@@ -133,13 +133,13 @@ def test_first_draws_of_many_seeds_are_uniform(transform, outcomes, limit):
 
 
 @pytest.mark.parametrize(('minimum', 'cells', 'lowest'), [(0.28, 25, 7), (0.07, 100, 7), (0.3, 8, 3), (1e-4, 8, 1)])
-def test_the_minimum_is_the_decimal_that_was_meant(minimum, cells, lowest):
+def test_the_minimum_is_an_exact_decimal(minimum, cells, lowest):
     """As a float, 0.28 * 25 is more than 7 and would start at 8; and no scale is 0."""
     scales = {params[0] for params in draws(IsotropicScale(minimum), (cells, cells), 1500)}
     assert min(scales) == Fraction(lowest, cells)
 
 
-def test_isotropic_scales_are_alike_and_anisotropic_ones_are_not():
+def test_isotropic_scales_are_equal_and_anisotropic_ones_are_not():
     assert all(vertical == horizontal for vertical, horizontal in draws(IsotropicScale(), (16, 24), 50))
     pairs = draws(AnisotropicScale(), (16, 24), 200)
     assert sum(vertical != horizontal for vertical, horizontal in pairs) > 150
@@ -188,14 +188,14 @@ def test_compose_applies_the_first_one_first(x):
     assert torch.equal(compose(x, (HALF, 1)), wanted)
 
 
-def test_compose_draws_for_the_grid_that_is_left():
+def test_compose_draws_for_the_grid_left_by_earlier_transforms():
     """After a quarter turn 8 x 12 cells are 12 x 8, on which the height's scale is k/12."""
     compose = Compose([Rotate(turns=(1,)), AnisotropicScale()])
     heights = {params[1][0] for params in draws(compose, (8, 12), 300)}
     assert heights == {Fraction(k, 12) for k in range(3, 12)}
 
 
-def test_compose_of_the_release_is_the_released_formula():
+def test_scale_then_rotate_is_the_released_formula():
     """Scale by s/32, then rot90 with dims (-1, -2), which is clockwise: our turn 4 - k."""
     x = torch.randn(1, 4, 32, 32)
     compose = Compose([IsotropicScale(), Rotate()])
@@ -209,7 +209,7 @@ def test_compose_keeps_what_an_iterator_yields():
     assert len(Compose(iter([Rotate(), Flip()])).transforms) == 2
 
 
-def test_choice_keeps_the_cases_of_two_of_one_class():
+def test_choice_numbers_cases_of_two_transforms_of_one_class():
     choice = Choice([IsotropicScale(eval_scales=(0.5,)), Flip(axes=('vertical',)), IsotropicScale(eval_scales=(0.5,))])
     assert choice.cases((8, 8)) == {
         'IsotropicScale[0] 0.5': (0, HALF),
@@ -219,7 +219,7 @@ def test_choice_keeps_the_cases_of_two_of_one_class():
 
 
 def test_the_order_of_a_set_does_not_matter():
-    """Sets of strings are ordered differently in each process, whose draws must be alike."""
+    """Sets of strings are ordered differently in each process, but draws must be the same."""
     assert Flip(axes={'vertical', 'horizontal'}).axes == Flip(axes=['vertical', 'horizontal']).axes == Flip().axes
     assert Rotate(turns={3, 1}).turns == Rotate(turns=[3, 1]).turns == (1, 3)
 
@@ -267,7 +267,7 @@ def test_wrong_arguments(make, message):
 
 
 @pytest.mark.parametrize('cls', [Compose, Choice])
-def test_what_is_no_transform_is_refused(cls):
+def test_parts_that_are_no_transforms_are_refused(cls):
     name = cls.__name__
     with pytest.raises(
         TypeError, match=rf'{name}.transforms\[1\] must be a transform \(sample, __call__, cases\), got 3'

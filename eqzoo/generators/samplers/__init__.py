@@ -1,4 +1,4 @@
-"""From noise to latents: the ways of drawing samples with a trained generator."""
+"""Samplers: drawing latents or codes with a trained generator."""
 
 from eqzoo.generators.samplers.base import Sampler
 from eqzoo.generators.samplers.codes import CodeSampler, Confidence, Halton

@@ -1,4 +1,4 @@
-"""What every sampler does alike: checks, the first noise, guided predictions."""
+"""Base class of latent samplers: checks, the first noise and guided predictions."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -6,16 +6,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from eqzoo.generators.base import Generator
+from eqzoo.generators.base import Generator, check_labels
 from eqzoo.generators.guidance import Guidance
 from eqzoo.randomness import SampleStreams
 
 
 class Sampler(ABC):
-    """A way from noise to latents, for generators of one kind of process.
+    """Turns noise into latents, for generators of one kind of process.
 
     Args:
-        guidance: What predictions are pushed away from; None for none.
+        guidance: Guides the predictions; None for no guidance.
     """
 
     process: ClassVar[type]
@@ -24,10 +24,10 @@ class Sampler(ABC):
         self.guidance = guidance
 
     def check(self, generator: Generator) -> None:
-        """Refuse a generator that this sampler is not for.
+        """Check that this sampler is for `generator`.
 
         Raises:
-            ValueError: Saying what it is for.
+            ValueError: If the generator has another process.
         """
         process = getattr(generator, 'process', None)
         if not isinstance(process, self.process):
@@ -43,26 +43,27 @@ class Sampler(ABC):
 
         Args:
             generator: In evaluation mode.
-            labels: Classes (B,), 0 to K; K stands for no class.
-            streams: A sample's first noise and all later ones come from its stream, whatever the batch.
+            labels: (B,), 0 to K; K stands for no class.
+            streams: One random stream per sample, for its first and all later noise; samples do not
+                depend on their batch.
 
         Raises:
             ValueError: If a label is out of range, or the generator is not for this sampler.
         """
         self.check(generator)
-        check_labels(labels, generator.num_classes)
+        check_labels(labels.cpu(), generator.num_classes)
         noise = streams.normal(torch.zeros(len(labels), *generator.latent_shape, device=labels.device))
         return self.draw(generator, noise, labels, streams).float()
 
     @abstractmethod
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
-        """Return the latents that `noise` (B, C, h, w) becomes."""
+        """Turn `noise` (B, C, h, w) into latents."""
 
     def predict(self, network: Any, x: Tensor, times: Tensor, labels: Tensor, noise_time: Tensor) -> Tensor:
         """Return the network's guided output (B, C or 2C, h, w), float32.
 
         Args:
-            network: The generator's.
+            network: The generator's network.
             x: (B, C, h, w).
             times: (B,), as the network counts them.
             labels: (B,).
@@ -74,23 +75,7 @@ class Sampler(ABC):
         return self.guidance(network, x, times, labels, noise_time).float()
 
 
-def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels (B,) other than classes and `num_classes`, no class.
-
-    Raises:
-        ValueError: With the labels.
-    """
-    if len(labels) and not 0 <= labels.min() <= labels.max() <= num_classes:
-        raise ValueError(
-            f'labels: got {labels.tolist()}; accepted are 0 to {num_classes - 1}, and {num_classes} for no class.'
-        )
-
-
 def check_steps(where: str, steps: int, least: int = 1) -> None:
-    """Refuse too few steps.
-
-    Raises:
-        ValueError: Naming `where`.
-    """
+    """Raise a `ValueError` that names `where` if `steps` is below `least`."""
     if steps < least:
         raise ValueError(f'{where} must be at least {least}, got {steps}.')

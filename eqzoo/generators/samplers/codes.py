@@ -1,4 +1,4 @@
-"""What every sampler of codes does alike: checks, guided predictions, codes drawn by their probabilities."""
+"""Samplers of codes for MaskGIT: `Confidence` (arXiv 2202.04200) and `Halton`, as in Besnier and Chen's releases."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqzoo.generators.base import Generator
+from eqzoo.generators.base import Generator, check_labels
 from eqzoo.generators.maskgit import MaskGIT, check_schedule, codes_per_step
-from eqzoo.generators.samplers.base import check_labels, check_steps
+from eqzoo.generators.samplers.base import check_steps
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
 
 
 class CodeSampler(ABC):
-    """A way from masks to codes, some in each step.
+    """Base class: replaces masks by codes, some in each step.
 
-    Guidance is away from the prediction for no class, (1 + w) cond - w uncond, in logits, with a
-    weight w a step. A step of weight 0 predicts only once.
+    Guidance is (1 + w) cond - w uncond, in logits, with a weight w for each step. A step of weight 0 needs
+    no unconditional prediction.
 
     Args:
-        steps: Predictions of the network, each of which fixes some codes.
-        temperature: Divides the logits. The release multiplies by what it calls softmax temperature.
+        steps: Number of predictions, each of which fixes some codes.
+        temperature: Divides the logits. The release's "softmax temperature" multiplies them.
 
     Raises:
         ValueError: If there are no steps, or the temperature is not positive.
@@ -40,10 +40,10 @@ class CodeSampler(ABC):
         return {**arguments, 'steps': 2}
 
     def check(self, generator: Generator) -> None:
-        """Refuse a generator that this sampler is not for.
+        """Check that this sampler is for `generator`.
 
         Raises:
-            ValueError: If it makes no codes, or less than one a step.
+            ValueError: If the generator makes no codes, or fewer codes than there are steps.
         """
         if not isinstance(generator, MaskGIT):
             raise ValueError(
@@ -53,8 +53,7 @@ class CodeSampler(ABC):
         rows, columns = generator.latent_shape
         if self.steps > rows * columns:
             raise ValueError(
-                f'{type(self).__name__}.steps: got {self.steps}; accepted are 1 to {rows * columns}, the codes of an '
-                'image.'
+                f'{type(self).__name__}.steps: got {self.steps}; expected 1 to {rows * columns}, the number of codes.'
             )
 
     @torch.no_grad()
@@ -63,35 +62,35 @@ class CodeSampler(ABC):
 
         Args:
             generator: In evaluation mode.
-            labels: Classes (B,), 0 to N; N stands for no class.
-            streams: All that is random of a sample comes from its stream, whatever the batch.
+            labels: (B,), 0 to N; N stands for no class.
+            streams: One random stream per sample; samples do not depend on their batch.
 
         Raises:
             ValueError: If a label is out of range, or the generator is not for this sampler.
         """
         self.check(generator)
-        check_labels(labels, generator.num_classes)
+        check_labels(labels.cpu(), generator.num_classes)
         return self.draw(generator, labels, streams).view(len(labels), *generator.latent_shape)
 
     @abstractmethod
     def draw(self, generator: MaskGIT, labels: Tensor, streams: SampleStreams) -> Tensor:
-        """Return the codes (B, T), T = h * w."""
+        """Return codes (B, T), T = h * w."""
 
     def first_codes(self, generator: MaskGIT, labels: Tensor) -> Tensor:
-        """Return (B, T) masks."""
+        """Return codes (B, T) that are all masked."""
         rows, columns = generator.latent_shape
         return torch.full((len(labels), rows * columns), generator.network.mask_code, device=labels.device)
 
     def probabilities(self, generator: MaskGIT, codes: Tensor, labels: Tensor, weight: float) -> Tensor:
         """Return the probabilities (B, T, K), float32, of each code at each place.
 
-        The mask's own is left out. Differs from the release, which may draw it, and shows it as the last code.
+        Differs from the release: the mask is left out. There it may be drawn, and is decoded as the last code.
 
         Args:
             generator: The generator.
             codes: (B, T).
             labels: (B,).
-            weight: Of the guidance, w.
+            weight: w of the guidance.
         """
         network = generator.network
         grids = codes.view(-1, *generator.latent_shape)
@@ -105,36 +104,25 @@ class CodeSampler(ABC):
         return (logits[..., : generator.num_codes] / self.temperature).softmax(dim=2)
 
     def first_probabilities(self, generator: MaskGIT, codes: Tensor, labels: Tensor, weight: float) -> Tensor:
-        """Return `probabilities` where all codes are masked: samples of a class are alike, and predicted once."""
+        """Return `probabilities` for all-masked codes, with one prediction per class: they depend on nothing else."""
         classes, places = labels.unique(return_inverse=True)
         return self.probabilities(generator, codes[: len(classes)], classes, weight)[places]
 
 
-def draw_codes(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Return codes (B, T), each where its place's cumulated `probabilities` (B, T, K) reach `uniform` (B, T).
-
-    One number a place does for all K, where torch's own draw takes K of the global stream.
-    """
-    cumulated = probabilities.cumsum(dim=2)
-    reached = torch.searchsorted(cumulated, (uniform * cumulated[..., -1])[..., None], right=True)[..., 0]
-    return reached.clamp_max(probabilities.shape[2] - 1)
-
-
 @SAMPLERS.register_module()
 class Confidence(CodeSampler):
-    """Draw all masked codes, keep the surest, and predict the others again.
+    """Draw all masked codes in each step, keep those of the highest confidence, and predict the others again.
 
-    How sure a code is, is its log-probability plus Gumbel noise that falls linearly to nothing;
-    the weight of guidance rises linearly from 0. Defaults give the published numbers at 256
-    pixels (arXiv 2310.14400, FID 6.80); those at 512 (7.26) are of 15 steps, guidance 2.8 and
-    Gumbel temperature 7.
+    Confidence is the log-probability plus Gumbel noise, whose scale falls linearly to 0 while the weight of the
+    guidance rises linearly from 0. Defaults are those of the published FID at 256 pixels (arXiv 2310.14400, 6.80);
+    at 512 pixels (7.26) it is 15 steps, guidance 2.8 and Gumbel temperature 7.
 
     Args:
         steps: See `CodeSampler`.
         guidance: w of the last step.
-        gumbel_temperature: The noise's scale in the first step.
+        gumbel_temperature: Scale of the noise in the first step.
         temperature: See `CodeSampler`.
-        schedule: How many codes each step keeps; see `codes_per_step`.
+        schedule: Masking schedule that decides how many codes each step keeps; see `codes_per_step`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -166,33 +154,27 @@ class Confidence(CodeSampler):
             uniform = streams.uniform(2, codes.shape[1], device=codes.device)
             drawn = draw_codes(probabilities, uniform[:, 0])
             noise = self.gumbel_temperature * (1 - done) * gumbel(uniform[:, 1])
-            sure = probabilities.gather(2, drawn[..., None])[..., 0].log() + noise
-            places = sure.masked_fill(~masked, -torch.inf).topk(count, dim=1).indices
+            confidence = probabilities.gather(2, drawn[..., None])[..., 0].log() + noise
+            places = confidence.masked_fill(~masked, -torch.inf).topk(count, dim=1).indices
             codes.scatter_(1, places, drawn.gather(1, places))
             masked.scatter_(1, places, False)
         return codes
 
 
-def gumbel(uniform: Tensor) -> Tensor:
-    """Return Gumbel noise for numbers uniform in [0, 1)."""
-    tiny = torch.finfo(uniform.dtype).tiny
-    return -(-uniform.clamp_min(tiny).log()).log()
-
-
 @SAMPLERS.register_module()
 class Halton(CodeSampler):
-    """Draw the codes of the next places in a fixed order that covers the image evenly.
+    """Draw codes in a fixed order of places, Halton's sequence, which covers the image evenly.
 
-    Differs from the release, unless `redraw`: there each step also draws all earlier codes anew.
-    Its network learned without label smoothing, and copies what it sees; one that learned with
-    smoothing of 0.1 gives a tenth of them away in every step.
+    Differs from the release, unless `redraw` is set: there each step also draws all earlier codes again. The
+    release's network was trained without label smoothing and copies codes that it sees; one trained with a
+    smoothing of 0.1 would change a tenth of them in every step.
 
     Args:
         steps: See `CodeSampler`.
-        guidance: w, in all steps.
+        guidance: w of all steps.
         temperature: See `CodeSampler`.
-        random_start: Whether each sample starts at a place of its own in the order.
-        redraw: Whether codes that are there already are drawn again, as released.
+        random_start: Whether each sample starts at its own random place in the order.
+        redraw: Whether each step also draws earlier codes again, as released.
     """
 
     def __init__(
@@ -215,7 +197,7 @@ class Halton(CodeSampler):
         turns = (start.long().to(codes.device)[:, None] + torch.arange(count, device=codes.device)) % count
         order = halton_order(*generator.latent_shape).to(codes.device)[turns]
         first = 0
-        for step, last in enumerate(codes_by_step(self.steps, count)):
+        for step, last in enumerate(codes_after_steps(self.steps, count)):
             predict = self.probabilities if step else self.first_probabilities
             probabilities = predict(generator, codes, labels, self.guidance)
             drawn = draw_codes(probabilities, streams.uniform(count, device=codes.device))
@@ -225,11 +207,29 @@ class Halton(CodeSampler):
         return codes
 
 
-def codes_by_step(steps: int, num_codes: int) -> list[int]:
-    """Return how many of an image's codes are there after each step: 1 - arccos(step / S) / (pi / 2) of them.
+def draw_codes(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Draw codes (B, T) from `probabilities` (B, T, K) by inverting their cumulative sums at `uniform` (B, T).
+
+    This needs one random number per place. `torch.multinomial` needs K, and takes one generator for the
+    whole batch, not one per sample.
+    """
+    cumulated = probabilities.cumsum(dim=2)
+    # right=True: at uniform = 0 a leading code of probability 0 is skipped; sums end at 1 but for rounding
+    reached = torch.searchsorted(cumulated, (uniform * cumulated[..., -1])[..., None], right=True)[..., 0]
+    return reached.clamp_max(probabilities.shape[2] - 1)
+
+
+def gumbel(uniform: Tensor) -> Tensor:
+    """Turn numbers that are uniform in [0, 1) into standard Gumbel noise."""
+    tiny = torch.finfo(uniform.dtype).tiny
+    return -(-uniform.clamp_min(tiny).log()).log()
+
+
+def codes_after_steps(steps: int, num_codes: int) -> list[int]:
+    """Return how many codes are drawn after each step s of S: the share 1 - arccos(s / S) / (pi / 2).
 
     Example:
-        >>> codes_by_step(4, 64)
+        >>> codes_after_steps(4, 64)
         [10, 21, 34, 64]
     """
     shares = (1 - math.acos((step + 1) / steps) / (math.pi / 2) for step in range(steps))
@@ -237,16 +237,16 @@ def codes_by_step(steps: int, num_codes: int) -> list[int]:
 
 
 def halton_order(rows: int, columns: int) -> Tensor:
-    """Return the places (rows * columns,) of a grid, counted row by row, as Halton's points come to them.
+    """Return the places (rows * columns,) of a grid, numbered row by row, in the order of Halton's sequence.
 
-    Points have the base 2 along rows and 3 along columns.
+    Points have base 2 for the row and base 3 for the column; each is rounded down to a place, and repeats are skipped.
 
     Example:
         >>> halton_order(2, 2)
         tensor([2, 1, 0, 3])
     """
     order: dict[int, None] = {}
-    number = 1  # the point 0 is not of the sequence
+    number = 1  # the sequence begins after the point 0
     while len(order) < rows * columns:
         row, column = int(_halton(number, 2) * rows), int(_halton(number, 3) * columns)
         order.setdefault(row * columns + column)
@@ -255,7 +255,7 @@ def halton_order(rows: int, columns: int) -> Tensor:
 
 
 def _halton(number: int, base: int) -> float:
-    """Return `number`'s digits in `base`, mirrored behind the point."""
+    """Return the radical inverse: the digits of `number` in `base`, mirrored at the point."""
     numerator, denominator = 0, 1
     while number:
         number, digit = divmod(number, base)

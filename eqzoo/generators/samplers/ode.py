@@ -1,6 +1,7 @@
-"""Dormand and Prince's method of order five, with steps of its own for each sample.
+"""ODE samplers of interpolants: Euler, Heun, and Dormand and Prince's method with its own steps for each sample.
 
-Libraries choose one step for the whole batch, so that a sample would depend on its neighbours.
+A sample must not depend on its neighbours in the batch, so one step size for the whole batch, as torchdiffeq has, is
+no option. torchode steps each sample by itself, but needs sympy ~= 1.10 and torchtyping; hence the solver here.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,11 @@ from eqzoo.generators.samplers.base import Sampler, check_steps
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
 
+# x (A, ...), times (A,) on the CPU, indices (A,) of these samples in the batch on the CPU -> dx/dt (A, ...)
+Flow = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+_INSIDE = 1e-9  # time that a solver stays inside a part where guidance is on or off
+
 # J. R. Dormand and P. J. Prince, A family of embedded Runge-Kutta formulae (1980), table 2.
 _NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
 _WEIGHTS = (
@@ -28,20 +34,99 @@ _WEIGHTS = (
     (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
     (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
-# fifth order less fourth
+# the weights of order five minus those of order four
 _ERROR = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 _ORDER = 5
 
-# Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, section II.4: how steps follow errors.
-# Differs from their 10, and torchdiffeq's: the error of a short first step is the rounding of a float32 network, which
-# depends on the batch; it would choose the next step. Growth by at most 3 makes errors below 0.0024 all the same.
+# Step control of Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, section II.4.
+# Differs from: their largest growth of 10, which torchdiffeq uses too. The error of a short first step is the rounding
+# of a float32 network, which depends on the batch, and would choose the next step. With growth by at most 3, all
+# errors below 0.0024 give the same next step.
 _SAFETY, _SLOWEST, _FASTEST = 0.9, 0.2, 3.0
-
 _MOST_STEPS = 10_000
 
 
+@SAMPLERS.register_module()
+class ODE(Sampler):
+    """Follow the velocity from noise to data, without further noise (arXiv 2401.08740).
+
+    Args:
+        method: 'dopri5', used for SiT's published numbers, chooses steps for each sample by `rtol` and `atol`. 'euler'
+            and 'heun' take `steps` equal steps, of one and two evaluations each.
+        steps: Number of steps of Euler and Heun.
+        rtol: Relative tolerance of dopri5.
+        atol: Absolute tolerance of dopri5.
+        guidance: See `Sampler`.
+
+    Raises:
+        ValueError: If the method is unknown, there are no steps, or a tolerance is not positive.
+    """
+
+    process = Interpolant
+
+    def __init__(
+        self,
+        method: Literal['euler', 'heun', 'dopri5'] = 'dopri5',
+        *,
+        steps: int = 50,
+        rtol: float = 1e-3,
+        atol: float = 1e-6,
+        guidance: Guidance | None = None,
+    ) -> None:
+        super().__init__(guidance)
+        if method not in ('euler', 'heun', 'dopri5'):
+            raise ValueError(f"ODE.method: got {method!r}; expected 'euler', 'heun' or 'dopri5'.")
+        check_steps('ODE.steps', steps)
+        if min(rtol, atol) <= 0:
+            raise ValueError(f'ODE.rtol and ODE.atol must be positive, got {rtol} and {atol}.')
+        self.method, self.steps, self.rtol, self.atol = method, steps, rtol, atol
+
+    @classmethod
+    def smoke(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments for two steps, or for coarse ones of dopri5."""
+        return {**arguments, 'steps': 2, 'rtol': 0.5, 'atol': 0.5}
+
+    def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
+        """Turn `noise` (B, C, h, w) into latents."""
+        process, network = generator.process, generator.network
+        end, start = process.interval()
+
+        def flow(x: Tensor, times: Tensor, places: Tensor, within: tuple[float, float] = (0.0, 1.0)) -> Tensor:
+            """Return dx/dt of the samples with the indices `places`; guidance sees `times` clamped to `within`."""
+            at = times.to(x.device)
+            inputs = process.network_times(at.float())
+            output = self.predict(network, x, inputs, labels[places.to(labels.device)], times.clamp(*within))
+            return process.velocity(output, x, at)
+
+        x = noise.double()  # states and times are float64; the network sees float32
+        if self.method != 'dopri5':
+            return _solve_evenly(flow, x, torch.linspace(start, end, self.steps + 1, dtype=torch.float64), self.method)
+        for now, then in pairwise(self._smooth_parts(start, end)):
+            part = partial(flow, within=(then + _INSIDE, now - _INSIDE))
+            x = solve_adaptively(part, x, now, then, rtol=self.rtol, atol=self.atol)
+        return x
+
+    def _smooth_parts(self, start: float, end: float) -> list[float]:
+        """Return `start`, `end` and the times between where guidance starts or stops: the velocity jumps there."""
+        jumps = () if self.guidance is None or self.guidance.scale == 1 else self.guidance.interval
+        return [start, *sorted((time for time in jumps if end < time < start), reverse=True), end]
+
+
+def _solve_evenly(flow: Flow, x: Tensor, times: Tensor, method: str) -> Tensor:
+    """Solve dx/dt = flow through `times` (S + 1,) by 'euler' or 'heun'."""
+    places = torch.arange(len(x))
+    for now, then in pairwise(times):
+        step = float(then - now)
+        slope = flow(x, now.expand(len(x)), places)
+        moved = x + step * slope
+        if method == 'heun':
+            moved = x + step / 2 * (slope + flow(moved, then.expand(len(x)), places))
+        x = moved
+    return x
+
+
 def solve_adaptively(
-    flow: Callable[[Tensor, Tensor, Tensor], Tensor],
+    flow: Flow,
     x: Tensor,
     start: float,
     end: float,
@@ -49,19 +134,23 @@ def solve_adaptively(
     rtol: float,
     atol: float,
 ) -> Tensor:
-    """Return the solutions (B, ...) at `end` of dx/dt = flow, from `x` at `start`.
+    """Solve dx/dt = flow from `x` at `start` to `end`, with step sizes of its own for each sample.
+
+    A step is accepted if the root mean square of its error / (atol + rtol * |x|) is at most 1.
 
     Args:
-        flow: (x (A, ...), times (A,) on the CPU, places (A,) of these samples in the batch on the CPU) → dx/dt.
+        flow: Called with the samples that have not arrived yet.
         x: (B, ...), float64.
-        start: Time at which `x` is.
-        end: May be before `start`.
-        rtol: An error is accepted if its root mean square, each value over `atol` plus `rtol` times
-            the value, is at most 1.
-        atol: Likewise.
+        start: Time of `x`.
+        end: Time of the solutions; may be before `start`.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+
+    Returns:
+        The solutions (B, ...) at `end`.
 
     Raises:
-        RuntimeError: If the flow is not finite, or so rough that a sample takes more than 10,000 steps.
+        RuntimeError: If the flow is not finite, or a sample takes more than 10,000 steps.
     """
     x = x.clone()
     places = torch.arange(len(x))
@@ -83,33 +172,36 @@ def solve_adaptively(
         accepted = ratio <= 1
         kept, kept_here = active[accepted], here[accepted.to(x.device)]
         x[kept_here], slopes[kept_here] = moved[accepted.to(x.device)], slope[accepted.to(x.device)]
+        # the last step sets the time to `end` itself: the sum may be rounded to before it
         reached = torch.where(is_last, torch.full_like(size, end), times[active] + direction * size)
         times[kept] = reached[accepted]
         growth = (_SAFETY * ratio.clamp_min(1e-10) ** (-1 / _ORDER)).clamp(_SLOWEST, _FASTEST)
+        # accepted steps never shrink the next one, rejected steps never grow it
         steps[active] = size * torch.where(accepted, growth.clamp_min(1.0), growth.clamp_max(1.0))
     raise RuntimeError(f'dopri5: more than {_MOST_STEPS:,} steps; rtol and atol are too small for the network.')
 
 
 def _step(
-    flow: Callable[[Tensor, Tensor, Tensor], Tensor],
+    flow: Flow,
     x: Tensor,
     times: Tensor,
     places: Tensor,
     slope: Tensor,
     sizes: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where a step of `sizes` (A,) leads, the slope there and the error."""
+    """Return the states after a step of `sizes` (A,), the slopes there and the error estimates."""
     scale = sizes.to(x.device).view(-1, *[1] * (x.ndim - 1))
     slopes = [slope]
     for node, weights in zip(_NODES, _WEIGHTS, strict=True):
         inner = x + scale * sum(weight * each for weight, each in zip(weights, slopes, strict=True))
         slopes.append(flow(inner, times + node * sizes, places))
+    # the last stage is the solution itself, so its slope is the first one of the next step
     error = scale * sum(weight * each for weight, each in zip(_ERROR, slopes, strict=True))
     return inner, slopes[-1], error
 
 
 def _first_steps(
-    flow: Callable[[Tensor, Tensor, Tensor], Tensor],
+    flow: Flow,
     x: Tensor,
     times: Tensor,
     places: Tensor,
@@ -117,7 +209,7 @@ def _first_steps(
     direction: float,
     tolerances: tuple[float, float],
 ) -> Tensor:
-    """Return the sizes (B,) that Hairer's rule starts with."""
+    """Return the first step sizes (B,) by the rule of Hairer, Norsett and Wanner, section II.4."""
     large, steep = (_norm(each, x.abs(), *tolerances) for each in (x, slopes))
     small = torch.where((large < 1e-5) | (steep < 1e-5), torch.full_like(large, 1e-6), 0.01 * large / steep)
     sizes = (direction * small).to(x.device).view(-1, *[1] * (x.ndim - 1))
@@ -129,88 +221,5 @@ def _first_steps(
 
 
 def _norm(values: Tensor, sizes: Tensor, rtol: float, atol: float) -> Tensor:
-    """Return the root mean square (B,) of values relative to the tolerance, on the CPU."""
+    """Return the root mean square (B,) of `values` / (atol + rtol * `sizes`), on the CPU."""
     return (values / (atol + rtol * sizes)).flatten(1).square().mean(dim=1).sqrt().cpu()
-
-
-Flow = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-_INSIDE = 1e-9  # how far from an end of the guidance's interval one is on one side of it
-
-
-@SAMPLERS.register_module()
-class ODE(Sampler):
-    """Follow the velocity: no noise but the first (arXiv 2401.08740).
-
-    Args:
-        method: 'dopri5' chooses its steps for each sample by `rtol` and `atol`, as SiT's published
-            numbers were made; 'euler' and 'heun' take `steps` equal ones, one and two evaluations each.
-        steps: Of Euler and Heun.
-        rtol: Relative tolerance of dopri5.
-        atol: Absolute tolerance.
-        guidance: See `Sampler`.
-
-    Raises:
-        ValueError: If there is no such method, no steps, or a tolerance is not positive.
-    """
-
-    process = Interpolant
-
-    def __init__(
-        self,
-        method: Literal['euler', 'heun', 'dopri5'] = 'dopri5',
-        *,
-        steps: int = 50,
-        rtol: float = 1e-3,
-        atol: float = 1e-6,
-        guidance: Guidance | None = None,
-    ) -> None:
-        super().__init__(guidance)
-        if method not in ('euler', 'heun', 'dopri5'):
-            raise ValueError(f"ODE.method: got {method!r}; accepted are 'euler', 'heun' and 'dopri5'.")
-        check_steps('ODE.steps', steps)
-        if min(rtol, atol) <= 0:
-            raise ValueError(f'ODE.rtol and ODE.atol must be positive, got {rtol} and {atol}.')
-        self.method, self.steps, self.rtol, self.atol = method, steps, rtol, atol
-
-    @classmethod
-    def smoke(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments for two steps, or coarse ones."""
-        return {**arguments, 'steps': 2, 'rtol': 0.5, 'atol': 0.5}
-
-    def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
-        """Return the latents that `noise` (B, C, h, w) becomes."""
-        process, network = generator.process, generator.network
-        end, start = process.interval()
-
-        def flow(x: Tensor, times: Tensor, places: Tensor, within: tuple[float, float] = (0.0, 1.0)) -> Tensor:
-            """Return dx/dt of the samples at `places`, at their `times` on the CPU, guided as `within` these times."""
-            at = times.to(x.device)
-            inputs = process.network_times(at.float())
-            output = self.predict(network, x, inputs, labels[places.to(labels.device)], times.clamp(*within))
-            return process.velocity(output, x, at)
-
-        x = noise.double()
-        if self.method != 'dopri5':
-            return _solve_evenly(flow, x, torch.linspace(start, end, self.steps + 1, dtype=torch.float64), self.method)
-        for now, then in pairwise(self._smooth_parts(start, end)):
-            part = partial(flow, within=(then + _INSIDE, now - _INSIDE))
-            x = solve_adaptively(part, x, now, then, rtol=self.rtol, atol=self.atol)
-        return x
-
-    def _smooth_parts(self, start: float, end: float) -> list[float]:
-        """Return the times from `start` to `end` between which nothing jumps: guidance begins and ends at one."""
-        jumps = () if self.guidance is None or self.guidance.scale == 1 else self.guidance.interval
-        return [start, *sorted((time for time in jumps if end < time < start), reverse=True), end]
-
-
-def _solve_evenly(flow: Flow, x: Tensor, times: Tensor, method: str) -> Tensor:
-    places = torch.arange(len(x))
-    for now, then in pairwise(times):
-        step = float(then - now)
-        slope = flow(x, now.expand(len(x)), places)
-        moved = x + step * slope
-        if method == 'heun':
-            moved = x + step / 2 * (slope + flow(moved, then.expand(len(x)), places))
-        x = moved
-    return x

@@ -1,6 +1,8 @@
-"""Samplers of Gaussian diffusion: diffusers' schedulers, on the noise levels that were trained."""
+"""Samplers of Gaussian diffusion: diffusers' schedulers on the noise levels of training."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +19,7 @@ from eqzoo.registry import SAMPLERS
 
 
 class _Scheduled(Sampler):
-    """A loop over a scheduler's steps.
+    """Base class: a loop over the steps of one of diffusers' schedulers.
 
     Args:
         steps: Evaluations of the network.
@@ -25,7 +27,7 @@ class _Scheduled(Sampler):
     """
 
     process = GaussianDiffusion
-    # ADM's spacing has the first trained step and the last, and may have all
+    # ADM's spacing contains the first and the last trained step, and may contain all
     least_steps: ClassVar[int] = 2
     unused_steps: ClassVar[int] = 0
 
@@ -35,16 +37,16 @@ class _Scheduled(Sampler):
         self.steps = steps
 
     def check(self, generator: Generator) -> None:
-        """Refuse a generator that this sampler is not for.
+        """Check that this sampler is for `generator`.
 
         Raises:
-            ValueError: If it is of another process, or one of fewer steps.
+            ValueError: If the generator has another process, or one of fewer steps.
         """
         super().check(generator)
         trained = generator.process.num_steps
         if self.steps > trained - self.unused_steps:
             raise ValueError(
-                f'{type(self).__name__}.steps: got {self.steps}; accepted are {self.least_steps} to '
+                f'{type(self).__name__}.steps: got {self.steps}; expected {self.least_steps} to '
                 f'{trained - self.unused_steps}; the generator was trained with {trained}.'
             )
 
@@ -64,16 +66,16 @@ class _Scheduled(Sampler):
         *,
         channels: int | None,
     ) -> Tensor:
-        """Return the latents after all of the scheduler's steps.
+        """Run all steps of a scheduler and return the latents (B, C, h, w).
 
         Args:
             generator: The generator.
-            x: The first noise.
-            labels: Classes (B,).
-            scheduler: Set to its steps.
-            times: The trained step that each of the scheduler's is, by number.
-            options: For the scheduler's `step`.
-            channels: Of the output that the scheduler takes; None all.
+            x: The first noise (B, C, h, w).
+            labels: (B,).
+            scheduler: One of diffusers' schedulers, with its timesteps set.
+            times: The trained step for each of the scheduler's.
+            options: Arguments of the scheduler's `step`.
+            channels: Number of output channels that the scheduler takes, None for all.
         """
         last = generator.process.num_steps - 1
         for step in scheduler.timesteps:
@@ -86,10 +88,10 @@ class _Scheduled(Sampler):
 
 @SAMPLERS.register_module()
 class DDPM(_Scheduled):
-    """Ancestral sampling (arXiv 2006.11239) in fewer steps, with the variance that the network learned, if it did.
+    """Ancestral sampling in fewer steps than trained (arXiv 2006.11239), with the learned variance if there is one.
 
-    Steps are spread as ADM's and DiT's, whose numbers are reproduced: 250, without clipping. A network
-    without a learned variance gets the posterior's (DiT's code would take the larger one, beta).
+    Spacing of the steps is ADM's and DiT's, and defaults reproduce DiT's numbers: 250 steps, no clipping.
+    Differs from DiT's code: without a learned variance, it is the posterior's, not the larger beta.
 
     Args:
         steps: See `_Scheduled`.
@@ -100,25 +102,27 @@ class DDPM(_Scheduled):
         super().__init__(steps, guidance)
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
-        """Return the latents that `noise` (B, C, h, w) becomes."""
+        """Turn `noise` (B, C, h, w) into latents."""
         learned = generator.network.out_channels == 2 * generator.latent_shape[0]
         variance = 'learned_range' if learned else 'fixed_small'
-        scheduler, times = _respaced(DDPMScheduler, generator.process, self.steps, variance_type=variance)
+        scheduler, times = _respaced_scheduler(
+            partial(DDPMScheduler, variance_type=variance), generator.process, self.steps
+        )
         options = dict(generator=streams.generators)
         return self.run(generator, noise, labels, scheduler, times, options, channels=None)
 
 
 @SAMPLERS.register_module()
 class DDIM(_Scheduled):
-    """Sampling without noise on the way, or with less (arXiv 2010.02502); steps are spread as `DDPM`'s.
+    """Sampling with less noise than `DDPM`, or none, on the same spacing of steps (arXiv 2010.02502).
 
     Args:
         steps: See `_Scheduled`.
-        eta: Share of the ancestral noise, 0 to 1.
+        eta: Factor on the standard deviation of DDPM's noise, 0 to 1 (Eq. 16).
         guidance: See `Sampler`.
 
     Raises:
-        ValueError: If eta is out of range, or there are no steps.
+        ValueError: If eta is out of range, or there are too few steps.
     """
 
     def __init__(self, steps: int = 50, *, eta: float = 0.0, guidance: Guidance | None = None) -> None:
@@ -128,28 +132,30 @@ class DDIM(_Scheduled):
         self.eta = eta
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
-        """Return the latents that `noise` (B, C, h, w) becomes."""
-        scheduler, times = _respaced(DDIMScheduler, generator.process, self.steps, set_alpha_to_one=True)
+        """Turn `noise` (B, C, h, w) into latents."""
+        scheduler, times = _respaced_scheduler(
+            partial(DDIMScheduler, set_alpha_to_one=True), generator.process, self.steps
+        )
         options = dict(eta=self.eta, generator=streams.generators)
         return self.run(generator, noise, labels, scheduler, times, options, channels=generator.latent_shape[0])
 
 
 @SAMPLERS.register_module()
 class DPMSolver(_Scheduled):
-    """DPM-Solver++(2M) (arXiv 2211.01095), good within 20 steps.
+    """DPM-Solver++(2M), which needs only about 20 steps (arXiv 2211.01095).
 
     Args:
         steps: See `_Scheduled`.
         guidance: See `Sampler`.
     """
 
-    least_steps, unused_steps = 1, 1  # the spacing ends before the first trained step
+    least_steps, unused_steps = 1, 1  # its spacing stops before the first trained step
 
     def __init__(self, steps: int = 20, *, guidance: Guidance | None = None) -> None:
         super().__init__(steps, guidance)
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
-        """Return the latents that `noise` (B, C, h, w) becomes."""
+        """Turn `noise` (B, C, h, w) into latents."""
         process = generator.process
         scheduler = DPMSolverMultistepScheduler(
             num_train_timesteps=process.num_steps,
@@ -159,21 +165,21 @@ class DPMSolver(_Scheduled):
             timestep_spacing='linspace',
         )
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore', DeprecationWarning)  # of numpy, at how diffusers hands it a tensor
+            warnings.simplefilter('ignore', DeprecationWarning)  # diffusers passes a tensor to numpy
             scheduler.set_timesteps(self.steps)
         times = np.arange(process.num_steps)
         return self.run(generator, noise, labels, scheduler, times, {}, channels=generator.latent_shape[0])
 
 
-def _respaced(kind: type, process: GaussianDiffusion, steps: int, **options: Any) -> tuple[Any, np.ndarray]:
-    """Return a scheduler of the respaced process, set to all its steps, and the trained steps these are.
+def _respaced_scheduler(build: Callable[..., Any], process: GaussianDiffusion, steps: int) -> tuple[Any, np.ndarray]:
+    """Return a scheduler of the respaced process, with all its steps set, and the trained step of each.
 
-    A scheduler of the whole process would take `t - T / steps` for the step before t, which is not
-    the one that ADM's spacing has.
+    A scheduler of the full process is no option: it takes `t - T / steps` for the step before t, which ADM's
+    rounded spacing does not contain.
     """
     respaced = process.respaced(steps)
-    scheduler = kind(num_train_timesteps=steps, trained_betas=respaced.betas, clip_sample=False, **options)
-    # in double precision, as ADM's tables; diffusers' are single
+    scheduler = build(num_train_timesteps=steps, trained_betas=respaced.betas, clip_sample=False)
+    # diffusers' tables are float32, ADM's are float64
     scheduler.betas = torch.from_numpy(respaced.betas)
     scheduler.alphas = 1 - scheduler.betas
     scheduler.alphas_cumprod = torch.from_numpy(process.products[respaced.times])

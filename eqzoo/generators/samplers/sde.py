@@ -1,4 +1,4 @@
-"""The reverse SDE of an interpolant, by Euler and Maruyama."""
+"""SDE sampler of interpolants: the reverse SDE, solved by Euler and Maruyama."""
 
 import math
 from itertools import pairwise
@@ -16,28 +16,28 @@ from eqzoo.registry import SAMPLERS
 
 _FORMS = ('sigma', 'linear', 'sbdm', 'constant', 'decreasing', 'increasing-decreasing')
 _LAST_STEPS = ('mean', 'tweedie', 'euler', None)
-_MARGIN = 1e-3  # where the diffusion or the score divides by zero at pure noise
+_MARGIN = 1e-3  # distance from pure noise if diffusion or score divide by zero there
 
 
 @SAMPLERS.register_module()
 class SDE(Sampler):
-    """Follow velocity and score, with noise on the way (arXiv 2401.08740, section 2.4).
+    """Follow velocity and score from noise to data, adding noise in each step (arXiv 2401.08740, Sec. 2.4).
 
-    From noise to data, x moves by (-velocity + w score) dt + sqrt(2 w dt) noise; the last step has
-    no noise. The defaults are SiT's and REPA's (whose w is twice this one, for other units).
+    A step of length dt moves x by (w score - velocity) dt + sqrt(2 w dt) noise; the last step adds no noise.
+    Defaults are SiT's and REPA's, whose w is written as twice this one.
 
     Args:
-        steps: Evaluations of the network, the last step's among them.
-        diffusion: w(t) with t = 1 at noise: 'sigma', sigma(t); 'linear', t; 'sbdm', that of the SDE along the path;
+        steps: Evaluations of the network, including the last step's.
+        diffusion: w(t) with t = 1 at noise: 'sigma', sigma(t); 'linear', t; 'sbdm', as of the SDE along the path;
             'constant', 1; 'decreasing', (1 - cos(pi t))^2 / 4; 'increasing-decreasing', sin(pi t)^2.
-        diffusion_scale: Factor of w; of the cosine in 'decreasing', as SiT's code has it.
-        last_step: 'mean', without noise; 'tweedie', the denoised latents; 'euler', along the ODE;
+        diffusion_scale: Factor of w; in 'decreasing', of the cosine, as in SiT's code.
+        last_step: 'mean', the step without its noise; 'tweedie', the denoised latents; 'euler', a step of the ODE;
             None for no such step.
-        last_step_size: The time that is left for it.
+        last_step_size: Time that is left for the last step.
         guidance: See `Sampler`.
 
     Raises:
-        ValueError: If one of these is not among those named, or out of range.
+        ValueError: If an option is unknown or out of range.
     """
 
     process = Interpolant
@@ -55,9 +55,9 @@ class SDE(Sampler):
         super().__init__(guidance)
         check_steps('SDE.steps', steps, 2)
         if diffusion not in _FORMS:
-            raise ValueError(f'SDE.diffusion: got {diffusion!r}; accepted are {", ".join(map(repr, _FORMS))}.')
+            raise ValueError(f'SDE.diffusion: got {diffusion!r}; expected one of {", ".join(map(repr, _FORMS))}.')
         if last_step not in _LAST_STEPS:
-            raise ValueError(f'SDE.last_step: got {last_step!r}; accepted are {", ".join(map(repr, _LAST_STEPS))}.')
+            raise ValueError(f'SDE.last_step: got {last_step!r}; expected one of {", ".join(map(repr, _LAST_STEPS))}.')
         if not 0 < last_step_size < 1:
             raise ValueError(f'SDE.last_step_size must be in (0, 1), got {last_step_size}.')
         if diffusion_scale < 0:
@@ -71,7 +71,7 @@ class SDE(Sampler):
         return {**arguments, 'steps': 2}
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
-        """Return the latents that `noise` (B, C, h, w) becomes."""
+        """Turn `noise` (B, C, h, w) into latents."""
         process = generator.process
         least, largest = process.interval()
         is_singular = process.prediction != 'velocity' or self.diffusion == 'sbdm'
@@ -79,6 +79,7 @@ class SDE(Sampler):
         has_last = self.last_step is not None
         end = self.last_step_size if has_last else least
         x = noise.double()
+        # `steps` evaluations: a step between each two times, and the last step if there is one
         times = torch.linspace(start, end, self.steps + (not has_last), dtype=torch.float64)
         for now, then in pairwise(times.tolist()):
             size = now - then
@@ -88,7 +89,7 @@ class SDE(Sampler):
         if not has_last:
             return x
         velocity, score, path = self._fields(generator, x, end, labels)
-        if self.last_step == 'tweedie':
+        if self.last_step == 'tweedie':  # Tweedie's formula: the expected data given x
             return (x + path.sigma.square() * score) / path.alpha
         drift = -velocity if self.last_step == 'euler' else self._weight(path, end) * score - velocity
         return x + end * drift
@@ -105,7 +106,7 @@ class SDE(Sampler):
         return process.velocity(output, x, at), process.score(output, x, at), process.at(at)
 
     def _weight(self, path: Coefficients, time: float) -> Tensor:
-        """Return w, (B, 1, 1, 1)."""
+        """Return w at `time`, (B, 1, 1, 1)."""
         scale = self.diffusion_scale
         forms = {
             'sigma': lambda: scale * path.sigma,

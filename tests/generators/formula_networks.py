@@ -1,4 +1,4 @@
-"""Networks and inputs whose numbers are formulas, the same in every version of torch."""
+"""Networks and inputs with numbers from formulas, the same in every version of torch."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ def wave(*shape: int, step: float = 0.7) -> Tensor:
 
 
 def fill(network: nn.Module) -> nn.Module:
-    """Give every weight but `pos_embed` a value that its place and its name's alphabetical rank determine."""
+    """Set every weight but `pos_embed` to values determined by place and by the name's alphabetical rank."""
     for rank, (name, weight) in enumerate(sorted(network.named_parameters())):
         if name != 'pos_embed':
             scale = weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.3

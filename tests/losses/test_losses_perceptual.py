@@ -1,14 +1,64 @@
-"""Distance in an extractor's features: the formula, order of damage, gradients, and what it leaves alone."""
+"""LPIPS and the distance of features: formula, weights, order of damage, gradients, and the module tree."""
 
 import pytest
 import torch
 
-from eqzoo.losses import L1, FeatureDistance, ReconstructionLoss
+from eqzoo.losses import L1, LPIPS, FeatureDistance, ReconstructionLoss
 from eqzoo.registry import build
 
 
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_lpips_is_zero_for_equal_images_and_positive_otherwise():
+    torch.manual_seed(0)
+    loss = LPIPS('alex', 'random')
+    a, b = randn(2, 3, 64, 64, seed=5), randn(2, 3, 64, 64, seed=6)
+    assert torch.equal(loss(a, a), torch.zeros(2))
+    assert (loss(a, b) > 0).all()
+    assert loss(a, b).shape == (2,)
+
+
+def test_lpips_stays_out_of_the_module_tree():
+    """In the tree, train() would switch on its dropout, and optimizers and checkpoints would contain it."""
+    loss = ReconstructionLoss(L1(), LPIPS('alex', 'random'))
+    loss.train()
+    assert [name for name, _ in loss.named_parameters()] == ['log_variance']
+    assert not loss.perceptual._network.training
+    assert not any(p.requires_grad for p in loss.perceptual._network.parameters())
+
+
+def test_lpips_loads_torchvisions_file(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    source = LPIPS('alex', 'random')
+    state = {}
+    for index in range(1, 6):
+        for name, value in getattr(source._network.net, f'slice{index}').state_dict().items():
+            state[f'features.{name}'] = value
+    monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(tmp_path))
+    torch.save(state | {'classifier.1.weight': torch.zeros(1)}, tmp_path / 'alexnet-owt-7be5be79.pth')
+    assert LPIPS.requirements({'net': 'alex'}) == []
+    a, b = randn(1, 3, 64, 64, seed=7), randn(1, 3, 64, 64, seed=8)
+    torch.testing.assert_close(LPIPS('alex')(a, b), source(a, b), rtol=0, atol=0)
+
+
+def test_lpips_names_the_missing_file(tmp_path, monkeypatch):
+    monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.chdir(tmp_path)
+    (requirement,) = LPIPS.requirements({})
+    assert 'vgg16-397923af.pth' in requirement.what
+    assert str(tmp_path) in requirement.where
+    assert requirement.remedy == 'python tools/download.py lpips-vgg16'
+    with pytest.raises(FileNotFoundError, match='vgg16-397923af.pth.*; fetch it: python tools/download.py lpips-vgg16'):
+        LPIPS()
+    with pytest.raises(ValueError, match=r"LPIPS.net must be one of vgg, alex, got 'squeeze'"):
+        LPIPS('squeeze')
+
+
 class Pixels:
-    """Feature maps one can compute by hand."""
+    """Feature maps that can be computed by hand."""
 
     key = 'pixels'
 
@@ -26,7 +76,7 @@ def distance():
 
 @pytest.fixture
 def images():
-    """Smooth images: noise is no photograph."""
+    """Return smooth images, which are more like photographs than noise."""
     coarse = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(2 * coarse - 1, size=(64, 64), mode='bicubic').clamp(-1, 1)
 
@@ -52,7 +102,7 @@ def test_it_is_zero_for_equal_images_and_symmetric(distance, images):
     torch.testing.assert_close(distance(images, other), distance(other, images))
 
 
-def test_more_damage_is_farther(distance, images):
+def test_more_damage_increases_the_distance(distance, images):
     by_noise = torch.stack([distance(images + sigma * noise(), images) for sigma in (0.05, 0.1, 0.2, 0.4)])
     small = [torch.nn.functional.avg_pool2d(images, k, 1, k // 2) for k in (3, 7, 15)]
     by_blur = torch.stack([distance(each, images) for each in small])
@@ -62,7 +112,7 @@ def test_more_damage_is_farther(distance, images):
     assert (distance(images * 0.9 + 0.05, images) < 0.2 * distance(images + 0.1 * noise(), images)).all()
 
 
-def test_going_down_its_gradient_comes_closer(distance, images):
+def test_gradient_descent_reduces_the_distance(distance, images):
     x = (images + 0.3 * noise()).requires_grad_()
     before = distance(x, images)
     for _ in range(5):
@@ -72,7 +122,7 @@ def test_going_down_its_gradient_comes_closer(distance, images):
     assert not any(parameter.requires_grad for parameter in distance.extractor.network.parameters())
 
 
-def test_it_is_a_perceptual_loss_outside_the_module_tree(distance, images):
+def test_it_works_as_perceptual_loss_outside_the_module_tree(distance, images):
     x = (images + 0.1 * noise()).requires_grad_()
     loss, parts = ReconstructionLoss(L1(), distance, perceptual_weight=2.0)(x, images)
     loss.backward()
@@ -94,8 +144,8 @@ def test_images_of_16_pixels_and_autocast(distance, images):
     torch.testing.assert_close(reduced, distance(images + 0.2 * noise(), images), rtol=0.1, atol=0)
 
 
-def test_names_and_refusals(distance):
+def test_key_card_and_refused_extractors(distance):
     assert distance.key == 'distance_effnet_lite0'
     assert distance.card()['extractor'] == distance.extractor.card()
-    with pytest.raises(TypeError, match='FeatureDistance.extractor must have feature maps; str has none'):
+    with pytest.raises(TypeError, match='FeatureDistance.extractor .* got str'):
         FeatureDistance('effnet')
