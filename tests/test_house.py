@@ -5,9 +5,10 @@ from house import House
 
 # From the bottom up. A room imports rooms that are further down, and of its own; rooms of one line do not import each other.
 LAYERS = (
-    ('files', 'precision', 'randomness', 'images'),
-    ('distributed', 'npz'),
-    ('registry', 'config'),
+    ('files', 'precision', 'randomness', 'zips'),
+    ('images', 'distributed', 'npz'),
+    ('registry',),
+    ('config',),
     ('zoo',),
     ('normalization',),
     ('checkpoints',),
@@ -16,13 +17,28 @@ LAYERS = (
     ('evaluators',),
     ('report', 'loading'),
     ('engine',),
-    ('laboratory', 'studies', 'benchmarks'),
+    ('laboratory', 'benchmarks'),
+    ('studies',),
     ('commands',),
     ('__main__',),
 )
 
-# Modules of one importer that are files of their own all the same, and why.
-SINGLE_IMPORTERS: dict[str, str] = {}
+# Modules with one importer that are a subject of their own, and why.
+SINGLE_IMPORTERS = {
+    'eqzoo.data.drawing': 'how pictures are drawn, beside which pictures there are (Shapes)',
+    'eqzoo.studies.report': 'the page of a study, for the one command that runs studies',
+    'eqzoo.studies.tables': 'tables in Markdown, beside the page that contains them',
+    # one file per benchmark, for the one command that runs them
+    'eqzoo.benchmarks.autoencoders': '',
+    'eqzoo.benchmarks.evaluation': '',
+    'eqzoo.benchmarks.generators': '',
+    'eqzoo.benchmarks.growth': '',
+    'eqzoo.benchmarks.latents': '',
+    'eqzoo.benchmarks.speed': '',
+}
+
+# Defined twice with one meaning: `eqzoo.load` imports and calls `eqzoo.loading.load`.
+SAME_MEANING = {'load': ['eqzoo', 'eqzoo.loading']}
 
 
 @pytest.fixture(scope='module')
@@ -72,7 +88,7 @@ def test_mmengine_stays_behind_its_fence(house):
 
 
 def test_no_public_name_is_defined_twice(house):
-    assert house.name_collisions() == {}
+    assert house.name_collisions() == SAME_MEANING
 
 
 def test_a_module_with_one_importer_has_a_reason(house):
