@@ -75,7 +75,4 @@ def _opening(stored: 'Stored', destination: str, to: str) -> list[str]:
 
         name = CLASSES[stored.config['type'].rsplit('.', 1)[-1]]
         return [f'from diffusers import {name}', f'autoencoder = {name}.from_pretrained({destination!r})']
-    return [
-        'from eqzoo.autoencoders import load_autoencoder',
-        f'autoencoder = load_autoencoder({destination!r})',
-    ]
+    return ['import eqzoo', f'autoencoder = eqzoo.load({destination!r})']
