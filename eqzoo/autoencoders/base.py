@@ -1,4 +1,4 @@
-"""What an encoder without a distribution returns in a posterior's place."""
+"""Base class of autoencoders, and the two values between encoder and decoder: posterior and bottleneck."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eqzoo.normalization import LatentNormalization
 from eqzoo.registry import Requirement
-from eqzoo.zoo import cached, fetch_command
+from eqzoo.zoo import weights_requirements
 
 
 class Deterministic:
@@ -136,10 +136,4 @@ class Autoencoder(nn.Module):
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
         """Return the weights file, if a config names one that is not there."""
-        weights = arguments.get('weights')
-        files = weights if isinstance(weights, list | tuple) else [weights]
-        return [
-            Requirement(f'weights of {cls.__name__}', str(file), fetch_command(file) or 'weights=PATH')
-            for file in files
-            if file is not None and cached(file) is None
-        ]
+        return weights_requirements(f'weights of {cls.__name__}', arguments.get('weights'))

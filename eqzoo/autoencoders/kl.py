@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from eqzoo.autoencoders.base import Autoencoder
 from eqzoo.autoencoders.networks import PaddingMode, build_networks, set_padding
-from eqzoo.checkpoints.autoencoder import load_weights
+from eqzoo.checkpoints import load_weights
 from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
 

@@ -1,6 +1,5 @@
 """`tools/cache_latents.py`: images to a latent store."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from eqzoo.data.latents.write import WrittenStore, write_store
 from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
 from eqzoo.engine import shrink
 from eqzoo.engine.preflight import missing, report
+from eqzoo.normalization import LatentMoments
 from eqzoo.registry import build
 
 # Generators expect latents with a standard deviation of about 1; outside of this a line says so.
@@ -192,14 +192,8 @@ def _table(written: WrittenStore, root: Path, config: Config) -> Iterator[str]:
 
 
 def normalized_std(index: Index) -> tuple[float, list[float]]:
-    """Return the standard deviation of drawn latents in generator units, over all channels and of each.
-
-    As `LatentMoments.overall_std`: about the mean over all channels.
-    """
-    normalization, raw = index.autoencoder['normalization'], index.statistics
-    stds = [std * scale for std, scale in zip(raw['std'], normalization['scale'], strict=True)]
-    moments = zip(raw['mean'], normalization['shift'], normalization['scale'], strict=True)
-    means = [(mean - shift) * scale for mean, shift, scale in moments]
-    middle = sum(means) / len(means)
-    variance = sum(std**2 + (mean - middle) ** 2 for std, mean in zip(stds, means, strict=True)) / len(stds)
-    return math.sqrt(variance), stds
+    """Return the standard deviation of drawn latents in generator units, over all channels and of each."""
+    mean, std = (torch.tensor(index.statistics[name], dtype=torch.float64) for name in ('mean', 'std'))
+    normalization = index.autoencoder['normalization']
+    moments = LatentMoments(mean, std.square(), index.plan.num_images).normalized(**normalization)
+    return moments.overall_std, moments.std.tolist()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from eqzoo.checkpoints.write import kind_of, write_normalization
+from eqzoo.checkpoints.write import writable_format, write_normalization
 from eqzoo.config import load_config
 from eqzoo.data import build_eval_loader
 from eqzoo.data.loaders import Key, split_key
@@ -50,7 +50,7 @@ def latent_stats(
     files = [checkpoint, *(exports.split(',') if exports else [])]
     if not measure_only:
         for file in files:  # told before measuring, not after
-            kind_of(file)
+            writable_format(file)
     init_distributed()
     autoencoder = build({**config.model.autoencoder, 'weights': checkpoint}).to(get_device()).eval()
     moments = measure_moments(autoencoder, _images(config, num_images))

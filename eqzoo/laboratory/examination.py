@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-import eqzoo
 from eqzoo.autoencoders import Autoencoder
-from eqzoo.checkpoints import load_autoencoder
 from eqzoo.engine.evaluation import compute
 from eqzoo.evaluators import AutoencoderView, EquivarianceError, LatentSpectrum, LatentStatistics, ReconstructionMetric
 from eqzoo.evaluators.equivariance import psnr
 from eqzoo.images import to_float
+from eqzoo.loading import load_autoencoder
 from eqzoo.report import run_names
 from eqzoo.transforms import IsotropicScale, Rotate, Turn
 from eqzoo.transforms.base import Transform, valid_area
@@ -38,7 +37,7 @@ def open_models(sources: Sequence[str], names: Sequence[str] | None = None) -> l
     """Load autoencoders.
 
     Args:
-        sources: What `eqzoo.load` takes, or the files ENCODER,DECODER of one.
+        sources: Autoencoders, as `eqzoo.load` takes them.
         names: One for each; by default as much of each source as tells it from the others.
 
     Raises:
@@ -53,13 +52,7 @@ def open_models(sources: Sequence[str], names: Sequence[str] | None = None) -> l
             f'--names: got {", ".join(map(repr, names))} for {len(sources)} models; accepted are as many different '
             'names, separated by commas.'
         )
-    return [Model(name, source, _load(source)) for name, source in zip(names, sources, strict=True)]
-
-
-def _load(source: str) -> Autoencoder:
-    if ',' in source and not Path(source).exists():
-        return load_autoencoder(source.split(','))
-    return eqzoo.load(source)
+    return [Model(name, source, load_autoencoder(source)) for name, source in zip(names, sources, strict=True)]
 
 
 class Cases(NamedTuple):

@@ -16,7 +16,7 @@ from eqzoo.autoencoders import Autoencoder
 from eqzoo.config import load_config
 from eqzoo.engine.picture_hooks import example_images
 from eqzoo.laboratory import share_bases
-from eqzoo.loading import load
+from eqzoo.loading import load_autoencoder
 from eqzoo.pictures import Row, default_cases, draw_grid
 from eqzoo.registry import build
 from eqzoo.studies.plan import Plan
@@ -43,7 +43,7 @@ def draw_gallery(plan: Plan, names: Sequence[str], seed: int) -> Image.Image:
     config = load_config(test.words[0], test.overrides)
     images = example_images(build(config.test_dataloader.dataset), _IMAGES)
     weights = {name: plan.tuned[name, seed] for name in names}
-    models = {name: load(file) for name, file in weights.items()}
+    models = {name: load_autoencoder(file) for name, file in weights.items()}
     cases = default_cases(next(iter(models.values())).grid(*images.shape[-2:]))
     rows = [Row('x', images)]
     rows += [Row(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items()]

@@ -10,11 +10,11 @@ from taming.modules.diffusionmodules import model as taming
 from taming.modules.vqvae.quantize import VectorQuantizer2
 
 from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder
-from eqzoo.checkpoints import load_autoencoder
-from eqzoo.checkpoints.autoencoder import complete, read_stored
+from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.keys import to_diffusers, to_ldm
 from eqzoo.checkpoints.read import read_file, split_parts
+from eqzoo.loading import load_autoencoder
 
 SHAPE = dict(block_out_channels=(8, 8, 16), layers_per_block=1, attention_levels=(1, 2), norm_num_groups=4)
 
@@ -82,7 +82,7 @@ def assert_equal(left, right):
 @pytest.mark.parametrize('nest', NESTS)
 def test_every_nest_is_read(tmp_path, nest):
     torch.save(NESTS[nest], tmp_path / 'a.ckpt')
-    stored = read_stored(tmp_path / 'a.ckpt')
+    stored = read_autoencoder(tmp_path / 'a.ckpt')
     assert_equal(stored.state, to_diffusers(TRAINED))
     assert stored.config is None
     if nest in AVERAGED:
@@ -105,7 +105,7 @@ def test_every_nest_is_read(tmp_path, nest):
 )
 def test_the_discriminator_and_the_log_variance_are_kept(tmp_path, content):
     torch.save(dict(state_dict=content), tmp_path / 'a.ckpt')
-    stored = read_stored(tmp_path / 'a.ckpt')
+    stored = read_autoencoder(tmp_path / 'a.ckpt')
     assert_equal(stored.discriminator, under('network.', DISCRIMINATOR))
     assert stored.log_variance == 0.5
     assert stored.left_out == ()
@@ -129,21 +129,21 @@ def test_half_an_average_is_refused(tmp_path):
     torch.save({**TRAINED, **average}, tmp_path / 'a.ckpt')
     message = rf'model_ema\.\* lacks 1 of {len(TRAINED)} weights: encoder\.conv_in\.weight; .* remove model_ema'
     with pytest.raises(ValueError, match=message):
-        read_stored(tmp_path / 'a.ckpt')
+        read_autoencoder(tmp_path / 'a.ckpt')
 
 
 def test_other_objects_in_a_command_line_are_refused(tmp_path):
     torch.save(dict(model=TRAINED, args=argparse.Namespace(path=PurePosixPath('x'))), tmp_path / 'a.pt')
     with pytest.raises(ValueError, match=r'which could run code: pathlib\.PurePosixPath; accepted are tensors'):
-        read_stored(tmp_path / 'a.pt')
+        read_autoencoder(tmp_path / 'a.pt')
 
 
 def test_files_before_torch_1_6(tmp_path):
     torch.save(dict(state_dict=TRAINED), tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
-    assert_equal(read_stored(tmp_path / 'old.pth').state, to_diffusers(TRAINED))
+    assert_equal(read_autoencoder(tmp_path / 'old.pth').state, to_diffusers(TRAINED))
     torch.save(dict(state_dict=TRAINED, more=print), tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match=r'holds pickled objects, which could run code: .*print; accepted are tensors'):
-        read_stored(tmp_path / 'old.pth')
+        read_autoencoder(tmp_path / 'old.pth')
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
@@ -157,7 +157,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
         KLAutoencoder(4, **SHAPE, weights=tmp_path / 'a.pth')
     torch.save(dict(model=bad, ema=TRAINED), tmp_path / 'a.pth')
     with pytest.raises(ValueError, match=r'1 tensors: trained encoder\.conv_in\.bias'):
-        read_stored(tmp_path / 'a.pth')
+        read_autoencoder(tmp_path / 'a.pth')
 
 
 def test_taesds_pair_of_files(tmp_path):
@@ -169,10 +169,10 @@ def test_taesds_pair_of_files(tmp_path):
     # the decoder's first layer is a clamp, without weights
     assert '0.weight' not in half
     assert '1.weight' in half
-    stored = read_stored([tmp_path / 'encoder.safetensors', tmp_path / 'decoder.safetensors'])
+    stored = read_autoencoder([tmp_path / 'encoder.safetensors', tmp_path / 'decoder.safetensors'])
     assert_equal(stored.state, {k: v for k, v in model.state_dict().items() if not k.startswith('normalization.')})
     with pytest.raises(ValueError, match=r'got 1 files; accepted are one, or the pair \(encoder, decoder\)'):
-        read_stored([tmp_path / 'encoder.safetensors'])
+        read_autoencoder([tmp_path / 'encoder.safetensors'])
 
 
 class TestSettingsThatWeightsDoNotShow:
@@ -201,7 +201,7 @@ class TestSettingsThatWeightsDoNotShow:
             KLAutoencoder(4, **shape, weights=path)
 
     def test_a_config_overrules_it_in_a_conversion(self, path):
-        stored = complete(read_stored(path), path, dict(type='KLAutoencoder', **SHAPE))
+        stored = complete_config(read_autoencoder(path), path, dict(type='KLAutoencoder', **SHAPE))
         assert stored.config['padding_mode'] == 'zeros'
 
 
@@ -229,7 +229,7 @@ def test_a_file_cannot_name_what_is_called(tmp_path, monkeypatch, config, name):
     with pytest.raises(ValueError, match=message):
         load_autoencoder('a.pth')
     with pytest.raises(ValueError, match=message):
-        complete(read_stored('a.pth'), 'a.pth')
+        complete_config(read_autoencoder('a.pth'), 'a.pth')
     assert not (tmp_path / 'sprung').exists()
     load_autoencoder('a.pth', dict(type='KLAutoencoder', **SHAPE))
 
@@ -293,4 +293,4 @@ def test_names_of_a_class_of_someones_own_stay(tmp_path):
         ('TinyAutoencoder', ['encoder.layers.0.weight', 'decoder.layers.0.weight']),
     ):
         torch.save({'state_dict': mine, 'autoencoder': {'type': kind}}, tmp_path / f'{kind}.pth')
-        assert list(read_stored(tmp_path / f'{kind}.pth').state) == names
+        assert list(read_autoencoder(tmp_path / f'{kind}.pth').state) == names

@@ -9,12 +9,12 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder
-from eqzoo.checkpoints import load_autoencoder
-from eqzoo.checkpoints.autoencoder import read_stored
+from eqzoo.checkpoints.autoencoder import read_autoencoder
 from eqzoo.checkpoints.keys import to_ldm
 from eqzoo.commands.convert import convert
 from eqzoo.commands.parsing import run
 from eqzoo.commands.train import train
+from eqzoo.loading import load_autoencoder
 
 WIDE = dict(block_out_channels=(32, 64), layers_per_block=1)
 
@@ -48,7 +48,7 @@ def test_bare_ldm_to_diffusers_and_back(ldm_file, tmp_path, capsys):
     run_convert(ldm_file, tmp_path / 'out', '--to', 'diffusers', '--scale', '0.18215')
     printed = capsys.readouterr().out
     assert printed == (
-        'autoencoder    KLAutoencoder, told from shapes, norms with 32 groups\n'
+        'autoencoder    KLAutoencoder, from shapes, norms with 32 groups\n'
         'parameters     658,375, 124 tensors\n'
         'normalisation  shift 0.0, scale 0.18215\n'
         'weights        as in the source, no average\n'
@@ -136,7 +136,7 @@ def test_taesds_pair(tmp_path):
         half = {key.removeprefix(f'{name}.'): value for key, value in numbered.items() if key.startswith(name)}
         torch.save(half, tmp_path / f'{name}.pth')
     run_convert(f'{tmp_path}/encoder.pth,{tmp_path}/decoder.pth', tmp_path / 'out', '--to', 'diffusers')
-    state = read_stored(tmp_path / 'out').state
+    state = read_autoencoder(tmp_path / 'out').state
     assert all(torch.equal(state[key], value) for key, value in network(model).items())
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eqzoo.checkpoints.autoencoder import Stored
+from eqzoo.checkpoints.autoencoder import AutoencoderFile
 from eqzoo.checkpoints.write import export
 from eqzoo.losses.adversarial import PatchGAN
 from eqzoo.registry import Requirement
@@ -32,7 +32,9 @@ def test_from_exports(tmp_path, trained, to, name):
     config = dict(
         type='TinyAutoencoder', latent_channels=4, num_blocks=[1], width=8, pooled=False, padding_mode='zeros'
     )
-    stored = Stored({'encoder.layers.0.weight': torch.zeros(8, 3, 3, 3)}, config, discriminator=trained.state_dict())
+    stored = AutoencoderFile(
+        {'encoder.layers.0.weight': torch.zeros(8, 3, 3, 3)}, config, discriminator=trained.state_dict()
+    )
     export(stored, tmp_path / name, to=to)
     assert_same(trained, PatchGAN(1, 4, weights=tmp_path / name))
 

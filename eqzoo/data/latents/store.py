@@ -26,6 +26,7 @@ from eqzoo.data.latents.format import (
     shard_name,
 )
 from eqzoo.data.loaders import Key
+from eqzoo.normalization import normalization_difference
 from eqzoo.registry import DATASETS, Requirement
 
 # What a batch calls its columns and what an item calls them.
@@ -148,14 +149,13 @@ class LatentDataset(Dataset):
             )
         if self._scale is None:
             return
-        for name, ours, theirs in (('shift', self._shift, shift), ('scale', self._scale, scale)):
-            wanted = torch.as_tensor(ours, dtype=torch.float64)
-            given = theirs.detach().double().cpu()
-            if wanted.shape != given.shape or not torch.allclose(wanted, given, rtol=1e-4, atol=1e-6):
-                raise ValueError(
-                    f'{self._place()}: these latents are normalised with {name} {_shown(wanted)}, the autoencoder has '
-                    f'{_shown(given)}; accepted is the same. {self._renormalize()}'
-                )
+        stored, given = dict(shift=self._shift, scale=self._scale), dict(shift=shift, scale=scale)
+        name = normalization_difference(stored, given)
+        if name is not None:
+            raise ValueError(
+                f'{self._place()}: these latents are normalised with {name} {_shown(torch.tensor(stored[name]))}, the '
+                f'autoencoder has {_shown(given[name])}; accepted is the same. {self._renormalize()}'
+            )
 
     def _place(self) -> str:
         return type(self).__name__

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -32,6 +33,7 @@ from eqzoo.data.latents.format import (
 )
 from eqzoo.data.loaders import collate
 from eqzoo.distributed import wait_for_all
+from eqzoo.normalization import LatentSums
 
 PRECISIONS = ('fp32', 'bf16')
 _MOST_CODES = 2**16
@@ -114,30 +116,6 @@ def check_finite(fields: Mapping[str, Tensor], indices: Tensor) -> None:
                     f'latent store: {name} of image {int(indices[~finite][0])} is not finite; float16 ends at 65,504: '
                     "use dtype='bfloat16' or 'float32'; or the autoencoder's weights are broken."
                 )
-
-
-def sums_of(fields: Mapping[str, Tensor]) -> dict[str, list[float]] | None:
-    """Return the sums from which mean and spread of drawn latents follow: per channel, over rows and cells."""
-    if 'mean' not in fields:
-        return None
-    mean = fields['mean'].double().numpy()
-    spread = fields['std'].double().numpy() if 'std' in fields else np.zeros(1)
-    squares = np.square(mean).sum((0, 2, 3)) + np.square(spread).sum((0, 2, 3) if spread.ndim == 4 else None)
-    return dict(value=mean.sum((0, 2, 3)).tolist(), square=squares.tolist(), cells=[float(mean[:, 0].size)])
-
-
-def statistics_of(sums: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return mean and standard deviation (C,) of drawn latents: the posteriors' own variance is in it."""
-    mean = np.array(sums['value']) / sums['cells'][0]
-    variance = np.array(sums['square']) / sums['cells'][0] - np.square(mean)
-    return dict(mean=mean.tolist(), std=np.sqrt(np.maximum(variance, 0)).tolist())
-
-
-def add_sums(first: Mapping[str, list[float]] | None, second: Mapping[str, list[float]] | None) -> Any:
-    """Return two sums' sum; None counts as nothing."""
-    if first is None or second is None:
-        return first or second
-    return {name: [a + b for a, b in zip(first[name], second[name], strict=True)] for name in first}
 
 
 # A shard has about this many bytes, but no fewer rows than a large batch.
@@ -235,18 +213,19 @@ def renormalize(root: Path, normalization: dict[str, list[float]], rank: int) ->
 
 def assemble(root: Path, plan: Plan, dataset: Any, autoencoder: dict[str, Any]) -> Index:
     """Write the index of shards that are all there, and remove what killed runs left."""
-    sums, shards, num_classes = None, {}, 0
+    sums, shards, num_classes = [], {}, 0
     for number in range(plan.num_shards):
         tensors = open_shard(root, number, plan)
-        sums = add_sums(sums, tensors.notes['sums'])
+        sums += [LatentSums(**tensors.notes['sums'])] if tensors.notes['sums'] else []  # codes have none
         shards[tensors.path.name] = tensors.path.stat().st_size
         num_classes = max(num_classes, int(tensors.rows(LABELS).view('int64').max()) + 1)
+    moments = reduce(add, sums).moments(plan.num_images) if sums else None
     index = Index(
         plan=plan,
         images=dict(dataset.identity()),
         classes=list(getattr(dataset, 'classes', map(str, range(num_classes)))),
         autoencoder=autoencoder,
-        statistics=None if sums is None else statistics_of(sums),
+        statistics=dict(mean=moments.mean.tolist(), std=moments.std.tolist()) if moments else None,
         shards=shards,
         written_with=dict(eqzoo=__version__, torch=torch.__version__),
     )
@@ -388,13 +367,14 @@ def _write_shards(
 def _encode_shard(
     batches: Iterator[dict[str, Any]], count: int, rows: RowEncoder, progress: Progress | None
 ) -> tuple[Tensor, list[dict[str, Tensor]], dict[str, Any]]:
-    labels, pieces, sums, seen = [], [], None, 0
+    labels, pieces, sums, seen = [], [], [], 0
     while seen < count:
         batch = readable(next(batches))
         copies = rows(batch['images'])
         for fields in copies:
             check_finite(fields, batch['indices'])
-        sums = add_sums(sums, sums_of(copies[0]))
+        if 'mean' in copies[0]:
+            sums.append(LatentSums.of(copies[0]['mean'], copies[0].get('std')))
         labels.append(batch['labels'])
         pieces.append(copies)
         seen += len(batch['labels'])
@@ -403,7 +383,7 @@ def _encode_shard(
     joined = [
         {name: torch.cat([piece[name] for piece in each]) for name in each[0]} for each in zip(*pieces, strict=True)
     ]
-    return torch.cat(labels), joined, dict(sums=sums)
+    return torch.cat(labels), joined, dict(sums=asdict(reduce(add, sums)) if sums else None)
 
 
 def _loader(dataset: Dataset, plan: Plan, shards: list[int], batch_size: int, num_workers: int) -> DataLoader:
