@@ -113,7 +113,7 @@ class Autoencoder(nn.Module):
         factor = self.downsample_factor
         if min(height, width) < factor or height % factor or width % factor:
             raise ValueError(
-                f'{type(self).__name__}: got images of {height} x {width} pixels; accepted are positive multiples of '
+                f'{type(self).__name__}: got images of {height} x {width} pixels; expected positive multiples of '
                 f'{factor} on both sides; crop or resize the images.'
             )
         return height // factor, width // factor
@@ -121,15 +121,15 @@ class Autoencoder(nn.Module):
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
-                f'{type(self).__name__}.encode: got images of shape {tuple(images.shape)} and {images.dtype}; accepted '
-                'is (B, 3, H, W), floating point in [-1, 1]; convert uint8 images with images / 127.5 - 1.'
+                f'{type(self).__name__}.encode: got images of shape {tuple(images.shape)} and {images.dtype}; expected '
+                '(B, 3, H, W), floating point in [-1, 1]; convert uint8 images with images / 127.5 - 1.'
             )
         self.grid(images.shape[2], images.shape[3])
 
     def _check_latents(self, z: Tensor) -> None:
         if z.ndim != 4 or z.shape[1] != self.latent_channels:
             raise ValueError(
-                f'{type(self).__name__}.decode: got latents of shape {tuple(z.shape)}; accepted is '
+                f'{type(self).__name__}.decode: got latents of shape {tuple(z.shape)}; expected '
                 f'(B, {self.latent_channels}, h, w); use the autoencoder that the latents come from.'
             )
 

@@ -41,7 +41,7 @@ def build_networks(
     levels = range(len(block_out_channels))
     if not set(attention_levels) <= set(levels):
         raise ValueError(
-            f'attention_levels: got {tuple(attention_levels)}; accepted are indices of '
+            f'attention_levels: got {tuple(attention_levels)}; expected indices of '
             f'block_out_channels, 0 to {len(levels) - 1}, finest first.'
         )
     attention = ['Attn' if level in attention_levels else '' for level in levels]

@@ -156,7 +156,7 @@ class VQAutoencoder(Autoencoder):
         if tokens.ndim != 3 or tokens.min() < 0 or tokens.max() >= self.num_codes:
             raise ValueError(
                 f'VQAutoencoder.decode_tokens: got shape {tuple(tokens.shape)} with values from {int(tokens.min())} to '
-                f'{int(tokens.max())}; accepted are (B, h, w) and 0 to {self.num_codes - 1}; fill mask tokens first.'
+                f'{int(tokens.max())}; expected (B, h, w) and 0 to {self.num_codes - 1}; fill mask tokens first.'
             )
         return self.decode_latents(self.quantize.get_codebook_entry(tokens.flatten(), (*tokens.shape, -1)))
 

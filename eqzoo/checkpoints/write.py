@@ -56,7 +56,7 @@ def check_destination(destination: Path, to: str, *, overwrite: bool) -> None:
         raise ValueError(f'convert --to {to}: got {str(destination)!r}; expected {expected}; rename it.')
     if destination.exists() and not overwrite:
         raise ValueError(
-            f'convert: {str(destination)!r} exists; expected a new place; choose another or give --overwrite.'
+            f'convert: {str(destination)!r} already exists; expected a new place; choose another or give --overwrite.'
         )
 
 

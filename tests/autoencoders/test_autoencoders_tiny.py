@@ -84,7 +84,7 @@ def test_exchanged_files_are_refused(tmp_path):
         torch.save(state, path)
     with pytest.raises(ValueError, match=r"TinyAutoencoder.weights: '.*decoder.pth' and '.*encoder.pth' does not fit"):
         TinyAutoencoder(width=8, weights=paths[::-1])
-    with pytest.raises(ValueError, match=r'weights: got 1 files; accepted are one, or the pair \(encoder, decoder\)'):
+    with pytest.raises(ValueError, match=r'got 1 files; .*\(encoder, decoder\)'):
         TinyAutoencoder(width=8, weights=paths[:1])
 
 

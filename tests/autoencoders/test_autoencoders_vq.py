@@ -124,7 +124,7 @@ def test_tokens_go_there_and_back():
 
 @pytest.mark.parametrize('tokens', [torch.full((1, 2, 2), 16), torch.full((1, 2, 2), -1), torch.zeros(4).long()])
 def test_tokens_outside_the_codebook_are_refused(tokens):
-    with pytest.raises(ValueError, match=r'accepted are \(B, h, w\) and 0 to 15; fill mask tokens first'):
+    with pytest.raises(ValueError, match=r'\(B, h, w\) and 0 to 15'):
         make().decode_tokens(tokens)
 
 

@@ -1,4 +1,4 @@
-"""Formats out and in again: every tensor comes back to the bit, and diffusers gives the same outputs."""
+"""Conversion between formats: every tensor comes back to the bit, and diffusers gives the same outputs."""
 
 import dataclasses
 import json
@@ -137,7 +137,7 @@ def test_half_precision_stays_in_diffusers(tmp_path):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_what_was_written_loads(tmp_path, name):
+def test_written_files_load(tmp_path, name):
     stored = stored_for(name, 'per-channel', more=True)
     kinds = ['ldm.ckpt', 'eqzoo.safetensors'] + ['diffusers'] * (name != 'pooled tiny')
     for kind in kinds:
@@ -233,7 +233,7 @@ def test_per_channel_statistics_and_a_factor_are_never_both(tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'kind'), [('VQ', 'shift or per-channel'), ('tiny', 'per-channel')])
-def test_what_diffusers_cannot_say_is_told(tmp_path, name, kind):
+def test_missing_fields_of_diffusers_are_reported(tmp_path, name, kind):
     notes = export(stored_for(name, 'per-channel'), tmp_path / 'out', to='diffusers')
     opener = config_json(tmp_path / 'out')['_class_name']
     assert len(notes) == 1
@@ -241,7 +241,7 @@ def test_what_diffusers_cannot_say_is_told(tmp_path, name, kind):
     assert config_json(tmp_path / 'out')['scaling_factor'] == 1.0
 
 
-def test_another_beta_is_kept_and_told(tmp_path):
+def test_another_beta_is_kept_and_reported(tmp_path):
     stored = stored_for('VQ')
     stored.config |= dict(beta=0.5)
     assert 'beta 0.25 on the codebook term' in export(stored, tmp_path / 'out', to='diffusers')[0]
@@ -303,13 +303,13 @@ def test_an_ldm_export_with_reflection_says_that_ldm_has_zeros(tmp_path):
 
 def test_destinations(tmp_path):
     stored = stored_for('tiny')
-    with pytest.raises(ValueError, match=r"--to diffusers: got '.*out\.ckpt'; accepted is a folder"):
+    with pytest.raises(ValueError, match=r"--to diffusers: got '.*out\.ckpt'; expected a folder"):
         export(stored, tmp_path / 'out.ckpt', to='diffusers')
-    with pytest.raises(ValueError, match=r"--to ldm: got '.*out'; accepted is a file ending in \.ckpt, "):
+    with pytest.raises(ValueError, match=r"--to ldm: got '.*out'; expected a file ending in \.ckpt, "):
         export(stored, tmp_path / 'out', to='ldm')
     for kind in ('diffusers', 'eqzoo.pth'):
         path = write(stored, tmp_path, kind)
-        with pytest.raises(ValueError, match='is there already; .* --overwrite'):
+        with pytest.raises(ValueError, match=rf'{path.name}. already exists; .* --overwrite'):
             export(stored, path, to=kind.split('.')[0])
         export(stored_for('tiny', 'scale and shift'), path, to=kind.split('.')[0], overwrite=True)
         assert read_autoencoder(path).normalization['shift'].tolist() == pytest.approx([0.1159] * 4)
@@ -385,22 +385,22 @@ class TestFolders:
     def test_incomplete_folders(self, folder):
         self.edit(folder)
         (folder / 'diffusion_pytorch_model.safetensors').unlink()
-        with pytest.raises(FileNotFoundError, match='has no weights; accepted are diffusion_pytorch_model'):
+        with pytest.raises(FileNotFoundError, match='has no weights; expected diffusion_pytorch_model'):
             read_autoencoder(folder)
         (folder / 'config.json').unlink()
         (folder / 'vae').mkdir()
         with pytest.raises(FileNotFoundError, match=r"has no config\.json; .*; give its folder 'vae'"):
             read_autoencoder(folder)
         (folder / 'config.json').write_text('{')
-        with pytest.raises(ValueError, match='is no JSON: .*; fetch it again'):
+        with pytest.raises(ValueError, match='config.json. is not JSON'):
             read_autoencoder(folder)
 
     @pytest.mark.parametrize(
         ('fields', 'message'),
         [
-            (dict(_class_name='UNet2DModel'), "got _class_name 'UNet2DModel'; accepted are AutoencoderKL, VQModel"),
-            (dict(act_fn='relu'), "got act_fn 'relu'; accepted is 'silu'"),
-            (dict(use_post_quant_conv=False), 'got use_post_quant_conv False; accepted is True'),
+            (dict(_class_name='UNet2DModel'), "got _class_name 'UNet2DModel'; expected AutoencoderKL, VQModel"),
+            (dict(act_fn='relu'), "got act_fn 'relu'; expected 'silu'"),
+            (dict(use_post_quant_conv=False), 'got use_post_quant_conv False; expected True'),
             (dict(up_block_types=['UpDecoderBlock2D'] * 3 + ['AttnUpDecoderBlock2D']), 'got up_block_types'),
         ],
     )

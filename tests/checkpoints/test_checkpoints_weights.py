@@ -1,4 +1,4 @@
-"""Weights files: every layout gives the same network, and nothing loads by halves."""
+"""Weights files: every layout gives the same network, and a file loads completely or not at all."""
 
 import collections
 import pickle
@@ -243,7 +243,7 @@ def test_damaged_files_are_refused(model, tmp_path, name, part):
     (save_file if name.endswith('.safetensors') else torch.save)(network_state(model), path)
     whole = path.read_bytes()
     path.write_bytes({'half': whole[: len(whole) // 2], 'nothing': b'', 'another kind': b'<html>404</html>'}[part])
-    with pytest.raises(ValueError, match='cannot be read: it is damaged, incomplete, or not a file of weights'):
+    with pytest.raises(ValueError, match=rf'{name}. cannot be read'):
         read_autoencoder(path)
 
 
@@ -275,7 +275,7 @@ def test_torch_files_damaged_anywhere_are_refused(tmp_path, zipped):
 )
 def test_files_without_named_tensors_are_refused(tmp_path, content):
     torch.save(content, tmp_path / 'model.pth')
-    with pytest.raises(ValueError, match='holds no tensors by name'):
+    with pytest.raises(ValueError, match=r'model.pth. holds no named tensors'):
         read_autoencoder(tmp_path / 'model.pth')
 
 
@@ -292,10 +292,10 @@ class Trap:
 def test_pickled_code_is_refused_and_does_not_run(tmp_path):
     trap = Trap(tmp_path / 'sprung')
     torch.save(dict(state_dict={}, more=trap), tmp_path / 'zip.pth')
-    with pytest.raises(ValueError, match=r'holds pickled objects, which could run code: .*open; accepted are tensors'):
+    with pytest.raises(ValueError, match=r'holds pickled objects, which could run code: .*open; '):
         read_autoencoder(tmp_path / 'zip.pth')
     (tmp_path / 'plain.pth').write_bytes(pickle.dumps(trap, protocol=2))
-    with pytest.raises(ValueError, match=r'which could run code: .*open; accepted are tensors'):
+    with pytest.raises(ValueError, match=r'which could run code: .*open; '):
         read_autoencoder(tmp_path / 'plain.pth')
     assert not trap.path.exists()
     pickle.loads((tmp_path / 'plain.pth').read_bytes()).close()

@@ -52,5 +52,5 @@ def test_files_without_one_or_with_another_are_refused(tmp_path, trained):
 def test_a_missing_file_is_a_requirement():
     assert PatchGAN.requirements(dict(width=8)) == []
     lacks = PatchGAN.requirements(dict(weights='nowhere.pth'))
-    assert lacks == [Requirement('weights of PatchGAN', 'nowhere.pth', 'weights=PATH')]
+    assert lacks == [Requirement('weights of PatchGAN', 'nowhere.pth', 'correct weights=PATH')]
     assert PatchGAN.smoke(dict(weights='nowhere.pth'))['weights'] is None

@@ -99,7 +99,7 @@ def test_passing_failures_are_tried_again(site, patience):
         fetch(url, patience=patience)
 
 
-def test_a_missing_file_is_told_at_once(site, patience):
+def test_a_missing_file_is_reported_at_once(site, patience):
     with pytest.raises(FileNotFoundError, match=r'/nowhere.pth: .*\(status 404\)'):
         fetch(f'{site.url}/nowhere.pth', patience=patience)
     assert len(site.requests) == 1
@@ -107,7 +107,7 @@ def test_a_missing_file_is_told_at_once(site, patience):
         fetch(site.add('/bad.pth', CONTENT, faults=[400]), patience=patience)
 
 
-def test_nobody_there_is_told(patience, site):
+def test_a_server_that_is_down_is_reported(patience, site):
     url = site.add('/model.pth', CONTENT)
     site.server.shutdown()
     site.server.server_close()
@@ -208,7 +208,7 @@ def test_a_mirror_serves_the_hub_and_shares_its_place(site, patience, monkeypatc
     assert cached('https://huggingface.co/org/repo/resolve/v2/vae/model.pth') == path
 
 
-def test_offline_only_what_is_here_is_had(site, patience, monkeypatch):
+def test_offline_only_the_cache_is_used(site, patience, monkeypatch):
     here, there = site.add('/here.pth', CONTENT), site.add('/there.pth', CONTENT)
     path = fetch(here, patience=patience)
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
@@ -238,7 +238,7 @@ def test_of_an_archive_the_member_is_kept(site, patience, zoo):
     ('content', 'message'),
     [(zipped(other=b'x'), r'has no model.ckpt; it has other.ckpt'), (b'<html>', r'is no whole zip archive \(.*; try')],
 )
-def test_a_wrong_archive_is_told(site, patience, zoo, content, message):
+def test_a_wrong_archive_is_refused(site, patience, zoo, content, message):
     url = site.add('/kl-f8.zip', content)
     zoo({'Name': 'model', 'Weights': url, 'Archive Member': 'model.ckpt'})
     with pytest.raises(ValueError, match=message):
@@ -281,7 +281,7 @@ def test_local_paths_are_themselves(tmp_path):
         fetch('nowhere.pth')
 
 
-def test_what_is_not_here_comes_with_its_command():
+def test_a_missing_file_comes_with_its_command():
     with pytest.raises(FileNotFoundError, match=r"'eqzoo://sd-vae'; fetch it: python tools/download.py sd-vae$"):
         located('eqzoo://sd-vae')
     url = 'https://huggingface.co/stabilityai/sdxl-vae/resolve/main/sdxl_vae.safetensors'
@@ -304,7 +304,7 @@ def test_sources_that_name_nothing(source, message):
         resolve(source)
 
 
-def test_the_cache_is_where_it_is_told_to_be(monkeypatch, tmp_path):
+def test_the_cache_is_where_the_environment_puts_it(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / 'cache'
     monkeypatch.delenv('EQZOO_CACHE')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))

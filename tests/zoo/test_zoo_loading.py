@@ -164,7 +164,7 @@ class TestGenerators:
             eqzoo.load(tmp_path, config=GENERATOR)
 
 
-def test_what_is_neither_is_told(tiny):
+def test_an_unknown_name_or_path_is_refused(tiny):
     with pytest.raises(ValueError, match=r"'tine'. Did you mean 'tiny'\? In the zoo: tiny"):
         eqzoo.load('tine')
     with pytest.raises(FileNotFoundError, match=r"no file 'nowhere/model.pth'"):
@@ -209,7 +209,7 @@ def test_mistakes_of_the_command_are_one_message(tiny, site):
         run(download, [f'{site.url}/nowhere.pth'])
 
 
-def test_a_config_without_an_autoencoder_is_told(tmp_path):
+def test_a_config_without_an_autoencoder_is_refused(tmp_path):
     path = tmp_path / 'empty.py'
     path.write_text('x = 1\n')
     with pytest.raises(ValueError, match='empty.py has no autoencoder; expected'):

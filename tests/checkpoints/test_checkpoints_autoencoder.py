@@ -1,4 +1,4 @@
-"""Where weights are in a file: every nest, prefix and average is found, and what cannot be used is refused."""
+"""Weights inside a file: every key, prefix and average is found; unusable content is refused."""
 
 import argparse
 from pathlib import PurePosixPath
@@ -45,7 +45,7 @@ def lit_ema(average):
     }
 
 
-NESTS = {
+LAYOUTS = {
     'bare': TRAINED,
     'state_dict': dict(state_dict=TRAINED, epoch=3),
     "MAR's and LlamaGen's model": dict(model=TRAINED),
@@ -70,7 +70,7 @@ NESTS = {
     "LDM's average": dict(state_dict={**AVERAGE, **lit_ema(TRAINED)}),
     "LDM's average in a larger file": under('first_stage_model.', {**AVERAGE, **lit_ema(TRAINED)}),
 }
-AVERAGED = list(NESTS)[-4:]
+AVERAGED = list(LAYOUTS)[-4:]
 
 
 def assert_equal(left, right):
@@ -79,13 +79,13 @@ def assert_equal(left, right):
         assert torch.equal(value, right[key]), key
 
 
-@pytest.mark.parametrize('nest', NESTS)
-def test_every_nest_is_read(tmp_path, nest):
-    torch.save(NESTS[nest], tmp_path / 'a.ckpt')
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_every_layout_is_read(tmp_path, layout):
+    torch.save(LAYOUTS[layout], tmp_path / 'a.ckpt')
     stored = read_autoencoder(tmp_path / 'a.ckpt')
     assert_equal(stored.state, to_diffusers(TRAINED))
     assert stored.config is None
-    if nest in AVERAGED:
+    if layout in AVERAGED:
         assert_equal(stored.trained, to_diffusers(AVERAGE))
     else:
         assert stored.trained is None
@@ -111,7 +111,7 @@ def test_the_discriminator_and_the_log_variance_are_kept(tmp_path, content):
     assert stored.left_out == ()
 
 
-def test_what_is_left_out_is_named():
+def test_other_tensors_are_named():
     state = {
         **under('first_stage_model.', TRAINED),
         'first_stage_model.loss.perceptual_loss.lin0.model.1.weight': torch.ones(1),
@@ -134,7 +134,7 @@ def test_half_an_average_is_refused(tmp_path):
 
 def test_other_objects_in_a_command_line_are_refused(tmp_path):
     torch.save(dict(model=TRAINED, args=argparse.Namespace(path=PurePosixPath('x'))), tmp_path / 'a.pt')
-    with pytest.raises(ValueError, match=r'which could run code: pathlib\.PurePosixPath; accepted are tensors'):
+    with pytest.raises(ValueError, match=r'which could run code: pathlib\.PurePosixPath; '):
         read_autoencoder(tmp_path / 'a.pt')
 
 
@@ -142,7 +142,7 @@ def test_files_before_torch_1_6(tmp_path):
     torch.save(dict(state_dict=TRAINED), tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
     assert_equal(read_autoencoder(tmp_path / 'old.pth').state, to_diffusers(TRAINED))
     torch.save(dict(state_dict=TRAINED, more=print), tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match=r'holds pickled objects, which could run code: .*print; accepted are tensors'):
+    with pytest.raises(ValueError, match=r'holds pickled objects, which could run code: .*print; '):
         read_autoencoder(tmp_path / 'old.pth')
 
 
@@ -171,7 +171,7 @@ def test_taesds_pair_of_files(tmp_path):
     assert '1.weight' in half
     stored = read_autoencoder([tmp_path / 'encoder.safetensors', tmp_path / 'decoder.safetensors'])
     assert_equal(stored.state, {k: v for k, v in model.state_dict().items() if not k.startswith('normalization.')})
-    with pytest.raises(ValueError, match=r'got 1 files; accepted are one, or the pair \(encoder, decoder\)'):
+    with pytest.raises(ValueError, match=r'got 1 files; .*\(encoder, decoder\)'):
         read_autoencoder([tmp_path / 'encoder.safetensors'])
 
 
@@ -225,7 +225,7 @@ def test_load_autoencoder_takes_the_given_config_and_its_scale(tmp_path):
 def test_a_file_cannot_name_what_is_called(tmp_path, monkeypatch, config, name):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(state_dict=TRAINED, autoencoder=config), tmp_path / 'a.pth')
-    message = rf"says that it needs '{name}'; accepted from a file are registered autoencoders \(KLAutoencoder, "
+    message = rf"needs '{name}'; .*registered autoencoders \(KLAutoencoder, "
     with pytest.raises(ValueError, match=message):
         load_autoencoder('a.pth')
     with pytest.raises(ValueError, match=message):
@@ -245,7 +245,7 @@ class Own(KLAutoencoder):
 
 
 def test_taming_vq_gan_gives_the_same_numbers(tmp_path, monkeypatch):
-    """Encoder, quantizer and decoder of taming against ours from their file, told by shapes alone."""
+    """Encoder, quantizer and decoder of taming against ours from their file, inferred from shapes alone."""
     monkeypatch.setattr(taming, 'print', lambda *_: None, raising=False)
     options = dict(ch=32, out_ch=3, ch_mult=(1, 1, 2), num_res_blocks=2, attn_resolutions=(4,), in_channels=3)
     options |= dict(resolution=16, z_channels=16, double_z=False)
