@@ -258,17 +258,16 @@ def _is_on_hub(url: str) -> bool:
 
 def _ask_hub(url: str, patience: Patience) -> tuple[dict[str, str], str | None]:
     """Return the headers that log the user in, and the sha256 that the Hub states for a large file."""
-    from huggingface_hub import get_hf_file_metadata
+    from huggingface_hub import get_hf_file_metadata, get_token
     from huggingface_hub.errors import HTTPError
-    from huggingface_hub.utils import build_hf_headers
 
-    token = build_hf_headers().get('authorization')
+    token = get_token()  # of HF_TOKEN, or of `hf auth login`
     try:
         etag = get_hf_file_metadata(url, timeout=patience.connect).etag or ''
-    except HTTPError:  # the download itself will say why, and some mirrors answer nothing but GET
+    except (HTTPError, OSError):  # the download itself will say why, and some mirrors only answer GET
         etag = ''
     # of a small file, the ETag is git's hash
-    return {'Authorization': token} if token else {}, etag if re.fullmatch('[0-9a-f]{64}', etag) else None
+    return {'Authorization': f'Bearer {token}'} if token else {}, etag if re.fullmatch('[0-9a-f]{64}', etag) else None
 
 
 class ResumingDownloader:

@@ -81,7 +81,8 @@ def handler_of(site):
 
         def do_GET(self):
             page = site.pages.get(self.path)
-            site.requests.append((self.path, dict(self.headers)))
+            if not self.path.startswith('/api/'):  # huggingface_hub asks the Hub about itself
+                site.requests.append((self.path, dict(self.headers)))
             fault = page.faults.pop(0) if page is not None and page.faults else None
             if page is None or isinstance(fault, int):
                 self.answer(404 if page is None else fault)

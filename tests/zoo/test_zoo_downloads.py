@@ -153,7 +153,10 @@ def test_redirects_are_followed_and_the_token_stays_with_its_host(site, patience
     monkeypatch.setenv('HF_TOKEN', 'secret')
     path = fetch('hf://org/repo/model.pth', patience=patience)
     assert path.read_bytes() == CONTENT
-    assert [headers.get('Authorization') for _, headers in site.requests] == ['Bearer secret', None]
+    assert [(path, headers.get('Authorization')) for path, headers in site.requests] == [
+        ('/org/repo/resolve/main/model.pth', 'Bearer secret'),
+        ('/store/blob', None),
+    ]
     assert [path for path, _ in site.heads] == ['/org/repo/resolve/main/model.pth']  # only the Hub gets HEAD
 
 
