@@ -30,6 +30,6 @@ def load(
         ValueError: If there is no such name, or the file cannot be read safely or does not fit.
         OSError: If a file is not there, or cannot be downloaded.
     """
-    from eqzoo.loading import load as load_component  # here, since it imports what only loading needs
+    from eqzoo.loading import load_component  # here, since `import eqzoo` is for everyone, and this imports torch
 
     return load_component(source, config=config)

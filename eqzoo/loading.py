@@ -22,7 +22,9 @@ Kind = Literal['autoencoder', 'generator']
 _STEP = re.compile(r'iter_(\d+)\.pth')
 
 
-def load(source: Source, *, config: str | Path | Mapping[str, Any] | None = None) -> 'Autoencoder | Generator':
+def load_component(
+    source: Source, *, config: str | Path | Mapping[str, Any] | None = None
+) -> 'Autoencoder | Generator':
     """Return an autoencoder or a generator, in eval mode, on the CPU and in float32.
 
     Files that are not on this machine are downloaded.
@@ -45,7 +47,7 @@ def load(source: Source, *, config: str | Path | Mapping[str, Any] | None = None
 
 
 def load_autoencoder(source: Source, config: str | Path | Mapping[str, Any] | None = None) -> 'Autoencoder':
-    """Return an autoencoder as `load` does, and refuse a generator, before its download where possible."""
+    """Return an autoencoder as `load_component` does, and refuse a generator, before its download where possible."""
     return _load(source, config, 'autoencoder')
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from eqzoo.autoencoders.base import Autoencoder
 from eqzoo.autoencoders.networks import PaddingMode, build_networks, set_padding
-from eqzoo.checkpoints import load_weights
+from eqzoo.checkpoints import load_autoencoder_weights
 from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
 
@@ -88,7 +88,7 @@ class KLAutoencoder(Autoencoder):
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1) if quant_conv else nn.Identity()
         self.normalization = LatentNormalization(latent_channels, scale=scale, shift=shift, mean=mean, std=std)
         if weights is not None:
-            load_weights(self, weights)
+            load_autoencoder_weights(self, weights)
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from eqzoo.autoencoders.base import Autoencoder, Deterministic
 from eqzoo.autoencoders.networks import PaddingMode, set_padding
-from eqzoo.checkpoints import load_weights
+from eqzoo.checkpoints import load_autoencoder_weights
 from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
 
@@ -79,7 +79,7 @@ class TinyAutoencoder(Autoencoder):
         set_padding(self, padding_mode)
         self.normalization = LatentNormalization(latent_channels, scale=scale, shift=shift, mean=mean, std=std)
         if weights is not None:
-            load_weights(self, weights)
+            load_autoencoder_weights(self, weights)
 
     @property
     def last_layer(self) -> nn.Parameter:

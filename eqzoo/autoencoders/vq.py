@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eqzoo.autoencoders.base import Autoencoder, Bottleneck, Deterministic
 from eqzoo.autoencoders.networks import PaddingMode, build_networks, set_padding
-from eqzoo.checkpoints import load_weights
+from eqzoo.checkpoints import load_autoencoder_weights
 from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
 
@@ -109,7 +109,7 @@ class VQAutoencoder(Autoencoder):
         self.post_quant_conv = nn.Conv2d(latent_channels, features, 1)
         self.normalization = LatentNormalization(latent_channels, scale=scale, shift=shift, mean=mean, std=std)
         if weights is not None:
-            load_weights(self, weights)
+            load_autoencoder_weights(self, weights)
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -3,7 +3,7 @@
 from eqzoo.checkpoints.autoencoder import (
     AutoencoderFile,
     autoencoder_digest,
-    load_weights,
+    load_autoencoder_weights,
     read_autoencoder,
 )
 from eqzoo.checkpoints.config import infer_config, plain_config
@@ -16,8 +16,8 @@ __all__ = [
     'autoencoder_digest',
     'check_tensors',
     'infer_config',
+    'load_autoencoder_weights',
     'load_generator',
-    'load_weights',
     'plain_config',
     'read_autoencoder',
     'read_file',

@@ -112,7 +112,7 @@ def parse_autoencoder(content: Mapping[str, Any], notes: Mapping[str, Any], sour
     return _check_finite(file, source)
 
 
-def load_weights(model: nn.Module, source: Source) -> None:
+def load_autoencoder_weights(model: nn.Module, source: Source) -> None:
     """Load a file of any known format into an autoencoder: all of its tensors, or none.
 
     A file that states no normalisation (any but eqzoo's and folders of diffusers) leaves the
@@ -131,7 +131,7 @@ def load_weights(model: nn.Module, source: Source) -> None:
 
 
 def fill_autoencoder(model: nn.Module, file: AutoencoderFile, source: Source) -> None:
-    """Load the content of `source` into an autoencoder, as `load_weights` does."""
+    """Load the content of `source` into an autoencoder, as `load_autoencoder_weights` does."""
     for name, ours in _settings(model).items():
         theirs = (file.config or {}).get(name)
         if None not in (ours, theirs) and ours != theirs:
