@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models import AutoencoderKL
-from mmengine.config import Config
 
 from eqzoo.autoencoders import KLAutoencoder
+from eqzoo.loading import autoencoder_config
 from eqzoo.registry import AUTOENCODERS, Requirement, build
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / '_base_' / 'autoencoders'
@@ -16,7 +16,7 @@ TINY = dict(block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4)
 
 
 def read_config(name):
-    return Config.fromfile(CONFIGS / f'{name}.py').autoencoder.to_dict()
+    return autoencoder_config(CONFIGS / f'{name}.py')
 
 
 def tiny_from(name):

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models import VQModel
-from mmengine.config import Config
 
 from eqzoo.autoencoders import VQAutoencoder
+from eqzoo.loading import autoencoder_config
 from eqzoo.registry import build
 from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance
 from eqzoo.transforms import IsotropicScale, Rotate
@@ -19,7 +19,7 @@ TINY = dict(
 
 
 def read_config(name):
-    return Config.fromfile(CONFIGS / f'{name}.py').autoencoder.to_dict()
+    return autoencoder_config(CONFIGS / f'{name}.py')
 
 
 def images(*shape):

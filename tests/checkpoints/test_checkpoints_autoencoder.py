@@ -1,6 +1,7 @@
-"""Weights inside a file: every key, prefix and average is found; unusable content is refused."""
+"""Weights inside a file: every key, prefix and average is found; unusable content is refused. The digest of an autoencoder."""
 
 import argparse
+import copy
 from pathlib import PurePosixPath
 
 import pytest
@@ -10,7 +11,7 @@ from taming.modules.diffusionmodules import model as taming
 from taming.modules.vqvae.quantize import VectorQuantizer2
 
 from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder
-from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder
+from eqzoo.checkpoints.autoencoder import autoencoder_digest, complete_config, read_autoencoder
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.keys import to_diffusers, to_ldm
 from eqzoo.checkpoints.read import read_file, split_parts
@@ -294,3 +295,29 @@ def test_names_of_a_class_of_someones_own_stay(tmp_path):
     ):
         torch.save({'state_dict': mine, 'autoencoder': {'type': kind}}, tmp_path / f'{kind}.pth')
         assert list(read_autoencoder(tmp_path / f'{kind}.pth').state) == names
+
+
+def small_kl(**options):
+    torch.manual_seed(0)
+    return KLAutoencoder(2, (8, 8), **{'layers_per_block': 1, 'norm_num_groups': 4, **options})
+
+
+def test_the_same_weights_have_the_same_digest():
+    network = small_kl()
+    assert autoencoder_digest(network) == autoencoder_digest(small_kl(scale=2.0, shift=1.0))
+    assert autoencoder_digest(network) == autoencoder_digest(copy.deepcopy(network).eval())
+    assert autoencoder_digest(network) == autoencoder_digest(network.to(memory_format=torch.channels_last))
+
+
+def test_each_weight_counts_and_so_do_padding_groups_and_type():
+    network = small_kl()
+    digests = {autoencoder_digest(network)}
+    for name, tensor in network.state_dict().items():
+        if not name.startswith('normalization.'):
+            changed = copy.deepcopy(network)
+            changed.state_dict()[name].view(-1)[-1] += 1
+            digests.add(autoencoder_digest(changed))
+            assert tensor.numel() > 0
+    assert len(digests) == 1 + len(network.state_dict()) - 2
+    for other in (small_kl(padding_mode='reflect'), small_kl(norm_num_groups=2), small_kl().half()):
+        assert autoencoder_digest(other) not in digests

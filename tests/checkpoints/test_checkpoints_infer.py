@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 
 from eqzoo.autoencoders import KLAutoencoder
 from eqzoo.checkpoints.config import infer_config, plain_config
 from eqzoo.checkpoints.keys import to_diffusers, to_ldm
+from eqzoo.loading import autoencoder_config
 from eqzoo.registry import build
 
 F16 = dict(block_out_channels=(128, 128, 256, 256, 512), attention_levels=(4,))
@@ -39,7 +39,7 @@ PUBLIC = {
     'TAESD': dict(type='TinyAutoencoder'),
     'TAESD3': dict(type='TinyAutoencoder', latent_channels=16),
     'TAEF2': dict(type='TinyAutoencoder', latent_channels=32, pooled=True),
-    **{path.stem: Config.fromfile(path).autoencoder.to_dict() for path in sorted(BASES.glob('*.py'))},
+    **{path.stem: autoencoder_config(path) for path in sorted(BASES.glob('*.py'))},
 }
 
 

@@ -5,9 +5,8 @@ import re
 import pytest
 import torch
 import yaml
-from mmengine.config import Config
 
-from eqzoo.config import configs_folder, load_config
+from eqzoo.config import configs_folder, load_config, read_config
 from eqzoo.loading import autoencoder_config, load_autoencoder, released_config
 from eqzoo.registry import build
 from eqzoo.vision import dinov2, inception
@@ -99,7 +98,7 @@ def test_a_generators_config_is_of_its_file_and_builds_what_the_index_counts(roo
 def test_the_extractors_of_configs_are_what_the_index_counts(root, name, monkeypatch):
     for module in (inception, dinov2):  # networks on the device 'meta' stay there
         monkeypatch.setattr(module, 'load_weights', lambda *_: Identity('0' * 64, is_known=True))
-    extractor = build(Config.fromfile(root / find_model(name).config).extractor.to_dict())
+    extractor = build(read_config(root / find_model(name).config).extractor.to_dict())
     counted = sum(parameter.numel() for parameter in extractor._network.parameters())
     if name != 'fid-inception':
         # in Meta's files there are also the positions of 518 pixels instead of 224, and the vector of masked patches
