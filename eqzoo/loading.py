@@ -57,7 +57,8 @@ def released_config(name: str) -> tuple[Kind, dict[str, Any]]:
     Raises:
         ValueError: If there is no such model, or it is neither.
     """
-    return _component_of(configs_folder().parent / find_model(name).config)
+    parts = _components_of(configs_folder().parent / find_model(name).config)
+    return next(iter(parts.items()))  # of both, the generator: its autoencoder is another model of the zoo
 
 
 def autoencoder_config(path: str | Path) -> dict[str, Any]:
@@ -80,29 +81,30 @@ def _load(source: Source, config: str | Path | Mapping[str, Any] | None, wanted:
     from eqzoo.registry import build
 
     name = _released_name(source)
-    kind, stated = None, None
+    stated: dict[Kind, Mapping[str, Any]] = {}
     if config is not None:
-        kind, stated = _component_of(config)
+        stated = _components_of(config)
     elif name is not None:
-        kind, stated = released_config(name)
+        stated = dict([released_config(name)])
+    kind = next(iter(stated)) if len(stated) == 1 else None  # a config of both leaves it to the file
     _check_kind(kind, wanted, name or source)  # before a long download
     paths = _local_paths(source, name)
-    if kind != 'generator' and (len(paths) > 1 or paths[0].is_dir()):
-        where = paths if len(paths) > 1 else paths[0]
+    where = paths if len(paths) > 1 else paths[0]
+    if kind == 'generator' and len(paths) > 1:
+        raise ValueError(f'load: got {len(paths)} files; expected one file of a generator.')
+    if len(paths) > 1 or (kind != 'generator' and where.is_dir()):
         file, kind = read_autoencoder(where), 'autoencoder'
     else:
-        (where,) = paths
         content, notes = read_file(where)
         kind = kind or ('generator' if is_generator(content) else 'autoencoder')
         _check_kind(kind, wanted, where)
         file = parse_generator(content, where) if kind == 'generator' else parse_autoencoder(content, notes, where)
     if kind == 'autoencoder':
-        autoencoder = build(
-            {key: value for key, value in choose_config(file, where, stated).items() if key != 'weights'}
-        )
+        chosen = choose_config(file, where, stated.get(kind))
+        autoencoder = build({key: value for key, value in chosen.items() if key != 'weights'})
         fill_autoencoder(autoencoder, file, where)
         return autoencoder.eval()
-    chosen = dict(stated or _own_config(file, where))
+    chosen = dict(stated.get(kind) or _own_config(file, where))
     chosen.pop('encoder', None)  # only training looks at images
     chosen['network'] = {key: value for key, value in chosen['network'].items() if key != 'weights'}
     generator = build(chosen)
@@ -133,29 +135,28 @@ def _local_paths(source: Source, name: str | None) -> list[Path]:
     return [max(checkpoints, key=checkpoints.get, default=path)]
 
 
-def _component_of(config: str | Path | Mapping[str, Any]) -> tuple[Kind, dict[str, Any]]:
-    """Return the component of a config file, or of `type` and arguments; generators come first, having both."""
+def _components_of(config: str | Path | Mapping[str, Any]) -> dict[Kind, dict[str, Any]]:
+    """Return the generator, if any, and the autoencoder of a config file, or the component that `config` is."""
     from eqzoo.registry import GENERATORS
     from eqzoo.registry import find as find_component
 
     if isinstance(config, Mapping):
         cls = config['type'] if callable(config['type']) else find_component(config['type'])
         GENERATORS.import_from_location()
-        return 'generator' if cls in GENERATORS.module_dict.values() else 'autoencoder', dict(config)
+        return {'generator' if cls in GENERATORS.module_dict.values() else 'autoencoder': dict(config)}
     parts = _parts_of(config)
-    kind = next((kind for kind in ('generator', 'autoencoder') if kind in parts), None)
-    if kind is None:
+    if not parts:
         raise ValueError(
             f'{config} has no autoencoder and no generator; expected a config with `autoencoder`, '
             '`model.autoencoder` or `model.generator`.'
         )
-    return kind, parts[kind]
+    return parts
 
 
 def _parts_of(path: str | Path) -> dict[str, Any]:
     config = read_config(find_config(path), import_custom=True)
     parts = {'autoencoder': config.get('autoencoder'), **config.get('model', {})}
-    return {kind: parts[kind].to_dict() for kind in ('autoencoder', 'generator') if parts.get(kind) is not None}
+    return {kind: parts[kind].to_dict() for kind in ('generator', 'autoencoder') if parts.get(kind) is not None}
 
 
 def _check_kind(kind: Kind | None, wanted: Kind | None, source: Source) -> None:

@@ -147,6 +147,17 @@ class TestGenerators:
         with pytest.raises(ValueError, match=r'\(1 blocks of 32\).* \(1 blocks of 64\)'):
             eqzoo.load(tmp_path / 'dit.pt', config=wider)
 
+    def test_of_a_config_with_both_the_file_decides(self, tmp_path, dit, tiny):
+        """A generator's config also has its autoencoder."""
+        torch.save(dit.network.state_dict(), tmp_path / 'dit.pt')
+        torch.save(tiny.state_dict(), tmp_path / 'tiny.pth')
+        autoencoder = dict(type='TinyAutoencoder', num_blocks=(1, 1), width=8)
+        config = tmp_path / 'both.py'
+        config.write_text(f'model = dict(generator={GENERATOR}, autoencoder={autoencoder})\n')
+        assert_generator(eqzoo.load(tmp_path / 'dit.pt', config=config), dit)
+        assert same(eqzoo.load(tmp_path / 'tiny.pth', config=config), tiny)
+        assert same(load_autoencoder(tmp_path / 'tiny.pth', config), tiny)
+
     def test_a_file_cannot_name_what_is_called(self, tmp_path, monkeypatch, dit):
         monkeypatch.chdir(tmp_path)
         for config in (
@@ -162,6 +173,9 @@ class TestGenerators:
     def test_a_folder_or_a_pair_is_no_generators(self, tmp_path):
         with pytest.raises(ValueError, match='is a folder; expected a file'):
             eqzoo.load(tmp_path, config=GENERATOR)
+        (tmp_path / 'a.pth').touch()
+        with pytest.raises(ValueError, match='got 2 files; expected one'):
+            eqzoo.load([tmp_path / 'a.pth'] * 2, config=GENERATOR)
 
 
 def test_an_unknown_name_or_path_is_refused(tiny):

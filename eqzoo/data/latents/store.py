@@ -133,7 +133,7 @@ class LatentDataset(Dataset):
         """Compare an autoencoder with the one that made these latents.
 
         Args:
-            sha256: Its `eqzoo.autoencoders.digest.autoencoder_digest`.
+            sha256: Its `eqzoo.checkpoints.autoencoder_digest`.
             shift: Of its normalisation, (C,).
             scale: Likewise.
 
