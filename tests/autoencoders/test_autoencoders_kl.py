@@ -127,7 +127,7 @@ def test_attention_sits_at_the_named_level_of_both_networks():
 
 
 @pytest.mark.parametrize('level', [-1, 3])
-def test_refuses_attention_at_a_level_that_is_not_there(level):
+def test_refuses_attention_at_an_unknown_level(level):
     with pytest.raises(ValueError, match=rf'attention_levels: got \({level},\); .* 0 to 2'):
         KLAutoencoder(**TINY, attention_levels=(level,))
 

@@ -223,7 +223,7 @@ def test_load_autoencoder_takes_the_given_config_and_its_scale(tmp_path):
         (dict(type='KLAutoencoder', scale=[dict(type='os.mkdir', path='sprung')]), 'os.mkdir'),
     ],
 )
-def test_a_file_cannot_name_what_is_called(tmp_path, monkeypatch, config, name):
+def test_a_file_cannot_name_arbitrary_functions(tmp_path, monkeypatch, config, name):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(state_dict=TRAINED, autoencoder=config), tmp_path / 'a.pth')
     message = rf"needs '{name}'; .*registered autoencoders \(KLAutoencoder, "

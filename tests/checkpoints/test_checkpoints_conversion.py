@@ -271,7 +271,7 @@ def test_fields_of_config_json_that_eqzoo_does_not_use_come_back(tmp_path):
     assert (fields['sample_size'], fields['force_upcast']) == (1024, False)
 
 
-def test_a_scale_that_nobody_stated_is_not_written_for_diffusers(tmp_path):
+def test_an_unstated_scale_is_not_written_for_diffusers(tmp_path):
     with pytest.raises(ValueError, match=r'diffusers would assume 0\.18215; .* give --scale FLOAT, or --config'):
         export(stored_for('KL f8', 'nothing stated'), tmp_path / 'out', to='diffusers')
     assert list(tmp_path.iterdir()) == []
@@ -316,7 +316,7 @@ def test_destinations(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
     stored = stored_for('tiny')
     paths = [write(stored, tmp_path, kind) for kind in ('diffusers', 'eqzoo.safetensors')]
     monkeypatch.setattr('eqzoo.checkpoints.write.save_file', lambda *_, **__: (_ for _ in ()).throw(OSError('full')))

@@ -229,7 +229,7 @@ def test_half_a_normalisation_is_refused(model, tmp_path):
         load(tmp_path / 'model.pth')
 
 
-def test_a_file_that_is_not_there():
+def test_a_missing_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"no file 'nowhere\.pth'; correct weights=PATH"):
         load('nowhere.pth')
     with pytest.raises(FileNotFoundError, match=r'fetch it: python tools/download\.py sd-vae-16$'):

@@ -75,7 +75,7 @@ def test_sizes_agree_with_parameter_counts(name):
 
 
 @pytest.mark.parametrize('name', AUTOENCODERS)
-def test_the_config_builds_what_the_index_counts(root, name):
+def test_the_config_builds_the_counted_parameters(root, name):
     config = autoencoder_config(root / find_model(name).config)
     with torch.device('meta'):
         autoencoder = build({**config, 'weights': None})
@@ -83,7 +83,7 @@ def test_the_config_builds_what_the_index_counts(root, name):
 
 
 @pytest.mark.parametrize('name', GENERATORS)
-def test_a_generators_config_is_of_its_file_and_builds_what_the_index_counts(root, name):
+def test_a_generators_config_names_its_file_and_builds_the_counted_parameters(root, name):
     config = load_config(root / find_model(name).config).model.generator
     assert resolve(config.network.weights) == find_model(name).files[0]
     with torch.device('meta'):
@@ -95,7 +95,7 @@ def test_a_generators_config_is_of_its_file_and_builds_what_the_index_counts(roo
 
 
 @pytest.mark.parametrize('name', EXTRACTORS)
-def test_the_extractors_of_configs_are_what_the_index_counts(root, name, monkeypatch):
+def test_the_extractors_of_configs_have_the_counted_parameters(root, name, monkeypatch):
     for module in (inception, dinov2):  # networks on the device 'meta' stay there
         monkeypatch.setattr(module, 'load_weights', lambda *_: Identity('0' * 64, is_known=True))
     extractor = build(read_config(root / find_model(name).config).extractor.to_dict())

@@ -158,7 +158,7 @@ class TestGenerators:
         assert same(eqzoo.load(tmp_path / 'tiny.pth', config=config), tiny)
         assert same(load_autoencoder(tmp_path / 'tiny.pth', config), tiny)
 
-    def test_a_file_cannot_name_what_is_called(self, tmp_path, monkeypatch, dit):
+    def test_a_file_cannot_name_arbitrary_functions(self, tmp_path, monkeypatch, dit):
         monkeypatch.chdir(tmp_path)
         for config in (
             dict(type='os.mkdir', path='sprung'),
@@ -194,7 +194,7 @@ def test_downloading_says_where_and_how_sure(tiny, capsys):
     assert out.endswith("import eqzoo\nautoencoder = eqzoo.load('tiny')\n")
 
 
-def test_a_network_that_is_no_autoencoder_is_only_downloaded(site, zoo, capsys):
+def test_a_network_of_a_loss_is_only_downloaded(site, zoo, capsys):
     url = site.add('/vgg.pth', b'weights')
     (zoo(dict(Name='vgg', Weights=url, Config='configs/losses.py')) / 'losses.py').write_text('x = 1\n')
     with pytest.raises(ValueError, match='losses.py has no autoencoder'):
@@ -204,7 +204,7 @@ def test_a_network_that_is_no_autoencoder_is_only_downloaded(site, zoo, capsys):
     assert 'eqzoo.load' not in capsys.readouterr().out
 
 
-def test_the_list_knows_what_is_here(tiny, capsys):
+def test_the_list_shows_the_cache(tiny, capsys):
     run(download, ['--list'])
     before = capsys.readouterr().out.splitlines()
     assert before[0].split() == ['name', 'parameters', 'MB', 'sha256', 'here', 'licence;', 'config']
