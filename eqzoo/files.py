@@ -1,4 +1,7 @@
-"""Files: atomic writing, JSON, hashes, damage; and the nearest name to a misspelt one."""
+"""Files: atomic writing, JSON, hashes, damage; and the nearest name to a misspelt one.
+
+No room of the package is below this module, so that every room can use it.
+"""
 
 import difflib
 import hashlib
@@ -14,11 +17,12 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when the block ends without an error.
+    """Yield a temporary path beside `path`, and rename it to `path` when the block ends without an error.
 
     The block creates a file or a folder there. Its bytes are on the disk before it is renamed, so
-    that a kill or a power failure leaves the old content or the new one, never half of it. The
-    folder of `path` is created if it does not exist.
+    that a kill or a power failure leaves the old content or the new one, never half of it. (A folder
+    is replaced in two steps: a kill between them leaves the old one beside it, under a hidden name.)
+    The parent folder is created if it does not exist.
 
     Example:
         >>> import tempfile
@@ -30,14 +34,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the process's number: a killed launcher may have left its workers running
+    # with the number of the process: a killed launcher may have left workers that write the same file
     temporary, old = (path.with_name(f'.{path.name}.{os.getpid()}.{kind}') for kind in ('tmp', 'old'))
     try:
         yield temporary
         _flush(temporary)
         if path.is_dir():  # a folder cannot be replaced in one step
             path.rename(old)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if old.is_dir():
+                old.rename(path)
+            raise
     finally:
         for leftover in (temporary, old):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
@@ -54,7 +63,7 @@ def write_json(path: str | Path, data: Any, *, indent: int = 2) -> None:
 
 
 def sha256_of(*paths: str | Path) -> str:
-    """Return the sha256 of the bytes of files, one after the other, as hex digits."""
+    """Return the sha256 of the joined bytes of files, as hex digits."""
     hashed = hashlib.sha256()
     for path in paths:
         with Path(path).open('rb') as file:
@@ -64,7 +73,7 @@ def sha256_of(*paths: str | Path) -> str:
 
 
 def zip_damage(path: str | Path) -> str | None:
-    """Return what is wrong with a zip archive, or None; every byte is read.
+    """Return a description of the damage of a zip archive, or None; every byte is read.
 
     Torch files are zip archives whose checksums torch itself does not verify.
     """
@@ -77,12 +86,12 @@ def zip_damage(path: str | Path) -> str | None:
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the one of `known` names that is spelt most like `name`, if one is.
+    """Return the name of `known` that is most similar to `name`, or None if none is similar enough.
 
     Args:
-        name: As the user spelt it.
+        name: The user's spelling.
         known: The names that exist.
-        cutoff: The least similarity, in [0, 1]; `difflib`'s ratio.
+        cutoff: The smallest similarity that counts, in [0, 1]: the ratio of `difflib`.
     """
     found = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return found[0] if found else None

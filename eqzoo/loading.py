@@ -1,75 +1,184 @@
-"""`eqzoo.load`: an autoencoder by its name in the zoo, or from a file, folder or URL."""
+"""`eqzoo.load`: an autoencoder or a generator from the zoo, a file, a folder or a URL, ready to use.
 
+This module must not be called `load.py`: importing a submodule `eqzoo.load` would replace the function
+of that name in the package.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from eqzoo.config import configs_folder
-from eqzoo.zoo.download import fetch, is_remote
-from eqzoo.zoo.index import find, models
+from eqzoo.config import configs_folder, find_config, read_config
+from eqzoo.zoo import fetch, find_model, is_remote, models
 
 if TYPE_CHECKING:
     from eqzoo.autoencoders import Autoencoder
+    from eqzoo.generators.base import Generator
+
+Source = str | Path | Sequence[str | Path]
+Kind = Literal['autoencoder', 'generator']
+
+_STEP = re.compile(r'iter_(\d+)\.pth')
 
 
-def load(source: str | Path) -> 'Autoencoder':
-    """Return a ready autoencoder, in eval mode, on the CPU; its weights are downloaded if they are not here.
+def load_component(
+    source: Source, *, config: str | Path | Mapping[str, Any] | None = None
+) -> 'Autoencoder | Generator':
+    """Return an autoencoder or a generator, in eval mode, on the CPU and in float32.
+
+    Files that are not on this machine are downloaded.
 
     Args:
-        source: A name of the zoo (`python tools/download.py --list`); or a checkpoint, a
-            weights file or a diffusers folder, as a path or a URL.
+        source: A name of the zoo (`python tools/download.py --list`); a checkpoint or weights
+            file; a diffusers folder; a work directory, for its newest checkpoint; a URL, also
+            `hf://org/repository/file`; or a pair of files, as a list or as 'ENCODER,DECODER'.
+        config: The config to build from, as a config file or as `type` and arguments of the
+            component. Default: that of the zoo, or the file's own; the architecture of an
+            autoencoder is otherwise inferred from its weights. The normalisation of the config
+            holds where the file states none.
 
     Raises:
-        ValueError: If it is neither, or the file does not fit.
-        OSError: If it cannot be downloaded or is not there.
+        ValueError: If there is no such name, the file cannot be read safely or does not fit, or
+            its architecture cannot be inferred.
+        OSError: If a file is not there, or cannot be downloaded.
     """
-    from eqzoo.checkpoints import load_autoencoder
+    return _load(source, config, None)
 
-    if str(source) in models() or not (is_remote(source) or Path(source).exists() or _looks_like_a_path(source)):
-        return _load_released(str(source))
-    return load_autoencoder(fetch(source))
+
+def load_autoencoder(source: Source, config: str | Path | Mapping[str, Any] | None = None) -> 'Autoencoder':
+    """Return an autoencoder as `load_component` does, and refuse a generator, before its download where possible."""
+    return _load(source, config, 'autoencoder')
+
+
+def released_config(name: str) -> tuple[Kind, dict[str, Any]]:
+    """Return whether the zoo's model `name` is an autoencoder or a generator, and the config of that component.
+
+    Raises:
+        ValueError: If there is no such model, or it is neither.
+    """
+    parts = _components_of(configs_folder().parent / find_model(name).config)
+    return next(iter(parts.items()))  # of both, the generator: its autoencoder is another model of the zoo
 
 
 def autoencoder_config(path: str | Path) -> dict[str, Any]:
-    """Return the config of the autoencoder in a config file, a base's or a run's.
+    """Return the config of the autoencoder in a config file: of a base, or of a run.
 
     Raises:
         ValueError: If it has none.
     """
-    from eqzoo.config import find_config, read_config
-
-    config = read_config(find_config(path), import_custom=True)
-    found = config.get('autoencoder') or config.get('model', {}).get('autoencoder')
-    if found is None:
-        raise ValueError(f'{path} has no autoencoder; accepted is a config with `autoencoder` or `model.autoencoder`.')
-    return found.to_dict()
+    parts = _parts_of(path)
+    if 'autoencoder' not in parts:
+        raise ValueError(f'{path} has no autoencoder; expected a config with `autoencoder` or `model.autoencoder`.')
+    return parts['autoencoder']
 
 
-def released_config(name: str) -> dict[str, Any]:
-    """Return the config of the zoo's autoencoder `name`.
-
-    Raises:
-        ValueError: If there is none of that name, or it is no autoencoder.
-    """
-    path = configs_folder().parent / find(name).config
-    if _is_of_a_generator(path):
-        raise ValueError(f'{name} is a generator; draw samples of it: python tools/sample.py {find(name).config}.')
-    return autoencoder_config(path)
-
-
-def _load_released(name: str) -> 'Autoencoder':
+def _load(source: Source, config: str | Path | Mapping[str, Any] | None, wanted: Kind | None) -> Any:
+    """Find the files and the config, read the files once, build the component and fill it with their weights."""
+    from eqzoo.checkpoints.autoencoder import choose_config, fill_autoencoder, parse_autoencoder, read_autoencoder
+    from eqzoo.checkpoints.generator import fill_generator, is_generator, parse_generator
+    from eqzoo.checkpoints.read import read_file
     from eqzoo.registry import build
 
-    model = find(name)
-    config = released_config(name)  # told before a long download, not after
-    paths = [fetch(f'eqzoo://{name}/{file.name}') for file in model.files]
-    return build({**config, 'weights': paths[0] if len(paths) == 1 else paths}).eval()
+    name = _released_name(source)
+    stated: dict[Kind, Mapping[str, Any]] = {}
+    if config is not None:
+        stated = _components_of(config)
+    elif name is not None:
+        stated = dict([released_config(name)])
+    kind = next(iter(stated)) if len(stated) == 1 else None  # a config of both leaves it to the file
+    _check_kind(kind, wanted, name or source)  # before a long download
+    paths = _local_paths(source, name)
+    where = paths if len(paths) > 1 else paths[0]
+    if kind == 'generator' and len(paths) > 1:
+        raise ValueError(f'load: got {len(paths)} files; expected one file of a generator.')
+    if len(paths) > 1 or (kind != 'generator' and where.is_dir()):
+        file, kind = read_autoencoder(where), 'autoencoder'
+    else:
+        content, notes = read_file(where)
+        kind = kind or ('generator' if is_generator(content) else 'autoencoder')
+        _check_kind(kind, wanted, where)
+        file = parse_generator(content, where) if kind == 'generator' else parse_autoencoder(content, notes, where)
+    if kind == 'autoencoder':
+        chosen = choose_config(file, where, stated.get(kind))
+        autoencoder = build({key: value for key, value in chosen.items() if key != 'weights'})
+        fill_autoencoder(autoencoder, file, where)
+        return autoencoder.eval()
+    chosen = dict(stated.get(kind) or _own_config(file, where))
+    chosen.pop('encoder', None)  # only training looks at images
+    chosen['network'] = {key: value for key, value in chosen['network'].items() if key != 'weights'}
+    generator = build(chosen)
+    fill_generator(generator.network, file, where)
+    return generator.eval()
 
 
-def _is_of_a_generator(path: Path) -> bool:
-    from eqzoo.config import Config
+def _released_name(source: Source) -> str | None:
+    """Return the name in the zoo that `source` is, or is closest to being; None for a file, folder or URL."""
+    if not isinstance(source, str):
+        return None
+    name = source.removeprefix('eqzoo://')
+    if name in models():
+        return name
+    looks_like_a_path = '/' in source or '.' in source or ',' in source
+    return None if looks_like_a_path or is_remote(source) or Path(source).exists() else name
 
-    return 'generator' in Config.fromfile(path).get('model', {})
+
+def _local_paths(source: Source, name: str | None) -> list[Path]:
+    if name is not None:
+        return [fetch(f'eqzoo://{name}/{file.name}') for file in find_model(name).files]
+    if isinstance(source, str) and ',' in source and not Path(source).exists():
+        source = source.split(',')
+    if not isinstance(source, str | Path):
+        return [fetch(each) for each in source]
+    path = fetch(source)
+    checkpoints = {file: int(found[1]) for file in path.glob('iter_*.pth') if (found := _STEP.fullmatch(file.name))}
+    return [max(checkpoints, key=checkpoints.get, default=path)]
 
 
-def _looks_like_a_path(source: str | Path) -> bool:
-    return isinstance(source, Path) or '/' in source or '.' in source
+def _components_of(config: str | Path | Mapping[str, Any]) -> dict[Kind, dict[str, Any]]:
+    """Return the generator, if any, and the autoencoder of a config file, or the component that `config` is."""
+    from eqzoo.registry import GENERATORS
+    from eqzoo.registry import find as find_component
+
+    if isinstance(config, Mapping):
+        cls = config['type'] if callable(config['type']) else find_component(config['type'])
+        GENERATORS.import_from_location()
+        return {'generator' if cls in GENERATORS.module_dict.values() else 'autoencoder': dict(config)}
+    parts = _parts_of(config)
+    if not parts:
+        raise ValueError(
+            f'{config} has no autoencoder and no generator; expected a config with `autoencoder`, '
+            '`model.autoencoder` or `model.generator`.'
+        )
+    return parts
+
+
+def _parts_of(path: str | Path) -> dict[str, Any]:
+    config = read_config(find_config(path), import_custom=True)
+    parts = {'autoencoder': config.get('autoencoder'), **config.get('model', {})}
+    return {kind: parts[kind].to_dict() for kind in ('generator', 'autoencoder') if parts.get(kind) is not None}
+
+
+def _check_kind(kind: Kind | None, wanted: Kind | None, source: Source) -> None:
+    if kind is not None and wanted not in (None, kind):
+        is_name = isinstance(source, str) and source in models()
+        run = find_model(source).config if is_name else f'CONFIG {source}'
+        raise ValueError(
+            f'{source} is a generator; expected an autoencoder; draw samples of it: python tools/sample.py {run}.'
+        )
+
+
+def _own_config(file: Any, path: Path) -> Mapping[str, Any]:
+    """Return the config that a generator's file states."""
+    from eqzoo.checkpoints.config import check_types
+    from eqzoo.checkpoints.generator import describe_state
+    from eqzoo.registry import GENERATORS
+
+    if file.config is None:
+        raise ValueError(
+            f'load: {str(path)!r} holds a generator of {describe_state(file.state)}, but not its process and number of '
+            'attention heads; expected a name of the zoo, a checkpoint of eqzoo, or a config; give '
+            "config='configs/….py', a config with model.generator that fits."
+        )
+    check_types(file.config, GENERATORS, repr(str(path)))
+    return file.config

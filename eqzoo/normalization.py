@@ -1,10 +1,11 @@
-"""The normalisation of latents, and the moments it is measured by."""
+"""Latent normalisation, and the moments of latents from which it is measured."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,15 +13,16 @@ from eqzoo.distributed import all_reduce
 from eqzoo.precision import to_double
 
 PerChannel = float | Sequence[float]
+NormalizationKind = Literal['scale', 'shift_scale', 'per_channel']
 
 
 class LatentNormalization(nn.Module):
-    """Turn an autoencoder's raw latents into what a generator sees, and back.
+    """Convert an autoencoder's raw latents to the units of a generator, and back.
 
     `normalize(z) = (z - shift) * scale`, per channel. `shift` and `scale` are buffers of
     shape (C,), so they travel in the checkpoint. State them as diffusers does (`scale`,
-    `shift`), or by the statistics of the latents (`mean`, `std`; `scale = 1 / std`). With
-    neither, raw latents are passed on.
+    `shift`), or by the statistics of the latents (`mean`, `std`; `scale = 1 / std`). Without
+    either, latents stay raw.
 
     Args:
         channels: C.
@@ -54,7 +56,7 @@ class LatentNormalization(nn.Module):
         if (scale is not None or shift is not None) and (mean is not None or std is not None):
             raise ValueError(
                 f'LatentNormalization: got scale={scale}, shift={shift} and mean={mean}, std={std}; '
-                'these are two ways to say the same; give scale and shift, or mean and std.'
+                'expected scale and shift, or mean and std.'
             )
         offset_name, offset = ('mean', mean) if mean is not None else ('shift', shift)
         offsets = _spread(offset_name, 0.0 if offset is None else offset, channels)
@@ -67,50 +69,51 @@ class LatentNormalization(nn.Module):
 
     @property
     def mean(self) -> Tensor:
-        """The mean (C,) of the raw latents that this normalisation takes to 0."""
+        """The mean (C,) of the raw latents that this normalisation maps to 0."""
         return self.shift
 
     @property
     def std(self) -> Tensor:
-        """The standard deviation (C,) of the raw latents that this normalisation takes to 1."""
+        """The standard deviation (C,) of the raw latents that this normalisation maps to 1."""
         return 1 / self.scale
 
     def normalize(self, z: Tensor) -> Tensor:
-        """Take raw latents `z` (B, C, h, w) to generator units."""
+        """Convert raw latents `z` (B, C, h, w) to generator units."""
         return (z - self.shift[:, None, None]) * self.scale[:, None, None]
 
     def denormalize(self, z: Tensor) -> Tensor:
-        """Take latents `z` (B, C, h, w) in generator units to raw ones; the inverse of `normalize`."""
+        """Convert latents `z` (B, C, h, w) in generator units to raw ones; the inverse of `normalize`."""
         return z / self.scale[:, None, None] + self.shift[:, None, None]
 
 
-def _spread(name: str, value: PerChannel, channels: int) -> list[float]:
-    values = list(value) if isinstance(value, Sequence) else [value] * channels
-    if len(values) != channels or not all(math.isfinite(each) for each in values):
-        raise ValueError(
-            f'LatentNormalization.{name}: got {value}; accepted is one finite number, or {channels}, one a channel.'
-        )
-    return [float(each) for each in values]
+def normalization_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """Return the name, 'shift' or 'scale', in which two normalisations differ by more than rounding, or None.
 
+    Args:
+        first: `shift` and `scale`, each (C,), as tensors or lists.
+        second: Likewise.
 
-def _positive(name: str, values: list[float]) -> list[float]:
-    if min(values) <= 0:
-        raise ValueError(f'LatentNormalization.{name} must be positive, got {values}.')
-    return values
-
-
-NormalizationKind = Literal['scale', 'shift_scale', 'per_channel']
+    Example:
+        >>> normalization_difference(dict(shift=[0.0], scale=[0.18215]), dict(shift=[0.0], scale=[0.13025]))
+        'scale'
+    """
+    for name in ('shift', 'scale'):
+        ours, theirs = (torch.as_tensor(each[name]).detach().double().cpu() for each in (first, second))
+        # files round: float32 numbers come back from JSON, and 1 / std from std
+        if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6):
+            return name
+    return None
 
 
 @dataclass(frozen=True)
 class LatentMoments:
-    """Moments of raw latents, drawn from their posteriors as generators are trained on them.
+    """Moments of raw latents that are drawn from their posteriors, as in the training of a generator.
 
     Args:
         mean: Of each channel, (C,), float64.
         variance: Of each channel, (C,), float64: that of the posterior means plus the
             average variance of the posteriors.
-        num_images: How many images they are of.
+        num_images: The number of images that were encoded.
     """
 
     mean: Tensor
@@ -120,7 +123,7 @@ class LatentMoments:
     @property
     def std(self) -> Tensor:
         """The standard deviation of each channel, (C,)."""
-        return self.variance.sqrt()
+        return self.variance.clamp(min=0).sqrt()
 
     @property
     def overall_mean(self) -> float:
@@ -151,6 +154,48 @@ class LatentMoments:
         shift = self.overall_mean if kind == 'shift_scale' else 0.0
         return torch.full_like(self.mean, shift).float(), torch.full_like(self.mean, 1 / self.overall_std).float()
 
+    def normalized(self, shift: Sequence[float], scale: Sequence[float]) -> 'LatentMoments':
+        """Return the moments in generator units, of `(z - shift) * scale`."""
+        shift, scale = (torch.tensor(each, dtype=torch.float64) for each in (shift, scale))
+        return LatentMoments((self.mean - shift) * scale, self.variance * scale.square(), self.num_images)
+
+
+@dataclass(frozen=True)
+class LatentSums:
+    """Sums over latents, in float64, from which their moments follow; they add up over batches, shards and processes.
+
+    Plain lists, which JSON has.
+
+    Args:
+        value: Of the posterior means, for each channel.
+        square: Of the squares of means and standard deviations, for each channel.
+        cells: The number of latent cells, in a list.
+    """
+
+    value: list[float]
+    square: list[float]
+    cells: list[float]
+
+    @classmethod
+    def of(cls, mean: Tensor, std: Tensor | None) -> 'LatentSums':
+        """Sum over posterior means (B, C, h, w) and their standard deviations, None where nothing is drawn."""
+        means = to_double(mean).cpu().numpy()
+        square = np.square(means).sum((0, 2, 3))
+        if std is not None:
+            square = square + np.square(to_double(std).cpu().numpy()).sum((0, 2, 3))
+        return cls(means.sum((0, 2, 3)).tolist(), square.tolist(), [float(means[:, 0].size)])
+
+    def __add__(self, other: 'LatentSums') -> 'LatentSums':
+        """Return the sums over both."""
+        pairs = ((self.value, other.value), (self.square, other.square), (self.cells, other.cells))
+        return LatentSums(*([a + b for a, b in zip(*pair, strict=True)] for pair in pairs))
+
+    def moments(self, num_images: int) -> LatentMoments:
+        """Return the moments of the latents of `num_images` images."""
+        value, square = (torch.tensor(each, dtype=torch.float64) for each in (self.value, self.square))
+        mean = value / self.cells[0]
+        return LatentMoments(mean, square / self.cells[0] - mean.square(), num_images)
+
 
 @torch.no_grad()
 def measure_moments(autoencoder: Any, batches: Iterable[Tensor]) -> LatentMoments:
@@ -159,19 +204,30 @@ def measure_moments(autoencoder: Any, batches: Iterable[Tensor]) -> LatentMoment
     Raises:
         ValueError: If there is no image.
     """
-    device, channels = autoencoder.last_layer.device, autoencoder.latent_channels
-    value, square, counts = torch.zeros(channels).double(), torch.zeros(channels).double(), torch.zeros(2).double()
+    device, channels, num_images = autoencoder.last_layer.device, autoencoder.latent_channels, 0
+    sums = LatentSums([0.0] * channels, [0.0] * channels, [0.0])
     for images in batches:
         posterior = autoencoder.encode(images.to(device))
-        means = to_double(posterior.mean).cpu()
-        spread = 0.0 if posterior.std is None else to_double(posterior.std).cpu().square()
-        value += means.sum(dim=(0, 2, 3))
-        square += (means.square() + spread).sum(dim=(0, 2, 3))
-        counts += torch.tensor([len(images), means[:, 0].numel()])
-    for sums in (value, square, counts):
-        all_reduce(sums)
-    num_images, cells = counts.tolist()
+        sums += LatentSums.of(posterior.mean, posterior.std)
+        num_images += len(images)
+    joined = torch.tensor([*sums.value, *sums.square, *sums.cells, num_images], dtype=torch.float64)
+    all_reduce(joined)
+    value, square, cells, (num_images,) = (each.tolist() for each in joined.split([channels, channels, 1, 1]))
     if not num_images:
         raise ValueError('latent statistics: there is no image to measure them on.')
-    mean = value / cells
-    return LatentMoments(mean, square / cells - mean.square(), int(num_images))
+    return LatentSums(value, square, cells).moments(int(num_images))
+
+
+def _spread(name: str, value: PerChannel, channels: int) -> list[float]:
+    values = list(value) if isinstance(value, Sequence) else [value] * channels
+    if len(values) != channels or not all(math.isfinite(each) for each in values):
+        raise ValueError(
+            f'LatentNormalization.{name}: got {value}; expected one finite number, or {channels}, one per channel.'
+        )
+    return [float(each) for each in values]
+
+
+def _positive(name: str, values: list[float]) -> list[float]:
+    if min(values) <= 0:
+        raise ValueError(f'LatentNormalization.{name} must be positive, got {values}.')
+    return values

@@ -1,4 +1,4 @@
-"""What an encoder without a distribution returns in a posterior's place."""
+"""Base class of autoencoders, and the two values between encoder and decoder: posterior and bottleneck."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from eqzoo.normalization import LatentNormalization
 from eqzoo.registry import Requirement
-from eqzoo.zoo import cached, fetch_command
+from eqzoo.zoo import weights_requirements
 
 
 class Deterministic:
-    """A posterior that is one point: the features of a VQ or a tiny autoencoder.
+    """The posterior of an encoder without a distribution: a single point.
 
-    It reads like diffusers' `DiagonalGaussianDistribution`, but for `std`, which is None:
-    there is nothing to draw, and no KL divergence.
+    VQ and tiny autoencoders return it. It has the `mean` of diffusers' `DiagonalGaussianDistribution`;
+    its `std` is None, since nothing is drawn and there is no KL divergence.
 
     Args:
         mean: The latents (B, C, h, w), in raw units.
@@ -30,12 +30,12 @@ class Deterministic:
 
 @dataclass
 class Bottleneck:
-    """What passes from encoder to decoder.
+    """The latents that pass from encoder to decoder, with the penalties on them.
 
     Args:
-        latents: (B, C, h, w) in raw units, quantised if the autoencoder quantises.
+        latents: (B, C, h, w) in raw units; quantised, if there is a codebook.
         penalties: Weighted losses of the bottleneck, scalars by name.
-        indices: The codes (B, h, w) chosen, if there is a codebook.
+        indices: The indices (B, h, w) of the codes, if there is a codebook.
     """
 
     latents: Tensor
@@ -47,12 +47,12 @@ class Autoencoder(nn.Module):
     """Images to latents and back, with the normalisation of the latents.
 
     `encode` and `decode` work in the network's raw latent units, `latents` in the normalised
-    ones that a generator sees. A subclass sets `normalization`, and offers `encode`,
-    `decode_latents`, `last_layer` and, where it quantises, `bottleneck`.
+    units of a generator. A subclass sets `normalization` and implements `encode`, `decode_latents`,
+    `last_layer`, `blocks` and, if it quantises, `bottleneck`.
 
     Args:
         latent_channels: C, the channels of a latent.
-        downsample_factor: Pixels of an image a side of a latent cell.
+        downsample_factor: Pixels per side of a latent cell.
     """
 
     has_posterior = False
@@ -71,13 +71,13 @@ class Autoencoder(nn.Module):
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """Return the modules that can be compiled: all in order but the decoder's last convolution."""
+        """Return the modules that can be compiled, in order: all except the decoder's last convolution."""
 
     @abstractmethod
     def encode(self, images: Tensor) -> Any:
         """Return the posterior of `images` (B, 3, H, W), float in [-1, 1].
 
-        Its `mean` is (B, C, h, w) in raw units; its `std` is as large, or None where nothing is drawn.
+        Its `mean` is (B, C, h, w) in raw units; its `std` has the same shape, or is None if nothing is drawn.
 
         Raises:
             ValueError: If the images have another shape, or are not floating point.
@@ -85,10 +85,10 @@ class Autoencoder(nn.Module):
 
     @abstractmethod
     def decode_latents(self, z: Tensor) -> Tensor:
-        """Return the images (B, 3, H, W) of what has passed the bottleneck, `z` (B, C, h, w)."""
+        """Return the images (B, 3, H, W) of latents `z` (B, C, h, w) that have passed the bottleneck."""
 
     def bottleneck(self, z: Tensor) -> Bottleneck:
-        """Pass latents `z` (B, C, h, w) on; an autoencoder with a codebook quantises here."""
+        """Return latents `z` (B, C, h, w) unchanged; an autoencoder with a codebook quantises them here."""
         return Bottleneck(z)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Autoencoder(nn.Module):
         return self.decode_latents(self.bottleneck(z).latents)
 
     def latents(self, images: Tensor) -> Tensor:
-        """Return the normalised posterior mean (B, C, h, w) of `images` (B, 3, H, W): what a generator sees."""
+        """Return the normalised posterior mean (B, C, h, w) of `images` (B, 3, H, W), the input of a generator."""
         return self.normalization.normalize(self.encode(images).mean)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
@@ -113,7 +113,7 @@ class Autoencoder(nn.Module):
         factor = self.downsample_factor
         if min(height, width) < factor or height % factor or width % factor:
             raise ValueError(
-                f'{type(self).__name__}: got images of {height} x {width} pixels; accepted are positive multiples of '
+                f'{type(self).__name__}: got images of {height} x {width} pixels; expected positive multiples of '
                 f'{factor} on both sides; crop or resize the images.'
             )
         return height // factor, width // factor
@@ -121,25 +121,19 @@ class Autoencoder(nn.Module):
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
-                f'{type(self).__name__}.encode: got images of shape {tuple(images.shape)} and {images.dtype}; accepted '
-                'is (B, 3, H, W), floating point in [-1, 1]; convert uint8 images with images / 127.5 - 1.'
+                f'{type(self).__name__}.encode: got images of shape {tuple(images.shape)} and {images.dtype}; expected '
+                '(B, 3, H, W), floating point in [-1, 1]; convert uint8 images with images / 127.5 - 1.'
             )
         self.grid(images.shape[2], images.shape[3])
 
     def _check_latents(self, z: Tensor) -> None:
         if z.ndim != 4 or z.shape[1] != self.latent_channels:
             raise ValueError(
-                f'{type(self).__name__}.decode: got latents of shape {tuple(z.shape)}; accepted is '
+                f'{type(self).__name__}.decode: got latents of shape {tuple(z.shape)}; expected '
                 f'(B, {self.latent_channels}, h, w); use the autoencoder that the latents come from.'
             )
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
-        """Return the weights file, if a config names one that is not there."""
-        weights = arguments.get('weights')
-        files = weights if isinstance(weights, list | tuple) else [weights]
-        return [
-            Requirement(f'weights of {cls.__name__}', str(file), fetch_command(file) or 'weights=PATH')
-            for file in files
-            if file is not None and cached(file) is None
-        ]
+        """Return the weights files that a config names and that are missing."""
+        return weights_requirements(f'weights of {cls.__name__}', arguments.get('weights'))

@@ -1,4 +1,4 @@
-"""The KL autoencoder of latent diffusion: SD-VAE, SDXL-VAE, SD3-VAE and their f16 kin."""
+"""The KL autoencoder of latent diffusion: SD-VAE, SDXL-VAE, SD3-VAE, and f16 models of the same design."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from eqzoo.autoencoders.base import Autoencoder
 from eqzoo.autoencoders.networks import PaddingMode, build_networks, set_padding
-from eqzoo.checkpoints.autoencoder import load_weights
+from eqzoo.checkpoints import load_autoencoder_weights
 from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
 
@@ -23,27 +23,27 @@ class KLAutoencoder(Autoencoder):
     """Encode images to a Gaussian over latents, and decode latents to images.
 
     diffusers' `Encoder` and `Decoder`, with the state dict of its `AutoencoderKL` plus
-    `normalization.*`. Defaults are those of SD-VAE (LDM's kl-f8), but for the scale.
-    Under autocast, results come back in the dtype of the weights, since a KL summed over
-    pixels outgrows half precision.
+    `normalization.*`. Defaults are those of SD-VAE (LDM's kl-f8), except for the scale.
+    Under autocast, results have the dtype of the weights, since a KL divergence summed over
+    pixels overflows half precision.
 
     Args:
         latent_channels: C, the channels of a latent.
-        block_out_channels: Width of each resolution level, finest first; every level but the
-            last halves the resolution.
-        layers_per_block: Residual blocks a level in the encoder; the decoder has one more.
+        block_out_channels: Width of each resolution level, finest first; every level except
+            the last halves the resolution.
+        layers_per_block: Residual blocks per level of the encoder; the decoder has one more.
         attention_levels: Levels with attention after each residual block, in encoder and
             decoder. The middle block always has attention.
         norm_num_groups: Groups of each GroupNorm; divides every width.
         quant_conv: Whether 1x1 convolutions stand between the networks and the latent.
-        padding_mode: What convolutions see beyond the edge: 'zeros', as all public
-            autoencoders were trained, or 'reflect'. Files of eqzoo know theirs.
-        scale: See `LatentNormalization`, as for the three that follow.
+        padding_mode: Padding of the convolutions: 'zeros', as in all public autoencoders, or
+            'reflect'. Files of eqzoo state theirs.
+        scale: See `LatentNormalization`, also for the next three.
         shift: Subtracted from a latent before scaling.
         mean: Mean of the latents, instead of `shift`.
         std: Standard deviation of the latents, instead of `scale`.
-        weights: A weights file of eqzoo, diffusers or LDM, `.safetensors` or torch. One that
-            eqzoo wrote brings its own normalisation, which then replaces the arguments'.
+        weights: A weights file of eqzoo, diffusers or LDM, `.safetensors` or torch. A file
+            written by eqzoo has its own normalisation, which replaces that of the arguments.
 
     Raises:
         ValueError: If an argument is out of range, or the weights do not fit.
@@ -88,7 +88,7 @@ class KLAutoencoder(Autoencoder):
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1) if quant_conv else nn.Identity()
         self.normalization = LatentNormalization(latent_channels, scale=scale, shift=shift, mean=mean, std=std)
         if weights is not None:
-            load_weights(self, weights)
+            load_autoencoder_weights(self, weights)
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -96,7 +96,7 @@ class KLAutoencoder(Autoencoder):
         return self.decoder.conv_out.weight
 
     def blocks(self) -> list[nn.Module]:
-        """Return the encoder and the decoder's blocks."""
+        """Return the encoder and the blocks of the decoder."""
         return [self.encoder, self.decoder.mid_block, *self.decoder.up_blocks]
 
     def encode(self, images: Tensor) -> 'DiagonalGaussianDistribution':
@@ -117,7 +117,7 @@ class KLAutoencoder(Autoencoder):
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Shrink a config's arguments: same levels, latents and attention, hardly any width, no weights."""
+        """Shrink the arguments for `--smoke`: same levels, latents and attention, width 8, no weights."""
         levels = len(arguments.get('block_out_channels', _F8_CHANNELS))
         tiny = dict(block_out_channels=(8,) * levels, layers_per_block=1, norm_num_groups=4, weights=None)
         return {**arguments, **tiny}

@@ -1,4 +1,7 @@
-"""diffusers' encoder and decoder, and how their convolutions pad."""
+"""LDM's encoder and decoder from diffusers, and the padding of their convolutions.
+
+diffusers takes seconds to import, so only the functions that build a network import it.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -9,8 +12,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import Decoder, Encoder
 
-
-# diffusers takes seconds to import: only building a network pays for it, not checking a config.
+PaddingMode = Literal['zeros', 'reflect']
+PADDING_MODES = ('zeros', 'reflect')
 
 
 def build_networks(
@@ -26,10 +29,10 @@ def build_networks(
 
     Args:
         latent_channels: Channels between the two, before any 1x1 convolution.
-        block_out_channels: Width of each resolution level, finest first; every level but the
+        block_out_channels: Width of each resolution level, finest first; every level except the
             last halves the resolution.
         double_latent: Whether the encoder returns mean and log-variance.
-        layers_per_block: Residual blocks a level in the encoder; the decoder has one more.
+        layers_per_block: Residual blocks per level of the encoder; the decoder has one more.
         attention_levels: Levels with attention after each residual block.
         norm_num_groups: Groups of each GroupNorm; divides every width.
 
@@ -41,7 +44,7 @@ def build_networks(
     levels = range(len(block_out_channels))
     if not set(attention_levels) <= set(levels):
         raise ValueError(
-            f'attention_levels: got {tuple(attention_levels)}; accepted are indices of '
+            f'attention_levels: got {tuple(attention_levels)}; expected indices of '
             f'block_out_channels, 0 to {len(levels) - 1}, finest first.'
         )
     attention = ['Attn' if level in attention_levels else '' for level in levels]
@@ -56,31 +59,11 @@ def build_networks(
     return encoder, Decoder(latent_channels, 3, up_block_types=up, **shape)
 
 
-PaddingMode = Literal['zeros', 'reflect']
-PADDING_MODES = ('zeros', 'reflect')
-
-
-class ReflectDownsample(nn.Module):
-    """diffusers' `Downsample2D` with the image reflected at its right and bottom edge, where that has zeros.
-
-    Args:
-        downsample: The layer whose convolution is taken over, under its name.
-    """
-
-    def __init__(self, downsample: nn.Module) -> None:
-        super().__init__()
-        self.conv = downsample.conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Halve the sides of `x` (B, C, H, W)."""
-        return self.conv(F.pad(x, (0, 1, 0, 1), mode='reflect'))
-
-
 def set_padding(module: nn.Module, mode: PaddingMode) -> None:
-    """Let every padded convolution of `module` pad by `mode`, names and weights unchanged.
+    """Set the padding of every padded convolution of `module`; names and weights stay the same.
 
-    'zeros' is what all public autoencoders were trained with. 'reflect' removes the dark or
-    coloured rim that decoded crops of a latent show otherwise; it needs two cells a side.
+    All public autoencoders were trained with 'zeros'. 'reflect' removes the dark or coloured rim
+    that decoded crops of a latent have with zeros; it needs latents of at least two cells per side.
 
     Raises:
         ValueError: If `mode` is unknown.
@@ -96,6 +79,22 @@ def set_padding(module: nn.Module, mode: PaddingMode) -> None:
             if isinstance(child, Downsample2D) and child.padding == 0:
                 setattr(parent, name, ReflectDownsample(child))
             elif isinstance(child, nn.Conv2d) and max(child.padding) > 0:
-                # PyTorch derives this from the mode at construction only
+                # PyTorch derives this from the mode only at construction
                 child.padding_mode = mode
                 child._reversed_padding_repeated_twice = [side for side in reversed(child.padding) for _ in range(2)]
+
+
+class ReflectDownsample(nn.Module):
+    """diffusers' `Downsample2D` with reflection instead of zeros at the right and bottom edge.
+
+    Args:
+        downsample: The layer to replace; its convolution keeps its name.
+    """
+
+    def __init__(self, downsample: nn.Module) -> None:
+        super().__init__()
+        self.conv = downsample.conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve the sides of `x` (B, C, H, W)."""
+        return self.conv(F.pad(x, (0, 1, 0, 1), mode='reflect'))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from eqzoo.autoencoders.base import Autoencoder, Deterministic
 from eqzoo.autoencoders.networks import PaddingMode, set_padding
-from eqzoo.checkpoints.autoencoder import load_weights
+from eqzoo.checkpoints import load_autoencoder_weights
 from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
 
@@ -21,19 +21,19 @@ class TinyAutoencoder(Autoencoder):
     """A small convolutional autoencoder without a posterior (TAESD, madebyollin/taesd).
 
     diffusers' `EncoderTiny` and `DecoderTiny`, with the state dict of its `AutoencoderTiny`
-    plus `normalization.*`. Defaults are TAESD's. Its latents are those that a generator sees
-    already, so the normalisation is the identity unless it is measured again. The decoder
-    squashes latents to (-3, 3) first.
+    plus `normalization.*`. Defaults are TAESD's. Its latents are already in generator units, so
+    the normalisation is the identity unless it is measured again. The decoder first squashes
+    latents to (-3, 3).
 
     Args:
         latent_channels: C: 4 in TAESD and TAESDXL, 16 in TAESD3 and TAEF1, 32 in TAEF2.
         num_blocks: Residual blocks of each resolution level of the encoder, finest first; the
-            decoder has as many, coarsest first. Every level but the first halves the resolution.
+            decoder mirrors them. Every level except the first halves the resolution.
         width: Channels of every layer.
         pooled: Whether blocks of the coarsest level have a branch that normalises over the
             whole image, as in TAEF2.
-        padding_mode: What convolutions see beyond the edge: 'zeros' or 'reflect'.
-        scale: See `LatentNormalization`, as for the three that follow.
+        padding_mode: Padding of the convolutions: 'zeros' or 'reflect'.
+        scale: See `LatentNormalization`, also for the next three.
         shift: Subtracted from a latent before scaling.
         mean: Mean of the latents, instead of `shift`.
         std: Standard deviation of the latents, instead of `scale`.
@@ -42,7 +42,7 @@ class TinyAutoencoder(Autoencoder):
 
     Raises:
         ValueError: If an argument is out of range, or the weights do not fit.
-        FileNotFoundError: If a file of `weights` is not there.
+        FileNotFoundError: If a file of `weights` is missing.
 
     Example:
         >>> TinyAutoencoder(width=8).grid(64, 32)
@@ -63,7 +63,7 @@ class TinyAutoencoder(Autoencoder):
         std: PerChannel | None = None,
         weights: str | Path | Sequence[str | Path] | None = None,
     ) -> None:
-        # diffusers takes seconds to import: only building a network pays for it, not checking a config.
+        # here, since diffusers takes seconds to import, and checking a config does not need it
         from diffusers.models.autoencoders.vae import DecoderTiny, EncoderTiny
 
         super().__init__(latent_channels, 2 ** (len(num_blocks) - 1))
@@ -79,7 +79,7 @@ class TinyAutoencoder(Autoencoder):
         set_padding(self, padding_mode)
         self.normalization = LatentNormalization(latent_channels, scale=scale, shift=shift, mean=mean, std=std)
         if weights is not None:
-            load_weights(self, weights)
+            load_autoencoder_weights(self, weights)
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -87,7 +87,7 @@ class TinyAutoencoder(Autoencoder):
         return self.decoder.layers[-1].weight
 
     def blocks(self) -> list[nn.Module]:
-        """Return the encoder and the decoder's layers but the last."""
+        """Return the encoder and all layers of the decoder except the last."""
         return [self.encoder, *list(self.decoder.layers)[:-1]]
 
     def encode(self, images: Tensor) -> Deterministic:
@@ -105,7 +105,7 @@ class TinyAutoencoder(Autoencoder):
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Shrink a config's arguments: same levels and latents, hardly any width, no weights."""
+        """Shrink the arguments for `--smoke`: same levels and latents, width 8, no weights."""
         return {**arguments, 'width': 8, 'weights': None}
 
 
@@ -113,8 +113,8 @@ class PooledBlock(nn.Module):
     """A block of TAESD with TAEF2's branch before it: 1x1 convolutions around a GroupNorm over the whole image.
 
     Args:
-        block: diffusers' block, whose layers are taken over under their names.
-        width: Its channels.
+        block: diffusers' block; its layers keep their names.
+        width: The channels of the block.
     """
 
     def __init__(self, block: nn.Module, width: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eqzoo.autoencoders.base import Autoencoder, Bottleneck, Deterministic
 from eqzoo.autoencoders.networks import PaddingMode, build_networks, set_padding
-from eqzoo.checkpoints.autoencoder import load_weights
+from eqzoo.checkpoints import load_autoencoder_weights
 from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
 
@@ -28,22 +28,22 @@ class VQAutoencoder(Autoencoder):
     Args:
         latent_channels: C, the length of a code.
         num_codes: K, the size of the codebook.
-        block_out_channels: Width of each resolution level, finest first; every level but the
-            last halves the resolution.
-        feature_channels: Channels of encoder output and decoder input; 1x1 convolutions stand
-            between them and the codes. Default: C.
-        layers_per_block: Residual blocks a level in the encoder; the decoder has one more.
+        block_out_channels: Width of each resolution level, finest first; every level except
+            the last halves the resolution.
+        feature_channels: Channels of encoder output and decoder input; 1x1 convolutions map between
+            them and the codes. Default: C.
+        layers_per_block: Residual blocks per level of the encoder; the decoder has one more.
         attention_levels: Levels with attention after each residual block.
         norm_num_groups: Groups of each GroupNorm; divides every width.
         beta: Weight of the codebook term ‖z_q − sg(z)‖² beside the commitment term
             ‖sg(z_q) − z‖², both means. taming's release swaps the two by mistake, and all
-            its models were trained so.
+            its models were trained that way.
         beta_on: The term that `beta` weighs: 'codebook' as released, or 'commitment' as
             published (van den Oord et al. 2017, Eq. 3).
         codebook_weight: Weight of both terms in the training loss.
-        padding_mode: What convolutions see beyond the edge: 'zeros' or 'reflect'.
-        scale: See `LatentNormalization`, as for the three that follow; of features, for
-            generators that work on those.
+        padding_mode: Padding of the convolutions: 'zeros' or 'reflect'.
+        scale: See `LatentNormalization`, also for the next three; it is of the features, for
+            generators that work on them.
         shift: Subtracted from a latent before scaling.
         mean: Mean of the latents, instead of `shift`.
         std: Standard deviation of the latents, instead of `scale`.
@@ -81,7 +81,7 @@ class VQAutoencoder(Autoencoder):
         std: PerChannel | None = None,
         weights: str | Path | None = None,
     ) -> None:
-        # Here, not at the top: a leaf module that is only needed to build one.
+        # here, since only building a network needs it
         from taming.modules.vqvae.quantize import VectorQuantizer2
 
         if num_codes < 2:
@@ -109,7 +109,7 @@ class VQAutoencoder(Autoencoder):
         self.post_quant_conv = nn.Conv2d(latent_channels, features, 1)
         self.normalization = LatentNormalization(latent_channels, scale=scale, shift=shift, mean=mean, std=std)
         if weights is not None:
-            load_weights(self, weights)
+            load_autoencoder_weights(self, weights)
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -117,7 +117,7 @@ class VQAutoencoder(Autoencoder):
         return self.decoder.conv_out.weight
 
     def blocks(self) -> list[nn.Module]:
-        """Return the encoder and the decoder's blocks."""
+        """Return the encoder and the blocks of the decoder."""
         return [self.encoder, self.decoder.mid_block, *self.decoder.up_blocks]
 
     def encode(self, images: Tensor) -> Deterministic:
@@ -134,7 +134,7 @@ class VQAutoencoder(Autoencoder):
 
         The penalty `codebook` is the weighted sum of codebook and commitment terms.
         """
-        # Under autocast the nearest code would be sought in half precision.
+        # autocast would search the nearest code in half precision
         with torch.autocast(z.device.type, enabled=False):
             latents, loss, (_, _, indices) = self.quantize(z.float())
         return Bottleneck(latents, {'codebook': self.codebook_weight * loss}, indices)
@@ -151,18 +151,18 @@ class VQAutoencoder(Autoencoder):
         """Return the images (B, 3, H, W) of code indices `tokens` (B, h, w).
 
         Raises:
-            ValueError: If an index is not one of the codebook.
+            ValueError: If an index is outside the codebook.
         """
         if tokens.ndim != 3 or tokens.min() < 0 or tokens.max() >= self.num_codes:
             raise ValueError(
                 f'VQAutoencoder.decode_tokens: got shape {tuple(tokens.shape)} with values from {int(tokens.min())} to '
-                f'{int(tokens.max())}; accepted are (B, h, w) and 0 to {self.num_codes - 1}; fill mask tokens first.'
+                f'{int(tokens.max())}; expected (B, h, w) and 0 to {self.num_codes - 1}; fill mask tokens first.'
             )
         return self.decode_latents(self.quantize.get_codebook_entry(tokens.flatten(), (*tokens.shape, -1)))
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Shrink a config's arguments: same levels and attention, hardly any width, 64 codes, no weights."""
+        """Shrink the arguments for `--smoke`: same levels and attention, width 8, 64 codes, no weights."""
         levels = len(arguments.get('block_out_channels', _F16_CHANNELS))
         tiny = dict(block_out_channels=(8,) * levels, layers_per_block=1, norm_num_groups=4, weights=None)
         return {**arguments, **tiny, 'latent_channels': 8, 'feature_channels': None, 'num_codes': 64}

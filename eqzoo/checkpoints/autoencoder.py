@@ -1,41 +1,38 @@
-"""An autoencoder as files hold it: read it, load it, identify it."""
+"""An autoencoder's file: read it from any format, load it into a network, identify it by a hash."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eqzoo.checkpoints.config import NORMALIZATION, foreign_types, infer_config, plain_config
+from eqzoo.checkpoints.config import NORMALIZATION, check_types, infer_config, plain_config
 from eqzoo.checkpoints.diffusers import CLASSES, read_folder
 from eqzoo.checkpoints.keys import to_diffusers
-from eqzoo.checkpoints.read import below, check_fit, listed, read_file, split_parts, unnest
+from eqzoo.checkpoints.read import below, check_tensors, find_states, first_names, read_file, split_parts
 from eqzoo.normalization import LatentNormalization
 from eqzoo.registry import AUTOENCODERS, build
 from eqzoo.zoo import located
-
-if TYPE_CHECKING:
-    from eqzoo.autoencoders import Autoencoder
 
 Source = str | Path | Sequence[str | Path]
 
 
 @dataclass
-class Stored:
-    """An autoencoder as files hold it.
+class AutoencoderFile:
+    """The content of an autoencoder's file or files.
 
     Args:
         state: The weights to use, the average where there is one, under diffusers' names; with
             `normalization.shift` and `.scale` where the file states them.
         config: `type` and arguments where the file states them; see `plain_config`.
-        trained: The last trained weights where `state` is their average, named alike.
+        trained: The last trained weights where `state` is their average, under the same names.
         discriminator: The state of `PatchGAN`, or an empty dict.
         log_variance: The log-variance of the reconstruction loss, a scalar.
-        diffusers_fields: What diffusers' config.json says beyond all this.
-        left_out: Names of tensors in the file that belong to none of these.
+        diffusers_fields: Further fields of diffusers' config.json.
+        left_out: Names of all other tensors in the file.
     """
 
     state: dict[str, Tensor]
@@ -51,55 +48,59 @@ class Stored:
         """The stated `shift` and `scale`, each (C,), or an empty dict."""
         return below('normalization', self.state)
 
+    @property
+    def network(self) -> dict[str, Tensor]:
+        """`state` without the normalisation."""
+        return {key: value for key, value in self.state.items() if not key.startswith('normalization.')}
 
-def read_stored(source: Source) -> Stored:
-    """Read an autoencoder of any known format, on the CPU, running no code of the file.
+
+def read_autoencoder(source: Source) -> AutoencoderFile:
+    """Read an autoencoder of any known format, on the CPU, without running code from the file.
 
     Args:
         source: A safetensors or torch file of eqzoo, LDM, taming, VA-VAE, MAR, Stable
             Diffusion or diffusers; a folder of diffusers; or two files, of the encoder and of
-            the decoder, as taesd's are.
+            the decoder, as taesd has them.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read safely, holds no tensors by name, or a tensor of it
+        ValueError: If it cannot be read safely, holds no named tensors, or a tensor of it
             is not finite.
     """
     if not isinstance(source, str | Path):
-        stored = Stored(to_diffusers(_read_halves(source)))
-    elif located(source).is_dir():
-        stored = Stored(**read_folder(located(source)))
-    else:
-        stored = _from_content(*read_file(source), source)
-    _refuse_nan(stored, source)
-    return stored
+        return _check_finite(AutoencoderFile(to_diffusers(_read_halves(source))), source)
+    path = located(source)
+    if path.is_dir():
+        return _check_finite(AutoencoderFile(**read_folder(path)), source)
+    return parse_autoencoder(*read_file(path), source)
 
 
-def shown(source: Source) -> str:
-    """Return `source` for a message."""
-    return repr(str(source)) if isinstance(source, str | Path) else ' and '.join(repr(str(path)) for path in source)
+def parse_autoencoder(content: Mapping[str, Any], notes: Mapping[str, Any], source: str | Path) -> AutoencoderFile:
+    """Return the autoencoder in the content and notes that `read_file` returned for `source`.
 
-
-def _from_content(content: Mapping[str, Any], notes: Mapping[str, Any], source: str | Path) -> Stored:
+    Raises:
+        ValueError: If there are no named tensors, or a tensor is not finite.
+    """
     content = {key: value for key, value in content.items() if isinstance(key, str)}
-    # beside LDM's names: eqzoo's, nested in a torch file and flat in safetensors
+    # beside LDM's names, eqzoo's exports have entries of their own: nested in a torch file, flat in safetensors
     more = content.get('eqzoo') if isinstance(content.get('eqzoo'), Mapping) else {}
     more = more or {name: below(f'eqzoo.{name}', content) for name in ('normalization', 'trained')}
     notes = {**more, **notes}
-    trained, average = unnest({key: value for key, value in content.items() if not key.startswith('eqzoo.')})
+    trained, average = find_states({key: value for key, value in content.items() if not key.startswith('eqzoo.')})
     if not trained:
         raise ValueError(
-            f'weights: {str(source)!r} holds no tensors by name; accepted are a state dict, or a dict with a '
-            "'state_dict'; save one of these."
+            f"weights: {str(source)!r} holds no named tensors; expected a state dict, or a dict with a 'state_dict'."
         )
     parts = split_parts(trained)
     averaged = split_parts(average).network if average else parts.average
-    config = _config(notes.get('config')) or _config(content.get('autoencoder'))
-    # layers of someone's own class may be numbered as taesd's are
+    config = next(
+        (each for each in (notes.get('config'), content.get('autoencoder')) if _is_component_config(each)), None
+    )
+    # layers of a user's own class may have numbers for names, as taesd's have
     numbered = config is None or config['type'] in CLASSES
     state = to_diffusers(averaged or parts.network, numbered=numbered)
     state |= {f'normalization.{key}': value for key, value in (more.get('normalization') or {}).items()}
-    return Stored(
+    file = AutoencoderFile(
         state,
         config=config,
         trained=to_diffusers(parts.network, numbered=numbered) if averaged else more.get('trained') or None,
@@ -108,154 +109,95 @@ def _from_content(content: Mapping[str, Any], notes: Mapping[str, Any], source: 
         diffusers_fields=notes.get('diffusers_fields') or {},
         left_out=parts.left_out,
     )
+    return _check_finite(file, source)
 
 
-def _config(value: object) -> dict[str, Any] | None:
-    return value if isinstance(value, dict) and isinstance(value.get('type'), str) else None
-
-
-def _read_halves(paths: Sequence[str | Path]) -> dict[str, Tensor]:
-    if len(paths) != 2:
-        raise ValueError(f'weights: got {len(paths)} files; accepted are one, or the pair (encoder, decoder).')
-    networks = zip(('encoder', 'decoder'), paths, strict=True)
-    return {f'{name}.{key}': value for name, path in networks for key, value in unnest(read_file(path)[0])[0].items()}
-
-
-def _refuse_nan(stored: Stored, source: Source) -> None:
-    bad = [name for name, value in _all_tensors(stored) if not torch.isfinite(value).all()]
-    if bad:
-        raise ValueError(
-            f'weights: {shown(source)} holds NaN or infinite values in {len(bad)} tensors: {listed(bad)}; accepted '
-            'are finite weights; fetch it again, or take an earlier checkpoint.'
-        )
-
-
-def _all_tensors(stored: Stored) -> Iterator[tuple[str, Tensor]]:
-    yield from stored.state.items()
-    yield from ((f'trained {name}', value) for name, value in (stored.trained or {}).items())
-    yield from ((f'discriminator {name}', value) for name, value in stored.discriminator.items())
-
-
-def load_weights(model: nn.Module, source: Source) -> None:
-    """Load a file of any known format into `model`, every tensor of it or none.
+def load_autoencoder_weights(model: nn.Module, source: Source) -> None:
+    """Load a file of any known format into an autoencoder: all of its tensors, or none.
 
     A file that states no normalisation (any but eqzoo's and folders of diffusers) leaves the
     model's own.
 
     Args:
         model: An autoencoder with diffusers' names.
-        source: A file, a folder or a pair of files; see `read_stored`.
+        source: A file, a folder or a pair of files; see `read_autoencoder`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a file cannot be read safely, does not fit the model, or was trained
             with another padding or other groups of its norms.
     """
-    load_stored(model, read_stored(source), source)
+    fill_autoencoder(model, read_autoencoder(source), source)
 
 
-def load_stored(model: nn.Module, stored: Stored, source: Source) -> None:
-    """Load what was read from `source`, as `load_weights` does."""
-    _check_settings(model, stored, source)
-    found, wanted = dict(stored.state), model.state_dict()
-    if not stored.normalization:
+def fill_autoencoder(model: nn.Module, file: AutoencoderFile, source: Source) -> None:
+    """Load the content of `source` into an autoencoder, as `load_autoencoder_weights` does."""
+    for name, ours in _settings(model).items():
+        theirs = (file.config or {}).get(name)
+        if None not in (ours, theirs) and ours != theirs:
+            raise ValueError(
+                f'{type(model).__name__}.{name}: got {ours!r}, but {quoted(source)} was trained with {theirs!r}; '
+                f'expected the same; set {name}={theirs!r} in the config. To fine-tune it with {ours!r}, first '
+                'write a file that says so: python tools/convert.py FILE NEW --to eqzoo --config CONFIG.'
+            )
+    found, wanted = dict(file.state), model.state_dict()
+    if not file.normalization:
         found |= {key: value for key, value in wanted.items() if key.startswith('normalization.')}
-    check_fit(found, wanted, f'{type(model).__name__}.weights: {shown(source)}')
+    check_tensors(found, wanted, f'{type(model).__name__}.weights: {quoted(source)}')
     model.load_state_dict(found)
 
 
-def _check_settings(model: nn.Module, stored: Stored, source: Source) -> None:
-    """Compare the settings that change outputs but no weight's name or shape."""
-    norms = (module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm))
-    settings = dict(padding_mode=getattr(model, 'padding_mode', None), norm_num_groups=next(norms, None))
-    for name, ours in settings.items():
-        theirs = (stored.config or {}).get(name)
-        if None not in (ours, theirs) and ours != theirs:
-            raise ValueError(
-                f'{type(model).__name__}.{name}: got {ours!r}, but {shown(source)} was trained with {theirs!r}; '
-                f'accepted is the same; set {name}={theirs!r} in the config. To fine-tune it with {ours!r}, first '
-                'write a file that says so: python tools/convert.py FILE NEW --to eqzoo --config CONFIG.'
-            )
-
-
-def load_autoencoder(source: str | Path, config: Mapping[str, Any] | None = None) -> 'Autoencoder':
-    """Return the autoencoder of a file or folder, in eval mode, on the CPU and in float32.
-
-    Args:
-        source: What `read_stored` accepts.
-        config: `type` and arguments; where not given, the file's own, else what names and
-            shapes of its weights tell. Its normalisation holds where the file states none.
+def choose_config(file: AutoencoderFile, source: Source, config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the given config, or the file's own, or the one inferred from its weights.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read safely, its architecture cannot be told, or it does
-            not fit the config.
+        ValueError: If the file's config names something that a file may not name, or the
+            architecture cannot be inferred.
     """
-    stored = read_stored(source)
-    chosen = _choose_config(stored, source, config)
-    autoencoder = build({key: value for key, value in chosen.items() if key != 'weights'})
-    load_stored(autoencoder, stored, source)
-    return autoencoder.eval()
+    if config is not None:
+        return config
+    if file.config is None:
+        return infer_config(file.state)
+    check_types(file.config, AUTOENCODERS, quoted(source))
+    return file.config
 
 
-def complete(stored: Stored, source: Any, config: Mapping[str, Any] | None = None) -> Stored:
-    """Return `stored` with its config, checked against its weights, and a normalisation if any is stated.
+def complete_config(file: AutoencoderFile, source: Source, config: Mapping[str, Any] | None = None) -> AutoencoderFile:
+    """Set the config of `file` and check its weights against it; return `file`.
 
     Args:
-        stored: What was read.
-        source: From where, for messages.
+        file: Its normalisation is also set, if it has none and the config states one.
+        source: Its place, for messages.
         config: Replaces the config that the file states; its normalisation does not.
 
     Raises:
-        ValueError: If weights are missing or unexpected, or the architecture cannot be told.
+        ValueError: If weights are missing or unexpected, or the architecture cannot be inferred.
     """
-    chosen = _choose_config(stored, source, config)
+    chosen = choose_config(file, source, config)
     stated = {key: chosen[key] for key in NORMALIZATION if chosen.get(key) is not None}
-    stored.config = plain_config(chosen)
-    if stated and not stored.normalization:
-        normalize(stored, stated)
+    file.config = plain_config(chosen)
+    if stated and not file.normalization:
+        set_normalization(file, stated)
     with torch.device('meta'):
-        wanted = build(stored.config).state_dict()
-    if not stored.normalization:
+        wanted = build(file.config).state_dict()
+    if not file.normalization:
         wanted = {key: value for key, value in wanted.items() if not key.startswith('normalization.')}
-    for state in filter(None, (stored.state, stored.trained)):
-        check_fit(state, wanted, f'convert: {source}')
-    return stored
+    for state in filter(None, (file.state, file.trained)):
+        check_tensors(state, wanted, f'convert: {source}')
+    return file
 
 
-def normalize(stored: Stored, arguments: Mapping[str, Any]) -> None:
-    """Set the normalisation of `stored`, also of its trained weights, as `LatentNormalization` takes it."""
-    buffers = LatentNormalization(stored.config['latent_channels'], **arguments).state_dict()
-    for state in filter(None, (stored.state, stored.trained)):
+def set_normalization(file: AutoencoderFile, arguments: Mapping[str, Any]) -> None:
+    """Set the normalisation of `file`, also of its trained weights, from arguments of `LatentNormalization`."""
+    buffers = LatentNormalization(file.config['latent_channels'], **arguments).state_dict()
+    for state in filter(None, (file.state, file.trained)):
         state.update({f'normalization.{key}': value for key, value in buffers.items()})
-
-
-def _choose_config(stored: Stored, source: Any, config: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return the given config, else the file's, else the inferred one.
-
-    A config can name anything that can be imported and called, so one that comes with a file
-    may name eqzoo's registered components only, and classes that the user has imported.
-    """
-    if config is not None or stored.config is None:
-        return config or infer_config(stored.state)
-    foreign = foreign_types(stored.config)
-    if foreign:
-        raise ValueError(
-            f'weights: {str(source)!r} says that it needs {", ".join(map(repr, foreign))}; accepted from a file are '
-            f'registered autoencoders ({", ".join(AUTOENCODERS.names())}) and parts; import the module that has it '
-            'first, or give a config.'
-        )
-    return stored.config
-
-
-_NORMALIZATION = 'normalization.'
 
 
 def autoencoder_digest(autoencoder: nn.Module) -> str:
     """Return a sha256 over names, dtypes, shapes and bytes of the weights, and over padding and groups of norms.
 
-    The normalisation is left out: raw latents do not depend on it. Padding and groups change
-    outputs, but no weight's name or shape.
+    The normalisation is left out, since raw latents do not depend on it.
 
     Example:
         >>> import torch
@@ -265,16 +207,48 @@ def autoencoder_digest(autoencoder: nn.Module) -> str:
         >>> autoencoder_digest(layer) == before
         False
     """
-    hashed = hashlib.sha256()
-    norms = (module.num_groups for module in autoencoder.modules() if isinstance(module, nn.GroupNorm))
-    settings = dict(padding_mode=getattr(autoencoder, 'padding_mode', None), norm_num_groups=next(norms, None))
-    hashed.update(f'{settings}\n'.encode())
+    hashed = hashlib.sha256(f'{_settings(autoencoder)}\n'.encode())
     for name, tensor in sorted(autoencoder.state_dict().items()):
-        if not name.startswith(_NORMALIZATION):
+        if not name.startswith('normalization.'):
             hashed.update(f'{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\n'.encode())
-            hashed.update(_bytes_of(tensor))
+            hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return hashed.hexdigest()
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+def quoted(source: Source) -> str:
+    """Return `source` in quotes for a message."""
+    return repr(str(source)) if isinstance(source, str | Path) else ' and '.join(repr(str(path)) for path in source)
+
+
+def _settings(model: nn.Module) -> dict[str, Any]:
+    """Return the settings that change outputs, but no weight's name or shape."""
+    norms = (module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm))
+    return dict(padding_mode=getattr(model, 'padding_mode', None), norm_num_groups=next(norms, None))
+
+
+def _is_component_config(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get('type'), str)
+
+
+def _read_halves(paths: Sequence[str | Path]) -> dict[str, Tensor]:
+    if len(paths) != 2:
+        raise ValueError(f'weights: got {len(paths)} files; expected one, or the pair (encoder, decoder).')
+    states = {
+        name: find_states(read_file(path)[0])[0] for name, path in zip(('encoder', 'decoder'), paths, strict=True)
+    }
+    return {f'{name}.{key}': value for name, state in states.items() for key, value in state.items()}
+
+
+def _check_finite(file: AutoencoderFile, source: Source) -> AutoencoderFile:
+    named = {
+        **file.state,
+        **{f'trained {name}': value for name, value in (file.trained or {}).items()},
+        **{f'discriminator {name}': value for name, value in file.discriminator.items()},
+    }
+    bad = [name for name, value in named.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise ValueError(
+            f'weights: {quoted(source)} holds NaN or infinite values in {len(bad)} tensors: {first_names(bad)}; '
+            'expected finite weights; fetch it again, or take an earlier checkpoint.'
+        )
+    return file

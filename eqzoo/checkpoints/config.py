@@ -1,4 +1,4 @@
-"""The config of an autoencoder: stored with its weights, or inferred from them."""
+"""The config of a component as its file states it, or inferred from the weights of an autoencoder."""
 
 import re
 import sys
@@ -8,19 +8,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eqzoo.registry import AUTOENCODERS, KINDS, argument_defaults, find_component
+from eqzoo.registry import KINDS, Kind, argument_defaults, find_component
 
 NORMALIZATION = ('scale', 'shift', 'mean', 'std')
 
-# The weights are what the file holds, and so is the normalisation, as buffers.
+# The file holds the weights themselves, and the normalisation as buffers.
 _LEFT_OUT = ('weights', *NORMALIZATION)
+
+# The groups of a GroupNorm leave no trace in its weights; all public autoencoders have 32.
+_GROUPS = 32
 
 
 def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `type` and every argument of a config as plain data, but weights and normalisation.
+    """Return `type` and every argument of a config as plain data, except weights and normalisation.
 
-    Defaults are filled in, so that a file still builds the same network should they change.
-    A class becomes its registered name, or its dotted path; a tuple a list, as JSON has it.
+    Defaults are filled in, so that a file builds the same network even if they change.
+    A class becomes its registered name, or its dotted path; a tuple becomes a list, as in JSON.
 
     Example:
         >>> config = plain_config(dict(type='TinyAutoencoder', num_blocks=(1, 2), weights='a.pth'))
@@ -32,52 +35,30 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {'type': kept.pop('type'), **kept}
 
 
-def foreign_types(config: Mapping[str, Any]) -> list[str]:
-    """Return the types in a config that are neither registered here nor a module class already imported.
+def check_types(config: Mapping[str, Any], kind: Kind, where: str) -> None:
+    """Refuse a config from a file that names anything but components known here.
 
-    The outermost has to be an autoencoder.
+    A config can name whatever can be imported and called. One that comes with a file may name
+    registered components and module classes that the user has already imported, nothing else.
+
+    Args:
+        config: `type` and arguments.
+        kind: What the outermost component has to be.
+        where: The file, for the message.
+
+    Raises:
+        ValueError: With the names that are refused.
     """
-    outermost = config['type']
-    own = [] if outermost in AUTOENCODERS.names() or _is_imported(outermost) else [outermost]
+    outermost = str(config['type'])
+    refused = [] if outermost in kind.names() or _is_imported(outermost) else [outermost]
     arguments = [value for key, value in config.items() if key != 'type']
-    return own + [name for name in _types(arguments) if not _is_registered(name) and not _is_imported(name)]
-
-
-def _types(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        if 'type' in value:
-            yield str(value['type'])
-        yield from _types(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _types(item)
-
-
-def _is_registered(name: str) -> bool:
-    return any(name in kind.module_dict for kind in KINDS)
-
-
-def _is_imported(name: str) -> bool:
-    module, _, attribute = name.rpartition('.')
-    found = getattr(sys.modules.get(module), attribute, None)
-    return isinstance(found, type) and issubclass(found, nn.Module)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return _name(value) if callable(value) else value
-
-
-def _name(component: Callable) -> str:
-    is_registered = find_component(component.__name__) is component
-    return component.__name__ if is_registered else f'{component.__module__}.{component.__qualname__}'
-
-
-# The groups of a GroupNorm leave no trace in its weights; all public autoencoders have 32.
-_GROUPS = 32
+    refused += [name for name in _types(arguments) if not _is_registered(name) and not _is_imported(name)]
+    if refused:
+        raise ValueError(
+            f'weights: {where} says that it needs {", ".join(map(repr, refused))}; expected from a file are registered '
+            f'{kind.name}s ({", ".join(kind.names())}) and their parts; import the module that has it first, or give '
+            'a config.'
+        )
 
 
 def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -87,7 +68,7 @@ def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         state: Weights under diffusers' names, without a prefix.
 
     Raises:
-        ValueError: If they are no KL, VQ or tiny autoencoder's.
+        ValueError: If they are of another network than a KL, VQ or tiny autoencoder.
 
     Example:
         >>> import torch
@@ -122,13 +103,13 @@ def _infer_vq(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _infer_levels(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read what KL and VQ networks share off the encoder."""
+    """Infer the arguments that KL and VQ networks share from the encoder."""
     levels = range(_count(state, r'encoder\.down_blocks\.(\d+)\.'))
     attended = [any(key.startswith(f'encoder.down_blocks.{i}.attentions.') for key in state) for i in levels]
     widths = [_shape(state, f'encoder.down_blocks.{level}.resnets.0.conv1.weight')[0] for level in levels]
     if not widths or any(width % _GROUPS for width in widths):
         raise ValueError(
-            f'weights: got levels of {widths or "no"} channels; accepted without a config are multiples of {_GROUPS}, '
+            f'weights: got levels of {widths or "no"} channels; expected without a config are multiples of {_GROUPS}, '
             "the groups of public autoencoders' norms, which weights do not show; give a config."
         )
     return dict(
@@ -142,7 +123,7 @@ def _infer_levels(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def _infer_tiny(state: Mapping[str, Tensor]) -> dict[str, Any]:
     width = _shape(state, 'encoder.layers.0.weight')[0]
     layers = _count(state, r'encoder\.layers\.(\d+)\.')
-    # a level is a convolution, whose weight has no further name, and its blocks; the last convolution is none
+    # a level is a convolution, whose weight has no further name, and its blocks; the last convolution is no level
     is_convolution = [f'encoder.layers.{layer}.weight' in state for layer in range(layers)]
     starts = [layer for layer in range(layers) if is_convolution[layer]]
     blocks = [following - start - 1 for start, following in pairwise(starts)]
@@ -156,7 +137,7 @@ def _infer_tiny(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Return one more than the highest number that names have where `pattern` has its group."""
+    """Return one more than the highest number that the group of `pattern` matches in the names."""
     found = (re.match(pattern, key) for key in state)
     return 1 + max((int(match.group(1)) for match in found if match), default=-1)
 
@@ -164,7 +145,40 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
 def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
     if name not in state:
         raise ValueError(
-            f'weights: the architecture cannot be told without {name!r}; accepted are KL, VQ and tiny autoencoders '
-            'of LDM, taming, taesd (both its files) and diffusers; give a config.'
+            f'weights: the architecture cannot be inferred without {name!r}; expected a KL, VQ or tiny autoencoder '
+            'of LDM, taming, taesd (both files) or diffusers; give a config.'
         )
     return tuple(state[name].shape)
+
+
+def _types(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if 'type' in value:
+            yield str(value['type'])
+        yield from _types(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _types(item)
+
+
+def _is_registered(name: str) -> bool:
+    return any(name in kind.module_dict for kind in KINDS)
+
+
+def _is_imported(name: str) -> bool:
+    module, _, attribute = name.rpartition('.')
+    found = getattr(sys.modules.get(module), attribute, None)
+    return isinstance(found, type) and issubclass(found, nn.Module)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return _name(value) if callable(value) else value
+
+
+def _name(component: Callable) -> str:
+    is_registered = find_component(component.__name__) is component
+    return component.__name__ if is_registered else f'{component.__module__}.{component.__qualname__}'

@@ -1,4 +1,4 @@
-"""diffusers' format: config.json and folders."""
+"""diffusers' format: config.json, and folders of an autoencoder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,19 @@ from torch import Tensor
 
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.keys import to_diffusers
-from eqzoo.checkpoints.read import below, read_file, unnest
+from eqzoo.checkpoints.read import below, find_states, read_file
 from eqzoo.files import sha256_of
 from eqzoo.normalization import LatentNormalization
 
+CONFIG = 'config.json'
+WEIGHTS = 'diffusion_pytorch_model.safetensors'
+COMPANION = 'eqzoo.safetensors'
+
+_WEIGHTS = (WEIGHTS, 'diffusion_pytorch_model.fp16.safetensors', 'diffusion_pytorch_model.bin')
+
 CLASSES = {'KLAutoencoder': 'AutoencoderKL', 'VQAutoencoder': 'VQModel', 'TinyAutoencoder': 'AutoencoderTiny'}
 
-# What eqzoo's networks are; each is also diffusers' default.
+# Fields that have one value in all of eqzoo's networks; it is also diffusers' default.
 _FIXED = {
     'AutoencoderKL': dict(in_channels=3, out_channels=3, act_fn='silu', mid_block_add_attention=True),
     'VQModel': dict(
@@ -32,7 +38,7 @@ _FIXED = {
     ),
 }
 
-# What changes no output of the network, and its default: kept, so that a file comes back as it was.
+# Fields that change no output, with their defaults; kept, so that a file comes back unchanged.
 _FREE = {
     'AutoencoderKL': dict(sample_size=256, force_upcast=True),
     'VQModel': dict(sample_size=256, force_upcast=False),
@@ -43,11 +49,37 @@ _FREE = {
 _DEFAULT_SCALE = {'AutoencoderKL': 0.18215, 'VQModel': 0.18215, 'AutoencoderTiny': 1.0}
 
 
-def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return what a config.json says as eqzoo's config, arguments of its normalisation, and the rest.
+def read_folder(folder: Path) -> dict[str, Any]:
+    """Return the fields of an `AutoencoderFile` from a diffusers folder.
 
-    Where it has per-channel statistics, they are the normalisation; the factor and the shift
-    are an alternative to them.
+    `eqzoo.safetensors`, if eqzoo wrote one, holds everything that diffusers has no field for, and
+    the exact numbers of the normalisation.
+
+    Raises:
+        FileNotFoundError: If the folder has no config.json or no weights.
+        ValueError: If eqzoo has no such network, or a file cannot be read, or
+            `eqzoo.safetensors` was written for other files than the folder's.
+    """
+    fields = _read_json(folder / CONFIG)
+    file = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if file is None:
+        raise FileNotFoundError(
+            f'weights: the folder {str(folder)!r} has no weights; expected {" or ".join(_WEIGHTS)}; fetch one.'
+        )
+    config, normalization, kept = from_diffusers(fields, str(folder / CONFIG))
+    state = to_diffusers(find_states(read_file(file)[0])[0])
+    if (folder / COMPANION).is_file():
+        return _with_companion(folder, state, sha256_of(folder / CONFIG, file))
+    buffers = LatentNormalization(config['latent_channels'], **normalization).state_dict()
+    state |= {f'normalization.{key}': value for key, value in buffers.items()}
+    return dict(state=state, config=plain_config(config), diffusers_fields=kept)
+
+
+def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return eqzoo's config, the arguments of its normalisation, and the remaining fields of a config.json.
+
+    Per-channel statistics, where it has them, are the normalisation; the factor and the shift are
+    an alternative to them.
 
     Args:
         fields: The content of a config.json.
@@ -59,7 +91,7 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
     name = fields.get('_class_name')
     if name not in CLASSES.values():
         raise ValueError(
-            f'{where}: got _class_name {name!r}; accepted are {", ".join(CLASSES.values())}; '
+            f'{where}: got _class_name {name!r}; expected {", ".join(CLASSES.values())}; '
             "of a pipeline, give the folder 'vae'."
         )
     for key, value in _FIXED[name].items():
@@ -72,12 +104,12 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
 def to_config_json(
     config: Mapping[str, Any], normalization: Mapping[str, Tensor], kept: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the config.json of an autoencoder, and what it could not say, in sentences.
+    """Return the config.json of an autoencoder, and sentences about all that it has no field for.
 
     Args:
         config: `type` and all arguments, as `plain_config` gives them.
         normalization: `shift` and `scale`, each (C,), or nothing for the identity.
-        kept: Fields that an earlier config.json had.
+        kept: Further fields of an earlier config.json.
 
     Raises:
         ValueError: If diffusers has no such network.
@@ -91,6 +123,36 @@ def to_config_json(
         unsaid.append("diffusers' VQModel has beta 0.25 on the codebook term; yours is kept in eqzoo.safetensors")
     head = dict(_class_name=name, _diffusers_version=diffusers.__version__)
     return {**head, **_FIXED[name], **_FREE[name], **kept, **write(config), **factors}, unsaid
+
+
+def _with_companion(folder: Path, state: dict[str, Tensor], sha256: str) -> dict[str, Any]:
+    more, notes = read_file(folder / COMPANION)
+    if notes.get('sha256') != sha256:
+        raise ValueError(
+            f'weights: {str(folder / COMPANION)!r} was written for other files than those beside it; expected '
+            f'an unchanged folder; delete {COMPANION} to use the folder as diffusers does.'
+        )
+    state |= {key: value for key, value in more.items() if key.startswith('normalization.')}
+    return dict(
+        state=state,
+        config=notes['config'],
+        trained=below('trained', more) or None,
+        discriminator=below('discriminator', more),
+        log_variance=more.get('log_variance'),
+        diffusers_fields=notes['diffusers_fields'],
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        hint = "; give its folder 'vae'" if (path.parent / 'vae').is_dir() else ''
+        raise FileNotFoundError(
+            f'weights: the folder {str(path.parent)!r} has no {CONFIG}; expected a folder that diffusers wrote{hint}.'
+        )
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f'weights: {str(path)!r} is not JSON: {error}; fetch it again.') from error
 
 
 def _read_kl(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -117,7 +179,7 @@ def _read_vq(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _read_levels(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Read what KL and VQ networks share."""
+    """Read the arguments that KL and VQ networks share."""
     down = fields.get('down_block_types', ['DownEncoderBlock2D'])
     up = fields.get('up_block_types', ['UpDecoderBlock2D'])
     levels = [level for level, block in enumerate(down) if block.startswith('Attn')]
@@ -154,7 +216,7 @@ def _stated_normalization(fields: Mapping[str, Any], name: str) -> dict[str, Any
 def _require(key: str, given: Any, accepted: Any, where: str) -> None:
     if given != accepted:
         raise ValueError(
-            f'{where}: got {key} {given!r}; accepted is {accepted!r}, since eqzoo has no other network; '
+            f'{where}: got {key} {given!r}; expected {accepted!r}, since eqzoo has no other network; '
             'choose another autoencoder.'
         )
 
@@ -169,7 +231,7 @@ def _class_for(config: Mapping[str, Any]) -> str:
     elif config.get('pooled'):
         problem = 'pooled blocks (TAEF2) are unknown to diffusers'
     if problem:
-        raise ValueError(f'convert --to diffusers: {problem}; accepted are eqzoo and ldm; use --to eqzoo.')
+        raise ValueError(f'convert --to diffusers: {problem}; expected eqzoo or ldm; use --to eqzoo.')
     return name
 
 
@@ -217,7 +279,7 @@ def _block_types(attention_levels: Sequence[int], num_levels: int) -> dict[str, 
 
 
 def _write_normalization(name: str, normalization: Mapping[str, Tensor]) -> tuple[dict[str, Any], list[str]]:
-    """Return the fields for a normalisation, and what of it the class has no field for."""
+    """Return the fields for a normalisation, and a sentence if the class has no field for it."""
     shift, scale = normalization.get('shift', torch.zeros(1)), normalization.get('scale', torch.ones(1))
     is_scalar = bool((shift == shift[0]).all() and (scale == scale[0]).all())
     has_shift = dict(shift_factor=_short(shift[0])) if name != 'VQModel' else {}
@@ -235,66 +297,3 @@ def _write_normalization(name: str, normalization: Mapping[str, Tensor]) -> tupl
 def _short(value: Tensor) -> float:
     """Return the shortest decimal that is this float32: 0.18215, not 0.18214999139308929."""
     return float(str(value.float().numpy()[()]))
-
-
-CONFIG = 'config.json'
-WEIGHTS = 'diffusion_pytorch_model.safetensors'
-COMPANION = 'eqzoo.safetensors'
-
-_WEIGHTS = (WEIGHTS, 'diffusion_pytorch_model.fp16.safetensors', 'diffusion_pytorch_model.bin')
-
-
-def read_folder(folder: Path) -> dict[str, Any]:
-    """Return the fields of `Stored` that a diffusers folder gives.
-
-    `eqzoo.safetensors`, where eqzoo wrote one, has what diffusers has no place for, and the
-    normalisation's exact numbers.
-
-    Raises:
-        FileNotFoundError: If the folder has no config.json or no weights.
-        ValueError: If eqzoo has no such network, or a file cannot be read, or
-            `eqzoo.safetensors` was written for other files than the folder's.
-    """
-    fields = _read_json(folder / CONFIG)
-    file = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
-    if file is None:
-        raise FileNotFoundError(
-            f'weights: the folder {str(folder)!r} has no weights; accepted are {", ".join(_WEIGHTS)}; fetch one.'
-        )
-    config, normalization, kept = from_diffusers(fields, str(folder / CONFIG))
-    state = to_diffusers(unnest(read_file(file)[0])[0])
-    if (folder / COMPANION).is_file():
-        return _with_companion(folder, state, sha256_of(folder / CONFIG, file))
-    buffers = LatentNormalization(config['latent_channels'], **normalization).state_dict()
-    state |= {f'normalization.{key}': value for key, value in buffers.items()}
-    return dict(state=state, config=plain_config(config), diffusers_fields=kept)
-
-
-def _with_companion(folder: Path, state: dict[str, Tensor], files: str) -> dict[str, Any]:
-    more, notes = read_file(folder / COMPANION)
-    if notes.get('sha256') != files:
-        raise ValueError(
-            f'weights: {str(folder / COMPANION)!r} was written for other files than those beside it; accepted is '
-            f'a folder as it was written; delete {COMPANION} to use the folder as diffusers does.'
-        )
-    state |= {key: value for key, value in more.items() if key.startswith('normalization.')}
-    return dict(
-        state=state,
-        config=notes['config'],
-        trained=below('trained', more) or None,
-        discriminator=below('discriminator', more),
-        log_variance=more.get('log_variance'),
-        diffusers_fields=notes['diffusers_fields'],
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        hint = "; give its folder 'vae'" if (path.parent / 'vae').is_dir() else ''
-        raise FileNotFoundError(
-            f'weights: the folder {str(path.parent)!r} has no {CONFIG}; accepted are those that diffusers wrote{hint}.'
-        )
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f'weights: {str(path)!r} is no JSON: {error}; fetch it again.') from error

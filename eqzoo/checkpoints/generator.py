@@ -1,4 +1,4 @@
-"""Published generators: their sizes, and how their weights are read."""
+"""A generator's file: published sizes, weights in any known layout, and a description of the network."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,23 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from eqzoo.checkpoints.read import check_fit, read_file
+from eqzoo.checkpoints.read import check_tensors, read_file
+
+# Keys of the weights, the first that is there: eqzoo's average and weights; DiT's, SiT's and REPA's; MaskGIT's.
+_STATE_KEYS = ('ema_state_dict', 'state_dict', 'ema', 'model', 'model_state_dict')
+
+# Prefixes of a network's names: eqzoo's own; torch's DistributedDataParallel and compile.
+_PREFIXES = ('generator.', 'network.', 'module.', '_orig_mod.')
+
+# REPA's files from before its release count the blocks after the projected one from 0.
+_LEGACY = re.compile(r'^decoder_blocks\.(\d+)\.')
+_BLOCK = re.compile(r'^(?:blocks|transformer\.layers)\.(\d+)\.')
+
+# The arguments that decide a network's shapes; the key says whether it is of codes.
+_ARGUMENTS = {
+    False: 'size, patch_size, latent_channels, latent_size, learn_sigma and num_classes',
+    True: 'size, grid, num_codes and num_classes',
+}
 
 
 class Size(NamedTuple):
@@ -27,7 +43,7 @@ MASKGIT_SIZES = {'base': Size(24, 768, 16), 'big': Size(32, 1024, 16), 'huge': S
 
 
 def size_of(size: str | Sequence[int], known: Mapping[str, Size] = SIZES) -> Size:
-    """Return a size by its published name in `known`, or (depth, width, heads) checked.
+    """Return the size with a published name in `known`, or check and return (depth, width, heads).
 
     Raises:
         ValueError: If the name is unknown, or the width cannot be cut into heads and sines.
@@ -38,99 +54,100 @@ def size_of(size: str | Sequence[int], known: Mapping[str, Size] = SIZES) -> Siz
     """
     if isinstance(size, str):
         if size not in known:
-            raise ValueError(f'size: got {size!r}; accepted are {", ".join(known)}, or (depth, width, heads).')
+            raise ValueError(f'size: got {size!r}; expected {", ".join(known)}, or (depth, width, heads).')
         return known[size]
     if len(size) != 3 or min(size) < 1 or size[1] % size[2] or size[1] % 4:
         raise ValueError(
-            f'size: got {tuple(size)}; accepted is (depth, width, heads) with a width that heads and 4 divide, '
+            f'size: got {tuple(size)}; expected (depth, width, heads) with a width that heads and 4 divide, '
             f'or one of {", ".join(known)}.'
         )
     return Size(*size)
 
 
-def name_of(depth: int, width: int, known: Mapping[str, Size] = SIZES) -> str:
-    """Return the published name of a size, or its numbers."""
-    names = {(each.depth, each.width): name for name, each in known.items()}
-    return names.get((depth, width), f'({depth} blocks of {width})')
-
-
-# Weights in a file, the first that is there: eqzoo's average and weights; DiT's, SiT's and REPA's; MaskGIT's.
-_NESTS = ('ema_state_dict', 'state_dict', 'ema', 'model', 'model_state_dict')
-
-# Before a network's names: eqzoo's own; torch's DistributedDataParallel and compile.
-_PREFIXES = ('generator.', 'network.', 'module.', '_orig_mod.')
-
-# REPA's files of before its release number the blocks after the projected one anew.
-_LEGACY = re.compile(r'^decoder_blocks\.(\d+)\.')
-_BLOCK = re.compile(r'^(?:blocks|transformer\.layers)\.(\d+)\.')
-
-# What makes a network's size, by whether it is of codes.
-_ARGUMENTS = {
-    False: 'size, patch_size, latent_channels, latent_size, learn_sigma and num_classes',
-    True: 'size, grid, num_codes and num_classes',
-}
-
-
 @dataclass
-class StoredGenerator:
-    """A generator as a file holds it.
+class GeneratorFile:
+    """The content of a generator's file.
 
     Args:
         state: The network's weights, the average where there is one, under the published names.
-        latents: What tells the latents it learned from others, where the file says: the
-            autoencoder's hash, `shift` and `scale`.
+        config: `type` and arguments of the generator, where the file states them.
+        latents: The latents that it learned, where the file states them: the autoencoder's hash,
+            `shift` and `scale`.
     """
 
     state: dict[str, Tensor]
+    config: dict[str, Any] | None = None
     latents: dict[str, Any] | None = None
 
 
-def read_generator(source: str | Path) -> StoredGenerator:
-    """Read a generator, on the CPU, running no code of the file.
+def read_generator(source: str | Path) -> GeneratorFile:
+    """Read a generator, on the CPU, without running code from the file.
 
     Args:
-        source: A safetensors or torch file: a state dict of DiT, SiT, REPA or MaskGIT; what their
-            training scripts write, `{'model', 'ema', 'opt', 'args'}` and `{'iter', 'global_epoch',
-            'model_state_dict', 'optimizer_state_dict'}`; a checkpoint of eqzoo's.
+        source: A safetensors or torch file: a state dict of DiT, SiT, REPA or MaskGIT; a file of
+            their training scripts, `{'model', 'ema', 'opt', 'args'}` or `{'iter', 'global_epoch',
+            'model_state_dict', 'optimizer_state_dict'}`; a checkpoint of eqzoo.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read safely, or holds no such network.
     """
-    content, _ = read_file(source)
-    nest = next((content[name] for name in _NESTS if isinstance(content.get(name), Mapping)), content)
-    state = {_bare(key): value for key, value in nest.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    return parse_generator(read_file(source)[0], source)
+
+
+def parse_generator(content: Mapping[str, Any], source: str | Path) -> GeneratorFile:
+    """Return the generator in the content that `read_file` returned for `source`.
+
+    Raises:
+        ValueError: If it holds no such network.
+    """
+    state = _network_state(content)
     if not any(_BLOCK.match(key) for key in state):
         raise ValueError(
-            f'weights: {str(source)!r} holds no generator; accepted are the weights of DiT, SiT, REPA and MaskGIT, '
-            'what their training scripts write, and checkpoints of eqzoo; an autoencoder goes to '
+            f'weights: {str(source)!r} holds no generator; expected the weights of DiT, SiT, REPA or MaskGIT, '
+            'a file of their training scripts, or a checkpoint of eqzoo; an autoencoder goes to '
             'model.autoencoder.weights.'
         )
-    latents = content.get('latents')
-    return StoredGenerator(_without_legacy(state), latents if isinstance(latents, Mapping) else None)
+    config, latents = content.get('generator'), content.get('latents')
+    return GeneratorFile(
+        _without_legacy(state),
+        config if isinstance(config, Mapping) and isinstance(config.get('type'), str) else None,
+        latents if isinstance(latents, Mapping) else None,
+    )
 
 
-def load_generator(network: nn.Module, source: str | Path) -> StoredGenerator:
-    """Load a file into a network, every tensor of it, and return what was read.
+def is_generator(content: Mapping[str, Any]) -> bool:
+    """Return whether the content of a file is a generator's; REPA-E's files also have an autoencoder, `vae`."""
+    return 'vae' not in content and any(_BLOCK.match(key) for key in _network_state(content))
+
+
+def load_generator(network: nn.Module, source: str | Path) -> GeneratorFile:
+    """Load a file into a network, every tensor of it, and return the file's content.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is of another network, saying of which size.
+        ValueError: If it is of another network; the message has its size.
     """
-    stored, wanted = read_generator(source), network.state_dict()
-    ours, theirs = describe_state(wanted), describe_state(stored.state)
+    file = read_generator(source)
+    fill_generator(network, file, source)
+    return file
+
+
+def fill_generator(network: nn.Module, file: GeneratorFile, source: str | Path) -> None:
+    """Load the content of `source` into a network, as `load_generator` does."""
+    wanted = network.state_dict()
+    ours, theirs = describe_state(wanted), describe_state(file.state)
     if ours != theirs:
         raise ValueError(
             f'{type(network).__name__}.weights: {str(source)!r} is of a network of {theirs}; the config describes '
             f'{ours}; change {_ARGUMENTS["tok_emb.weight" in wanted]}, or the file.'
         )
-    check_fit(stored.state, wanted, f'{type(network).__name__}.weights: {str(source)!r}')
-    network.load_state_dict(stored.state)
-    return stored
+    check_tensors(file.state, wanted, f'{type(network).__name__}.weights: {str(source)!r}')
+    network.load_state_dict(file.state)
 
 
 def describe_state(state: Mapping[str, Tensor]) -> str:
-    """Return what a state dict says of its network: size, patch, latents, outputs and classes, or codes.
+    """Describe the network of a state dict: size, patch, latents, outputs and classes, or codes.
 
     Example:
         >>> from eqzoo.generators.transformer import DiffusionTransformer
@@ -151,14 +168,24 @@ def _describe_latents(depth: int, state: Mapping[str, Tensor]) -> str:
     outputs = len(state['final_layer.linear.bias']) // patch**2
     classes = len(state['y_embedder.embedding_table.weight']) - 1
     latents = f'latents {channels} x {side} x {side}'
-    return f'size {name_of(depth, width)}, patch {patch}, {latents}, {outputs} output channels, {classes:,} classes'
+    return f'size {_size_name(depth, width)}, patch {patch}, {latents}, {outputs} output channels, {classes:,} classes'
 
 
 def _describe_codes(depth: int, state: Mapping[str, Tensor]) -> str:
     rows, width = state['tok_emb.weight'].shape
     side = round((state['pos_emb'].shape[1] - 1) ** 0.5)
-    size = name_of(depth, width, MASKGIT_SIZES)
+    size = _size_name(depth, width, MASKGIT_SIZES)
     return f'size {size}, codes {side} x {side}, {rows - 2:,} codes and classes together'
+
+
+def _size_name(depth: int, width: int, known: Mapping[str, Size] = SIZES) -> str:
+    names = {(each.depth, each.width): name for name, each in known.items()}
+    return names.get((depth, width), f'({depth} blocks of {width})')
+
+
+def _network_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    nested = next((content[key] for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), content)
+    return {_bare(key): value for key, value in nested.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def _bare(key: str) -> str:

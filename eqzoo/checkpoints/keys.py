@@ -1,10 +1,10 @@
-"""Names of autoencoder weights: LDM's, taming's, taesd's and older ones of diffusers, and diffusers' present ones."""
+"""Names of autoencoder weights, from LDM, taming, taesd and older diffusers to present diffusers, and back to LDM."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-# LDM's word (below: older diffusers' in attention blocks) -> diffusers' word. No word means two things.
+# LDM's word (below: older diffusers' in attention blocks) -> diffusers' word. No word has two meanings.
 _WORDS = {
     'down': 'down_blocks',
     'up': 'up_blocks',
@@ -30,7 +30,7 @@ _WORDS = {
 }
 _OLD_DIFFUSERS = ('query', 'key', 'value', 'proj_attn')
 
-# diffusers' words -> LDM's, longest first: 'resnets.0' means another thing in the middle block.
+# diffusers' words -> LDM's, longest first: 'resnets.0' has another meaning in the middle block.
 _LDM_WORDS = {
     'mid_block.resnets.0': 'mid.block_1',
     'mid_block.resnets.1': 'mid.block_2',
@@ -47,8 +47,8 @@ def to_diffusers(state: Mapping[str, Tensor], *, numbered: bool = True) -> dict[
     diffusers' has linear layers.
 
     Args:
-        state: Weights by name, without a prefix (see `eqzoo.autoencoders.nests`).
-        numbered: Whether layers called by numbers are taesd's.
+        state: Weights by name, without a prefix.
+        numbered: Whether layers with numbers for names are taesd's.
 
     Example:
         >>> list(to_diffusers({'encoder.mid.attn_1.q.bias': Tensor(4)}))
@@ -70,7 +70,7 @@ def to_diffusers(state: Mapping[str, Tensor], *, numbered: bool = True) -> dict[
 def to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename an autoencoder's weights from diffusers' present layout to LDM's, the inverse of `to_diffusers`.
 
-    A tiny autoencoder's go to taesd's numbered layers, under `encoder.` and `decoder.`.
+    Those of a tiny autoencoder become taesd's numbered layers, under `encoder.` and `decoder.`.
 
     Example:
         >>> list(to_ldm({'encoder.mid_block.attentions.0.to_q.bias': Tensor(4)}))

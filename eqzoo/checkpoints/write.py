@@ -1,10 +1,7 @@
-"""Write autoencoders in the formats of diffusers, LDM and eqzoo."""
+"""Write autoencoders in the formats of diffusers, LDM and eqzoo, and replace the normalisation in a file."""
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,175 +9,63 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eqzoo.checkpoints.autoencoder import Stored, normalize, read_stored
+from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder, set_normalization
 from eqzoo.checkpoints.diffusers import COMPANION, CONFIG, WEIGHTS, to_config_json
 from eqzoo.checkpoints.keys import to_ldm
 from eqzoo.checkpoints.read import METADATA_KEY, read_file
-from eqzoo.files import sha256_of
+from eqzoo.files import replacing, sha256_of
 
-TORCH_SUFFIXES = ('.ckpt', '.pth', '.pt')
+_TORCH_SUFFIXES = ('.ckpt', '.pth', '.pt')
+_SUFFIXES = (*_TORCH_SUFFIXES, '.safetensors')
 
-
-def write_eqzoo(stored: Stored, path: Path) -> list[str]:
-    """Write what a training checkpoint of eqzoo has, but the optimizers' state.
-
-    As `.safetensors` it is flat, the average under `ema_state_dict.`.
-    """
-    trained = stored.trained or stored.state
-    state = {
-        **_under('autoencoder', trained),
-        **_under('adversarial_loss.discriminator', stored.discriminator),
-        **({} if stored.log_variance is None else {'reconstruction_loss.log_variance': stored.log_variance}),
-    }
-    average = stored.state if stored.trained else {}
-    if path.suffix == '.safetensors':
-        _save_flat({**state, **_under('ema_state_dict', average)}, path, _notes(stored))
-        return []
-    more = dict(diffusers_fields=stored.diffusers_fields)
-    content = dict(state_dict=_own(state), autoencoder=stored.config, eqzoo=more)
-    torch.save(content | (dict(ema_state_dict=_own(average)) if average else {}), path)
-    return []
+FORMATS = ('diffusers', 'ldm', 'eqzoo')
+"""The values of `tools/convert.py --to`; diffusers is written as a folder, the others as a file."""
 
 
-def write_ldm(stored: Stored, path: Path) -> list[str]:
-    """Write LDM's layout (taming's for VQ, taesd's numbers for tiny ones), and beside it what that cannot say.
-
-    Its plain names hold the average where there is one, since that is what others load.
-    """
-    discriminator = {key.removeprefix('network.'): value for key, value in stored.discriminator.items()}
-    state = {
-        **to_ldm({key: value for key, value in stored.state.items() if not key.startswith('normalization.')}),
-        **_under('loss.discriminator', discriminator),
-        **({} if stored.log_variance is None else {'loss.logvar': stored.log_variance}),
-    }
-    more = dict(normalization=_own(stored.normalization), trained=_own(stored.trained or {}))
-    if path.suffix == '.safetensors':
-        extras = {
-            key: value for name, tensors in more.items() for key, value in _under(f'eqzoo.{name}', tensors).items()
-        }
-        _save_flat({**state, **extras}, path, _notes(stored))
-    else:
-        torch.save(dict(state_dict=_own(state), eqzoo={**_notes(stored), **more}), path)
-    padding = stored.config.get('padding_mode', 'zeros')
-    return [] if padding == 'zeros' else [f"LDM's code pads with zeros, not by {padding!r}: outputs differ there"]
-
-
-def write_diffusers(stored: Stored, folder: Path) -> list[str]:
-    """Write a folder that diffusers opens with the same outputs; return what its config.json could not say.
-
-    Raises:
-        ValueError: If diffusers has no such network, or would assume a scale that nobody
-            stated.
-    """
-    fields, unsaid = to_config_json(stored.config, stored.normalization, stored.diffusers_fields)
-    # the others' public models have raw latents, or latents that are scaled already
-    if not stored.normalization and fields['_class_name'] == 'AutoencoderKL':
-        raise ValueError(
-            'convert --to diffusers: the source states no scale of its latents, and diffusers would assume 0.18215; '
-            'accepted is a stated one; give --scale FLOAT, or --config CONFIG of an autoencoder that has it.'
-        )
-    folder.mkdir()
-    (folder / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True) + '\n')
-    network = {key: value for key, value in stored.state.items() if not key.startswith('normalization.')}
-    save_file(_own(network), folder / WEIGHTS, metadata={'format': 'pt'})
-    more = {
-        **_under('normalization', stored.normalization),
-        **_under('trained', stored.trained or {}),
-        **_under('discriminator', stored.discriminator),
-        **({} if stored.log_variance is None else {'log_variance': stored.log_variance}),
-    }
-    notes = {**_notes(stored), 'sha256': sha256_of(folder / CONFIG, folder / WEIGHTS)}
-    _save_flat(more, folder / COMPANION, notes)
-    return unsaid
-
-
-# What `tools/convert.py --to` accepts, how it is written, and the suffixes of its file; none: a folder.
-FORMATS: dict[str, tuple[Callable[[Stored, Path], list[str]], tuple[str, ...]]] = {
-    'diffusers': (write_diffusers, ()),
-    'ldm': (write_ldm, (*TORCH_SUFFIXES, '.safetensors')),
-    'eqzoo': (write_eqzoo, (*TORCH_SUFFIXES, '.safetensors')),
-}
-
-
-def export(stored: Stored, destination: str | Path, *, to: str, overwrite: bool = False) -> list[str]:
-    """Write `stored` in a format, into its place only when whole.
+def export(file: AutoencoderFile, destination: str | Path, *, to: str, overwrite: bool = False) -> list[str]:
+    """Write an autoencoder in a format; it takes its place only when it is whole.
 
     Args:
-        stored: With its config, as `complete` returns it.
+        file: With its config, as `complete_config` returns it.
         destination: A file, or a folder for diffusers.
         to: One of `FORMATS`.
-        overwrite: Whether something at `destination` is replaced.
+        overwrite: Whether to replace what is at `destination`.
 
     Returns:
-        Sentences on what the format could not say.
+        Sentences about all that the format cannot express.
 
     Raises:
-        ValueError: If the destination is there already or has another format's suffix, or the
-            format cannot hold the autoencoder.
+        ValueError: If the destination exists or has another format's suffix, or the format
+            cannot hold the autoencoder.
     """
     destination = Path(destination)
-    write, _ = FORMATS[to]
     check_destination(destination, to, overwrite=overwrite)
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    write = {'diffusers': _write_diffusers, 'ldm': _write_ldm, 'eqzoo': _write_eqzoo}[to]
     with replacing(destination) as temporary:
-        return write(stored, temporary)
+        return write(file, temporary, flat=destination.suffix == '.safetensors')
 
 
 def check_destination(destination: Path, to: str, *, overwrite: bool) -> None:
-    """Refuse a destination that is there already, or whose suffix is another format's.
+    """Refuse a destination that exists, or has another format's suffix.
 
     Raises:
         ValueError: If so.
     """
-    suffixes = FORMATS[to][1]
-    files = (*TORCH_SUFFIXES, '.safetensors')
-    if destination.suffix not in suffixes if suffixes else destination.suffix in files:
-        accepted = f'a file ending in {", ".join(suffixes)}' if suffixes else 'a folder'
-        raise ValueError(f'convert --to {to}: got {str(destination)!r}; accepted is {accepted}; rename it.')
+    if (destination.suffix in _SUFFIXES) == (to == 'diffusers'):
+        expected = 'a folder' if to == 'diffusers' else f'a file ending in {", ".join(_SUFFIXES)}'
+        raise ValueError(f'convert --to {to}: got {str(destination)!r}; expected {expected}; rename it.')
     if destination.exists() and not overwrite:
         raise ValueError(
-            f'convert: {str(destination)!r} is there already; accepted is a new place; choose another or --overwrite.'
+            f'convert: {str(destination)!r} already exists; expected a new place; choose another or give --overwrite.'
         )
 
 
-@contextmanager
-def replacing(destination: Path) -> Iterator[Path]:
-    """Yield a path beside `destination` that takes its place if nothing is raised."""
-    temporary, old = (destination.with_name(f'.{os.getpid()}.{kind}.{destination.name}') for kind in ('new', 'old'))
-    try:
-        yield temporary
-        if destination.is_dir():
-            # a folder cannot be replaced in one step
-            destination.rename(old)
-        temporary.replace(destination)
-    finally:
-        for path in (temporary, old):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _notes(stored: Stored) -> dict[str, Any]:
-    return dict(config=stored.config, diffusers_fields=stored.diffusers_fields)
-
-
-def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f'{prefix}.{key}': value for key, value in state.items()}
-
-
-def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give each tensor its own memory: files hold a view's whole storage, or refuse a shared one."""
-    return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-
-
-def _save_flat(state: Mapping[str, Tensor], path: Path, notes: Mapping[str, Any]) -> None:
-    save_file(_own(state), path, metadata={'format': 'pt', METADATA_KEY: json.dumps(notes)})
-
-
 def write_normalization(path: str | Path, shift: Tensor, scale: Tensor) -> None:
-    """Write the normalisation `(z - shift) * scale` into a file that can hold it.
+    """Replace the normalisation `(z - shift) * scale` stored in a file, in place.
 
     Args:
-        path: A training checkpoint, whose optimizers and averages stay; or what
-            `tools/convert.py` wrote, a diffusers folder too.
+        path: A training checkpoint, whose optimizers and averages stay; or an output of
+            `tools/convert.py`, also a diffusers folder.
         shift: (C,), raw units.
         scale: (C,).
 
@@ -189,33 +74,33 @@ def write_normalization(path: str | Path, shift: Tensor, scale: Tensor) -> None:
         ValueError: If it is another project's file, which has no place for a normalisation.
     """
     path = Path(path)
-    kind = kind_of(path)
+    kind = writable_format(path)
     if kind == 'checkpoint':
         _rewrite_checkpoint(path, shift, scale)
         return
-    stored = read_stored(path)
-    normalize(stored, dict(shift=shift.tolist(), scale=scale.tolist()))
-    export(stored, path, to=kind, overwrite=True)
+    file = read_autoencoder(path)
+    set_normalization(file, dict(shift=shift.tolist(), scale=scale.tolist()))
+    export(file, path, to=kind, overwrite=True)
 
 
-def kind_of(path: str | Path) -> str:
-    """Return 'checkpoint' for a torch file in eqzoo's layout, or the format of `tools/convert.py` that `path` has.
+def writable_format(path: str | Path) -> str:
+    """Return the format of a file of eqzoo: 'checkpoint' for a training checkpoint, or one of `FORMATS`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If eqzoo did not write it.
     """
     path = Path(path)
-    if path.is_dir() and (path / 'eqzoo.safetensors').is_file():
+    if path.is_dir() and (path / COMPANION).is_file():
         return 'diffusers'
     content, notes = ({}, {}) if path.is_dir() else read_file(path)
-    if path.suffix in TORCH_SUFFIXES and 'autoencoder' in content:
+    if path.suffix in _TORCH_SUFFIXES and 'autoencoder' in content:
         return 'checkpoint'
     if 'config' in (notes or content.get('eqzoo', {})):
         return 'eqzoo' if any(key.startswith('autoencoder.') for key in content) else 'ldm'
     raise ValueError(
-        f'latent statistics: {str(path)!r} has no place for them; accepted are checkpoints of eqzoo and what '
-        'tools/convert.py wrote; convert it first: python tools/convert.py SRC DST --to eqzoo.'
+        f'latent statistics: {str(path)!r} has no place for them; expected a checkpoint of eqzoo or an output of '
+        'tools/convert.py; convert it first: python tools/convert.py SRC DST --to eqzoo.'
     )
 
 
@@ -227,3 +112,92 @@ def _rewrite_checkpoint(path: Path, shift: Tensor, scale: Tensor) -> None:
             state[f'{prefix}normalization.scale'] = scale.clone()
     with replacing(path) as temporary:
         torch.save(content, temporary)
+
+
+def _write_eqzoo(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
+    """Write a training checkpoint of eqzoo without the optimizers' state.
+
+    safetensors are `flat`: there, the average is under `ema_state_dict.`.
+    """
+    trained = file.trained or file.state
+    state = {
+        **_under('autoencoder', trained),
+        **_under('adversarial_loss.discriminator', file.discriminator),
+        **({} if file.log_variance is None else {'reconstruction_loss.log_variance': file.log_variance}),
+    }
+    average = file.state if file.trained else {}
+    if flat:
+        _save_flat({**state, **_under('ema_state_dict', average)}, path, _notes(file))
+        return []
+    more = dict(diffusers_fields=file.diffusers_fields)
+    content = dict(state_dict=_own(state), autoencoder=file.config, eqzoo=more)
+    torch.save(content | (dict(ema_state_dict=_own(average)) if average else {}), path)
+    return []
+
+
+def _write_ldm(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
+    """Write LDM's layout (taming's for VQ, taesd's numbers for tiny ones), and the rest under `eqzoo`.
+
+    The plain names hold the average where there is one, since other programs load those.
+    """
+    discriminator = {key.removeprefix('network.'): value for key, value in file.discriminator.items()}
+    state = {
+        **to_ldm(file.network),
+        **_under('loss.discriminator', discriminator),
+        **({} if file.log_variance is None else {'loss.logvar': file.log_variance}),
+    }
+    more = dict(normalization=_own(file.normalization), trained=_own(file.trained or {}))
+    if flat:
+        extras = {
+            key: value for name, tensors in more.items() for key, value in _under(f'eqzoo.{name}', tensors).items()
+        }
+        _save_flat({**state, **extras}, path, _notes(file))
+    else:
+        torch.save(dict(state_dict=_own(state), eqzoo={**_notes(file), **more}), path)
+    padding = file.config.get('padding_mode', 'zeros')
+    return [] if padding == 'zeros' else [f"LDM's code pads with zeros, not by {padding!r}: outputs differ there"]
+
+
+def _write_diffusers(file: AutoencoderFile, folder: Path, *, flat: bool) -> list[str]:
+    """Write a folder that diffusers opens with the same outputs.
+
+    Raises:
+        ValueError: If diffusers has no such network, or would assume a scale that the source
+            does not state.
+    """
+    fields, unsaid = to_config_json(file.config, file.normalization, file.diffusers_fields)
+    # public VQ and tiny autoencoders have raw latents, or latents that are scaled already
+    if not file.normalization and fields['_class_name'] == 'AutoencoderKL':
+        raise ValueError(
+            'convert --to diffusers: the source states no scale of its latents, and diffusers would assume 0.18215; '
+            'expected a stated one; give --scale FLOAT, or --config CONFIG of an autoencoder that has it.'
+        )
+    folder.mkdir()
+    (folder / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True) + '\n')
+    save_file(_own(file.network), folder / WEIGHTS, metadata={'format': 'pt'})
+    more = {
+        **_under('normalization', file.normalization),
+        **_under('trained', file.trained or {}),
+        **_under('discriminator', file.discriminator),
+        **({} if file.log_variance is None else {'log_variance': file.log_variance}),
+    }
+    notes = {**_notes(file), 'sha256': sha256_of(folder / CONFIG, folder / WEIGHTS)}
+    _save_flat(more, folder / COMPANION, notes)
+    return unsaid
+
+
+def _notes(file: AutoencoderFile) -> dict[str, Any]:
+    return dict(config=file.config, diffusers_fields=file.diffusers_fields)
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f'{prefix}.{key}': value for key, value in state.items()}
+
+
+def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give each tensor its own memory: torch saves the whole storage of a view, safetensors refuses a shared one."""
+    return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+
+
+def _save_flat(state: Mapping[str, Tensor], path: Path, notes: Mapping[str, Any]) -> None:
+    save_file(_own(state), path, metadata={'format': 'pt', METADATA_KEY: json.dumps(notes)})

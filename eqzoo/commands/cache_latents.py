@@ -1,6 +1,5 @@
 """`tools/cache_latents.py`: write the latents of images to a store."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -197,14 +196,12 @@ def _table(written: 'WrittenStore', root: Path, config: Config) -> Iterator[str]
 
 
 def normalized_std(index: 'StoreIndex') -> tuple[float, list[float]]:
-    """Return the standard deviation of drawn latents in generator units, over all channels and of each.
+    """Return the standard deviation of drawn latents in generator units, over all channels and of each."""
+    import torch
 
-    As `LatentMoments.overall_std`: about the mean over all channels.
-    """
-    normalization, raw = index.autoencoder['normalization'], index.statistics
-    stds = [std * scale for std, scale in zip(raw['std'], normalization['scale'], strict=True)]
-    moments = zip(raw['mean'], normalization['shift'], normalization['scale'], strict=True)
-    means = [(mean - shift) * scale for mean, shift, scale in moments]
-    middle = sum(means) / len(means)
-    variance = sum(std**2 + (mean - middle) ** 2 for std, mean in zip(stds, means, strict=True)) / len(stds)
-    return math.sqrt(variance), stds
+    from eqzoo.normalization import LatentMoments
+
+    mean, std = (torch.tensor(index.statistics[name], dtype=torch.float64) for name in ('mean', 'std'))
+    normalization = index.autoencoder['normalization']
+    moments = LatentMoments(mean, std.square(), index.plan.num_images).normalized(**normalization)
+    return moments.overall_std, moments.std.tolist()

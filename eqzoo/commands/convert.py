@@ -1,10 +1,10 @@
-"""`tools/convert.py`: an autoencoder's file from one format to another."""
+"""`tools/convert.py`: convert an autoencoder's file from one format to another."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from eqzoo.checkpoints.autoencoder import Source, Stored
+    from eqzoo.checkpoints.autoencoder import AutoencoderFile
 
 
 def convert(
@@ -28,39 +28,34 @@ def convert(
         scale: The factor on the latents, 0.18215 for SD-VAE; replaces what is stated.
         overwrite: Replace what is at DESTINATION.
     """
-    from eqzoo.checkpoints.autoencoder import complete, normalize, read_stored
+    from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder, set_normalization
     from eqzoo.checkpoints.write import check_destination, export
     from eqzoo.loading import autoencoder_config
 
     check_destination(Path(destination), to, overwrite=overwrite)
-    where = _paths(source)
-    stored = read_stored(where)
-    told = 'by the config' if config else 'by the file' if stored.config else 'from shapes, norms with 32 groups'
-    stored = complete(stored, source, autoencoder_config(config) if config else None)
+    is_pair = ',' in source and not Path(source).exists()
+    file = read_autoencoder(source.split(',') if is_pair else source)
+    origin = 'from the config' if config else 'from the file' if file.config else 'from shapes, norms with 32 groups'
+    complete_config(file, source, autoencoder_config(config) if config else None)
     if scale is not None:
-        normalize(stored, dict(scale=scale))
-    unsaid = export(stored, destination, to=to, overwrite=overwrite)
-    print('\n'.join([*_describe(stored, told, unsaid), '', *_opening(stored, destination, to)]))
+        set_normalization(file, dict(scale=scale))
+    notes = export(file, destination, to=to, overwrite=overwrite)
+    print('\n'.join([*_describe(file, origin, notes), '', *_opening(file, destination, to)]))
 
 
-def _paths(source: str) -> 'Source':
-    return source.split(',') if ',' in source and not Path(source).exists() else source
-
-
-def _describe(stored: 'Stored', told: str, unsaid: list[str]) -> list[str]:
-    state = {key: value for key, value in stored.state.items() if not key.startswith('normalization.')}
-    normalization = {key: [round(each, 6) for each in value.tolist()] for key, value in stored.normalization.items()}
+def _describe(file: 'AutoencoderFile', origin: str, notes: list[str]) -> list[str]:
+    normalization = {key: [round(each, 6) for each in value.tolist()] for key, value in file.normalization.items()}
     normalization = {key: value[0] if len(set(value)) == 1 else value for key, value in normalization.items()}
     lines = {
-        'autoencoder': f'{stored.config["type"]}, told {told}',
-        'parameters': f'{sum(value.numel() for value in state.values()):,}, {len(state)} tensors',
+        'autoencoder': f'{file.config["type"]}, {origin}',
+        'parameters': f'{sum(value.numel() for value in file.network.values()):,}, {len(file.network)} tensors',
         'normalisation': ', '.join(f'{k} {v}' for k, v in normalization.items()) or 'not stated: raw latents',
-        'weights': 'average, and the trained ones beside it' if stored.trained else 'as in the source, no average',
-        'discriminator': 'included' if stored.discriminator else 'none in the source',
+        'weights': 'average, and the trained ones beside it' if file.trained else 'as in the source, no average',
+        'discriminator': 'included' if file.discriminator else 'none in the source',
     }
-    if stored.left_out:
-        lines['left out'] = f'{len(stored.left_out)} tensors of {_groups(stored.left_out)}'
-    lines |= {f'note {number}': note for number, note in enumerate(unsaid, start=1)}
+    if file.left_out:
+        lines['left out'] = f'{len(file.left_out)} tensors of {_groups(file.left_out)}'
+    lines |= {f'note {number}': note for number, note in enumerate(notes, start=1)}
     return [f'{name:<13}  {value}' for name, value in lines.items()]
 
 
@@ -69,10 +64,10 @@ def _groups(names: tuple[str, ...]) -> str:
     return ', '.join(dict.fromkeys('.'.join(name.split('.')[:2]) for name in names))
 
 
-def _opening(stored: 'Stored', destination: str, to: str) -> list[str]:
+def _opening(file: 'AutoencoderFile', destination: str, to: str) -> list[str]:
     if to == 'diffusers':
         from eqzoo.checkpoints.diffusers import CLASSES
 
-        name = CLASSES[stored.config['type'].rsplit('.', 1)[-1]]
+        name = CLASSES[file.config['type'].rsplit('.', 1)[-1]]
         return [f'from diffusers import {name}', f'autoencoder = {name}.from_pretrained({destination!r})']
     return ['import eqzoo', f'autoencoder = eqzoo.load({destination!r})']

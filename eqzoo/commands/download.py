@@ -1,24 +1,22 @@
-"""`tools/download.py`: fetch released weights, and say how far they can be trusted."""
+"""`tools/download.py`: download released weights, and print how their hash is known."""
 
 from eqzoo.loading import released_config
-from eqzoo.zoo import cached, fetch, find, models, record_of
-from eqzoo.zoo.download import is_remote
-from eqzoo.zoo.index import ReleasedModel
+from eqzoo.zoo import ReleasedModel, cached, fetch, find_model, is_remote, models, record_of
 
 
 def download(name: str | None = None, *, list: bool = False) -> None:
     """Download a released model, or list them.
 
     Args:
-        name: A name of the list; or a URL, as https://… or hf://org/repository[@revision]/path.
-        list: Show what there is.
+        name: A name of the list; or a URL, https://… or hf://org/repository[@revision]/path.
+        list: Show the list.
     """
     if list:
         print('\n'.join(_table()))
         return
     if name is None:
         raise ValueError('download: nothing to download; give a NAME of --list, or a URL.')
-    sources = [name] if is_remote(name) else [f'eqzoo://{name}/{file.name}' for file in find(name).files]
+    sources = [name] if is_remote(name) else [f'eqzoo://{name}/{file.name}' for file in find_model(name).files]
     for source in sources:
         path = fetch(source)
         record = record_of(source)
@@ -31,8 +29,12 @@ def download(name: str | None = None, *, list: bool = False) -> None:
             )
         )
         print(f'{path}\n  sha256 {record.sha256}, {checked}.')
-    if not is_remote(name) and _is_autoencoder(name):
-        print(f'\nimport eqzoo\nautoencoder = eqzoo.load({name!r})')
+    if not is_remote(name):
+        try:
+            kind, _ = released_config(name)
+        except ValueError:  # a network of a loss or a metric
+            return
+        print(f'\nimport eqzoo\n{kind} = eqzoo.load({name!r})')
 
 
 def _table() -> list[str]:
@@ -53,14 +55,6 @@ def _table() -> list[str]:
             )
         )
     return lines
-
-
-def _is_autoencoder(name: str) -> bool:
-    try:
-        released_config(name)
-    except ValueError:  # the perceptual losses' networks
-        return False
-    return True
 
 
 def _is_here(model: ReleasedModel) -> bool:

@@ -40,7 +40,7 @@ def latent_stats(
     """
     config = load_config(config_file, overrides)
 
-    from eqzoo.checkpoints.write import kind_of, write_normalization
+    from eqzoo.checkpoints.write import writable_format, write_normalization
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink
     from eqzoo.normalization import measure_moments
@@ -50,7 +50,7 @@ def latent_stats(
     files = [checkpoint, *(exports.split(',') if exports else [])]
     if not measure_only:
         for file in files:  # a file without a place for them is an error before measuring, not after
-            kind_of(file)
+            writable_format(file)
     init_distributed()
     autoencoder = build({**config.model.autoencoder, 'weights': checkpoint}).to(get_device()).eval()
     moments = measure_moments(autoencoder, _images(config, num_images))

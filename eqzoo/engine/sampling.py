@@ -19,6 +19,7 @@ from eqzoo.engine.preflight import check_ready
 from eqzoo.files import sha256_of
 from eqzoo.generators.base import Generator
 from eqzoo.images import to_uint8
+from eqzoo.normalization import normalization_difference
 from eqzoo.randomness import SampleStreams, Stream, seeded
 from eqzoo.registry import build
 from eqzoo.zoo import located
@@ -243,9 +244,9 @@ def _check_latents(theirs: Mapping[str, Any], autoencoder: Autoencoder, weights:
             f'{weights}: the generator learned latents of the autoencoder {theirs["autoencoder"][:12]}…, the config '
             f'has {ours["autoencoder"][:12]}…; set model.autoencoder.weights to those it was trained with.'
         )
-    for name in ('shift', 'scale'):
-        if not torch.allclose(torch.tensor(theirs[name]), torch.tensor(ours[name]), rtol=1e-4, atol=1e-6):
-            raise ValueError(
-                f'{weights}: its latents were normalised with {name} {theirs[name]}, the autoencoder of the config has '
-                f'{ours[name]}; set {name} of model.autoencoder to the former.'
-            )
+    name = normalization_difference(theirs, ours)
+    if name is not None:
+        raise ValueError(
+            f'{weights}: its latents were normalised with {name} {theirs[name]}, the autoencoder of the config has '
+            f'{ours[name]}; set {name} of model.autoencoder to the former.'
+        )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import Requirement
-from eqzoo.zoo import cached, fetch_command
+from eqzoo.zoo import weights_requirements
 
 
 class Generator(nn.Module):
@@ -58,10 +58,7 @@ class Network(nn.Module):
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
         """Return the weights file, if a config names one that is not there."""
-        file = arguments.get('weights')
-        if file is None or cached(file) is not None:
-            return []
-        return [Requirement(f'weights of {cls.__name__}', str(file), fetch_command(file) or 'weights=PATH')]
+        return weights_requirements(f'weights of {cls.__name__}', arguments.get('weights'))
 
     @abstractmethod
     def example_inputs(self) -> tuple[Tensor, ...]:

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-import eqzoo
 from eqzoo.autoencoders import Autoencoder
-from eqzoo.checkpoints import load_autoencoder
 from eqzoo.engine.evaluation import merge_metrics, run_evaluators, split_cases
 from eqzoo.evaluators import AutoencoderView, EquivarianceError, LatentSpectrum, LatentStatistics, ReconstructionMetric
 from eqzoo.images import psnr, to_float
+from eqzoo.loading import load_autoencoder
 from eqzoo.report import run_names
 from eqzoo.transforms import IsotropicScale, Rotate, Turn
 from eqzoo.transforms.base import Transform, valid_area
@@ -57,13 +56,7 @@ def open_models(sources: Sequence[str], names: Sequence[str] | None = None) -> l
             f'--names: got {", ".join(map(repr, names))} for {len(sources)} models; expected as many different '
             'names, separated by commas.'
         )
-    return [Model(name, source, _load(source)) for name, source in zip(names, sources, strict=True)]
-
-
-def _load(source: str) -> Autoencoder:
-    if ',' in source and not Path(source).exists():
-        return load_autoencoder(source.split(','))
-    return eqzoo.load(source)
+    return [Model(name, source, load_autoencoder(source)) for name, source in zip(names, sources, strict=True)]
 
 
 class Cases(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eqzoo.distributed import mean_over_processes
 from eqzoo.registry import LOSSES, MODELS, Requirement
-from eqzoo.zoo import cached, fetch_command
+from eqzoo.zoo import weights_requirements
 
 
 @MODELS.register_module()
@@ -40,11 +40,10 @@ class PatchGAN(nn.Module):
         self.network = NLayerDiscriminator(in_channels, ndf=width, n_layers=num_layers).apply(weights_init)
         if weights is not None:
             # imported here: only a trained discriminator needs the reader of autoencoders' files
-            from eqzoo.checkpoints.autoencoder import read_stored
-            from eqzoo.checkpoints.read import check_fit
+            from eqzoo.checkpoints import check_tensors, read_autoencoder
 
-            state = read_stored(weights).discriminator
-            check_fit(state, self.state_dict(), f'PatchGAN.weights: the discriminator of {str(weights)!r}')
+            state = read_autoencoder(weights).discriminator
+            check_tensors(state, self.state_dict(), f'PatchGAN.weights: the discriminator of {str(weights)!r}')
             self.load_state_dict(state)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -68,10 +67,7 @@ class PatchGAN(nn.Module):
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
         """Return the weights file, if a config names one that is not there."""
-        weights = arguments.get('weights')
-        if weights is None or cached(weights) is not None:
-            return []
-        return [Requirement('weights of PatchGAN', str(weights), fetch_command(weights) or 'weights=PATH')]
+        return weights_requirements('weights of PatchGAN', arguments.get('weights'))
 
 
 @LOSSES.register_module()

@@ -19,7 +19,7 @@ from eqzoo.config import load_config
 from eqzoo.engine.picture_hooks import example_images
 from eqzoo.files import replacing
 from eqzoo.laboratory import share_bases
-from eqzoo.loading import load
+from eqzoo.loading import load_autoencoder
 from eqzoo.pictures import PictureRow, default_cases, draw_grid
 from eqzoo.registry import build
 from eqzoo.report.charts import MARKERS, SVG_STYLE, save_svg
@@ -317,7 +317,7 @@ def draw_gallery(plan: StudyPlan, names: Sequence[str], seed: int) -> Image.Imag
     config = load_config(test.words[0], test.overrides)
     images = example_images(build(config.test_dataloader.dataset), _NUM_IMAGES)
     weights = {name: plan.tuned[name, seed] for name in names}
-    models = {name: load(file) for name, file in weights.items()}
+    models = {name: load_autoencoder(file) for name, file in weights.items()}
     cases = default_cases(next(iter(models.values())).grid(*images.shape[-2:]))
     rows = [PictureRow('x', images)]
     rows += [PictureRow(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items()]

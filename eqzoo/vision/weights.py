@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqzoo.checkpoints.read import check_fit, read_file
+from eqzoo.checkpoints.read import check_tensors, read_file
 from eqzoo.files import sha256_of
 from eqzoo.randomness import seeded
 from eqzoo.registry import Requirement
-from eqzoo.zoo import cached, fetch_command, located, resolve
+from eqzoo.zoo import cached, fetch_command, located, resolve, weights_requirements
 
 RANDOM = 'random'
 
@@ -118,7 +118,7 @@ def load_frozen(
             )
         content, _ = read_file(path)
         state = {name: value for name, value in convert(content).items() if isinstance(value, Tensor)}
-        check_fit(state, network.state_dict(), f'weights: {str(path)!r}')
+        check_tensors(state, network.state_dict(), f'weights: {str(path)!r}')
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     network.load_state_dict(state, assign=True)
     network.eval().requires_grad_(False)
@@ -133,9 +133,7 @@ def missing_weights(known: KnownFile, weights: str | Path | None) -> Sequence[Re
         if known.find() is not None:
             return []
         return [Requirement(known.what, ', '.join(map(str, known.places)), known.remedy)]
-    if cached(weights) is not None:
-        return []
-    return [Requirement(known.what, str(weights), fetch_command(weights) or 'correct weights=PATH')]
+    return weights_requirements(known.what, weights)
 
 
 def _locate(known: KnownFile, weights: str | Path | None) -> Path:

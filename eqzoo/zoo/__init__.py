@@ -1,7 +1,16 @@
-"""Released weights: what there is, where it is kept, and how to have it."""
+"""Released weights: their index, their place in the cache, and their download."""
 
-from eqzoo.zoo.download import Patience, cache_folder, cached, fetch, fetch_command, located, record_of, resolve
-from eqzoo.zoo.index import ReleasedFile, ReleasedModel, find, models
+from eqzoo.zoo.download import (
+    Patience,
+    cache_folder,
+    cached,
+    fetch,
+    fetch_command,
+    located,
+    record_of,
+    weights_requirements,
+)
+from eqzoo.zoo.index import ReleasedFile, ReleasedModel, find_model, is_remote, models, resolve
 
 __all__ = [
     'Patience',
@@ -11,9 +20,11 @@ __all__ = [
     'cached',
     'fetch',
     'fetch_command',
-    'find',
+    'find_model',
+    'is_remote',
     'located',
     'models',
     'record_of',
     'resolve',
+    'weights_requirements',
 ]

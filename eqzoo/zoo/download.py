@@ -1,4 +1,10 @@
-"""Public files on this machine: looked up, or downloaded and checked."""
+"""Public files on this machine: found in the cache, or downloaded and checked.
+
+pooch puts a file into its place when it is whole and has the expected hash. huggingface_hub supplies
+the user's token and the hash that the Hub states. The bytes come through `ResumingDownloader`,
+because both libraries start a broken download anew: pooch always, `hf_hub_download` (of 2.4) in every
+later call. It also does without the Hub's own headers, which plain mirrors do not send.
+"""
 
 import datetime
 import hashlib
@@ -6,95 +12,55 @@ import json
 import os
 import re
 import shlex
+import shutil
 import time
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
 from filelock import FileLock
 from tqdm import tqdm
 
-from eqzoo.files import sha256_of
-from eqzoo.zoo.index import ReleasedFile, find, models
+from eqzoo.files import replacing, sha256_of, write_json
+from eqzoo.registry import Requirement
+from eqzoo.zoo.index import HUB, ReleasedFile, is_remote, models, resolve
 
-HUB = 'https://huggingface.co'
-
-_HF = re.compile(r'hf://(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+?))?/(?P<path>[^@]+)')
-
-
-def is_remote(source: str | Path) -> bool:
-    """Return whether `source` is a URL of any kind, not a local path."""
-    return isinstance(source, str) and source.startswith(('https://', 'http://', 'hf://', 'eqzoo://'))
-
-
-def resolve(source: str) -> ReleasedFile:
-    """Return the public file that a remote source names, with what the index knows of it.
-
-    Args:
-        source: `https://…`; `hf://org/repository[@revision]/path`; or `eqzoo://model`, with
-            `/file` where a model has several.
-
-    Raises:
-        ValueError: If it names nothing.
-
-    Example:
-        >>> resolve('hf://org/repo@v1/vae/model.safetensors').url
-        'https://huggingface.co/org/repo/resolve/v1/vae/model.safetensors'
-    """
-    if source.startswith('eqzoo://'):
-        return _of_the_zoo(source)
-    if source.startswith('hf://'):
-        source = _hub_url(source)
-    known = {file.url: file for model in models().values() for file in model.files}
-    name = PurePosixPath(urlsplit(source).path).name
-    if not name and source not in known:
-        raise ValueError(f'weights: {source!r} names no file; accepted is a URL that ends in its name.')
-    return known.get(source) or ReleasedFile(source, name)
-
-
-def address(file: ReleasedFile) -> str:
-    """Return where to fetch `file` from, which for the Hub is `HF_ENDPOINT` where that is set."""
-    endpoint = os.environ.get('HF_ENDPOINT', '').rstrip('/')
-    if endpoint and file.url.startswith(f'{HUB}/'):
-        return endpoint + file.url.removeprefix(HUB)
-    return file.url
-
-
-def _of_the_zoo(source: str) -> ReleasedFile:
-    name, _, wanted = source.removeprefix('eqzoo://').partition('/')
-    files = {file.name: file for file in find(name).files}
-    if len(files) == 1 and not wanted:
-        return next(iter(files.values()))
-    if wanted not in files:
-        accepted = ', '.join(f'eqzoo://{name}/{file}' for file in files)
-        raise ValueError(f'weights: {source!r} is not one file; accepted are {accepted}.')
-    return files[wanted]
-
-
-def _hub_url(source: str) -> str:
-    match = _HF.fullmatch(source)
-    if match is None:
-        raise ValueError(f'weights: got {source!r}; accepted is hf://org/repository[@revision]/path/of/file.')
-    return f'{HUB}/{match["repository"]}/resolve/{match["revision"] or "main"}/{match["path"]}'
-
-
-_NOTE = 'eqzoo.json'
-_PART_NOTE = 'eqzoo-part.json'
+CHUNK = 1 << 14  # bytes; a broken connection loses at most this much, since urllib3 discards the chunk it was reading
 
 
 @dataclass(frozen=True)
-class Record:
-    """What is known of a downloaded file.
+class Patience:
+    """How long to wait for a server.
 
     Args:
-        url: Where it is from.
+        connect: Seconds to connect.
+        read: Seconds without a byte.
+        attempts: The number of attempts.
+        pause: Seconds before the second attempt, doubled before each further one.
+    """
+
+    connect: float = 10
+    read: float = 30
+    attempts: int = 5
+    pause: float = 1
+
+
+_PATIENCE = Patience()
+
+
+@dataclass(frozen=True)
+class DownloadRecord:
+    """The note about a downloaded file that is kept beside it, as `eqzoo.json`.
+
+    Args:
+        url: Its address.
         sha256: Of the bytes downloaded (of the member, where they were an archive).
         size: Bytes.
-        published: Whether `sha256` was known before, or was recorded on the first download.
-        date: When, ISO 8601.
+        published: Whether the index has `sha256`; otherwise it was recorded on the first download.
+        date: When it was downloaded, ISO 8601.
     """
 
     url: str
@@ -104,7 +70,7 @@ class Record:
     date: str
 
 
-class Entry:
+class CachedFile:
     """The place of one public file in the cache.
 
     Args:
@@ -116,217 +82,69 @@ class Entry:
         self.folder = cache_folder() / f'{readable}-{hashlib.sha256(file.url.encode()).hexdigest()[:12]}'
         self.path = self.folder / file.name
         self.part = self.folder / f'{file.name}.part'
-        self.lock = self.folder / '.lock'
+        self.note = self.folder / 'eqzoo.json'
 
-    def record(self) -> Record | None:
-        """Return what was noted at the last whole download, if there was one."""
-        note = self._read(_NOTE)
-        return Record(**note) if note else None
+    def record(self) -> DownloadRecord | None:
+        """Return the note of the last complete download, if there was one."""
+        return DownloadRecord(**json.loads(self.note.read_text())) if self.note.is_file() else None
 
     def is_whole(self) -> bool:
-        """Return whether the file is there as it was downloaded, by its size."""
+        """Return whether the file is there and has the size that was downloaded."""
         record = self.record()
         return record is not None and self.path.is_file() and self.path.stat().st_size == record.size
 
-    def finish(self, record: Record) -> None:
-        """Note what was downloaded and give the whole file its name."""
-        self._write(_NOTE, asdict(record))
-        self.part.replace(self.path)
-        self.discard()
-
-    def discard(self) -> None:
-        """Forget what has come so far."""
-        self.part.unlink(missing_ok=True)
-        (self.folder / _PART_NOTE).unlink(missing_ok=True)
-
-    def part_tag(self) -> str | None:
-        """Return the ETag that the beginning in `part` belongs to."""
-        return self._read(_PART_NOTE).get('etag')
-
-    def write_part_tag(self, etag: str | None) -> None:
-        """Note which version of the file `part` is the beginning of."""
-        self._write(_PART_NOTE, {'etag': etag})
-
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        return json.loads(path.read_text()) if path.is_file() else {}
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        temporary = self.folder / f'.{name}.tmp'
-        temporary.write_text(json.dumps(content, indent=2) + '\n')
-        temporary.replace(self.folder / name)
-
 
 def cache_folder() -> Path:
-    """Return `$EQZOO_CACHE`, else `eqzoo` in the user's cache folder."""
+    """Return `$EQZOO_CACHE`, or `eqzoo` in the user's cache folder."""
     given = os.environ.get('EQZOO_CACHE')
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(given) if given else Path(base) / 'eqzoo'
 
 
-CHUNK = 1 << 14  # what a broken connection loses at most: urllib3 discards the chunk it was reading
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for a server.
-
-    Args:
-        connect: Seconds to connect.
-        read: Seconds without a byte.
-        attempts: How often to try.
-        pause: Seconds before the second attempt, doubled before each further one.
-    """
-
-    connect: float = 10
-    read: float = 30
-    attempts: int = 5
-    pause: float = 1
-
-
-class _TransientError(OSError):
-    """A transfer failed in a way that may pass."""
-
-
-def transfer(url: str, entry: Entry, *, license_page: str | None, patience: Patience) -> None:
-    """Bring `entry.part` to the whole file at `url`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        PermissionError: If the server wants a licence accepted and a token.
-        OSError: If the server fails, or stays silent, to the last attempt; what has come is
-            kept for the next call.
-    """
-    for attempt in range(patience.attempts):
-        try:
-            _attempt(url, entry, license_page, patience)
-            return
-        except _TransientError as error:
-            if attempt + 1 == patience.attempts:
-                kept = entry.part.stat().st_size if entry.part.exists() else 0
-                raise OSError(
-                    f'download: {url}: {error}, {patience.attempts} times; {kept:,} bytes are kept; run it again to '
-                    'go on from there.'
-                ) from error
-            time.sleep(patience.pause * 2**attempt)
-
-
-def _attempt(url: str, entry: Entry, license_page: str | None, patience: Patience) -> None:
-    have, etag = (entry.part.stat().st_size, entry.part_tag()) if entry.part.exists() else (0, None)
-    # a beginning whose version is unknown could be another file's
-    have = have if etag else 0
-    headers = {'Accept-Encoding': 'identity', **_login(url)}
-    if have:
-        headers |= {'Range': f'bytes={have}-', 'If-Range': etag}
-    try:
-        with requests.get(url, headers=headers, stream=True, timeout=(patience.connect, patience.read)) as response:
-            _check_status(response, url, license_page)
-            if response.status_code == requests.codes.requested_range_not_satisfiable:
-                entry.discard()
-                raise _TransientError('the server has fewer bytes than were kept')
-            resumed = response.status_code == requests.codes.partial_content
-            _write(response, entry, have if resumed else 0)
-    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise _TransientError(_reason(error)) from error
-
-
-def _write(response: requests.Response, entry: Entry, start: int) -> None:
-    """Append the body to the first `start` bytes of the part, and see that all of it came."""
-    length = response.headers.get('Content-Length')
-    total = start + int(length) if length is not None else None
-    if not start:
-        etag = response.headers.get('ETag')
-        # a weak ETag does not promise the same bytes
-        entry.write_part_tag(None if etag is None or etag.startswith('W/') else etag)
-    bar = tqdm(desc=entry.path.name, total=total, initial=start, unit='B', unit_scale=True, mininterval=1)
-    with entry.part.open('r+b' if start else 'wb') as file, bar:
-        file.seek(start)
-        for chunk in response.iter_content(CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
-        size = file.tell()
-    if total is not None and size < total:
-        raise _TransientError(f'the connection ended after {size:,} of {total:,} bytes')
-
-
-def _check_status(response: requests.Response, url: str, license_page: str | None) -> None:
-    code = response.status_code
-    if code in (requests.codes.not_found, requests.codes.gone):
-        raise FileNotFoundError(f'download: {url}: there is no such file (status {code}); correct the name or URL.')
-    if code in (requests.codes.unauthorized, requests.codes.forbidden):
-        page = license_page or f'{urlsplit(url).scheme}://{urlsplit(url).netloc}'
-        raise PermissionError(
-            f'download: {url}: the server refuses (status {code}); accept the licence at {page} and set HF_TOKEN to a '
-            'token of your account.'
-        )
-    if code >= requests.codes.server_error or code == requests.codes.too_many_requests:
-        raise _TransientError(f'the server answered with status {code}')
-    if code >= requests.codes.bad_request and code != requests.codes.requested_range_not_satisfiable:
-        raise OSError(f'download: {url}: the server answered with status {code}; correct the URL.')
-
-
-def _login(url: str) -> dict[str, str]:
-    """Return the header with the user's token, for the Hub alone; requests drops it on the way to another host."""
-    token = os.environ.get('HF_TOKEN')
-    # with the slash: huggingface.co.example.org is another host
-    hubs = tuple(f'{hub.rstrip("/")}/' for hub in (HUB, os.environ.get('HF_ENDPOINT') or HUB))
-    return {'Authorization': f'Bearer {token}'} if token and url.startswith(hubs) else {}
-
-
-def _reason(error: requests.RequestException) -> str:
-    if isinstance(error, requests.Timeout) or 'Read timed out' in str(error):
-        return 'the server stayed silent'
-    return 'the connection broke' if isinstance(error, requests.exceptions.ChunkedEncodingError) else 'no connection'
-
-
-_PATIENCE = Patience()
-
-
 def fetch(source: str | Path, *, patience: Patience = _PATIENCE) -> Path:
-    """Return the local path of `source`, downloading it first if it is not there.
+    """Return the local path of `source`, and download it first if it is not in the cache.
 
-    A file takes its name in the cache only when it is whole and has the hash that is known of
-    it: from the index, or from its first download.
+    A file gets its name in the cache only when it is whole and has the expected hash: from the
+    index, from the Hub, or from its first download.
 
     Args:
         source: A path, or a URL as `eqzoo.zoo.resolve` takes it.
         patience: How long to wait for the server.
 
     Raises:
-        FileNotFoundError: If there is no such file, here or there.
+        FileNotFoundError: If there is no such file, here or on the server.
         PermissionError: If a licence has to be accepted first.
         OSError: If the server fails, `HF_HUB_OFFLINE` is set, or the disk is full.
-        ValueError: If the source names nothing, or the bytes have another hash.
+        ValueError: If the source names no file, or the bytes have another hash.
     """
     if not is_remote(source):
         return located(source)
     file = resolve(str(source))
-    entry = Entry(file)
-    if entry.is_whole():
-        return entry.path
+    place = CachedFile(file)
+    if place.is_whole():
+        return place.path
     if os.environ.get('HF_HUB_OFFLINE', '').lower() in ('1', 'on', 'yes', 'true'):
         raise OSError(f'download: {file.url} is not in the cache, and HF_HUB_OFFLINE is set; unset it to download.')
-    entry.folder.mkdir(parents=True, exist_ok=True)
-    # of several processes one downloads, the others wait and find it
-    with FileLock(entry.lock):
-        if not entry.is_whole():
-            _download(file, entry, patience)
-    return entry.path
+    place.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.folder / '.lock'):  # one process downloads, the others wait and find the file
+        if not place.is_whole():
+            _download(file, place, patience)
+    return place.path
 
 
 def cached(source: str | Path) -> Path | None:
-    """Return the local path of `source` if it is here, without asking any server."""
+    """Return the local path of `source` if it is on this machine; no server is asked."""
     if not is_remote(source):
         return Path(source) if Path(source).exists() else None
-    entry = Entry(resolve(str(source)))
-    return entry.path if entry.is_whole() else None
+    place = CachedFile(resolve(str(source)))
+    return place.path if place.is_whole() else None
 
 
 def located(source: str | Path) -> Path:
     """Return the local path of `source`.
 
     Raises:
-        FileNotFoundError: If it is not here, with the command that fetches it.
+        FileNotFoundError: If it is not on this machine, with the command that fetches it.
     """
     path = cached(source)
     if path is None:
@@ -336,9 +154,9 @@ def located(source: str | Path) -> Path:
     return path
 
 
-def record_of(source: str) -> Record | None:
-    """Return what is noted of the downloaded `source`."""
-    return Entry(resolve(source)).record()
+def record_of(source: str) -> DownloadRecord | None:
+    """Return the note of the downloaded `source`, if it was downloaded."""
+    return CachedFile(resolve(source)).record()
 
 
 def fetch_command(source: str | Path) -> str | None:
@@ -355,40 +173,205 @@ def fetch_command(source: str | Path) -> str | None:
     return f'python tools/download.py {name or shlex.quote(str(source))}'
 
 
-def _download(file: ReleasedFile, entry: Entry, patience: Patience) -> None:
-    transfer(address(file), entry, license_page=file.license_page, patience=patience)
-    if file.member is not None:
-        _extract(file, entry)
-    found, size = sha256_of(entry.part), entry.part.stat().st_size
-    before = entry.record()
-    expected = file.sha256 or (before.sha256 if before else None)
-    if expected not in (None, found):
-        _refuse(file, entry, expected, found)
+def weights_requirements(what: str, weights: str | Path | Sequence[str | Path] | None) -> list[Requirement]:
+    """Return the files of an argument `weights` that are missing; for a component's `requirements`.
+
+    Args:
+        what: The name of the weights in messages.
+        weights: A file, several files, or None for random weights.
+
+    Example:
+        >>> weights_requirements('weights of DiT', 'nowhere.pth')[0].remedy
+        'correct weights=PATH'
+    """
+    files = weights if isinstance(weights, list | tuple) else [weights]
+    return [
+        Requirement(what, str(file), fetch_command(file) or 'correct weights=PATH')
+        for file in files
+        if file is not None and cached(file) is None
+    ]
+
+
+def _download(file: ReleasedFile, place: CachedFile, patience: Patience) -> None:
+    import pooch  # here, since only a download needs it
+
+    pooch.get_logger().setLevel('WARNING')  # it would print hashes, and advice on calling it
+    url, before = _address(file), place.record()
+    login, stated = _ask_hub(url, patience) if _is_on_hub(url) else ({}, None)
+    expected, origin = stated, 'stated by the Hub'
+    if before is not None:
+        expected, origin = before.sha256, 'recorded on its first download'
+    if file.sha256 is not None:
+        expected, origin = file.sha256, 'published'
+    archive = place.folder / f'{file.name}.zip' if file.member else None
+    target = archive or place.path
+    target.unlink(missing_ok=True)  # without a hash, pooch would take the damaged file that is there
+    known_hash = None if archive else expected  # of an archive, the member's hash is known
+    downloader = ResumingDownloader(place.part, login, license_page=file.license_page, patience=patience)
+    try:
+        pooch.retrieve(url, known_hash, target.name, place.folder, downloader=downloader)
+    except ValueError as error:  # the hash differs; the downloader raises OSErrors only
+        raise ValueError(_refusal(file, place, error, origin)) from None
+    if archive:
+        _take_member(archive, file, place, expected, origin)
+    sha256 = expected or sha256_of(place.path)
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
-    entry.finish(Record(file.url, found, size, file.sha256 is not None, date))
+    record = DownloadRecord(file.url, sha256, place.path.stat().st_size, file.sha256 is not None, date)
+    write_json(place.note, asdict(record))
 
 
-def _refuse(file: ReleasedFile, entry: Entry, expected: str, found: str) -> NoReturn:
-    entry.discard()
-    known = 'published' if file.sha256 else 'recorded on its first download'
-    raise ValueError(
-        f'download: {file.url} has the sha256 {found}; accepted is {expected}, {known}. The bytes were discarded; try '
-        f'again or another mirror (HF_ENDPOINT). If the file was replaced on purpose, delete {entry.folder} first.'
+def _take_member(archive: Path, file: ReleasedFile, place: CachedFile, expected: str | None, origin: str) -> None:
+    """Replace an archive by the file that is wanted from it; reading it also checks its CRC-32."""
+    try:
+        with zipfile.ZipFile(archive) as opened, replacing(place.path) as temporary:
+            named = [name for name in opened.namelist() if Path(name).name == file.member]
+            if not named:
+                raise ValueError(f'download: {file.url} has no {file.member}; it has {", ".join(opened.namelist())}.')
+            with opened.open(named[0]) as member, temporary.open('wb') as target:
+                shutil.copyfileobj(member, target)
+            found = sha256_of(temporary)
+            if expected not in (None, found):
+                raise ValueError(_refusal(file, place, f'got the sha256 {found}, expected {expected}.', origin))
+    except zipfile.BadZipFile as error:
+        raise ValueError(f'download: {file.url} is no whole zip archive ({error}); try again.') from error
+    finally:
+        archive.unlink()
+
+
+def _refusal(file: ReleasedFile, place: CachedFile, reason: object, origin: str) -> str:
+    return (
+        f'download: {file.url}: {reason} The expected hash was {origin}. The bytes were discarded; try again, or '
+        f'another mirror (HF_ENDPOINT). If the file was replaced on purpose, delete {place.folder} first.'
     )
 
 
-def _extract(file: ReleasedFile, entry: Entry) -> None:
-    """Put the member of the archive in `part` in the archive's place."""
-    unpacked = entry.part.with_suffix('.member')
+def _address(file: ReleasedFile) -> str:
+    """Return the address to fetch `file` from: for the Hub, `HF_ENDPOINT` where that is set."""
+    endpoint = os.environ.get('HF_ENDPOINT', '').rstrip('/')
+    return endpoint + file.url.removeprefix(HUB) if endpoint and file.url.startswith(f'{HUB}/') else file.url
+
+
+def _is_on_hub(url: str) -> bool:
+    # with the slash: huggingface.co.example.org is another host, which must not get the user's token
+    return url.startswith(tuple(f'{hub.rstrip("/")}/' for hub in (HUB, os.environ.get('HF_ENDPOINT') or HUB)))
+
+
+def _ask_hub(url: str, patience: Patience) -> tuple[dict[str, str], str | None]:
+    """Return the headers that log the user in, and the sha256 that the Hub states for a large file."""
+    from huggingface_hub import get_hf_file_metadata, get_token
+    from huggingface_hub.errors import HTTPError
+
+    token = get_token()  # of HF_TOKEN, or of `hf auth login`
     try:
-        with zipfile.ZipFile(entry.part) as archive:
-            named = [name for name in archive.namelist() if Path(name).name == file.member]
-            if not named:
-                raise ValueError(f'download: {file.url} has no {file.member}; it has {", ".join(archive.namelist())}.')
-            with archive.open(named[0]) as member, unpacked.open('wb') as target:
-                while chunk := member.read(1 << 20):
-                    target.write(chunk)
-    except zipfile.BadZipFile as error:
-        entry.discard()
-        raise ValueError(f'download: {file.url} is no whole zip archive ({error}); try again.') from error
-    unpacked.replace(entry.part)
+        etag = get_hf_file_metadata(url, timeout=patience.connect).etag or ''
+    except (HTTPError, OSError):  # the download itself will say why, and some mirrors only answer GET
+        etag = ''
+    # of a small file, the ETag is git's hash
+    return {'Authorization': f'Bearer {token}'} if token else {}, etag if re.fullmatch('[0-9a-f]{64}', etag) else None
+
+
+class ResumingDownloader:
+    """A downloader for pooch that continues a broken transfer, in the same call or in a later one.
+
+    Args:
+        part: The file that keeps what has come so far; its ETag is kept beside it.
+        headers: Headers of each request; requests drops `Authorization` on the way to another host.
+        license_page: The page where the licence is accepted, for the message.
+        patience: How long to wait for the server.
+    """
+
+    def __init__(self, part: Path, headers: Mapping[str, str], *, license_page: str | None, patience: Patience) -> None:
+        self.part, self.tag = part, part.with_name(f'{part.name}.etag')
+        self.headers = {'Accept-Encoding': 'identity', **headers}  # a compressed body has no offsets
+        self.license_page, self.patience = license_page, patience
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        """Download `url` to `output_file`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            PermissionError: If the server wants a licence accepted and a token.
+            OSError: If the server fails, or stays silent, to the last attempt; the bytes that have
+                come are kept for the next call.
+        """
+        for attempt in range(self.patience.attempts):
+            try:
+                self._attempt(url)
+                break
+            except _TransientError as error:
+                if attempt + 1 == self.patience.attempts:
+                    kept = self.part.stat().st_size if self.part.exists() else 0
+                    raise OSError(
+                        f'download: {url}: {error}, {self.patience.attempts} times; {kept:,} bytes are kept; run it '
+                        'again to continue from there.'
+                    ) from error
+                time.sleep(self.patience.pause * 2**attempt)
+        self.part.replace(output_file)
+        self._discard()
+
+    def _attempt(self, url: str) -> None:
+        # a part without an ETag could be of another version of the file
+        etag = self.tag.read_text() if self.tag.is_file() and self.part.is_file() else None
+        have = self.part.stat().st_size if etag else 0
+        headers = {**self.headers, 'Range': f'bytes={have}-', 'If-Range': etag} if have else self.headers
+        timeout = (self.patience.connect, self.patience.read)
+        try:
+            with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+                self._check_status(response, url)
+                self._write(response, have if response.status_code == requests.codes.partial_content else 0)
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            raise _TransientError(_failure(error)) from error
+        except requests.RequestException as error:
+            raise OSError(f'download: {url}: {error}; correct the URL.') from error
+
+    def _write(self, response: requests.Response, start: int) -> None:
+        """Append the body to the first `start` bytes of the part, and check that all of it has come."""
+        length = response.headers.get('Content-Length')
+        total = start + int(length) if length is not None else None
+        if not start:
+            etag = response.headers.get('ETag')
+            self._discard()
+            if etag is not None and not etag.startswith('W/'):  # a weak ETag does not promise the same bytes
+                self.tag.write_text(etag)
+        name = self.part.name.removesuffix('.part')
+        bar = tqdm(desc=name, total=total, initial=start, unit='B', unit_scale=True, mininterval=1)
+        with self.part.open('r+b' if start else 'wb') as file, bar:
+            file.seek(start)
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+            size = file.tell()
+        if total is not None and size < total:
+            raise _TransientError(f'the connection ended after {size:,} of {total:,} bytes')
+
+    def _check_status(self, response: requests.Response, url: str) -> None:
+        code = response.status_code
+        if code in (requests.codes.not_found, requests.codes.gone):
+            raise FileNotFoundError(f'download: {url}: there is no such file (status {code}); correct the name or URL.')
+        if code in (requests.codes.unauthorized, requests.codes.forbidden):
+            page = self.license_page or f'{urlsplit(url).scheme}://{urlsplit(url).netloc}'
+            raise PermissionError(
+                f'download: {url}: the server refuses (status {code}); accept the licence at {page} and set HF_TOKEN '
+                'to a token of your account.'
+            )
+        if code == requests.codes.requested_range_not_satisfiable:
+            self._discard()
+            raise _TransientError('the server has fewer bytes than were kept')
+        if code >= requests.codes.server_error or code == requests.codes.too_many_requests:
+            raise _TransientError(f'the server answered with status {code}')
+        if code >= requests.codes.bad_request:
+            raise OSError(f'download: {url}: the server answered with status {code}; correct the URL.')
+
+    def _discard(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.tag.unlink(missing_ok=True)
+
+
+class _TransientError(OSError):
+    """A transfer failed in a way that may pass."""
+
+
+def _failure(error: requests.RequestException) -> str:
+    if isinstance(error, requests.Timeout) or 'Read timed out' in str(error):
+        return 'the server stayed silent'
+    return 'the connection broke' if isinstance(error, requests.exceptions.ChunkedEncodingError) else 'no connection'

@@ -1,9 +1,10 @@
-"""The index of released weights: the metafiles beside the configs."""
+"""The index of released weights: what the metafiles beside the configs list, and which public file a source names."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,18 +13,22 @@ import yaml
 from eqzoo.config import configs_folder
 from eqzoo.files import did_you_mean
 
+HUB = 'https://huggingface.co'
+
+_HUB_FILE = re.compile(r'hf://(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+?))?/(?P<path>[^@]+)')
+
 
 @dataclass(frozen=True)
 class ReleasedFile:
     """A public file of weights.
 
     Args:
-        url: Where it comes from.
-        name: The name it is kept under.
+        url: Its address.
+        name: Its file name in the cache.
         size: Bytes, where known.
-        sha256: Hex digest, where known from elsewhere than the download.
-        member: The file wanted, where `url` is a zip archive.
-        license_page: For a gated file, where its licence is accepted; a token is then needed.
+        sha256: Hex digest, where known from another source than the download.
+        member: The file to take out, where `url` is a zip archive.
+        license_page: The page where the licence of a gated file is accepted; its download needs a token.
     """
 
     url: str
@@ -39,11 +44,11 @@ class ReleasedModel:
     """A released model: its files, and the config that they fit.
 
     Args:
-        name: As `tools/download.py` and `eqzoo.load` take it.
-        files: One, or the several that make it.
+        name: The name that `tools/download.py` and `eqzoo.load` take.
+        files: One file, or the files that make up the model.
         config: The config file, relative to the folder that holds `configs/`.
-        parameters: How many numbers it has.
-        license: Its name.
+        parameters: The number of parameters.
+        license: The name of the licence.
     """
 
     name: str
@@ -63,16 +68,60 @@ def models() -> dict[str, ReleasedModel]:
     return found
 
 
-def find(name: str) -> ReleasedModel:
+def find_model(name: str) -> ReleasedModel:
     """Return the released model `name`.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is no such model; the message has the nearest name.
     """
     if name not in models():
         hint = did_you_mean(name, models())
         raise ValueError(f'Unknown model {name!r}.{hint} In the zoo: {", ".join(sorted(models()))}.')
     return models()[name]
+
+
+def is_remote(source: str | Path) -> bool:
+    """Return whether `source` is a URL of any kind, not a local path."""
+    return isinstance(source, str) and source.startswith(('https://', 'http://', 'hf://', 'eqzoo://'))
+
+
+def resolve(source: str) -> ReleasedFile:
+    """Return the public file that a remote source names, with all that the index knows about it.
+
+    Args:
+        source: `https://…`; `hf://org/repository[@revision]/path`; or `eqzoo://model`, with
+            `/file` where a model has several files.
+
+    Raises:
+        ValueError: If it does not name one file.
+
+    Example:
+        >>> resolve('hf://org/repo@v1/vae/model.safetensors').url
+        'https://huggingface.co/org/repo/resolve/v1/vae/model.safetensors'
+    """
+    if source.startswith('eqzoo://'):
+        return _file_of_model(source)
+    if source.startswith('hf://'):
+        match = _HUB_FILE.fullmatch(source)
+        if match is None:
+            raise ValueError(f'weights: got {source!r}; expected hf://org/repository[@revision]/path/of/file.')
+        source = f'{HUB}/{match["repository"]}/resolve/{match["revision"] or "main"}/{match["path"]}'
+    known = {file.url: file for model in models().values() for file in model.files}
+    name = PurePosixPath(urlsplit(source).path).name
+    if not name and source not in known:
+        raise ValueError(f'weights: {source!r} names no file; expected a URL that ends in a file name.')
+    return known.get(source) or ReleasedFile(source, name)
+
+
+def _file_of_model(source: str) -> ReleasedFile:
+    name, _, wanted = source.removeprefix('eqzoo://').partition('/')
+    files = {file.name: file for file in find_model(name).files}
+    if len(files) == 1 and not wanted:
+        return next(iter(files.values()))
+    if wanted not in files:
+        choices = ', '.join(f'eqzoo://{name}/{file}' for file in files)
+        raise ValueError(f'weights: {source!r} does not name one file; expected {choices}.')
+    return files[wanted]
 
 
 def _model(entry: Mapping[str, Any]) -> ReleasedModel:

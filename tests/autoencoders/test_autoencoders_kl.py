@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models import AutoencoderKL
-from mmengine.config import Config
 
 from eqzoo.autoencoders import KLAutoencoder
+from eqzoo.loading import autoencoder_config
 from eqzoo.registry import AUTOENCODERS, Requirement, build
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -16,7 +16,7 @@ TINY = dict(block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4)
 
 
 def read_config(name):
-    return Config.fromfile(next(CONFIGS.glob(f'*/autoencoders/{name}.py'))).autoencoder.to_dict()
+    return autoencoder_config(next(CONFIGS.glob(f'*/autoencoders/{name}.py')))
 
 
 def tiny_from(name):
@@ -127,8 +127,8 @@ def test_attention_sits_at_the_named_level_of_both_networks():
 
 
 @pytest.mark.parametrize('level', [-1, 3])
-def test_refuses_attention_at_a_level_that_is_not_there(level):
-    with pytest.raises(ValueError, match=r'attention_levels: got .*; accepted are indices .* 0 to 2'):
+def test_refuses_attention_at_an_unknown_level(level):
+    with pytest.raises(ValueError, match=rf'attention_levels: got \({level},\); .* 0 to 2'):
         KLAutoencoder(**TINY, attention_levels=(level,))
 
 
@@ -145,7 +145,7 @@ def test_grid():
     [
         (torch.zeros(3, 16, 16), r'got images of shape \(3, 16, 16\)'),
         (torch.zeros(1, 1, 16, 16), r'got images of shape \(1, 1, 16, 16\)'),
-        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), 'torch.uint8; accepted is .* floating point'),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), 'torch.uint8; .* floating point'),
         (torch.zeros(1, 3, 18, 16), 'got images of 18 x 16 pixels'),
     ],
 )
@@ -155,7 +155,7 @@ def test_encode_refuses(bad, message):
 
 
 def test_decode_refuses_latents_of_another_autoencoder():
-    with pytest.raises(ValueError, match=r'latents of shape \(1, 16, 4, 4\); accepted is \(B, 4, h, w\)'):
+    with pytest.raises(ValueError, match=r'\(1, 16, 4, 4\); .* \(B, 4, h, w\)'):
         KLAutoencoder(**TINY).decode(torch.zeros(1, 16, 4, 4))
 
 
@@ -214,7 +214,7 @@ def test_requirements_name_the_missing_file_and_the_command(tmp_path, monkeypatc
     assert missing.what == 'weights of KLAutoencoder'
     assert missing.remedy == 'python tools/download.py sdxl-vae'
     assert KLAutoencoder.requirements(dict(weights='mine.pth')) == [
-        Requirement('weights of KLAutoencoder', 'mine.pth', 'weights=PATH')
+        Requirement('weights of KLAutoencoder', 'mine.pth', 'correct weights=PATH')
     ]
     (tmp_path / 'mine.pth').touch()
     assert KLAutoencoder.requirements(dict(weights='mine.pth')) == []

@@ -29,7 +29,7 @@ def test_reflected_edges_leave_no_rim(cls):
     assert min(spread['zeros']) > 1e-2
 
 
-def test_reflection_is_what_the_manual_says():
+def test_reflection_equals_explicit_padding():
     """Against explicit padding, for the strided convolution and a plain one."""
     autoencoder = KLAutoencoder(4, (8, 8), layers_per_block=1, norm_num_groups=4, padding_mode='reflect')
     x = images(1, 3, 8, 8)

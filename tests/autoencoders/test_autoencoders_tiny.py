@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models import AutoencoderTiny
-from mmengine.config import Config
 from safetensors.torch import save_file
 from torch import nn
 
 from eqzoo.autoencoders import TinyAutoencoder
+from eqzoo.loading import autoencoder_config
 from eqzoo.registry import build
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -38,7 +38,7 @@ def network_state(model, network):
     [('taesd', 1_222_532, 1_222_531), ('taesd3', 1_229_456, 1_229_443), ('taef2', 1_338_528, 1_338_499)],
 )
 def test_base_configs_build_the_published_networks(name, encoder, decoder):
-    config = Config.fromfile(next(CONFIGS.glob(f'*/autoencoders/{name}.py'))).autoencoder.to_dict()
+    config = autoencoder_config(next(CONFIGS.glob(f'*/autoencoders/{name}.py')))
     with torch.device('meta'):
         autoencoder = build({**config, 'weights': None})
     counts = [sum(p.numel() for p in module.parameters()) for module in (autoencoder.encoder, autoencoder.decoder)]
@@ -84,12 +84,12 @@ def test_exchanged_files_are_refused(tmp_path):
         torch.save(state, path)
     with pytest.raises(ValueError, match=r"TinyAutoencoder.weights: '.*decoder.pth' and '.*encoder.pth' does not fit"):
         TinyAutoencoder(width=8, weights=paths[::-1])
-    with pytest.raises(ValueError, match=r'weights: got 1 files; accepted are one, or the pair \(encoder, decoder\)'):
+    with pytest.raises(ValueError, match=r'got 1 files; .*\(encoder, decoder\)'):
         TinyAutoencoder(width=8, weights=paths[:1])
 
 
 def test_missing_files_are_named_one_by_one():
-    config = Config.fromfile(CONFIGS / '_base_/autoencoders/taef2.py').autoencoder.to_dict()
+    config = autoencoder_config(CONFIGS / '_base_/autoencoders/taef2.py')
     lacks = TinyAutoencoder.requirements({key: value for key, value in config.items() if key != 'type'})
     assert [each.where for each in lacks] == config['weights']
 

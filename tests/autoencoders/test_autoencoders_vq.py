@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models import VQModel
-from mmengine.config import Config
 
 from eqzoo.autoencoders import VQAutoencoder
+from eqzoo.loading import autoencoder_config
 from eqzoo.registry import build
 from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance
 from eqzoo.transforms import IsotropicScale, Rotate
@@ -19,7 +19,7 @@ TINY = dict(
 
 
 def read_config(name):
-    return Config.fromfile(next(CONFIGS.glob(f'*/autoencoders/{name}.py'))).autoencoder.to_dict()
+    return autoencoder_config(next(CONFIGS.glob(f'*/autoencoders/{name}.py')))
 
 
 def images(*shape):
@@ -124,7 +124,7 @@ def test_tokens_go_there_and_back():
 
 @pytest.mark.parametrize('tokens', [torch.full((1, 2, 2), 16), torch.full((1, 2, 2), -1), torch.zeros(4).long()])
 def test_tokens_outside_the_codebook_are_refused(tokens):
-    with pytest.raises(ValueError, match=r'accepted are \(B, h, w\) and 0 to 15; fill mask tokens first'):
+    with pytest.raises(ValueError, match=r'\(B, h, w\) and 0 to 15'):
         make().decode_tokens(tokens)
 
 

@@ -1,4 +1,4 @@
-"""Formats out and in again: every tensor comes back to the bit, and diffusers gives the same outputs."""
+"""Conversion between formats: every tensor comes back to the bit, and diffusers gives the same outputs."""
 
 import dataclasses
 import json
@@ -8,10 +8,10 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from safetensors.torch import load_file, save_file
 
-from eqzoo.checkpoints import load_autoencoder
-from eqzoo.checkpoints.autoencoder import Stored, normalize, read_stored
+from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder, set_normalization
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.write import export
+from eqzoo.loading import load_autoencoder
 from eqzoo.losses.adversarial import PatchGAN
 from eqzoo.registry import build
 
@@ -64,7 +64,7 @@ def stored_for(name, normalization='scale', *, more=False):
     """An autoencoder as if read; `more`: with its average, discriminator and log-variance."""
     config = plain_config(CONFIGS[name])
     state = {k: v for k, v in build(config).state_dict().items() if not k.startswith('normalization.')}
-    stored = Stored(random_like(state, 1), config)
+    stored = AutoencoderFile(random_like(state, 1), config)
     if more:
         stored.trained = random_like(state, 2)
         stored.discriminator = random_like(PatchGAN(1, 8).state_dict(), 3)
@@ -75,7 +75,7 @@ def stored_for(name, normalization='scale', *, more=False):
         # 1 / (1 / x) is another float32 for many of these
         arguments = dict(mean=[0.1 * i for i in range(channels)], std=[1 + i / 7 for i in range(channels)])
     if arguments:
-        normalize(stored, arguments)
+        set_normalization(stored, arguments)
     return stored
 
 
@@ -86,7 +86,7 @@ def write(stored, folder, kind):
 
 
 def assert_same(left, right):
-    for field in dataclasses.fields(Stored):
+    for field in dataclasses.fields(AutoencoderFile):
         expected, found = getattr(left, field.name), getattr(right, field.name)
         if isinstance(expected, torch.Tensor):
             expected, found = {'': expected}, {'': found}
@@ -116,7 +116,7 @@ def test_round_trips_are_exact(tmp_path, name, normalization, chain, more):
     stored = original
     for kind in chain:
         # what diffusers' config.json says beyond eqzoo's config has defaults, which are no loss
-        stored = dataclasses.replace(read_stored(write(stored, tmp_path, kind)), diffusers_fields={})
+        stored = dataclasses.replace(read_autoencoder(write(stored, tmp_path, kind)), diffusers_fields={})
     assert_same(original, stored)
 
 
@@ -124,20 +124,20 @@ def test_round_trips_are_exact(tmp_path, name, normalization, chain, more):
 def test_half_precision_stays(tmp_path, chain):
     original = stored_for('KL f16 with attention', 'nothing stated')
     original.state = {key: value.half() for key, value in original.state.items()}
-    assert_same(original, read_stored(write(original, tmp_path, *chain)))
+    assert_same(original, read_autoencoder(write(original, tmp_path, *chain)))
 
 
 def test_half_precision_stays_in_diffusers(tmp_path):
     original = stored_for('KL f8')
     original.state = {k: v if k.startswith('normalization') else v.half() for k, v in original.state.items()}
     folder = write(original, tmp_path, 'diffusers')
-    assert_same(original, dataclasses.replace(read_stored(folder), diffusers_fields={}))
+    assert_same(original, dataclasses.replace(read_autoencoder(folder), diffusers_fields={}))
     opened = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float16)
     assert torch.equal(opened.decoder.conv_in.weight, original.state['decoder.conv_in.weight'])
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_what_was_written_loads(tmp_path, name):
+def test_written_files_load(tmp_path, name):
     stored = stored_for(name, 'per-channel', more=True)
     kinds = ['ldm.ckpt', 'eqzoo.safetensors'] + ['diffusers'] * (name != 'pooled tiny')
     for kind in kinds:
@@ -233,7 +233,7 @@ def test_per_channel_statistics_and_a_factor_are_never_both(tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'kind'), [('VQ', 'shift or per-channel'), ('tiny', 'per-channel')])
-def test_what_diffusers_cannot_say_is_told(tmp_path, name, kind):
+def test_missing_fields_of_diffusers_are_reported(tmp_path, name, kind):
     notes = export(stored_for(name, 'per-channel'), tmp_path / 'out', to='diffusers')
     opener = config_json(tmp_path / 'out')['_class_name']
     assert len(notes) == 1
@@ -241,11 +241,11 @@ def test_what_diffusers_cannot_say_is_told(tmp_path, name, kind):
     assert config_json(tmp_path / 'out')['scaling_factor'] == 1.0
 
 
-def test_another_beta_is_kept_and_told(tmp_path):
+def test_another_beta_is_kept_and_reported(tmp_path):
     stored = stored_for('VQ')
     stored.config |= dict(beta=0.5)
     assert 'beta 0.25 on the codebook term' in export(stored, tmp_path / 'out', to='diffusers')[0]
-    assert read_stored(tmp_path / 'out').config['beta'] == 0.5
+    assert read_autoencoder(tmp_path / 'out').config['beta'] == 0.5
 
 
 def test_the_plain_names_of_an_ldm_export_hold_the_average(tmp_path):
@@ -266,12 +266,12 @@ def test_fields_of_config_json_that_eqzoo_does_not_use_come_back(tmp_path):
     stored.diffusers_fields = dict(sample_size=1024, force_upcast=False)
     for kind in ('diffusers', 'eqzoo.pth', 'ldm.ckpt', 'eqzoo.safetensors', 'diffusers'):
         path = write(stored, tmp_path, kind)
-        stored = read_stored(path)
+        stored = read_autoencoder(path)
     fields = config_json(path)
     assert (fields['sample_size'], fields['force_upcast']) == (1024, False)
 
 
-def test_a_scale_that_nobody_stated_is_not_written_for_diffusers(tmp_path):
+def test_an_unstated_scale_is_not_written_for_diffusers(tmp_path):
     with pytest.raises(ValueError, match=r'diffusers would assume 0\.18215; .* give --scale FLOAT, or --config'):
         export(stored_for('KL f8', 'nothing stated'), tmp_path / 'out', to='diffusers')
     assert list(tmp_path.iterdir()) == []
@@ -298,32 +298,32 @@ def test_an_ldm_export_with_reflection_says_that_ldm_has_zeros(tmp_path):
     stored.config |= dict(padding_mode='reflect')
     notes = export(stored, tmp_path / 'out.ckpt', to='ldm')
     assert notes == ["LDM's code pads with zeros, not by 'reflect': outputs differ there"]
-    assert_same(stored, read_stored(tmp_path / 'out.ckpt'))
+    assert_same(stored, read_autoencoder(tmp_path / 'out.ckpt'))
 
 
 def test_destinations(tmp_path):
     stored = stored_for('tiny')
-    with pytest.raises(ValueError, match=r"--to diffusers: got '.*out\.ckpt'; accepted is a folder"):
+    with pytest.raises(ValueError, match=r"--to diffusers: got '.*out\.ckpt'; expected a folder"):
         export(stored, tmp_path / 'out.ckpt', to='diffusers')
-    with pytest.raises(ValueError, match=r"--to ldm: got '.*out'; accepted is a file ending in \.ckpt, "):
+    with pytest.raises(ValueError, match=r"--to ldm: got '.*out'; expected a file ending in \.ckpt, "):
         export(stored, tmp_path / 'out', to='ldm')
     for kind in ('diffusers', 'eqzoo.pth'):
         path = write(stored, tmp_path, kind)
-        with pytest.raises(ValueError, match='is there already; .* --overwrite'):
+        with pytest.raises(ValueError, match=rf'{path.name}. already exists; .* --overwrite'):
             export(stored, path, to=kind.split('.')[0])
         export(stored_for('tiny', 'scale and shift'), path, to=kind.split('.')[0], overwrite=True)
-        assert read_stored(path).normalization['shift'].tolist() == pytest.approx([0.1159] * 4)
+        assert read_autoencoder(path).normalization['shift'].tolist() == pytest.approx([0.1159] * 4)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
     stored = stored_for('tiny')
     paths = [write(stored, tmp_path, kind) for kind in ('diffusers', 'eqzoo.safetensors')]
     monkeypatch.setattr('eqzoo.checkpoints.write.save_file', lambda *_, **__: (_ for _ in ()).throw(OSError('full')))
     for path, to in zip(paths, ('diffusers', 'eqzoo'), strict=True):
         with pytest.raises(OSError, match='full'):
             export(stored, path, to=to, overwrite=True)
-        assert_same(stored, dataclasses.replace(read_stored(path), diffusers_fields={}))
+        assert_same(stored, dataclasses.replace(read_autoencoder(path), diffusers_fields={}))
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -338,7 +338,7 @@ class TestFolders:
 
     def test_one_of_diffusers_brings_its_normalisation(self, folder):
         self.edit(folder)
-        stored = read_stored(folder)
+        stored = read_autoencoder(folder)
         assert_same(stored_for('KL f8', 'scale and shift'), dataclasses.replace(stored, diffusers_fields={}))
         assert stored.diffusers_fields == dict(sample_size=256, force_upcast=True)
         model = build(dict(CONFIGS['KL f8'], scale=3.0, weights=folder))
@@ -351,20 +351,20 @@ class TestFolders:
         for key in ('scaling_factor', 'shift_factor', 'latents_mean', 'use_quant_conv', 'force_upcast'):
             del fields[key]
         (folder / 'config.json').write_text(json.dumps(fields))
-        normalization = read_stored(folder).normalization
+        normalization = read_autoencoder(folder).normalization
         assert normalization['scale'].tolist() == pytest.approx([0.18215] * 4)
         assert normalization['shift'].tolist() == [0.0] * 4
 
     def test_statistics_go_before_the_factor(self, folder):
         """EQ-SDXL-VAE states both, and the shift with the wrong sign."""
         self.edit(folder, latents_mean=[1.0, 2.0, 3.0, 4.0], latents_std=[2.0, 4.0, 8.0, 16.0])
-        normalization = read_stored(folder).normalization
+        normalization = read_autoencoder(folder).normalization
         assert normalization['shift'].tolist() == [1.0, 2.0, 3.0, 4.0]
         assert normalization['scale'].tolist() == [0.5, 0.25, 0.125, 0.0625]
 
     def test_torch_weights_and_old_attention_names(self, folder):
         self.edit(folder)
-        expected = read_stored(folder)
+        expected = read_autoencoder(folder)
         path = folder / 'diffusion_pytorch_model.safetensors'
         state, old = load_file(path), {}
         for key, value in state.items():
@@ -374,37 +374,37 @@ class TestFolders:
         assert any('proj_attn' in key for key in old)
         torch.save(old, path.with_suffix('.bin'))
         path.unlink()
-        assert_same(expected, read_stored(folder))
+        assert_same(expected, read_autoencoder(folder))
 
     def test_changed_files_do_not_get_an_old_companion(self, folder):
         path = folder / 'diffusion_pytorch_model.safetensors'
         save_file({key: value + 1 for key, value in load_file(path).items()}, path)
         with pytest.raises(ValueError, match=r'was written for other files .* delete eqzoo\.safetensors'):
-            read_stored(folder)
+            read_autoencoder(folder)
 
     def test_incomplete_folders(self, folder):
         self.edit(folder)
         (folder / 'diffusion_pytorch_model.safetensors').unlink()
-        with pytest.raises(FileNotFoundError, match='has no weights; accepted are diffusion_pytorch_model'):
-            read_stored(folder)
+        with pytest.raises(FileNotFoundError, match='has no weights; expected diffusion_pytorch_model'):
+            read_autoencoder(folder)
         (folder / 'config.json').unlink()
         (folder / 'vae').mkdir()
         with pytest.raises(FileNotFoundError, match=r"has no config\.json; .*; give its folder 'vae'"):
-            read_stored(folder)
+            read_autoencoder(folder)
         (folder / 'config.json').write_text('{')
-        with pytest.raises(ValueError, match='is no JSON: .*; fetch it again'):
-            read_stored(folder)
+        with pytest.raises(ValueError, match='config.json. is not JSON'):
+            read_autoencoder(folder)
 
     @pytest.mark.parametrize(
         ('fields', 'message'),
         [
-            (dict(_class_name='UNet2DModel'), "got _class_name 'UNet2DModel'; accepted are AutoencoderKL, VQModel"),
-            (dict(act_fn='relu'), "got act_fn 'relu'; accepted is 'silu'"),
-            (dict(use_post_quant_conv=False), 'got use_post_quant_conv False; accepted is True'),
+            (dict(_class_name='UNet2DModel'), "got _class_name 'UNet2DModel'; expected AutoencoderKL, VQModel"),
+            (dict(act_fn='relu'), "got act_fn 'relu'; expected 'silu'"),
+            (dict(use_post_quant_conv=False), 'got use_post_quant_conv False; expected True'),
             (dict(up_block_types=['UpDecoderBlock2D'] * 3 + ['AttnUpDecoderBlock2D']), 'got up_block_types'),
         ],
     )
     def test_other_networks_are_refused(self, folder, fields, message):
         self.edit(folder, **fields)
         with pytest.raises(ValueError, match=f'config.json: {message}'):
-            read_stored(folder)
+            read_autoencoder(folder)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from eqzoo.checkpoints import load_autoencoder
 from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
 from eqzoo.commands.latent_stats import latent_stats
@@ -12,6 +11,7 @@ from eqzoo.commands.train import train
 from eqzoo.config import load_config
 from eqzoo.engine import latest_checkpoint, read_checkpoint, shrink
 from eqzoo.images import to_float
+from eqzoo.loading import load_autoencoder
 from eqzoo.registry import build
 
 LEAF = 'configs/eqvae/sdxl_rot_scale.py'

@@ -11,7 +11,7 @@ from markdown_pages import NAMES, ROOT, commands, files, inline_commands
 
 from eqzoo.commands.cli import parse, run
 from eqzoo.config import load_config
-from eqzoo.zoo.index import find
+from eqzoo.zoo.index import find_model
 
 # What is called but is not this project's.
 OTHERS = {'git', 'mkdocs', 'pip', 'pytest'}
@@ -57,7 +57,7 @@ def parsed(tool, words):
 def check_arguments(tool, arguments, folder):
     """Load the config that is meant, with the overrides."""
     if tool == 'download' and arguments['name']:
-        find(arguments['name'])
+        find_model(arguments['name'])
     config = arguments.get('config_file') or arguments.get('config')
     overrides = arguments.get('overrides', ())
     if config or overrides:
@@ -69,7 +69,7 @@ def check_path(word):
     if word.partition('/')[0] in IN_THE_REPOSITORY and word.endswith(('.py', '.md', '.sh', '.yml')):
         assert (ROOT / word).is_file(), word
     if word.startswith('eqzoo://'):
-        find(word.removeprefix('eqzoo://').partition('/')[0])
+        find_model(word.removeprefix('eqzoo://').partition('/')[0])
 
 
 @pytest.mark.parametrize(

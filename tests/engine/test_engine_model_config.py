@@ -6,8 +6,8 @@ import torch
 from mmengine.config import Config
 
 from eqzoo.autoencoders import KLAutoencoder
-from eqzoo.checkpoints import load_autoencoder
 from eqzoo.engine import ModelConfigHook, read_checkpoint
+from eqzoo.loading import load_autoencoder
 from eqzoo.registry import build
 
 AUTOENCODER = dict(type=KLAutoencoder, block_out_channels=(8, 8), norm_num_groups=4, scale=0.5, weights='a.pth')

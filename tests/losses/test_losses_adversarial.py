@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from eqzoo.checkpoints.autoencoder import Stored
+from eqzoo.checkpoints.autoencoder import AutoencoderFile
 from eqzoo.checkpoints.write import export
 from eqzoo.losses import AdversarialLoss, PatchGAN
 from eqzoo.registry import Requirement
@@ -105,7 +105,9 @@ def test_discriminators_load_from_exports(tmp_path, trained, to, name):
     config = dict(
         type='TinyAutoencoder', latent_channels=4, num_blocks=[1], width=8, pooled=False, padding_mode='zeros'
     )
-    stored = Stored({'encoder.layers.0.weight': torch.zeros(8, 3, 3, 3)}, config, discriminator=trained.state_dict())
+    stored = AutoencoderFile(
+        {'encoder.layers.0.weight': torch.zeros(8, 3, 3, 3)}, config, discriminator=trained.state_dict()
+    )
     export(stored, tmp_path / name, to=to)
     assert_same(trained, PatchGAN(1, 4, weights=tmp_path / name))
 
@@ -123,5 +125,5 @@ def test_files_without_a_fitting_discriminator_are_refused(tmp_path, trained):
 def test_a_missing_file_is_a_requirement():
     assert PatchGAN.requirements(dict(width=8)) == []
     lacks = PatchGAN.requirements(dict(weights='nowhere.pth'))
-    assert lacks == [Requirement('weights of PatchGAN', 'nowhere.pth', 'weights=PATH')]
+    assert lacks == [Requirement('weights of PatchGAN', 'nowhere.pth', 'correct weights=PATH')]
     assert PatchGAN.smoke(dict(weights='nowhere.pth'))['weights'] is None

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from eqzoo.vision import FIDInception, inception, weights
-from eqzoo.zoo import find
+from eqzoo.zoo import find_model
 
 
 @pytest.fixture(scope='module')
@@ -77,14 +77,14 @@ def test_the_pinned_weights_alone_give_fid(file, monkeypatch, resize, frechet, s
 def test_the_pin_is_the_file_of_2015():
     known = inception._known_file()
     assert known.sha256 == '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
-    assert find('fid-inception').files[0].sha256 == known.sha256
+    assert find_model('fid-inception').files[0].sha256 == known.sha256
 
 
 @pytest.fixture
 def pinned(file, monkeypatch):
     """The zoo's index, were the file of random weights the published one."""
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setattr(weights, 'resolve', lambda source: replace(find('fid-inception').files[0], sha256=sha256))
+    monkeypatch.setattr(weights, 'resolve', lambda source: replace(find_model('fid-inception').files[0], sha256=sha256))
     return sha256
 
 

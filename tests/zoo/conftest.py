@@ -1,4 +1,4 @@
-"""A real web server on this machine that misbehaves as told, and a cache of its own for each test."""
+"""A real web server on this machine that misbehaves on request, and a separate cache for each test."""
 
 import threading
 from dataclasses import dataclass, field
@@ -17,12 +17,13 @@ class Page:
 
     Args:
         content: Its bytes.
-        etag: Its version; None: none is told.
-        ranges: Whether the server goes on in the middle when asked.
-        faults: What goes wrong on the first requests, one each: a status; ('cut', n): n bytes,
-            then the connection ends; ('stall', n): n bytes, then silence.
+        etag: Its version; None sends none.
+        ranges: Whether the server honours Range.
+        faults: Failures of the first requests, one each: a status; ('cut', n): n bytes, then the
+            connection ends; ('stall', n): n bytes, then silence.
         moved_to: Another URL, to which every request is redirected.
-        token: The only token that is let in.
+        token: The only token that is accepted.
+        sha256: The hash that the Hub states for the file, in the answer to HEAD.
     """
 
     content: bytes
@@ -31,13 +32,14 @@ class Page:
     faults: list = field(default_factory=list)
     moved_to: str | None = None
     token: str | None = None
+    sha256: str | None = None
 
 
 class Site:
-    """The server's pages by path, and what it was asked."""
+    """The server's pages by path, and the GET and HEAD requests that it got."""
 
     def __init__(self):
-        self.pages, self.requests = {}, []
+        self.pages, self.requests, self.heads = {}, [], []
         self.server = ThreadingHTTPServer(('127.0.0.1', 0), handler_of(self))
         self.server.daemon_threads = True
         self.url = f'http://127.0.0.1:{self.server.server_port}'
@@ -62,9 +64,25 @@ def handler_of(site):
         def log_message(self, *_):
             pass
 
+        def do_HEAD(self):
+            """Answer as the Hub does: the hash of a large file is its linked ETag."""
+            page = site.pages.get(self.path)
+            site.heads.append((self.path, dict(self.headers)))
+            if page is None:
+                self.answer(404)
+            elif page.token is not None and self.headers.get('Authorization') != f'Bearer {page.token}':
+                self.answer(401)
+            else:
+                linked = {'X-Linked-Etag': f'"{page.sha256}"'} if page.sha256 else {}
+                moved = {'Location': page.moved_to} if page.moved_to else {}
+                self.answer(
+                    302 if moved else 200, **{'X-Repo-Commit': '0' * 40, 'ETag': page.etag or '', **linked, **moved}
+                )
+
         def do_GET(self):
             page = site.pages.get(self.path)
-            site.requests.append((self.path, dict(self.headers)))
+            if not self.path.startswith('/api/'):  # huggingface_hub asks the Hub about itself
+                site.requests.append((self.path, dict(self.headers)))
             fault = page.faults.pop(0) if page is not None and page.faults else None
             if page is None or isinstance(fault, int):
                 self.answer(404 if page is None else fault)

@@ -25,6 +25,7 @@ from eqzoo.data.latents.format import (
     shard_name,
 )
 from eqzoo.data.loaders import Key
+from eqzoo.normalization import normalization_difference
 from eqzoo.registry import DATASETS, Requirement
 
 # The columns of a batch and their names in an item.
@@ -134,7 +135,7 @@ class LatentDataset(Dataset):
         """Refuse an autoencoder that did not encode these latents.
 
         Args:
-            sha256: Its `eqzoo.checkpoints.autoencoder.autoencoder_digest`.
+            sha256: Its `eqzoo.checkpoints.autoencoder_digest`.
             shift: Shift of its normalisation, (C,).
             scale: Scale of its normalisation, (C,).
 
@@ -150,14 +151,14 @@ class LatentDataset(Dataset):
             )
         if self._scale is None:
             return
-        for name, ours, theirs in (('shift', self._shift, shift), ('scale', self._scale, scale)):
-            wanted = torch.as_tensor(ours, dtype=torch.float64)
-            given = theirs.detach().double().cpu()
-            if wanted.shape != given.shape or not torch.allclose(wanted, given, rtol=1e-4, atol=1e-6):
-                raise ValueError(
-                    f'{self._place()}: these latents are normalised with {name} {_first_values(wanted)}, the '
-                    f'autoencoder has {_first_values(given)}; expected equal values. {self._normalization_remedy()}'
-                )
+        stored, given = dict(shift=self._shift, scale=self._scale), dict(shift=shift, scale=scale)
+        name = normalization_difference(stored, given)
+        if name is not None:
+            raise ValueError(
+                f'{self._place()}: these latents are normalised with {name} '
+                f'{_first_values(torch.as_tensor(stored[name]))}, the autoencoder has {_first_values(given[name])}; '
+                f'expected equal values. {self._normalization_remedy()}'
+            )
 
     def _place(self) -> str:
         return type(self).__name__

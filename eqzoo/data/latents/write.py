@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -33,6 +34,7 @@ from eqzoo.data.latents.format import (
 from eqzoo.data.loaders import collate
 from eqzoo.distributed import wait_for_all
 from eqzoo.images import to_float
+from eqzoo.normalization import LatentSums
 
 _PRECISIONS = ('fp32', 'bf16')
 _MAX_CODES = 2**16  # codes are stored as uint16
@@ -271,13 +273,14 @@ def _encode_shard(
     batches: Iterator[dict[str, Any]], count: int, encode: '_RowEncoder', progress: Callable[[int], None] | None
 ) -> tuple[Tensor, list[dict[str, Tensor]], Any]:
     """Return the labels, the fields of the images and of the mirrored images, and the sums of the latents."""
-    labels, pieces, sums, seen = [], [], None, 0
+    labels, pieces, sums, seen = [], [], [], 0
     while seen < count:
         batch = _check_readable(next(batches))
         copies = encode(batch['images'])
         for fields in copies:
             _check_finite(fields, batch['indices'])
-        sums = add_latent_sums(sums, latent_sums(copies[0]))
+        if 'mean' in copies[0]:  # codes have no moments
+            sums.append(LatentSums.of(copies[0]['mean'], copies[0].get('std')))
         labels.append(batch['labels'])
         pieces.append(copies)
         seen += len(batch['labels'])
@@ -286,7 +289,7 @@ def _encode_shard(
     joined = [
         {name: torch.cat([piece[name] for piece in each]) for name in each[0]} for each in zip(*pieces, strict=True)
     ]
-    return torch.cat(labels), joined, sums
+    return torch.cat(labels), joined, asdict(reduce(add, sums)) if sums else None
 
 
 class _RowEncoder:
@@ -351,18 +354,19 @@ def _check_finite(fields: Mapping[str, Tensor], indices: Tensor) -> None:
 
 def _assemble_index(root: Path, plan: StorePlan, dataset: Any, autoencoder: dict[str, Any]) -> StoreIndex:
     """Write the index of the complete set of shards, and remove the temporary files of killed runs."""
-    sums, shards, num_classes = None, {}, 0
+    sums, shards, num_classes = [], {}, 0
     for number in range(plan.num_shards):
         shard = open_shard(root, number, plan)
-        sums = add_latent_sums(sums, shard.notes['sums'])
+        sums += [LatentSums(**shard.notes['sums'])] if shard.notes['sums'] else []
         shards[shard.path.name] = shard.path.stat().st_size
         num_classes = max(num_classes, int(shard.tensors[LABELS].max()) + 1)
+    moments = reduce(add, sums).moments(plan.num_images) if sums else None
     index = StoreIndex(
         plan=plan,
         images=dict(dataset.identity()),
         classes=list(getattr(dataset, 'classes', map(str, range(num_classes)))),
         autoencoder=autoencoder,
-        statistics=None if sums is None else moments_from_sums(sums),
+        statistics=dict(mean=moments.mean.tolist(), std=moments.std.tolist()) if moments else None,
         shards=shards,
         written_with=dict(eqzoo=__version__, torch=torch.__version__),
     )
@@ -370,28 +374,3 @@ def _assemble_index(root: Path, plan: StorePlan, dataset: Any, autoencoder: dict
     for leftover in root.glob('*.tmp'):
         leftover.unlink()
     return index
-
-
-def latent_sums(fields: Mapping[str, Tensor]) -> dict[str, list[float]] | None:
-    """Return sums over rows and cells, per channel, of drawn latents and of their squares; None for codes."""
-    if 'mean' not in fields:
-        return None
-    mean = fields['mean'].double().numpy()
-    squares = np.square(mean).sum((0, 2, 3))
-    if 'std' in fields:
-        squares = squares + np.square(fields['std'].double().numpy()).sum((0, 2, 3))
-    return dict(value=mean.sum((0, 2, 3)).tolist(), square=squares.tolist(), cells=[float(mean[:, 0].size)])
-
-
-def add_latent_sums(first: Mapping[str, list[float]] | None, second: Mapping[str, list[float]] | None) -> Any:
-    """Return the sum of two `latent_sums`; None counts as 0."""
-    if first is None or second is None:
-        return first or second
-    return {name: [a + b for a, b in zip(first[name], second[name], strict=True)] for name in first}
-
-
-def moments_from_sums(sums: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return mean and standard deviation (C,) of drawn latents, which includes the variance of the posteriors."""
-    mean = np.array(sums['value']) / sums['cells'][0]
-    variance = np.array(sums['square']) / sums['cells'][0] - np.square(mean)
-    return dict(mean=mean.tolist(), std=np.sqrt(np.maximum(variance, 0)).tolist())

@@ -11,7 +11,7 @@ from PIL import Image
 from eqzoo.autoencoders import KLAutoencoder, VQAutoencoder
 from eqzoo.data import ImageFolder, Shapes
 from eqzoo.data.latents import LatentStore
-from eqzoo.data.latents.write import add_latent_sums, latent_sums, moments_from_sums, write_store
+from eqzoo.data.latents.write import write_store
 
 OPTIONS = dict(batch_size=3, flip=True, shard_images=4)
 
@@ -201,19 +201,6 @@ def test_codebooks_beyond_16_bits_are_refused(tmp_path):
     autoencoder = VQAutoencoder(2, 2**16 + 1, (8, 8), attention_levels=(), norm_num_groups=4, layers_per_block=1)
     with pytest.raises(ValueError, match='a codebook of 65,537; .*65,536'):
         write_store(autoencoder, images(), tmp_path, batch_size=2)
-
-
-def test_sums_add_up_to_the_statistics_of_all():
-    generator = torch.Generator().manual_seed(0)
-    fields = {name: torch.randn(6, 2, 3, 3, generator=generator) for name in ('mean', 'std')}
-    pieces = [{name: value[rows] for name, value in fields.items()} for rows in (slice(0, 2), slice(2, 6))]
-    found = moments_from_sums(add_latent_sums(add_latent_sums(None, latent_sums(pieces[0])), latent_sums(pieces[1])))
-    variance = fields['mean'].var((0, 2, 3), correction=0) + fields['std'].square().mean((0, 2, 3))
-    assert found['mean'] == pytest.approx(fields['mean'].mean((0, 2, 3)).tolist(), abs=1e-6)
-    assert found['std'] == pytest.approx(variance.sqrt().tolist(), rel=1e-6)
-    without = moments_from_sums(latent_sums({'mean': fields['mean']}))
-    assert without['std'] == pytest.approx(fields['mean'].std((0, 2, 3), correction=0).tolist(), rel=1e-6)
-    assert latent_sums({'codes': torch.zeros(1)}) is None
 
 
 def test_the_index_describes_the_store(written):
