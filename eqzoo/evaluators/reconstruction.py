@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.images import decibels, squared_error, to_float, to_uint8
@@ -15,20 +14,25 @@ from eqzoo.registry import EVALUATORS
 _MIN_SIZE = 11  # SSIM's window: a Gaussian of sigma 1.5 out to 3.5 sigma
 
 
+def _ssim(reconstruction: Tensor, target: Tensor, value_range: float | tuple[float, float] | None) -> Tensor:
+    # imported here: torchmetrics takes longer to import than torch
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    return structural_similarity_index_measure(reconstruction, target, data_range=value_range, reduction='none')
+
+
 def _ssim_uint8(reconstruction: Tensor, target: Tensor) -> Tensor:
-    pair = (to_double(to_uint8(each)) for each in (reconstruction, target))
-    return structural_similarity_index_measure(*pair, data_range=255.0, reduction='none')
+    return _ssim(to_double(to_uint8(reconstruction)), to_double(to_uint8(target)), 255.0)
 
 
 def _ssim_eqvae(reconstruction: Tensor, target: Tensor) -> Tensor:
     # torchmetrics takes the range from the given images: one image at a time, as in the released eval.py
     pairs = zip(to_double(reconstruction).split(1), to_double(target).split(1), strict=True)
-    return torch.stack([structural_similarity_index_measure(*pair, data_range=None) for pair in pairs])
+    return torch.cat([_ssim(*pair, None) for pair in pairs])
 
 
 def _ssim_lightningdit(reconstruction: Tensor, target: Tensor) -> Tensor:
-    pair = to_double(reconstruction), to_double(target)
-    return structural_similarity_index_measure(*pair, data_range=(-1.0, 1.0), reduction='none')
+    return _ssim(to_double(reconstruction), to_double(target), (-1.0, 1.0))
 
 
 # By protocol: SSIM of (reconstruction, target) (B, 3, H, W), about [-1, 1] → (B,); the decoded latent; the values

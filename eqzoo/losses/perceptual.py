@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import lpips
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eqzoo.files import sha256_of
 from eqzoo.registry import LOSSES, Requirement
@@ -44,6 +43,9 @@ class LPIPS:
     def __init__(self, net: Literal['vgg', 'alex'] = 'vgg', weights: str | None = None) -> None:
         if net not in _TRUNKS:
             raise ValueError(f'LPIPS.net must be one of {", ".join(_TRUNKS)}, got {net!r}.')
+        # imported here: with torchvision it takes seconds to import
+        import lpips
+
         with warnings.catch_warnings():
             # lpips passes arguments that torchvision renamed in 0.13
             warnings.filterwarnings('ignore', category=UserWarning, module='torchvision')
@@ -149,7 +151,7 @@ def _find_trunk(net: str, weights: str | None) -> Path:
     raise FileNotFoundError(f'LPIPS: no file {", ".join(map(str, places))}; fetch it: {fetch_command(_SOURCES[net])}')
 
 
-def _load_trunk(network: lpips.LPIPS, path: Path) -> None:
+def _load_trunk(network: nn.Module, path: Path) -> None:
     """Load torchvision's consecutively numbered feature layers into the slices of `network`."""
     state = torch.load(path, map_location='cpu', weights_only=True)
     for index in range(1, network.net.N_slices + 1):

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,6 +44,9 @@ class DINOv2(FeatureExtractor):
     def __init__(self, size: Literal['s', 'b', 'l'] = 'l', *, weights: str | Path | None = None) -> None:
         if size not in _EXTRACTOR_SIZES:
             raise ValueError(f'DINOv2.size must be one of {", ".join(_EXTRACTOR_SIZES)}, got {size!r}.')
+        # imported here: timm takes seconds to import, and a config is checked without it
+        import timm
+
         with torch.device('meta'):
             self.network = timm.create_model(_timm_name(size), pretrained=False, num_classes=0, img_size=_SIZE)
         self._weights = load_frozen(self.network, _known_file(size), weights, _from_meta)

@@ -6,9 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -52,6 +50,9 @@ class EfficientNetLite0(FeatureExtractor):
     def __init__(self, weights: str | Path | None = None, *, size: int = _SIZE) -> None:
         if size < _STRIDE:
             raise ValueError(f'EfficientNetLite0.size: got {size}; expected at least {_STRIDE} pixels.')
+        # imported here: timm takes seconds to import, and a config is checked without it
+        import timm
+
         with torch.device('meta'):
             # 'tf': padded as in TensorFlow, where these weights were trained
             self.network = timm.create_model('tf_efficientnet_lite0', pretrained=False)
@@ -143,6 +144,8 @@ def fold_batch_norms(network: nn.Module) -> None:
     The function stays the same, with fewer passes over memory. timm's norm contains the activation, which
     stays in its place under the norm's name.
     """
+    from timm.layers import BatchNormAct2d
+
     for parent in list(network.modules()):
         for (name, layer), (following, norm) in pairwise(list(parent.named_children())):
             if isinstance(layer, nn.Conv2d) and isinstance(norm, BatchNormAct2d):

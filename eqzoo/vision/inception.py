@@ -8,8 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_fidelity import feature_extractor_inceptionv3 as fidelity
-from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from eqzoo.registry import VISION, Requirement
 from eqzoo.vision.base import FeatureExtractor, Features
@@ -117,6 +115,8 @@ class FIDInception(FeatureExtractor):
     def _prepare(self, images: Tensor) -> Tensor:
         size = (_SIZE, _SIZE)
         if self.resize == 'tf1':
+            from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
             resized = interpolate_bilinear_2d_like_tensorflow1x(images, size, align_corners=False)
             return (resized - 128) / 128
         return F.interpolate(images, size, mode='bilinear', align_corners=False) / 127.5 - 1
@@ -129,6 +129,9 @@ def _known_file() -> KnownFile:
 
 def _build() -> nn.Sequential:
     """Return torch-fidelity's network with its layer names, without the download in its constructor."""
+    # imported here: with torchvision it takes seconds to import
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
     conv = fidelity.BasicConv2d
     return nn.Sequential(
         OrderedDict(

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import timm
 import torch
-from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,6 +39,9 @@ class ViTTokens(VisionEncoder):
             raise ValueError(f'{type(self).__name__}.grid must be at least 1, got {grid}.')
         patch = int(name.split('patch')[1].split('_')[0])
         self.grid, self.size = grid, grid * patch
+        # imported here: timm takes seconds to import, and a config is checked without it
+        import timm
+
         with torch.device('meta'):
             self.network = timm.create_model(name, pretrained=False, num_classes=0, img_size=self.size)
         self._weights = load_frozen(self.network, file, weights, self._from_published)
@@ -50,6 +51,8 @@ class ViTTokens(VisionEncoder):
 
     def _from_published(self, content: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the network's weights in a file of timm or the authors, without the head."""
+        from timm.models.vision_transformer import checkpoint_filter_fn
+
         state = checkpoint_filter_fn(dict(content), self.network)
         return {name: value for name, value in state.items() if not name.startswith('head.')}
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from eqzoo.generators.base import Generator
@@ -103,6 +102,9 @@ class DDPM(_Scheduled):
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
         """Turn `noise` (B, C, h, w) into latents."""
+        # imported here, as in the samplers below: diffusers takes seconds to import
+        from diffusers import DDPMScheduler
+
         learned = generator.network.out_channels == 2 * generator.latent_shape[0]
         variance = 'learned_range' if learned else 'fixed_small'
         scheduler, times = _respaced_scheduler(
@@ -133,6 +135,8 @@ class DDIM(_Scheduled):
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
         """Turn `noise` (B, C, h, w) into latents."""
+        from diffusers import DDIMScheduler
+
         scheduler, times = _respaced_scheduler(
             partial(DDIMScheduler, set_alpha_to_one=True), generator.process, self.steps
         )
@@ -156,6 +160,8 @@ class DPMSolver(_Scheduled):
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
         """Turn `noise` (B, C, h, w) into latents."""
+        from diffusers import DPMSolverMultistepScheduler
+
         process = generator.process
         scheduler = DPMSolverMultistepScheduler(
             num_train_timesteps=process.num_steps,
