@@ -137,8 +137,7 @@ def _local_paths(source: Source, name: str | None) -> list[Path]:
 
 def _components_of(config: str | Path | Mapping[str, Any]) -> dict[Kind, dict[str, Any]]:
     """Return the generator, if any, and the autoencoder of a config file, or the component that `config` is."""
-    from eqzoo.registry import GENERATORS
-    from eqzoo.registry import find as find_component
+    from eqzoo.registry import GENERATORS, find_component
 
     if isinstance(config, Mapping):
         cls = config['type'] if callable(config['type']) else find_component(config['type'])
