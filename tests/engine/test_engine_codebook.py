@@ -1,4 +1,4 @@
-"""The codebook's hook and evaluator: what they count, and whom they revive."""
+"""The codebook's hook and evaluator: usage counts, and the codes that are revived."""
 
 import math
 from types import SimpleNamespace
@@ -136,11 +136,11 @@ def test_evaluator_counts_over_all_images():
 def test_a_resumed_run_revives_the_same_codes(tmp_path):
     """Four steps at once, and as if killed after two: bit for bit, the idle counts crossing the cut."""
     overrides = [f'work_dir={tmp_path}', "custom_hooks=[{'type':'CodebookHook','revive_after':3}]"]
-    train('configs/eqvae/vqgan_rot_scale.py', overrides=overrides, smoke=True)
+    train('configs/demo/vq_rot_scale.py', overrides=overrides, smoke=True)
     whole = read_checkpoint(latest_checkpoint(tmp_path))
     before = read_checkpoint(tmp_path / 'iter_2.pth')
     latest_checkpoint(tmp_path).unlink()
-    train('configs/eqvae/vqgan_rot_scale.py', overrides=overrides, smoke=True, resume=True)
+    train('configs/demo/vq_rot_scale.py', overrides=overrides, smoke=True, resume=True)
     resumed = read_checkpoint(latest_checkpoint(tmp_path))
     name = 'autoencoder.quantize.embedding.weight'
     assert torch.equal(resumed['state_dict'][name], whole['state_dict'][name])
