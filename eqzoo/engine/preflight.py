@@ -77,17 +77,17 @@ def _inspect(
     """Return what the components under `keys` lack, and the data sets that could be opened, by place."""
     lacks: list[tuple[str, Requirement]] = []
     datasets: dict[str, Dataset] = {}
-    for key in keys:
-        for where, cls, arguments in check_config(config.get(key), key):
-            if any(where.startswith(f'{place}.') for place in datasets):
-                continue  # a part of an opened data set
-            if isinstance(cls, type) and issubclass(cls, Dataset):
-                try:
-                    datasets[where] = build(dict(type=cls, **arguments))
-                    continue
-                except (OSError, ValueError):
-                    pass  # its requirements say why; a value that they do not look at is refused by the run's build
-            lacks += [(where, requirement) for requirement in getattr(cls, 'requirements', lambda _: ())(arguments)]
+    # a list: all names are checked before anything is opened
+    for where, cls, arguments in [part for key in keys for part in check_config(config.get(key), key)]:
+        if any(where.startswith(f'{place}.') for place in datasets):
+            continue  # a part of an opened data set
+        if isinstance(cls, type) and issubclass(cls, Dataset):
+            try:
+                datasets[where] = build(dict(type=cls, **arguments))
+                continue
+            except (OSError, ValueError):
+                pass  # its requirements say why; a value that they do not look at is refused by the run's build
+        lacks += [(where, requirement) for requirement in getattr(cls, 'requirements', lambda _: ())(arguments)]
     return lacks, datasets
 
 

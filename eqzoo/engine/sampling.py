@@ -71,9 +71,9 @@ class ImageSampler:
         streams = SampleStreams(self.seed, torch.tensor(numbers))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
             drawn = self.sampler(self.generator, self.labels_of(numbers).to(device), streams)
-        return to_uint8(self._decode(drawn)).cpu()
+        return to_uint8(self._decoded(drawn)).cpu()
 
-    def _decode(self, drawn: Tensor) -> Tensor:
+    def _decoded(self, drawn: Tensor) -> Tensor:
         """Return the images (B, 3, H, W) of codes (B, h, w), or of latents in generator units."""
         if self.generator.learns == 'codes':
             return self.autoencoder.decode_tokens(drawn)

@@ -25,9 +25,11 @@ from eqzoo.engine import build_runner, shrink
 from eqzoo.engine.work_dir import own_folder
 
 EMA = "custom_hooks=[{'type': 'EMAHook', 'decay': 0.5}, {'type': 'PictureHook', 'interval': 4}]"
+SDXL = ('configs/eqvae/sdxl_rot_scale.py', EMA, 'model.reconstruction_loss.learn_log_variance=True')
 TRAININGS = {
     # discriminator, two optimizers, average, log-variance
-    'autoencoder': ('configs/eqvae/sdxl_rot_scale.py', EMA, 'model.reconstruction_loss.learn_log_variance=True'),
+    'autoencoder': (*SDXL, 'model.reconstruction_loss.perceptual=None'),
+    'lpips': SDXL,
     'vq': ('configs/demo/vq_pretrain.py',),
     'repa': ('configs/repa/repa_tiny_shapes.py',),
     'maskgit': ('configs/maskgit/maskgit_base_vqgan.py',),

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import fault_hooks  # noqa: F401  registers them
 import torch
@@ -18,7 +19,7 @@ from eqzoo.commands.train import train
 from eqzoo.data import Shapes, build_eval_loader, build_train_loader
 from eqzoo.distributed import close_distributed, init_distributed
 from eqzoo.engine import StepRandomness
-from eqzoo.engine.runner import build_optimizers, compute, update
+from eqzoo.engine.runner import EvaluationLoop, build_optimizers
 from eqzoo.registry import build
 
 LEAVES = {
@@ -66,13 +67,10 @@ def train_and_evaluate(rank: int, world_size: int) -> tuple[dict, dict]:
     loader = build_train_loader(Shapes(num_images=9, size=32), batch_size=4, seed=0, **share)
     for step, batch in zip(range(3), loader, strict=False):
         model.train_step(batch, optimizers, StepRandomness(0, step))
-    evaluators = [build(each) for each in SMALL.evaluators]
-    model.eval()
-    data = Shapes(num_images=7, size=32, seed=1)
-    with torch.no_grad():
-        for batch in build_eval_loader(data, batch_size=2, **share):
-            update(evaluators, model.val_step(batch), batch)
-    return model.state_dict(), compute(evaluators, len(data))
+    runner = SimpleNamespace(model=model, call_hook=lambda name, **arguments: None)
+    loader = build_eval_loader(Shapes(num_images=7, size=32, seed=1), batch_size=2, **share)
+    loop = EvaluationLoop(runner, loader, [build(each) for each in SMALL.evaluators])
+    return model.state_dict(), loop.run()
 
 
 def plain_descent(kind: str) -> str:
