@@ -1,12 +1,16 @@
-"""Run as a program, two processes at once: trains several small runs, whole and in shards; then one process dies.
+"""Run as a program: two processes train several small runs, whole and in shards; then the second dies.
 
-python pairs.py FOLDER PORT RANK
+    python pairs.py FOLDER PORT
+
+The second is forked from the first, where torch is already imported; it prints to FOLDER/second.txt.
 """
 
 import os
 import shutil
+import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,12 +94,9 @@ def lose_a_process(folder: Path) -> None:
         run_command(train, [LEAVES['dit'], '--smoke', f'work_dir={folder / "lost"}', hook])
     except SystemExit as stopped:
         (folder / 'lost.txt').write_text(str(stopped.code))
-    sys.stdout.flush()
-    os._exit(0)  # gloo may abort a process whose group is broken
 
 
-def main(folder: Path, port: int, rank: int) -> None:
-    torch.set_num_threads(1)
+def work(folder: Path, port: int, rank: int) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1')
     ports = iter(range(port, port + NUM_PORTS))
 
@@ -126,5 +127,24 @@ def main(folder: Path, port: int, rank: int) -> None:
     lose_a_process(folder)
 
 
+def main(folder: Path, port: int) -> None:
+    torch.set_num_threads(1)  # threads do not survive a fork
+    second = os.fork()
+    if second == 0:
+        out = os.open(folder / 'second.txt', os.O_WRONLY | os.O_CREAT)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+    try:
+        work(folder, port, rank=int(second == 0))
+    except BaseException:
+        traceback.print_exc()
+        if second:
+            os.kill(second, signal.SIGKILL)  # it waits for the first
+        os._exit(1)
+    killed = second and os.WTERMSIG(os.waitpid(second, 0)[1]) == signal.SIGKILL
+    sys.stdout.flush()
+    os._exit(0 if killed else 1)  # without Python's clean-up: gloo may abort a process whose group is broken
+
+
 if __name__ == '__main__':
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,6 +1,7 @@
 """Runs by two processes, whole and in shards, equal those of one; each resumes from another's checkpoints."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -37,16 +38,18 @@ def runs(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp('processes')
     words = [sys.executable, str(Path(__file__).with_name('pairs.py')), str(folder), str(first_free_port(NUM_PORTS))]
     options = dict(cwd=request.config.rootpath, env=dict(os.environ, OMP_NUM_THREADS='1'), text=True)
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    processes = [subprocess.Popen([*words, str(rank)], **options, **pipes) for rank in range(2)]
-    outs = [processes[0].communicate(timeout=300)[0]]
-    if processes[0].returncode:
-        processes[1].kill()  # it waits for the other
-    outs.append(processes[1].communicate(timeout=300)[0])
-    assert [process.returncode for process in processes] == [0, -9], '\n'.join(outs)  # the second kills itself last
-    assert outs[0].count('Done.') == 10
-    assert 'Done.' not in outs[1]
-    assert 'Traceback' not in outs[0]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    with subprocess.Popen(words, **options, **pipes) as process:
+        try:
+            out, _ = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # both
+            raise
+    second = (folder / 'second.txt').read_text()
+    assert process.returncode == 0, f'{out}\n{second}'
+    assert out.count('Done.') == 10
+    assert 'Done.' not in second
+    assert 'Traceback' not in out
     return folder
 
 
