@@ -109,7 +109,7 @@ def test_counts_are_saved_and_loaded():
     assert other.idle.tolist() == [1, 1, 1, 0, 1, 1, 1, 1]
 
 
-def test_mistakes_are_told_at_once():
+def test_mistakes_are_refused_at_once():
     with pytest.raises(ValueError, match=r'CodebookHook.revive_after must be at least 1 step, or None, got 0'):
         CodebookHook(revive_after=0)
     model = SimpleNamespace(autoencoder=KLAutoencoder(4, (8, 8), norm_num_groups=4))

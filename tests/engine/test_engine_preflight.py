@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from mmengine.config import Config
 from PIL import Image
+from torch.utils.data import Dataset
 
 from eqzoo.commands.test import test as evaluate
 from eqzoo.commands.train import train
@@ -12,7 +13,7 @@ from eqzoo.data import ImageFolder
 from eqzoo.data.latents.write import write_store
 from eqzoo.data.sources import FolderSource
 from eqzoo.engine.preflight import check_ready, missing
-from eqzoo.registry import build
+from eqzoo.registry import Requirement, build
 
 PLAIN = 'configs/demo/plain.py'
 
@@ -74,6 +75,23 @@ def test_everything_missing_is_named_at_once_with_all_its_places(tmp_path):
     for part in ('/nowhere/a.pth', '/nowhere/images', '(one.dataset, two[0])', '(two[1])', 'no images in this folder'):
         assert part in message
     assert message.endswith('python tools/x.py C --smoke')
+
+
+class Lazy(Dataset):
+    """A user's data set, which needs more than its constructor checks."""
+
+    def __init__(self, root):
+        self.root = root
+
+    @classmethod
+    def requirements(cls, arguments):
+        return [Requirement('a key', arguments['root'], 'make one')]
+
+
+def test_a_users_data_set_is_asked_for_its_requirements_too():
+    assert [(where, each.what) for where, each in missing(dict(data=dict(type=Lazy, root='r')), ('data',))] == [
+        ('data', 'a key')
+    ]
 
 
 def test_names_are_checked_before_anything_is_opened(listings, tmp_path):
