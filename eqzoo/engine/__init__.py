@@ -1,4 +1,4 @@
-"""Training on mmengine's Runner: the only part of eqzoo that knows it."""
+"""Training on mmengine's Runner, with its hooks, checkpoints and evaluation, and sampling."""
 
 from eqzoo.config import load_config
 from eqzoo.engine.autoencoder_training import AutoencoderTraining

@@ -18,9 +18,9 @@ COMPONENT_KEYS = tuple(name for name, key in KEYS.items() if key.holds_component
 
 
 def check_training(config: Config, command: str) -> dict[str, Dataset]:
-    """Check all names of a config, and that what training needs is there.
+    """Check all names of a config, and that everything is there that training needs.
 
-    Args, returned value and errors: as of `check_ready`.
+    See `check_ready` for arguments, returned value and errors.
     """
     for key in COMPONENT_KEYS:
         list(check_config(config.get(key), key))
@@ -62,17 +62,19 @@ def _inspect(
     """Return what the components under `keys` lack, and the data sets that could be opened, by place."""
     lacks: list[tuple[str, Requirement]] = []
     datasets: dict[str, Dataset] = {}
-    for key in keys:
-        for where, cls, arguments in check_config(config.get(key), key):
-            if any(where.startswith(f'{place}.') for place in datasets):
-                continue  # a part of an opened data set
-            if isinstance(cls, type) and issubclass(cls, Dataset):
-                try:
-                    datasets[where] = build(dict(type=cls, **arguments))
-                    continue
-                except (OSError, ValueError):
-                    pass  # its requirements say why; a value that they do not look at is refused by the run's build
-            lacks += [(where, requirement) for requirement in getattr(cls, 'requirements', lambda _: ())(arguments)]
+    # a list: all names are checked before anything is opened
+    for where, cls, arguments in [part for key in keys for part in check_config(config.get(key), key)]:
+        opened = any(where.startswith(f'{place}.') for place in datasets)  # as a part of another
+        if not opened and isinstance(cls, type) and issubclass(cls, Dataset):
+            try:
+                datasets[where] = build(dict(type=cls, **arguments))
+                opened = True
+            except (OSError, ValueError):
+                pass  # its requirements say why; a value that they do not look at is refused by the run's build
+        # eqzoo's own data sets need nothing more than their constructors check; a user's may
+        if opened and cls.__module__.startswith('eqzoo.'):
+            continue
+        lacks += [(where, requirement) for requirement in getattr(cls, 'requirements', lambda _: ())(arguments)]
     return lacks, datasets
 
 

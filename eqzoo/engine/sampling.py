@@ -76,7 +76,7 @@ class ImageSampler:
         streams = SampleStreams(self.seed, torch.tensor(numbers))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
             drawn = self.sampler(self.generator, self.labels_of(numbers).to(device), streams)
-        images = self._decode(drawn)
+        images = self._decoded(drawn)
         finite = images.isfinite().flatten(1).all(dim=1).cpu()
         if not finite.all():  # as uint8 they would look like any other image
             number = next(number for number, is_finite in zip(numbers, finite.tolist(), strict=True) if not is_finite)
@@ -86,7 +86,7 @@ class ImageSampler:
             )
         return to_uint8(images)
 
-    def _decode(self, drawn: Tensor) -> Tensor:
+    def _decoded(self, drawn: Tensor) -> Tensor:
         """Return the images (B, 3, H, W) of codes (B, h, w), or of latents in generator units."""
         if self.generator.learns == 'codes':
             return self.autoencoder.decode_tokens(drawn)

@@ -1,9 +1,9 @@
-"""Run as a program: does some work in processes that are killed at random moments, until one of them finishes.
+"""Run as a program: does work in processes that are killed at random moments, until one of them finishes.
 
-    python kills.py KIND FOLDER KILLS SEED
+    python kills.py FOLDER SEED KIND=KILLS...
 
-The work is one of those below, in FOLDER/killed, and once without kills in FOLDER/whole. It is
-forked from here, where torch is imported already, so that a kill costs a second and not ten.
+The work of each kind is done in FOLDER/KIND/killed, and once without kills in FOLDER/KIND/whole. It is
+forked from here, where torch is already imported, so that a kill costs a second and not ten.
 """
 
 import os
@@ -19,19 +19,22 @@ import torch
 
 from eqzoo.commands.cache_latents import cache_latents
 from eqzoo.commands.sample import sample
+from eqzoo.commands.train import train as run_training
 from eqzoo.config import load_config
 from eqzoo.engine import build_runner, shrink
 from eqzoo.engine.work_dir import own_folder
 
 EMA = "custom_hooks={'ema': {'type': 'EMAHook', 'decay': 0.5}, 'pictures': {'type': 'PictureHook', 'interval': 4}}"
+SDXL = ('configs/eqvae/sdxl_rot_scale.py', EMA, 'model.reconstruction_loss.learn_log_variance=True')
 TRAININGS = {
     # discriminator, two optimizers, average, log-variance
-    'autoencoder': ('configs/eqvae/sdxl_rot_scale.py', EMA, 'model.reconstruction_loss.learn_log_variance=True'),
+    'autoencoder': (*SDXL, 'model.reconstruction_loss.perceptual=None'),
+    'lpips': SDXL,
     'vq': ('configs/demo/vq_pretrain.py',),
     'repa': ('configs/repa/repa_tiny_shapes.py',),
     'maskgit': ('configs/maskgit/maskgit_base_vqgan.py',),
 }
-STEPS = 12
+STEPS = 8
 DIT = 'configs/dit/dit_tiny_shapes.py'
 
 
@@ -58,14 +61,8 @@ def draw(kind: str, folder: Path) -> None:
     sample(DIT, overrides=words, smoke=True, out=str(folder / 'samples.npz'), num=30)
 
 
-def work_of(kind: str) -> Callable[[str, Path], None]:
-    return {'cache': cache, 'sample': draw}.get(kind, train)
-
-
-def forked(
-    work: Callable[[], None], kill_after: float | None = None, *, from_when: Callable[[], bool] = lambda: True
-) -> bool:
-    """Do `work` in a process of its own, killed so long after `from_when`; return whether it came to its end."""
+def forked(work: Callable[[], None], kill_after: float | None = None) -> bool:
+    """Do `work` in a process of its own, killed after so many seconds; return whether it came to its end."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -75,8 +72,6 @@ def forked(
             traceback.print_exc()
             os._exit(1)
     if kill_after is not None:
-        while not from_when() and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            time.sleep(0.005)
         time.sleep(kill_after)
         os.kill(pid, signal.SIGKILL)  # a process that has ended is not hurt: it is waited for below
     _, status = os.waitpid(pid, 0)
@@ -85,12 +80,10 @@ def forked(
     return os.WIFEXITED(status)
 
 
-def main(kind: str, folder: Path, kills: int, seed: int) -> None:
-    torch.set_num_threads(1)  # threads do not survive a fork
-    work, rng = work_of(kind), random.Random(seed)
+def survive(kind: str, folder: Path, kills: int, rng: random.Random) -> int:
+    """Do the work of `kind` with and without kills; return how many processes were killed."""
+    work = {'cache': cache, 'sample': draw}.get(kind, train)
     if kind == 'sample':
-        from eqzoo.commands.train import train as run_training
-
         forked(lambda: run_training(DIT, overrides=[f'work_dir={folder}'], smoke=True))
     started = time.monotonic()
     forked(lambda: work(kind, folder / 'whole'))
@@ -98,13 +91,20 @@ def main(kind: str, folder: Path, kills: int, seed: int) -> None:
     survived = 0
 
     def moment() -> float | None:
-        """Return when to kill: the first early, as the whole run may have been slow for reasons of the machine's."""
+        """Return when to kill: the first early, since other work on the machine may have slowed the whole run."""
         return rng.uniform(0, 0.7 * duration * (survived + 1) / kills) if survived < kills else None
 
     while not forked(lambda: work(kind, folder / 'killed'), moment()):
         survived += 1
-    print(f'{kind}: {survived} kills survived')
+    return survived
+
+
+def main(folder: Path, seed: int, jobs: list[str]) -> None:
+    torch.set_num_threads(1)  # threads do not survive a fork
+    for job in jobs:
+        kind, kills = job.split('=')
+        print(f'{kind}: {survive(kind, folder / kind, int(kills), random.Random(seed))} kills survived')
 
 
 if __name__ == '__main__':
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

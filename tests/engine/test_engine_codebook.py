@@ -1,4 +1,4 @@
-"""The codebook's hook and evaluator: what they count, and whom they revive."""
+"""The codebook's hook and evaluator: usage counts, and the codes that are revived."""
 
 import math
 from types import SimpleNamespace
@@ -109,7 +109,7 @@ def test_counts_are_saved_and_loaded():
     assert other.idle.tolist() == [1, 1, 1, 0, 1, 1, 1, 1]
 
 
-def test_mistakes_are_told_at_once():
+def test_mistakes_are_refused_at_once():
     with pytest.raises(ValueError, match=r'CodebookHook.revive_after must be at least 1 step, or None, got 0'):
         CodebookHook(revive_after=0)
     model = SimpleNamespace(autoencoder=KLAutoencoder(4, (8, 8), norm_num_groups=4))
@@ -136,11 +136,11 @@ def test_evaluator_counts_over_all_images():
 def test_a_resumed_run_revives_the_same_codes(tmp_path):
     """Four steps at once, and as if killed after two: bit for bit, the idle counts crossing the cut."""
     overrides = [f'work_dir={tmp_path}', "custom_hooks={'codebook':{'type':'CodebookHook','revive_after':3}}"]
-    train('configs/eqvae/vqgan_rot_scale.py', overrides=overrides, smoke=True)
+    train('configs/demo/vq_rot_scale.py', overrides=overrides, smoke=True)
     whole = read_checkpoint(latest_checkpoint(tmp_path))
     before = read_checkpoint(tmp_path / 'iter_2.pth')
     latest_checkpoint(tmp_path).unlink()
-    train('configs/eqvae/vqgan_rot_scale.py', overrides=overrides, smoke=True, resume=True)
+    train('configs/demo/vq_rot_scale.py', overrides=overrides, smoke=True, resume=True)
     resumed = read_checkpoint(latest_checkpoint(tmp_path))
     name = 'autoencoder.quantize.embedding.weight'
     assert torch.equal(resumed['state_dict'][name], whole['state_dict'][name])

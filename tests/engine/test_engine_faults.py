@@ -1,12 +1,8 @@
-"""What goes wrong is said in one message, and nothing is lost."""
+"""Faults: each is reported in one message, and nothing is lost."""
 
-import os
 import re
 import resource
-import socket
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import fault_hooks  # noqa: F401  registers them
 import pytest
@@ -35,6 +31,14 @@ def smoke(leaf, folder, *words, hook=None):
     return run(train, [leaf, '--smoke', f'work_dir={folder}', *hooks, *words])
 
 
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """The folder of a run without faults."""
+    folder = tmp_path_factory.mktemp('whole')
+    smoke(DIT, folder)
+    return folder
+
+
 def weights(folder):
     return read_checkpoint(folder / 'iter_4.pth')['state_dict']
 
@@ -45,15 +49,15 @@ def assert_same(left, right):
 
 
 @pytest.mark.parametrize(
-    ('leaf', 'said'),
+    ('leaf', 'scalars'),
     [
         (AUTOENCODER, 'loss nan, pixel nan, kl nan'),
         (DIT, 'loss nan, mse nan, vb nan'),
     ],
 )
-def test_a_loss_that_is_not_finite_stops_before_it_is_saved(leaf, said, tmp_path):
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(leaf, scalars, tmp_path):
     with pytest.raises(
-        SystemExit, match=rf'error: step 3: the loss is not finite \(.*{said}.*\); its batch'
+        SystemExit, match=rf'error: step 3: the loss is not finite \(.*{scalars}.*\); its batch'
     ) as stopped:
         smoke(leaf, tmp_path, hook=dict(type='PoisonWeights', step=3))
     assert 'iter_2.pth with --resume' in str(stopped.value)
@@ -76,43 +80,41 @@ def test_steps_that_are_not_finite_can_be_left_out(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(('name', 'status'), [('SIGTERM', 143), ('SIGUSR1', 138)])
-def test_signals_save_and_stop(name, status, tmp_path, capsys):
-    smoke(DIT, tmp_path / 'whole')
+def test_signals_save_and_stop(name, status, whole, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        smoke(DIT, tmp_path / 'cut', hook=dict(type='SendSignal', step=3, name=name))
+        smoke(DIT, tmp_path, hook=dict(type='SendSignal', step=3, name=name))
     assert stopped.value.code == status
     assert f'{name}: stopped after step 3' in capsys.readouterr().out
-    assert latest_checkpoint(tmp_path / 'cut').name == 'iter_3.pth'
-    smoke(DIT, tmp_path / 'cut', '--resume')
-    assert_same(weights(tmp_path / 'cut'), weights(tmp_path / 'whole'))
+    assert latest_checkpoint(tmp_path).name == 'iter_3.pth'
+    smoke(DIT, tmp_path, '--resume')
+    assert_same(weights(tmp_path), weights(whole))
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(SystemExit, match=r'File too large, writing .* MiB; .*iter_4'):
-            smoke(AUTOENCODER, tmp_path, hook=dict(type='FillDisk', step=3, size=20_000))
+            smoke(DIT, tmp_path, hook=dict(type='FillDisk', step=3, size=20_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [file.name for file in tmp_path.glob('*iter_*')] == ['iter_2.pth']
     assert zip_damage(tmp_path / 'iter_2.pth') is None
-    smoke(AUTOENCODER, tmp_path, '--resume')
+    smoke(DIT, tmp_path, '--resume')
     assert (tmp_path / 'iter_4.pth').is_file()
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(tmp_path, capsys):
-    smoke(AUTOENCODER, tmp_path)
-    whole = weights(tmp_path)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     file = tmp_path / 'iter_4.pth'
     file.write_bytes(file.read_bytes()[:-2000])
     capsys.readouterr()
-    smoke(AUTOENCODER, tmp_path, '--resume')
+    smoke(DIT, tmp_path, '--resume')
     assert 'damaged checkpoint: iter_4.pth: BadZipFile' in capsys.readouterr().out
-    assert_same(weights(tmp_path), whole)
+    assert_same(weights(tmp_path), weights(whole))
     for file in tmp_path.glob('iter_*.pth'):
         file.write_bytes(b'')
     with pytest.raises(SystemExit, match=r'damaged \(iter_4.pth: BadZipFile.*; iter_2.pth'):
-        smoke(AUTOENCODER, tmp_path, '--resume')
+        smoke(DIT, tmp_path, '--resume')
 
 
 def test_a_folder_that_cannot_be_written_is_named():
@@ -120,65 +122,32 @@ def test_a_folder_that_cannot_be_written_is_named():
         smoke(AUTOENCODER, '/proc/eqzoo')
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path):
+def test_two_runs_do_not_share_a_folder(tmp_path):  # but one after the other may use it
     with (
         own_folder(tmp_path),
         pytest.raises(SystemExit, match=rf'{tmp_path} is in use by another run \(process \d+ on'),
     ):
-        smoke(AUTOENCODER, tmp_path)
-    smoke(AUTOENCODER, tmp_path)  # and is free again
+        smoke(DIT, tmp_path)
+    smoke(DIT, tmp_path)  # and is free again
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
-def test_a_gpu_that_is_not_there_is_told(tmp_path):
+def test_a_missing_gpu_is_named(tmp_path):
     with pytest.raises(SystemExit, match="device: got 'cuda', .* no GPU"):
-        smoke(AUTOENCODER, tmp_path, 'device=cuda')
+        smoke(DIT, tmp_path, 'device=cuda')
     for command, words in ((cache_latents, []), (evaluate, []), (sample, ['--out', str(tmp_path / 'out')])):
         with pytest.raises(SystemExit, match="device: got 'cuda', but torch"):
             run(command, [DIT, *words, '--smoke', f'work_dir={tmp_path}', 'device=cuda'])
     with pytest.raises(SystemExit, match="device: got 'tpu'; .*'auto'"):
-        smoke(AUTOENCODER, tmp_path, 'device=tpu')
+        smoke(DIT, tmp_path, 'device=tpu')
 
 
-def test_resume_is_auto_or_left_out(tmp_path):
-    smoke(AUTOENCODER, tmp_path, 'resume=auto')  # nothing there yet
-    smoke(AUTOENCODER, tmp_path, 'resume=auto', '--resume')
+def test_resume_is_auto_or_nothing(whole, tmp_path):
+    smoke(DIT, tmp_path / 'new', 'resume=auto')  # there is no checkpoint yet
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    smoke(DIT, tmp_path, 'resume=auto', '--resume')
     with pytest.raises(SystemExit, match="resume: got 'never'; .*'auto'"):
-        smoke(AUTOENCODER, tmp_path, 'resume=never')
-
-
-def test_a_process_that_dies_is_told_by_the_others(tmp_path, root):
-    """Two processes without torchrun, which would end the second by itself."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    program = (
-        'import fault_hooks; from eqzoo.commands.train import train; from eqzoo.commands.cli import run; run(train)'
-    )
-    words = [
-        DIT,
-        '--smoke',
-        f'work_dir={tmp_path}',
-        "custom_hooks={'kill': {'type': 'KillRank', 'step': 4, 'rank': 1}}",
-    ]
-    shared = dict(os.environ, WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), OMP_NUM_THREADS='1')
-    shared['PYTHONPATH'] = f'{Path(__file__).parent}{os.pathsep}{root}'
-    processes = [
-        subprocess.Popen(
-            [sys.executable, '-c', program, *words],
-            cwd=root,
-            env={**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [1, -9], outs
-    assert 'error: process 0: another process is gone or does not answer' in outs[0]
-    assert 'Traceback' not in outs[0]
-    assert (tmp_path / 'iter_2.pth').is_file(), outs[0]
+        smoke(DIT, tmp_path, 'resume=never')
 
 
 def test_images_that_are_broken_or_vanish_are_named_and_left_out(tmp_path, capsys, monkeypatch):
@@ -224,7 +193,7 @@ def test_a_folder_that_is_gone_stops_the_run(tmp_path):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_what_a_loaders_process_says_is_said_without_its_traceback(workers, tmp_path):
+def test_an_error_in_a_loaders_process_comes_without_its_traceback(workers, tmp_path):
     Image.new('RGB', (40, 40)).save(tmp_path / '0.png')
     (tmp_path / '0.png').write_bytes(b'')
 
@@ -237,16 +206,14 @@ def test_what_a_loaders_process_says_is_said_without_its_traceback(workers, tmp_
     assert stopped.value.code == 'error: No image of this batch of 2 can be read: 0.png, 0.png.'
 
 
-def test_a_lost_process_of_a_loader_and_an_interruption_are_told():
+def test_a_lost_loader_process_and_an_interruption_are_reported():
     def lose() -> None:
         raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.')
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(
-        SystemExit, match='worker .* Killed. Too little memory, or /dev/shm too small: lower num_workers'
-    ):
+    with pytest.raises(SystemExit, match='worker .* Killed.*/dev/shm.*num_workers'):
         run(lose, [])
     with pytest.raises(SystemExit, match='^interrupted$'):
         run(interrupt, [])

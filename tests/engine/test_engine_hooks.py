@@ -10,20 +10,42 @@ from torch import nn
 
 from eqzoo.engine import CheckpointHook, EMAHook, ScalarsHook, StopHook, UnreadableHook
 from eqzoo.engine import hooks as stop_hook
+from eqzoo.engine.ema import averaged_model
 
 
-def runner_of(value):
+def runner_of(value, subject='autoencoder'):
     model = nn.Module()
-    model.subject = 'autoencoder'
-    model.autoencoder = nn.Linear(2, 2)
-    for parameter in model.autoencoder.parameters():
-        parameter.data.fill_(value)
-    return SimpleNamespace(model=model)
+    model.subject = subject
+    setattr(model, subject, nn.Linear(2, 2))
+    model.discriminator = nn.Linear(2, 2)
+    runner = SimpleNamespace(model=model, hooks=[])
+    fill(runner, value)
+    return runner
 
 
 def fill(runner, value):
-    for parameter in runner.model.autoencoder.parameters():
+    for parameter in runner.model.parameters():
         parameter.data.fill_(value)
+
+
+@pytest.mark.parametrize('subject', ['autoencoder', 'generator'])
+def test_the_average_is_of_what_the_training_is_about(subject):
+    runner, hook = runner_of(1.0, subject), EMAHook(decay=0.75)
+    trained = getattr(runner.model, subject)
+    assert averaged_model(runner) is trained
+    hook.before_run(runner)
+    runner.hooks.append(hook)
+    fill(runner, 5.0)
+    hook.after_train_iter(runner, 0)
+    assert averaged_model(runner) is hook.average
+    assert {name: value.unique().tolist() for name, value in hook.average.state_dict().items()} == {
+        'weight': [2.0],
+        'bias': [2.0],
+    }
+    hook.before_val_epoch(runner)
+    assert getattr(runner.model, subject) is hook.average
+    hook.after_val_epoch(runner)
+    assert getattr(runner.model, subject) is trained
 
 
 def test_the_average_moves_by_one_minus_decay_and_is_what_is_validated_and_saved():

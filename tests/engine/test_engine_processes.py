@@ -1,6 +1,7 @@
-"""Whole runs by two processes, and in shards, come out as those of one; checkpoints pass between all."""
+"""Runs by two processes, whole and in shards, equal those of one; each resumes from another's checkpoints."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pairs import LEAVES, SHARDED, run
+from pairs import LEAVES, NUM_PORTS, SHARDED, run, train_and_evaluate
 
 from eqzoo.config import load_config
 from eqzoo.engine import read_checkpoint, sharding
@@ -17,7 +18,7 @@ from eqzoo.registry import build
 
 
 def first_free_port(count):
-    """Return the first of `count` ports in a row that are free, and that the system gives nobody who asks for any."""
+    """Return the first of `count` consecutive free ports, below those that the system hands out by itself."""
     start = 20_000 + os.getpid() % 1000 * count
     return next(port for port in range(start, 32_000, count) if all(is_free(port + n) for n in range(count)))
 
@@ -35,17 +36,20 @@ def is_free(port):
 def runs(tmp_path_factory, request):
     """The folder of all runs of `pairs.py`, and of the same by this process."""
     folder = tmp_path_factory.mktemp('processes')
-    words = [sys.executable, str(Path(__file__).with_name('pairs.py')), str(folder), str(first_free_port(10))]
+    words = [sys.executable, str(Path(__file__).with_name('pairs.py')), str(folder), str(first_free_port(NUM_PORTS))]
     options = dict(cwd=request.config.rootpath, env=dict(os.environ, OMP_NUM_THREADS='1'), text=True)
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    processes = [subprocess.Popen([*words, str(rank)], **options, **pipes) for rank in range(2)]
-    outs = [processes[0].communicate(timeout=300)[0]]
-    if processes[0].returncode:
-        processes[1].kill()  # it waits for the other
-    outs.append(processes[1].communicate(timeout=300)[0])
-    assert [process.returncode for process in processes] == [0, 0], '\n'.join(outs)
-    assert outs[0].count('Done.') == 10
-    assert 'Done.' not in outs[1]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    with subprocess.Popen(words, **options, **pipes) as process:
+        try:
+            out, _ = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # both
+            raise
+    second = (folder / 'second.txt').read_text()
+    assert process.returncode == 0, f'{out}\n{second}'
+    assert out.count('Done.') == 10
+    assert 'Done.' not in second
+    assert 'Traceback' not in out
     return folder
 
 
@@ -80,16 +84,46 @@ def assert_same_run(one, other):
     assert max(float((start[name] - value).abs().max()) for name, value in left['state_dict'].items()) > 1e-4
 
 
+@pytest.fixture(scope='module')
+def ranks(runs):
+    """Weights and metrics of `train_and_evaluate` on each of two processes."""
+    return [torch.load(runs / f'{rank}.pth') for rank in range(2)]
+
+
+def test_both_processes_have_the_same_weights_and_metrics(ranks, assert_same):
+    assert_same(*ranks)
+
+
+def test_weights_and_metrics_of_two_processes_are_those_of_one(ranks):
+    weights, metrics = train_and_evaluate(0, 1)
+    for name, value in weights.items():
+        torch.testing.assert_close(
+            ranks[0][0][name], value, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f'{name}: {text}'
+        )
+    assert ranks[0][1] == pytest.approx(metrics, rel=1e-4)
+
+
+def assert_same_optimizers(one, other):
+    left, right = (read_checkpoint(place / 'iter_4.pth')['optimizer']['generator'] for place in (one, other))
+    assert left['param_groups'] == right['param_groups']
+    assert_close(left['state'], right['state'])
+
+
 @pytest.mark.parametrize('kind', SHARDED)
 def test_shards_are_whole_again_in_checkpoints(runs, kind):
     assert_same_run(runs / 'two' / kind, runs / 'sharded' / kind)
+    assert_same_optimizers(runs / 'two' / kind, runs / 'sharded' / kind)
 
 
 @pytest.mark.parametrize('name', ['from_sharded', 'from_two'])
-def test_runs_go_on_in_shards_or_out_of_them(runs, name):
+def test_sharded_and_whole_runs_resume_from_each_other(runs, name):
     assert_same_run(runs / 'two' / 'dit', runs / name)
-    states = [read_checkpoint(runs / each / 'iter_4.pth')['optimizer'] for each in ('two/dit', name)]
-    assert_close(*[each['generator']['state'] for each in states])
+    assert_same_optimizers(runs / 'two' / 'dit', runs / name)
+
+
+def test_a_lost_process_is_reported_by_the_other(runs):
+    assert (runs / 'lost.txt').read_text().startswith('error: process 0: another process is gone')
+    assert (runs / 'lost' / 'iter_2.pth').is_file()
 
 
 @pytest.mark.parametrize('kind', LEAVES)

@@ -8,7 +8,7 @@ from torch import nn
 
 from eqzoo.data import Shapes, collate
 from eqzoo.engine.runner import build_optimizers
-from eqzoo.randomness import SampleNoise, StepRandomness, seeded
+from eqzoo.randomness import SampleNoise, SampleStreams, StepRandomness, Stream, seeded
 from eqzoo.registry import build
 
 AUTOENCODER = dict(type='KLAutoencoder', block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4)
@@ -184,6 +184,13 @@ def test_optimizers_are_named_as_the_models_groups():
         ValueError, match=r"groups \['autoencoder', 'discriminator'\], the config has optimizers for \['autoencoder'\]"
     ):
         build_optimizers(model, Config(dict(optim_wrapper=dict(autoencoder=dict(optimizer=dict(type='SGD', lr=1))))))
+
+
+def test_streams_have_numbers_of_their_own_that_never_change():
+    assert {each.name: each.value for each in Stream} == dict(STEP=0, NOISE=1, SAMPLES=2, LABELS=3, CODEBOOK=4)
+    numbers = torch.rand(3, generator=seeded(5, 2, 7))
+    assert torch.equal(torch.rand(3, generator=seeded(5, Stream.SAMPLES, 7)), numbers)
+    assert torch.equal(SampleStreams(5, torch.tensor([7])).uniform(3)[0], numbers)
 
 
 def test_noise_belongs_to_the_sample_not_to_the_batch():

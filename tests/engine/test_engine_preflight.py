@@ -1,0 +1,107 @@
+"""Preflight: everything missing in one message, and every folder of images listed once."""
+
+from collections import Counter
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+from torch.utils.data import Dataset
+
+from eqzoo.commands.test import test as evaluate
+from eqzoo.commands.train import train
+from eqzoo.data import ImageFolder
+from eqzoo.data.latents.write import write_store
+from eqzoo.data.sources import FolderSource
+from eqzoo.engine.preflight import check_ready, missing
+from eqzoo.registry import Requirement, build
+
+PLAIN = 'configs/demo/plain.py'
+
+
+def image_folder(folder, count=8):
+    folder.mkdir()
+    for number in range(count):
+        Image.new('RGB', (64, 64), (number, 0, 0)).save(folder / f'{number}.png')
+    return dict(type='ImageFolder', root=str(folder), size=64)
+
+
+@pytest.fixture
+def listings(monkeypatch):
+    """The number of times that each folder of images has been listed, by its name."""
+    counts = Counter()
+    names = FolderSource.names
+    monkeypatch.setattr(FolderSource, 'names', lambda self: counts.update([self.root.name]) or names(self))
+    # --smoke keeps the folders
+    monkeypatch.setattr(ImageFolder, 'smoke', classmethod(lambda cls, arguments: dict(type='ImageFolder', **arguments)))
+    return counts
+
+
+def test_training_and_testing_list_each_folder_once(tmp_path, listings):
+    folders = {f'{each}_dataloader': image_folder(tmp_path / each) for each in ('train', 'val')}
+    words = [f'{key}.dataset={dataset}' for key, dataset in folders.items()]
+    train(PLAIN, overrides=[f'work_dir={tmp_path / "run"}', *words], smoke=True)
+    assert listings == {'train': 1, 'val': 1}
+    test_set = f'test_dataloader.dataset={image_folder(tmp_path / "test")}'
+    evaluate(PLAIN, overrides=[f'work_dir={tmp_path / "run"}', test_set], smoke=True)
+    assert listings == {'train': 1, 'val': 1, 'test': 1}
+    train(PLAIN, overrides=[f'work_dir={tmp_path / "run"}', *words], smoke=True, dry_run=True)
+    assert listings == {'train': 2, 'val': 2, 'test': 1}
+
+
+def test_data_sets_are_opened_with_their_parts(tmp_path, listings):
+    """The pictures of a store are a part of it: opened once, by the store."""
+    images = image_folder(tmp_path / 'images')
+    autoencoder = build(dict(type='KLAutoencoder', block_out_channels=(8, 8), norm_num_groups=4)).eval()
+    write_store(autoencoder, build(images), tmp_path / 'store', batch_size=8)
+    listings.clear()
+    store = dict(type='LatentStore', root=str(tmp_path / 'store'), images=images)
+    datasets = check_ready(Config(dict(loader=dict(dataset=store), other=dict(type='Shapes'))), '', ('loader', 'other'))
+    assert {place: type(dataset).__name__ for place, dataset in datasets.items()} == {
+        'loader.dataset': 'LatentStore',
+        'other': 'Shapes',
+    }
+    assert listings == {'images': 1}
+
+
+def test_everything_missing_is_named_at_once_with_all_its_places(tmp_path):
+    gone = dict(type='ImageFolder', root='/nowhere/images', size=8)
+    (tmp_path / 'empty').mkdir()
+    empty = dict(type='ImageFolder', root=str(tmp_path / 'empty'), size=8)
+    weights = dict(type='KLAutoencoder', weights='/nowhere/a.pth')
+    parts = dict(model=weights, one=dict(dataset=gone), two=[gone, empty])
+    with pytest.raises(ValueError, match='cannot run yet: 3 missing') as stopped:
+        check_ready(Config(parts), 'python tools/x.py C', tuple(parts))
+    message = str(stopped.value)
+    for part in ('/nowhere/a.pth', '/nowhere/images', '(one.dataset, two[0])', '(two[1])', 'no images in this folder'):
+        assert part in message
+    assert message.endswith('python tools/x.py C --smoke')
+
+
+class Lazy(Dataset):
+    """A user's data set, which needs more than its constructor checks."""
+
+    def __init__(self, root):
+        self.root = root
+
+    @classmethod
+    def requirements(cls, arguments):
+        return [Requirement('a key', arguments['root'], 'make one')]
+
+
+def test_a_users_data_set_is_asked_for_its_requirements_too():
+    assert [(where, each.what) for where, each in missing(dict(data=dict(type=Lazy, root='r')), ('data',))] == [
+        ('data', 'a key')
+    ]
+
+
+def test_names_are_checked_before_anything_is_opened(listings, tmp_path):
+    parts = dict(loader=dict(dataset=image_folder(tmp_path / 'images')), model=dict(type='KLAutoencoder', scales=1))
+    with pytest.raises(ValueError, match=r"model: KLAutoencoder has no argument 'scales'. Did you mean 'scale'"):
+        missing(parts, tuple(parts))
+    assert not listings
+
+
+def test_a_value_that_only_the_constructor_judges_is_left_to_the_build(tmp_path):
+    wrong = dict(image_folder(tmp_path / 'images'), size=0)
+    assert check_ready(Config(dict(loader=dict(dataset=wrong))), '', ('loader',)) == {}
+    assert missing(dict(data=wrong), ('data',)) == []
