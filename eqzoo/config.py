@@ -272,7 +272,7 @@ def _existing(node: Any, part: str, where: str) -> Any:
     if isinstance(node, list | tuple):
         if re.fullmatch(r'-?\d+', part) and -len(node) <= int(part) < len(node):
             return int(part)
-        raise ValueError(f'Override: {place} is a list of {len(node)}; {part!r} is no index of it.')
+        raise ValueError(f'Override: {place} is a list of {len(node)}; {part!r} is not one of its indices.')
     if not isinstance(node, dict):
         raise ValueError(f'Override: {place} is {node!r}, which has no key {part!r}.')
     if part not in node:

@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""The README shows real output."""
 
 import doctest
 import re

@@ -25,7 +25,7 @@ class Generator(nn.Module):
     """
 
     learns: ClassVar[str] = 'latents'
-    """What a batch holds: 'latents', or 'codes' of an autoencoder's codebook."""
+    """Contents of a batch: 'latents', or 'codes' of an autoencoder's codebook."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

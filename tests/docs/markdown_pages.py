@@ -1,4 +1,4 @@
-"""What the pages of this project hold: blocks, commands, links and anchors."""
+"""Contents of the pages of this project: blocks, commands, links and anchors."""
 
 import re
 import shlex

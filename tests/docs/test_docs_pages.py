@@ -1,4 +1,4 @@
-"""How pages are read for the tests: what is a command, a file, a link, an anchor."""
+"""Reading of pages for the tests: commands, files, links, anchors."""
 
 import markdown_pages as pages
 import pytest

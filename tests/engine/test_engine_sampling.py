@@ -1,4 +1,4 @@
-"""What sample n is depends on the seed and on n alone."""
+"""Sample n depends on the seed and on n alone."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Latents of SD-VAE-16, whose scale nobody has published: measure it, and set `model.autoencoder.scale`.
+"""Latents of SD-VAE-16, whose scale has not been published: measure it, and set `model.autoencoder.scale`.
 
 python tools/latent_stats.py configs/eqvae/sd16_plain.py eqzoo://sd-vae-16 --measure-only
 """

@@ -1,4 +1,4 @@
-"""Latents of SD3-VAE fine-tuned by `configs/eqvae/sd3_rot_scale.py`: nobody has published its weights.
+"""Latents of SD3-VAE fine-tuned by `configs/eqvae/sd3_rot_scale.py`: its weights have not been published.
 
 Their scale is measured before: python tools/latent_stats.py configs/eqvae/sd3_rot_scale.py CHECKPOINT.
 """

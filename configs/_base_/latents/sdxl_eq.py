@@ -1,4 +1,4 @@
-"""Latents of SDXL-VAE fine-tuned by `configs/eqvae/sdxl_rot_scale.py`: nobody has published its weights.
+"""Latents of SDXL-VAE fine-tuned by `configs/eqvae/sdxl_rot_scale.py`: its weights have not been published.
 
 Their scale is measured before: python tools/latent_stats.py configs/eqvae/sdxl_rot_scale.py CHECKPOINT.
 """
