@@ -67,7 +67,7 @@ def test_parse_value(text, value):
         ('train_cfg.max_iters=abc', r"train_cfg\.max_iters: expected a number such as 50000, got 'abc'"),
         ('model.precision=16', r"model\.precision: expected text such as 'fp32', got 16"),
         ('train_cfg=5', r'train_cfg: expected a dict'),
-        ('evaluators.3.type=A', r"evaluators is a list of 3; '3' is no index of it"),
+        ('evaluators.3.type=A', r"evaluators is a list of 3; '3'"),
         ('custom_hooks.picture.interval=1', r"custom_hooks has no key 'picture'\. Did you mean 'pictures'\?"),
         ("custom_hooks=[{'type': 'PictureHook'}]", r'custom_hooks: expected a dict'),
         ('seed.x=1', r"seed is 0, which has no key 'x'"),
