@@ -125,6 +125,19 @@ def test_its_page_has_tables_plots_and_the_machine(finished):
         assert (finished / name).stat().st_size > 1000
 
 
+def test_a_study_that_lost_a_stage_repeats_that_stage_alone(folder, finished):
+    results = (finished / 'results.csv').read_bytes()
+    records = {path: path.stat().st_mtime_ns for path in (folder / 'a' / 'stages').glob('*/stage.json')}
+    lost = max(records, key=records.get)
+    lost.unlink()
+    words = [*RUN, str(folder / 'small.py'), '--work-dir', str(folder / 'a'), '--resume']
+    subprocess.run([sys.executable, *words], check=True)
+    assert (finished / 'results.csv').read_bytes() == results
+    repeated = {path for path, written in records.items() if path.stat().st_mtime_ns != written}
+    assert repeated == {lost}
+
+
+@pytest.mark.slow(reason='a whole study again, a minute; the test above resumes one')
 def test_a_killed_and_resumed_study_has_the_same_results(folder, finished):
     words = [sys.executable, *RUN, str(folder / 'small.py'), '--work-dir', str(folder / 'b')]
     stages = folder / 'b' / 'stages'
