@@ -32,6 +32,13 @@ def train(
     if show:
         print(to_python(config), end='')
         return
+    lacking = [key for key in ('model', 'train_dataloader', 'optim_wrapper', 'train_cfg') if key not in config]
+    if lacking:
+        raise ValueError(
+            f'{config_file} describes no training: it has no {", ".join(lacking)}; expected a run, such as '
+            'configs/eqvae/sd_rot_scale.py. Files of configs/_base_ and configs/zoo are parts of runs, and '
+            'a study is run by tools/study.py.'
+        )
 
     from eqzoo.distributed import (
         close_distributed,

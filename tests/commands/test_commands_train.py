@@ -41,6 +41,12 @@ def test_every_autoencoder_trains_in_smoke(leaf, tmp_path):
     assert list(tmp_path.glob('best_eq_err_rotation_*.pth'))
 
 
+@pytest.mark.parametrize('config', ['configs/zoo/autoencoders/taesd.py', 'configs/studies/p_shapes.py'])
+def test_a_config_that_trains_nothing_is_refused(config):
+    with pytest.raises(SystemExit, match=f'{config} describes no training: .*train_cfg'):
+        run(train, [config, '--smoke'])
+
+
 def test_a_resumed_run_is_the_same_run(tmp_path, assert_same):
     """Autoencoder, discriminator, both optimizers and the average: all bit for bit."""
     leaf = 'configs/eqvae/sdxl_rot_scale.py'

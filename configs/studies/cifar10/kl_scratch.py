@@ -7,6 +7,6 @@ with read_base():
 
 train_cfg.update(max_iters=6500)
 param_scheduler = [
-    # with an end of its own: by default it is the end of the run, and a shorter run, as with --smoke, would end before it begins
+    # with its own end: by default that is the end of the run, and a shorter run, as with --smoke, would end first
     dict(type='CosineAnnealingLR', begin=2500, end=6500, T_max=4000, eta_min_ratio=0.1, by_epoch=False)
 ]
