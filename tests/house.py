@@ -179,6 +179,7 @@ def main() -> None:
 
         for title, files in trace_paths(options.root.resolve()).items():
             print(f'{title:<66} {len(files):>10} files')
+            print(f'    {" ".join(files)}')
 
 
 if __name__ == '__main__':

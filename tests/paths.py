@@ -15,7 +15,7 @@ _TRACER = """
 import json, runpy, sys, threading
 root, stop, out, script, *words = sys.argv[1:]
 sys.path.insert(0, root)
-entered, importing, stopped = set(), [], []
+entered, importing, stopped = {}, [], []  # a dict keeps the order
 def profile(frame, event, argument):
     code = frame.f_code
     if stopped or not code.co_filename.startswith((f'{root}/eqzoo/', f'{root}/registry/')):
@@ -23,7 +23,7 @@ def profile(frame, event, argument):
     if code.co_name == '<module>':  # its classes and decorators run too, and enter nothing
         importing.append(code) if event == 'call' else importing.pop() if event == 'return' else None
     elif event == 'call' and not importing:
-        entered.add(code.co_filename[len(root) + 1:])
+        entered[code.co_filename[len(root) + 1:]] = True
         if stop and code.co_qualname.endswith(stop):
             stopped.append(True)
 threading.setprofile(profile)
@@ -34,14 +34,14 @@ try:
 finally:
     sys.setprofile(None)
     with open(out, 'w') as file:
-        json.dump(sorted(entered), file)
+        json.dump(list(entered), file)
 """
 
 _LOAD = 'import sys, eqzoo\neqzoo.load(sys.argv[1])\n'
 
 
 def trace_paths(root: Path) -> dict[str, list[str]]:
-    """Return the files entered on each path, by its title; `root` is a checkout of any layout."""
+    """Return the files entered on each path, in that order, by its title; `root` is a checkout of any layout."""
     with tempfile.TemporaryDirectory() as folder:
         tracer = _Tracer(root, Path(folder))
         dit = 'configs/dit/dit_tiny_shapes.py'
@@ -53,11 +53,13 @@ def trace_paths(root: Path) -> dict[str, list[str]]:
             '(a) tools/train.py to the loss of an autoencoder': tracer.trace(
                 'tools/train.py', 'configs/eqvae/sdxl_rot_scale.py', '--smoke', stop='ReconstructionLoss.forward'
             ),
-            '(b) latents written, read, to the loss of a generator': sorted(
-                {
-                    *tracer.trace('tools/cache_latents.py', dit, '--smoke'),
-                    *tracer.trace('tools/train.py', dit, '--smoke', stop='GaussianDiffusion.losses'),
-                }
+            '(b) latents written, read, to the loss of a generator': list(
+                dict.fromkeys(
+                    [
+                        *tracer.trace('tools/cache_latents.py', dit, '--smoke'),
+                        *tracer.trace('tools/train.py', dit, '--smoke', stop='GaussianDiffusion.losses'),
+                    ]
+                )
             ),
         }
         tracer.run('train', dit, '--smoke')
