@@ -43,7 +43,7 @@ def check_types(config: Mapping[str, Any], kind: Kind, where: str) -> None:
 
     Args:
         config: `type` and arguments.
-        kind: What the outermost component has to be.
+        kind: The required kind of the outermost component.
         where: The file, for the message.
 
     Raises:

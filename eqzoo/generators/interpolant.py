@@ -56,7 +56,7 @@ class Interpolant:
 
     Args:
         path: 'linear', 'gvp' (cosine and sine) or 'vp'.
-        prediction: What the network outputs: the 'velocity' dx_t/dt, the 'score', or the 'noise'.
+        prediction: The quantity that the network predicts: the 'velocity' dx_t/dt, the 'score', or the 'noise'.
         weighting: Weights of the loss of scores and noises: 'none', 'velocity' (makes it the loss of the velocity),
             or 'likelihood' (makes it a bound on the likelihood).
         network_time: Time as the network counts it. 'data_to_noise': as here, also REPA's convention.
