@@ -4,9 +4,10 @@ from mmengine.config import read_base
 
 with read_base():
     from .._base_.studies.grid import columns, dit, kl, maskgit, score, tiny, vq
-    from .._base_.studies.objectives import rot_scale
+    from .._base_.studies.objectives import rot_scale, rot_scale_antialiased
 
 eq = {'model.objective': rot_scale}
+antialiased = {'model.objective': rot_scale_antialiased}
 study = dict(
     title='Autoencoders: plain fine-tuning against EQ-VAE',
     claim=(
@@ -18,10 +19,13 @@ study = dict(
     autoencoders={
         'tiny': dict(**tiny, generators=['DiT']),
         'tiny + EQ': dict(**tiny, generators=['DiT'], against='tiny', change=eq),
+        'tiny + EQ, antialiased': dict(**tiny, generators=['DiT'], against='tiny', change=antialiased),
         'KL': dict(**kl, generators=['DiT']),
         'KL + EQ': dict(**kl, generators=['DiT'], against='KL', change=eq),
+        'KL + EQ, antialiased': dict(**kl, generators=['DiT'], against='KL', change=antialiased),
         'VQ': dict(**vq, generators=['MaskGIT']),
         'VQ + EQ': dict(**vq, generators=['MaskGIT'], against='VQ', change=eq),
+        'VQ + EQ, antialiased': dict(**vq, generators=['MaskGIT'], against='VQ', change=antialiased),
     },
     generators={'DiT': dit, 'MaskGIT': maskgit},
     columns=columns,

@@ -4,7 +4,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .._base_.studies.grid import columns, curve, dit, kl, repa, score, sit
-    from .._base_.studies.objectives import rot_scale
+    from .._base_.studies.objectives import rot_scale, rot_scale_antialiased
 
 study = dict(
     title='Generators over training steps, on plain and on EQ latents',
@@ -15,7 +15,11 @@ study = dict(
     ),
     size='shapes',
     data='Shapes',
-    autoencoders={'KL': kl, 'KL + EQ': dict(**kl, against='KL', change={'model.objective': rot_scale})},
+    autoencoders={
+        'KL': kl,
+        'KL + EQ': dict(**kl, against='KL', change={'model.objective': rot_scale}),
+        'KL + EQ, antialiased': dict(**kl, against='KL', change={'model.objective': rot_scale_antialiased}),
+    },
     generators={
         'DiT': {**dit, 'scores': curve},
         'SiT': {**sit, 'scores': curve},

@@ -4,7 +4,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .._base_.studies.grid import columns, curve, maskgit, score, vq
-    from .._base_.studies.objectives import rot_scale
+    from .._base_.studies.objectives import rot_scale, rot_scale_antialiased
 
 study = dict(
     title='MaskGIT over training steps, on plain and on EQ codes',
@@ -13,7 +13,11 @@ study = dict(
     ),
     size='shapes',
     data='Shapes',
-    autoencoders={'VQ': vq, 'VQ + EQ': dict(**vq, against='VQ', change={'model.objective': rot_scale})},
+    autoencoders={
+        'VQ': vq,
+        'VQ + EQ': dict(**vq, against='VQ', change={'model.objective': rot_scale}),
+        'VQ + EQ, antialiased': dict(**vq, against='VQ', change={'model.objective': rot_scale_antialiased}),
+    },
     generators={'MaskGIT': {**maskgit, 'scores': curve}},
     columns={**columns, 'autoencoder': [*columns['autoencoder'], 'codebook/usage', 'codebook/perplexity']},
     score=score,
