@@ -5,7 +5,7 @@ from house import House
 
 # From the bottom up. A room imports rooms that are further down, and of its own; rooms of one line do not import each other.
 LAYERS = (
-    ('files', 'precision', 'randomness', 'zips'),
+    ('dct', 'files', 'precision', 'randomness', 'zips'),
     ('images', 'distributed', 'npz'),
     ('registry',),
     ('config',),
@@ -25,6 +25,7 @@ LAYERS = (
 
 # Modules with one importer that are a subject of their own, and why.
 SINGLE_IMPORTERS = {
+    'eqzoo.dct': 'the transform of images and of latents, for evaluators and regularizers',
     'eqzoo.data.drawing': 'how pictures are drawn, beside which pictures there are (Shapes)',
     'eqzoo.studies.report': 'the page of a study, for the one command that runs studies',
     'eqzoo.studies.tables': 'tables in Markdown, beside the page that contains them',

@@ -1,12 +1,12 @@
 """Spectrum of latents by the discrete cosine transform: its slope, and the share of high frequencies."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from eqzoo.dct import dct
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS
@@ -32,18 +32,6 @@ class Spectrum(NamedTuple):
     power: Tensor
     slope: float
     high_share: float
-
-
-def dct(x: Tensor) -> Tensor:
-    """Return the orthonormal DCT-II of the last two dimensions of x (..., H, W), in float64, equal to `scipy.fft.dctn`.
-
-    Example:
-        >>> dct(torch.ones(2, 2)).round(decimals=6)
-        tensor([[2., 0.],
-                [0., 0.]], dtype=torch.float64)
-    """
-    rows, columns = (_dct_matrix(side).to(x.device) for side in x.shape[-2:])
-    return rows @ x.double() @ columns.T
 
 
 def radial_spectrum(power: Tensor) -> Spectrum:
@@ -91,17 +79,6 @@ def check_sides(size: tuple[int, int]) -> None:
 def _slope(x: Tensor, y: Tensor) -> float:
     x = x - x.mean()
     return ((x * y).sum() / x.square().sum()).item()
-
-
-def _dct_matrix(side: int) -> Tensor:
-    """Return the matrix C whose product C x is the orthonormal DCT-II of x (side,).
-
-    In float64, because a float32 basis is off by 1e-5.
-    """
-    places = torch.arange(side, dtype=torch.float64)
-    matrix = torch.cos(math.pi / side * places[:, None] * (places + 0.5)) * math.sqrt(2 / side)
-    matrix[0] /= math.sqrt(2)
-    return matrix
 
 
 @EVALUATORS.register_module()
