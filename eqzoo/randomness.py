@@ -27,6 +27,8 @@ class Stream(IntEnum):
     """Random classes of samples, by the sample's number."""
     CODEBOOK = 4
     """Features that replace idle codes, by step."""
+    CORRUPTION = 5
+    """Corruptions of a training sample's latents, by draw."""
 
 
 def seeded(*key: int) -> torch.Generator:
@@ -59,6 +61,10 @@ class StepRandomness:
         """Return a stream of random numbers for each of the samples `draws` (B,)."""
         return SampleStreams(self.seed, draws)
 
+    def corruption(self, draws: Tensor) -> 'SampleStreams':
+        """Return a stream for the corruptions of the latents of each of the samples `draws` (B,)."""
+        return SampleStreams(self.seed, draws, Stream.CORRUPTION)
+
 
 @dataclass(frozen=True)
 class SampleNoise:
@@ -87,6 +93,7 @@ class SampleStreams:
     Args:
         seed: The run's seed.
         numbers: The samples' numbers (B,).
+        stream: The use of these streams.
 
     Example:
         >>> both = SampleStreams(0, torch.tensor([7, 8])).uniform()
@@ -94,8 +101,8 @@ class SampleStreams:
         True
     """
 
-    def __init__(self, seed: int, numbers: Tensor) -> None:
-        self.generators = [seeded(seed, Stream.SAMPLES, int(number)) for number in numbers]
+    def __init__(self, seed: int, numbers: Tensor, stream: Stream = Stream.SAMPLES) -> None:
+        self.generators = [seeded(seed, stream, int(number)) for number in numbers]
         """One generator per sample, for libraries that take such a list."""
 
     def normal(self, like: Tensor) -> Tensor:

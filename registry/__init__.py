@@ -1,7 +1,7 @@
 """The kinds of component, how they are found and how they are built; installed as `eqzoo.registry`."""
 
 from eqzoo.registry.build import KINDS, argument_defaults, build, check_config, find_component
-from eqzoo.registry.contracts import EquivarianceTransform, Grid, Objective, Requirement
+from eqzoo.registry.contracts import Corruption, EquivarianceTransform, Grid, Objective, Penalty, Requirement
 from eqzoo.registry.kinds import (
     AUTOENCODERS,
     DATASETS,
@@ -16,6 +16,7 @@ from eqzoo.registry.kinds import (
     NETWORKS,
     OPTIM_WRAPPERS,
     PROCESSES,
+    REGULARIZERS,
     SAMPLERS,
     TRANSFORMS,
     VISION,
@@ -37,13 +38,16 @@ __all__ = [
     'NETWORKS',
     'OPTIM_WRAPPERS',
     'PROCESSES',
+    'REGULARIZERS',
     'SAMPLERS',
     'TRANSFORMS',
     'VISION',
+    'Corruption',
     'EquivarianceTransform',
     'Grid',
     'Kind',
     'Objective',
+    'Penalty',
     'Requirement',
     'argument_defaults',
     'build',

@@ -1,4 +1,4 @@
-"""Contracts of the components that other components call: transforms, objectives, requirements."""
+"""Contracts of the components that other components call: transforms, regularisers, requirements."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -31,13 +31,34 @@ class EquivarianceTransform(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """The pair of images that an autoencoder's training step compares: a target and a reconstruction."""
+    """The pairs of images that an autoencoder's training step compares: targets and reconstructions.
+
+    Objectives, corruptions and penalties may also have `prepare(autoencoder)`, called once before training, which
+    checks the fit and makes weights of their own; and `check_grid(grid)`, called with the latent grid of the training
+    images. Both raise ValueError.
+    """
 
     def sample(self, generator: 'Generator', grid: Grid) -> Any:
         """Draw this step's branch and parameters; one draw serves the whole batch on every rank."""
 
-    def __call__(self, autoencoder: Any, images: 'Tensor', draw: Any, noise: Any) -> Any:
-        """Return the `eqzoo.regularizers.ReconstructionPair` of this step."""
+    def __call__(self, step: Any, images: 'Tensor', draw: Any) -> Any:
+        """Take a `eqzoo.regularizers.LatentStep` to its list of `ReconstructionPair`, the main one first."""
+
+
+@runtime_checkable
+class Corruption(Protocol):
+    """What happens to latents between codebook and decoder in training."""
+
+    def __call__(self, latents: 'Tensor', streams: Any) -> 'Tensor':
+        """Return corrupted latents (B, C, h, w), drawn from `streams`, one per sample."""
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """A term of the loss on the latents of a step. With `sample(generator, grid)` it gets a draw for the whole batch."""
+
+    def __call__(self, step: Any, draw: Any) -> 'dict[str, Tensor]':
+        """Return weighted scalars by name, from a `eqzoo.regularizers.LatentStep`."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ def _kind(name: str, parent: str | None = None, *locations: str) -> Kind:
 
 AUTOENCODERS = _kind('autoencoder', None, 'eqzoo.autoencoders')
 TRANSFORMS = _kind('transform', None, 'eqzoo.transforms')
-LOSSES = _kind('loss', None, 'eqzoo.losses', 'eqzoo.regularizers')
+REGULARIZERS = _kind('regulariser', None, 'eqzoo.regularizers')
+LOSSES = _kind('loss', None, 'eqzoo.losses')
 GENERATORS = _kind('generator', None, 'eqzoo.generators')
 NETWORKS = _kind('network', None, 'eqzoo.generators')
 PROCESSES = _kind('process', None, 'eqzoo.generators')

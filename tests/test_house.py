@@ -7,6 +7,7 @@ from house import House
 LAYERS = (
     ('dct', 'files', 'precision', 'randomness', 'zips'),
     ('images', 'distributed', 'npz'),
+    ('gradients',),
     ('registry',),
     ('config',),
     ('zoo',),
@@ -25,7 +26,6 @@ LAYERS = (
 
 # Modules with one importer that are a subject of their own, and why.
 SINGLE_IMPORTERS = {
-    'eqzoo.dct': 'the transform of images and of latents, for evaluators and regularizers',
     'eqzoo.data.drawing': 'how pictures are drawn, beside which pictures there are (Shapes)',
     'eqzoo.studies.report': 'the page of a study, for the one command that runs studies',
     'eqzoo.studies.tables': 'tables in Markdown, beside the page that contains them',

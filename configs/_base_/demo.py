@@ -11,7 +11,7 @@ model = dict(
     autoencoder=autoencoder,
     objective=dict(type='Plain'),
     reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1')),
-    kl_loss=dict(type='KLDivergence', weight=1e-6),
+    penalties=[dict(type='KLDivergence', weight=1e-6)],
 )
 train_dataloader = dict(batch_size=8, num_workers=0, dataset=dict(type='Shapes', num_images=4000, size=64, seed=0))
 val_dataloader = dict(batch_size=32, num_workers=0, dataset=dict(type='Shapes', num_images=64, size=64, seed=1))

@@ -12,7 +12,7 @@ autoencoder = dict(
 )
 # taming's: means, and the autoencoder's own codebook loss instead of the divergence
 losses = dict(
-    reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1'), reduction='mean'), kl_loss=None
+    reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1'), reduction='mean'), penalties=[]
 )
 # in so few steps codes that start unused would stay so
 codebook_hook = dict(type='CodebookHook', revive_after=100)

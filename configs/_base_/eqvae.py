@@ -5,7 +5,7 @@ from mmengine.config import read_base
 with read_base():
     from .data.openimages_256 import *
     from .evaluation.paper import *
-    from .losses.ldm import adversarial_loss, kl_loss, reconstruction_loss
+    from .losses.ldm import adversarial_loss, penalties, reconstruction_loss
     from .objectives.rot_scale import objective
     from .runtime import *
     from .schedules.finetune_50k import *
@@ -14,7 +14,7 @@ model = dict(
     type='AutoencoderTraining',
     objective=objective,
     reconstruction_loss=reconstruction_loss,
-    kl_loss=kl_loss,
+    penalties=penalties,
     adversarial_loss=adversarial_loss,
     micro_batch_size=10,
     precision='fp32',

@@ -10,4 +10,5 @@ with read_base():
     from .._base_.eqvae import *
 
 model.update(autoencoder=autoencoder)
-model.objective = dict(type='ExplicitEquivariance', transform=objective.transform, weight=0.1)
+model.objective = dict(type='Plain')
+model.penalties.insert(0, dict(type='ExplicitEquivariance', transform=objective.transform, weight=0.1))

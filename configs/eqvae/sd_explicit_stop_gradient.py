@@ -10,4 +10,7 @@ with read_base():
     from .._base_.eqvae import *
 
 model.update(autoencoder=autoencoder)
-model.objective = dict(type='ExplicitEquivariance', transform=objective.transform, weight=0.1, stop_gradient=True)
+model.objective = dict(type='Plain')
+model.penalties.insert(
+    0, dict(type='ExplicitEquivariance', transform=objective.transform, weight=0.1, stop_gradient=True)
+)

@@ -12,7 +12,7 @@ with read_base():
     from .._base_.losses.taming import adversarial_loss, reconstruction_loss
 
 model.update(
-    autoencoder=autoencoder, reconstruction_loss=reconstruction_loss, adversarial_loss=adversarial_loss, kl_loss=None
+    autoencoder=autoencoder, reconstruction_loss=reconstruction_loss, adversarial_loss=adversarial_loss, penalties=[]
 )
 evaluators.append(dict(type='CodebookUsage'))
 test_evaluators.append(dict(type='CodebookUsage'))

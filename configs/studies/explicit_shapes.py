@@ -17,8 +17,8 @@ study = dict(
     data='Shapes',
     autoencoders={
         'plain': kl,
-        'explicit': dict(**kl, against='plain', change={'model.objective': explicit}),
-        'explicit, stopped gradient': dict(**kl, against='plain', change={'model.objective': explicit_stop_gradient}),
+        'explicit': dict(**kl, against='plain', change={'model.penalties': explicit}),
+        'explicit, stopped gradient': dict(**kl, against='plain', change={'model.penalties': explicit_stop_gradient}),
         'implicit': dict(**kl, against='plain', change={'model.objective': rot_scale}),
     },
     generators={'DiT': dit},

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -57,6 +57,8 @@ class Autoencoder(nn.Module):
 
     has_posterior = False
     has_codebook = False
+    encoder_parts: ClassVar[tuple[str, ...]] = ('encoder',)
+    """Names of the modules between images and the decoder's input: frozen when the decoder alone is trained."""
     normalization: LatentNormalization
 
     def __init__(self, latent_channels: int, downsample_factor: int) -> None:
@@ -68,6 +70,11 @@ class Autoencoder(nn.Module):
     @abstractmethod
     def last_layer(self) -> nn.Parameter:
         """The weight of the decoder's last convolution, for adaptive loss weights."""
+
+    @property
+    def latent_layer(self) -> nn.Parameter:
+        """The weight of the encoder's last convolution, for adaptive weights of penalties on latents."""
+        return [module for module in self.encoder.modules() if isinstance(module, nn.Conv2d)][-1].weight
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:

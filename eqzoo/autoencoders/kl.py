@@ -56,6 +56,7 @@ class KLAutoencoder(Autoencoder):
     """
 
     has_posterior = True
+    encoder_parts = ('encoder', 'quant_conv')
 
     def __init__(
         self,

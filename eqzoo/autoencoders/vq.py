@@ -60,6 +60,7 @@ class VQAutoencoder(Autoencoder):
     """
 
     has_codebook = True
+    encoder_parts = ('encoder', 'quant_conv', 'quantize')
 
     def __init__(
         self,

@@ -91,21 +91,16 @@ def released_step(
     computes the reconstruction loss too, as the released loss module does.
     """
     images, draws = to_float(batch['images'].to(model.autoencoder.last_layer.device)), batch['draws']
-    grid, adversarial = model.autoencoder.grid(*images.shape[-2:]), model.adversarial_loss
+    size, adversarial = tuple(images.shape[-2:]), model.adversarial_loss
     adversarial.requires_grad_(False)
-    pair = model.objective(model.autoencoder, images, model.objective.sample(first.shared(), grid), first.noise(draws))
-    loss, _ = model.reconstruction_loss(pair.reconstruction, pair.target)
-    weighted, _ = adversarial.generator_loss(pair.reconstruction, loss, model.autoencoder.last_layer)
-    divergence = model.kl_loss(pair.posterior) if model.kl_loss is not None else 0
-    (loss + sum(pair.penalties.values()) + divergence + weighted).backward()
+    step, drawn = model.latent_step(draws, first), model.draw(first, size)
+    model.loss(step, model.objective(step, images, drawn.objective), drawn.penalties, adversarial)[0].backward()
     optimizers['autoencoder'].step()
     optimizers['autoencoder'].zero_grad()
     adversarial.requires_grad_(True)
 
     model.autoencoder.requires_grad_(False)
-    pair = model.objective(
-        model.autoencoder, images, model.objective.sample(second.shared(), grid), second.noise(draws)
-    )
+    (pair,) = model.objective(model.latent_step(draws, second), images, model.draw(second, size).objective)
     model.reconstruction_loss(pair.reconstruction, pair.target)
     adversarial.discriminator_loss(pair.reconstruction.detach(), pair.target)[0].backward()
     optimizers['discriminator'].step()

@@ -32,7 +32,7 @@ _LOSSES = dict(
     reconstruction_loss=dict(
         type='ReconstructionLoss', pixel=dict(type='L1'), perceptual=dict(type='LPIPS', net='vgg', weights='random')
     ),
-    kl_loss=dict(type='KLDivergence', weight=1e-6),
+    penalties=[dict(type='KLDivergence', weight=1e-6)],
     adversarial_loss=dict(type='AdversarialLoss', discriminator=dict(type='PatchGAN', num_layers=3), weight=0.5),
 )
 _ADAM = dict(optimizer=dict(type='Adam', lr=1e-5, fused=True))

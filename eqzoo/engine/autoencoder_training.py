@@ -1,13 +1,14 @@
 """Training of autoencoders: one draw and one forward pass serve both optimizers."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.engine.training import Training, add_to_means
@@ -15,29 +16,43 @@ from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.images import to_float
 from eqzoo.losses import AdversarialLoss, ReconstructionLoss
 from eqzoo.randomness import StepRandomness
-from eqzoo.registry import MODELS, Objective
-from eqzoo.regularizers import KLDivergence, ReconstructionPair
+from eqzoo.registry import MODELS, Corruption, Objective, Penalty
+from eqzoo.regularizers import LatentStep, ReconstructionPair
+
+
+class Draws(NamedTuple):
+    """What a step draws for all its samples: the objective's branch and parameters, and each penalty's."""
+
+    objective: Any
+    penalties: list[Any]
 
 
 @MODELS.register_module()
 class AutoencoderTraining(Training):
-    """An autoencoder with its objective and losses.
+    """An autoencoder with what regularises its latents, and its losses.
 
-    A step draws the objective's parameters once, runs the autoencoder once, updates it, and
-    updates the discriminator on the same reconstructions.
+    A step draws once for objective and penalties, takes the images once through the autoencoder, updates it, and
+    updates the discriminator on the same reconstructions: x → posterior → z → corruptions → decoder → objective's pairs,
+    plus penalties.
 
     Differs from the released code: that runs the autoencoder again, with another draw, for the
     discriminator's update.
 
     Args:
         autoencoder: The network being trained.
-        objective: Chooses the pair of images, reconstruction and target, that is compared.
-        reconstruction_loss: The loss between the two.
-        kl_loss: The loss on the posterior.
+        objective: Chooses the pairs of target and reconstruction that are compared.
+        reconstruction_loss: The loss between the two of a pair.
+        corruptions: What happens to latents before they are decoded, in this order.
+        penalties: Terms of the loss on the latents; the KL divergence is one.
         adversarial_loss: The discriminator and its losses, if any.
+        encoder_rate: The encoder's learning rate as a share of the optimizer's. 0 freezes it, with the 1x1 convolution
+            and the codebook after it: the decoder alone is trained, and latents stay what they are, to the bit.
         micro_batch_size: See `Training`.
         precision: See `Training`.
         on_nonfinite: See `Training`.
+
+    Raises:
+        ValueError: If a part does not fit the autoencoder, or could train nothing.
     """
 
     subject = 'autoencoder'
@@ -48,35 +63,75 @@ class AutoencoderTraining(Training):
         objective: Objective,
         *,
         reconstruction_loss: ReconstructionLoss,
-        kl_loss: KLDivergence | None = None,
+        corruptions: Sequence[Corruption] = (),
+        penalties: Sequence[Penalty] = (),
         adversarial_loss: AdversarialLoss | None = None,
+        encoder_rate: float = 1.0,
         micro_batch_size: int | None = None,
         precision: Literal['fp32', 'bf16'] = 'fp32',
         on_nonfinite: Literal['stop', 'skip'] = 'stop',
     ) -> None:
         super().__init__(micro_batch_size, precision, on_nonfinite)
-        if kl_loss is not None and not autoencoder.has_posterior:
+        if encoder_rate < 0:
+            raise ValueError(f'AutoencoderTraining.encoder_rate must not be negative, got {encoder_rate}.')
+        if encoder_rate == 0 and penalties:
+            names = ', '.join(type(each).__name__ for each in penalties)
             raise ValueError(
-                f'AutoencoderTraining.kl_loss: {type(autoencoder).__name__} has no posterior; leave it out.'
-            )
-        if getattr(objective, 'act_on', None) == 'codes' and not autoencoder.has_codebook:
-            raise ValueError(
-                f"AutoencoderTraining.objective.act_on: got 'codes', but {type(autoencoder).__name__} has no codebook; "
-                "use 'features'."
+                f'AutoencoderTraining.encoder_rate: 0 freezes the encoder, and with it the latents that {names} would '
+                'change; set model.penalties=[], or a rate above 0.'
             )
         self.autoencoder = autoencoder
         self.objective = objective
         self.reconstruction_loss = reconstruction_loss
-        self.kl_loss = kl_loss
+        self.corruptions = tuple(corruptions)
+        self.penalties = tuple(penalties)
         self.adversarial_loss = adversarial_loss
+        self.encoder_rate = encoder_rate
+        for name, parts in (('objective', [objective]), ('corruption', corruptions), ('penalty', penalties)):
+            for number, part in enumerate(parts):
+                if hasattr(part, 'prepare'):
+                    part.prepare(autoencoder)
+                if isinstance(part, nn.Module) and name != 'objective':  # its weights are found under this name
+                    self.add_module(f'{name}_{number}', part)
+        if encoder_rate == 0:
+            for part in self._encoder_parts():
+                part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'AutoencoderTraining':
+        """Set the mode; a frozen encoder stays in evaluation mode, where no statistics of batches move it."""
+        super().train(mode)
+        if self.encoder_rate == 0:
+            for part in self._encoder_parts():
+                part.eval()
+        return self
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters of the optimizer 'autoencoder', and of 'discriminator' if there is one."""
-        modules = [self.autoencoder, self.reconstruction_loss]
+        parts = [self.autoencoder, self.reconstruction_loss, *self.corruptions, *self.penalties]
+        modules = [part for part in parts if isinstance(part, nn.Module)]
         groups = {'autoencoder': [p for module in modules for p in module.parameters() if p.requires_grad]}
         if self.adversarial_loss is not None:
             groups['discriminator'] = list(self.adversarial_loss.parameters())
         return groups
+
+    def rate_factors(self) -> dict[nn.Parameter, float]:
+        """Return `encoder_rate` for each parameter of the encoder, unless it is 1 or 0."""
+        if self.encoder_rate in (0, 1):
+            return {}
+        return {p: self.encoder_rate for part in self._encoder_parts() for p in part.parameters()}
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Check that the latents of the training images are large enough for all parts.
+
+        Raises:
+            ValueError: If they are not.
+        """
+        parts = [each for each in (self.objective, *self.corruptions, *self.penalties) if hasattr(each, 'check_grid')]
+        side = getattr(dataset, 'size', None)  # a data set of a user's may not tell
+        if side is None:
+            return
+        for part in parts:
+            part.check_grid(self.autoencoder.grid(side, side))
 
     def train_step(
         self, batch: Mapping[str, Any], optimizers: Mapping[str, OptimWrapper], randomness: StepRandomness
@@ -92,21 +147,22 @@ class AutoencoderTraining(Training):
             Scalars for the log: the total loss, its parts, and the adaptive weight.
         """
         adversarial = self._active_adversarial(randomness.step)
-        draw = self.objective.sample(randomness.shared(), self.autoencoder.grid(*batch['images'].shape[-2:]))
+        draws = self.draw(randomness, tuple(batch['images'].shape[-2:]))
         log: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self._device))
-        pairs = []
+        main_pairs = []
         with _gradients_off(self.adversarial_loss):
             for part, share in self.micro_batches(len(batch['images'])):
                 images = to_float(batch['images'][part].to(self._device, non_blocking=True))
                 with self.autocast(self._device):
-                    pair = self.objective(self.autoencoder, images, draw, randomness.noise(batch['draws'][part]))
-                    loss, parts = self._autoencoder_loss(pair, adversarial)
+                    step = self.latent_step(batch['draws'][part], randomness)
+                    pairs = self.objective(step, images, draws.objective)
+                    loss, parts = self.loss(step, pairs, draws.penalties, adversarial)
                 (loss * share).backward()
                 add_to_means(log, parts, share)
-                pairs.append((pair.reconstruction.detach(), pair.target.detach(), share))
+                main_pairs.append((pairs[0].reconstruction.detach(), pairs[0].target.detach(), share))
         log.update(self.update(optimizers['autoencoder']))
         if adversarial is not None:
-            for reconstruction, target, share in pairs:
+            for reconstruction, target, share in main_pairs:
                 with self.autocast(self._device):
                     loss, parts = adversarial.discriminator_loss(reconstruction, target)
                 (loss * share).backward()
@@ -114,6 +170,45 @@ class AutoencoderTraining(Training):
             updated = self.update(optimizers['discriminator'])
             log.update({f'discriminator_{name}': value for name, value in updated.items()})
         return dict(log)
+
+    def draw(self, randomness: StepRandomness, size: tuple[int, int]) -> Draws:
+        """Draw what a step on images of `size` (H, W) does, the same for all samples and processes."""
+        generator, grid = randomness.shared(), self.autoencoder.grid(*size)
+        of_objective = self.objective.sample(generator, grid)
+        of_penalties = [each.sample(generator, grid) if hasattr(each, 'sample') else None for each in self.penalties]
+        return Draws(of_objective, of_penalties)
+
+    def latent_step(self, draws: Tensor, randomness: StepRandomness) -> LatentStep:
+        """Return the way from images to reconstructions for the samples `draws` (B,)."""
+        streams = randomness.corruption(draws) if len(self.corruptions) else None
+        return LatentStep(self.autoencoder, randomness.noise(draws), self.corruptions, streams)
+
+    def loss(
+        self,
+        step: LatentStep,
+        pairs: Sequence[ReconstructionPair],
+        draws: Sequence[Any],
+        adversarial: AdversarialLoss | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the autoencoder's loss, a scalar, and its parts for the log.
+
+        Args:
+            step: After the objective has used it.
+            pairs: The objective's.
+            draws: Those of the penalties.
+            adversarial: The adversarial loss of the main pair, if it has begun.
+        """
+        loss, parts = self._reconstruction_loss(pairs)
+        step.reconstruction_loss = loss
+        terms = dict(step.penalties)
+        for penalty, draw in zip(self.penalties, draws, strict=True):
+            terms |= penalty(step, draw)
+        if adversarial is not None:
+            terms['adversarial'], parts['adaptive_weight'] = adversarial.generator_loss(
+                pairs[0].reconstruction, loss, self.autoencoder.last_layer
+            )
+        total = loss + sum(terms.values())
+        return total, {'loss': total, **parts, **step.log, **terms}
 
     def val_step(self, batch: Mapping[str, Any]) -> AutoencoderView:
         """Return the evaluators' view of a batch as in `train_step`."""
@@ -148,19 +243,17 @@ class AutoencoderTraining(Training):
         loss = self.adversarial_loss
         return loss if loss is not None and step >= loss.start_step else None
 
-    def _autoencoder_loss(
-        self, pair: ReconstructionPair, adversarial: AdversarialLoss | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, parts = self.reconstruction_loss(pair.reconstruction, pair.target)
-        terms = dict(pair.penalties)
-        if self.kl_loss is not None:
-            terms['kl'] = self.kl_loss(pair.posterior)
-        if adversarial is not None:
-            terms['adversarial'], parts['adaptive_weight'] = adversarial.generator_loss(
-                pair.reconstruction, loss, self.autoencoder.last_layer
-            )
-        total = loss + sum(terms.values())
-        return total, {'loss': total, **parts, **terms}
+    def _encoder_parts(self) -> list[nn.Module]:
+        return [getattr(self.autoencoder, name) for name in self.autoencoder.encoder_parts]
+
+    def _reconstruction_loss(self, pairs: Sequence[ReconstructionPair]) -> tuple[Tensor, dict[str, Tensor]]:
+        (main, *others) = pairs
+        loss, parts = self.reconstruction_loss(main.reconstruction, main.target)
+        for pair in others:
+            further, more = self.reconstruction_loss(pair.reconstruction, pair.target)
+            loss = loss + pair.weight * further
+            parts |= {f'{name}/{pair.name}': value for name, value in more.items()}
+        return loss, parts
 
 
 @contextmanager

@@ -137,14 +137,14 @@ def build_optimizers(model: nn.Module, config: Config) -> OptimWrapperDict:
     Raises:
         ValueError: If the names differ.
     """
-    groups = model.parameter_groups()
+    groups, factors = model.parameter_groups(), model.rate_factors()
     given = dict(config.optim_wrapper)
     if set(groups) != set(given):
         raise ValueError(
             f'optim_wrapper: the model has the parameter groups {sorted(groups)}, the config has optimizers for '
             f'{sorted(given)}; give each group one optimizer.'
         )
-    return OptimWrapperDict(**{name: _build_optimizer(groups[name], given[name]) for name in groups})
+    return OptimWrapperDict(**{name: _build_optimizer(groups[name], given[name], factors) for name in groups})
 
 
 @LOOPS.register_module()
@@ -307,9 +307,17 @@ def _hooks(config: Config, *, sharded: bool) -> list[Hook]:
     return [build(hook) for hook in (*(dict(type=name) for name in names), *config.get('custom_hooks', {}).values())]
 
 
-def _build_optimizer(parameters: list[nn.Parameter], config: dict[str, Any]) -> Any:
+def _build_optimizer(
+    parameters: list[nn.Parameter], config: dict[str, Any], factors: Mapping[nn.Parameter, float]
+) -> Any:
     arguments = {'type': 'StepOptimWrapper', **config}
-    optimizer = OPTIMIZERS.build(dict(params=parameters, **arguments.pop('optimizer')))
+    settings = arguments.pop('optimizer')
+    by_factor: dict[float, list[nn.Parameter]] = {}
+    for each in parameters:
+        by_factor.setdefault(factors.get(each, 1.0), []).append(each)
+    if set(by_factor) - {1.0}:
+        parameters = [{'params': group, 'lr': factor * settings['lr']} for factor, group in by_factor.items()]
+    optimizer = OPTIMIZERS.build(dict(params=parameters, **settings))
     return OPTIM_WRAPPERS.build(dict(arguments, optimizer=optimizer))
 
 

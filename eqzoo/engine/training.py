@@ -46,6 +46,10 @@ class Training(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trained parameters, by the name of their optimizer."""
 
+    def rate_factors(self) -> dict[nn.Parameter, float]:
+        """Return the trained parameters whose learning rate is not their optimizer's, with the factor on it."""
+        return {}
+
     @abstractmethod
     def train_step(
         self, batch: Mapping[str, Any], optimizers: Mapping[str, OptimWrapper], randomness: StepRandomness

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
 from torch import Tensor, nn
 
-from eqzoo.distributed import mean_over_processes
+from eqzoo.gradients import gradient_ratio
 from eqzoo.registry import LOSSES, MODELS, Requirement
 from eqzoo.zoo import weights_requirements
 
@@ -103,7 +103,7 @@ class AdversarialLoss(nn.Module):
         loss = -self.discriminator(reconstruction).mean()
         weight = torch.as_tensor(self.weight, device=loss.device, dtype=loss.dtype)
         if self.adaptive:
-            weight = weight * _balance(reconstruction_loss, loss, last_layer)
+            weight = weight * gradient_ratio(reconstruction_loss, loss, last_layer)
         return weight * loss, weight
 
     def discriminator_loss(self, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -111,21 +111,3 @@ class AdversarialLoss(nn.Module):
         real, fake = self.discriminator(target), self.discriminator(reconstruction)
         loss = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
         return loss, {'logits_real': real.detach().mean(), 'logits_fake': fake.detach().mean()}
-
-
-def _balance(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: Tensor) -> Tensor:
-    """Return the ratio of the gradients' norms at the last layer, in [0, 1e4].
-
-    VQGAN, Eq. 7; the constants are those of taming-transformers' `calculate_adaptive_weight`.
-    """
-    # Every gradient of the decoder passes its last layer, and reaching that costs a backward pass through the losses
-    # alone. The graph is kept for the step's own backward pass. The weight is a constant there, so no second-order
-    # graph (create_graph) is built.
-    of_reconstruction, of_adversarial = (
-        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float()
-        for loss in (reconstruction_loss, adversarial_loss)
-    )
-    # averaged over processes before the norms are taken: the weight does not depend on the number of processes
-    of_reconstruction, of_adversarial = mean_over_processes([of_reconstruction, of_adversarial])
-    # where the discriminator is flat its gradient vanishes; 1e-4 and the clamp bound the weight
-    return (of_reconstruction.norm() / (of_adversarial.norm() + 1e-4)).clamp(0, 1e4).detach()

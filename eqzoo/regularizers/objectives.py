@@ -1,39 +1,21 @@
-"""Objectives: which pair of target and reconstruction a training step of an autoencoder compares.
+"""Objectives: which pairs of target and reconstruction a training step of an autoencoder compares.
 
-An objective has `sample(generator, grid)`, which draws what a step does, and `__call__(autoencoder, images, draw,
-noise)`, which encodes, draws latents, decodes, and returns a `ReconstructionPair`. Penalties on latents alone are in
-`eqzoo.regularizers.penalties`.
+An objective has `sample(generator, grid)`, which draws what a step does, and `__call__(step, images, draw)`, which
+takes a `LatentStep` from images to reconstructions and returns the pairs, the main one first: an adversarial loss
+sees that one alone.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from eqzoo.registry import LOSSES, EquivarianceTransform, Grid
+from eqzoo.dct import dct, inverse_dct
+from eqzoo.registry import REGULARIZERS, EquivarianceTransform, Grid
+from eqzoo.regularizers.step import LatentStep, ReconstructionPair
 from eqzoo.transforms import IsotropicScale
-
-
-@dataclass
-class ReconstructionPair:
-    """A step's reconstruction and its target, with what else the losses need.
-
-    Args:
-        target: Images (B, C, H, W) in [-1, 1], transformed in an equivariance step.
-        reconstruction: The decoder's output, of the same shape.
-        posterior: The encoder's distribution of the latents of the untransformed images.
-        penalties: Further weighted terms of the objective and the bottleneck, scalars by name.
-    """
-
-    target: Tensor
-    reconstruction: Tensor
-    posterior: Any
-    penalties: dict[str, Tensor] = field(default_factory=dict)
-
-
-Noise = Callable[[Tensor], Tensor]  # standard normal noise of the shape of its argument
 
 
 class Draw(NamedTuple):
@@ -43,7 +25,7 @@ class Draw(NamedTuple):
     params: Any = None
 
 
-@LOSSES.register_module()
+@REGULARIZERS.register_module()
 class Plain:
     """Reconstruct the images unchanged: the baseline (EQ-VAE, Eq. 1)."""
 
@@ -51,14 +33,12 @@ class Plain:
         """Return the only branch; nothing is drawn."""
         return Draw('plain')
 
-    def __call__(self, autoencoder: Any, images: Tensor, draw: Draw, noise: Noise) -> ReconstructionPair:
+    def __call__(self, step: LatentStep, images: Tensor, draw: Draw) -> list[ReconstructionPair]:
         """Pair `images` (B, C, H, W) with D(z), where z is drawn from their posterior."""
-        posterior = autoencoder.encode(images)
-        passed = autoencoder.bottleneck(_draw_latents(posterior, noise))
-        return ReconstructionPair(images, autoencoder.decode_latents(passed.latents), posterior, passed.penalties)
+        return [ReconstructionPair(images, step.decode(step.quantize(step.encode(images))))]
 
 
-@LOSSES.register_module()
+@REGULARIZERS.register_module()
 class ImplicitEquivariance:
     """Compare decoded transformed latents with transformed images (EQ-VAE, Eq. 5 and 7).
 
@@ -104,6 +84,16 @@ class ImplicitEquivariance:
         self.low_resolution = low_resolution or IsotropicScale()
         self.act_on = act_on
 
+    def check_grid(self, grid: Grid) -> None:
+        """Check that the transforms can be drawn for a latent `grid` (h, w).
+
+        Raises:
+            ValueError: If the grid is too coarse.
+        """
+        self.transform.sample(torch.Generator(), grid)
+        if self.p_low_resolution:
+            self.low_resolution.sample(torch.Generator(), grid)
+
     def sample(self, generator: Generator, grid: Grid) -> Draw:
         """Draw the branch and its transform's parameters for a latent `grid` (h, w)."""
         # both numbers are always drawn, so that what follows in the stream does not depend on the branch
@@ -114,7 +104,19 @@ class ImplicitEquivariance:
             return Draw('low_resolution', self.low_resolution.sample(generator, grid))
         return Draw('plain')
 
-    def __call__(self, autoencoder: Any, images: Tensor, draw: Draw, noise: Noise) -> ReconstructionPair:
+    def prepare(self, autoencoder: Any) -> None:
+        """Check that the objective fits the autoencoder.
+
+        Raises:
+            ValueError: If τ should act on codes, and there is no codebook.
+        """
+        if self.act_on == 'codes' and not autoencoder.has_codebook:
+            raise ValueError(
+                f"ImplicitEquivariance.act_on: got 'codes', but {type(autoencoder).__name__} has no codebook; "
+                "use 'features'."
+            )
+
+    def __call__(self, step: LatentStep, images: Tensor, draw: Draw) -> list[ReconstructionPair]:
         """Pair τ∘x with D(τ∘z) for `images` x (B, C, H, W), or the images of the other branches.
 
         As released, τ acts on the drawn latents, noise included, and the posterior is that of the
@@ -122,56 +124,136 @@ class ImplicitEquivariance:
         """
         if draw.branch == 'low_resolution':
             images = self.low_resolution(images, draw.params)
-        posterior = autoencoder.encode(images)
         is_equivariance = draw.branch == 'equivariance'
-        latents = _draw_latents(posterior, noise)
+        latents = step.encode(images)
         if is_equivariance and self.act_on == 'features':
             latents = self.transform(latents, draw.params)
-        passed = autoencoder.bottleneck(latents)
-        latents = passed.latents
+        latents = step.quantize(latents)
         if is_equivariance and self.act_on == 'codes':
             latents = self.transform(latents, draw.params)
         target = self.transform(images, draw.params) if is_equivariance else images
-        return ReconstructionPair(target, autoencoder.decode_latents(latents), posterior, passed.penalties)
+        return [ReconstructionPair(target, step.decode(latents))]
 
 
-@LOSSES.register_module()
-class ExplicitEquivariance:
-    """Reconstruct the images, and penalise the distance of τ∘E(x) and E(τ∘x) (EQ-VAE, Eq. 4 and App. A.1).
+@REGULARIZERS.register_module()
+class DownsampledReconstruction:
+    """Reconstruct the images, and in the same step smaller images from smaller latents (Skorokhodov et al. 2502.14831).
 
-    The paper shows that this lowers the equivariance error by collapsing the latents. The penalty is the squared L2
-    distance of the posterior means, summed over the latent and averaged over the batch.
+    The loss is L(x, D(z)) + α · mean over s of L(↓ₛx, D(↓ₛz)), where ↓ₛ averages s x s pixels or cells, which filters as
+    it shrinks. The paper calls it scale equivariance (SE).
+
+    Differs from the paper, which draws one factor for a step: here every factor is in every step, so a step decodes
+    1 + 1/4 + 1/16 times as many pixels. With a codebook the averaged features are quantised, as they are in
+    EQ-VAE.
 
     Args:
-        transform: τ, drawn once per step.
-        weight: λ, 0.1 in the paper.
-        stop_gradient: Whether E(τ∘x) is a constant, the paper's second variant.
+        factors: s, whole numbers of 2 and above.
+        weight: α.
+
+    Raises:
+        ValueError: If a factor is no whole number above 1, or `weight` is negative.
     """
 
-    def __init__(self, transform: EquivarianceTransform, weight: float = 0.1, *, stop_gradient: bool = False) -> None:
-        self.transform = transform
+    def __init__(self, factors: Sequence[int] = (2, 4), weight: float = 0.25) -> None:
+        if not factors or not all(isinstance(factor, int) and factor > 1 for factor in factors):
+            raise ValueError(
+                f'DownsampledReconstruction.factors must be whole numbers above 1, such as (2, 4), got {factors!r}.'
+            )
+        if weight < 0:
+            raise ValueError(f'DownsampledReconstruction.weight must not be negative, got {weight}.')
+        self.factors = tuple(factors)
         self.weight = weight
-        self.stop_gradient = stop_gradient
+
+    def check_grid(self, grid: Grid) -> None:
+        """Check that all factors divide a latent `grid` (h, w).
+
+        Raises:
+            ValueError: If one does not.
+        """
+        for factor in self.factors:
+            if grid[0] % factor or grid[1] % factor:
+                raise ValueError(
+                    f'DownsampledReconstruction.factors: {factor} does not divide latents of {grid[0]} x {grid[1]} '
+                    'cells; use other factors, or images whose latents it divides.'
+                )
 
     def sample(self, generator: Generator, grid: Grid) -> Draw:
-        """Draw the transform's parameters for a latent `grid` (h, w)."""
-        return Draw('explicit', self.transform.sample(generator, grid))
+        """Return the only branch; nothing is drawn."""
+        self.check_grid(grid)
+        return Draw('downsampled')
 
-    def __call__(self, autoencoder: Any, images: Tensor, draw: Draw, noise: Noise) -> ReconstructionPair:
-        """Pair `images` (B, C, H, W) with D(z), and penalise the distance of τ∘E(x) and E(τ∘x)."""
-        posterior = autoencoder.encode(images)
-        passed = autoencoder.bottleneck(_draw_latents(posterior, noise))
-        reconstruction = autoencoder.decode_latents(passed.latents)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
-            wanted = autoencoder.encode(self.transform(images, draw.params)).mean
-        distance = (self.transform(posterior.mean, draw.params) - wanted).square().sum(dim=(1, 2, 3)).mean()
-        return ReconstructionPair(
-            images, reconstruction, posterior, {**passed.penalties, 'explicit': self.weight * distance}
-        )
+    def __call__(self, step: LatentStep, images: Tensor, draw: Draw) -> list[ReconstructionPair]:
+        """Pair `images` x (B, C, H, W) with D(z), and each ↓x with D(↓z)."""
+        latents = step.encode(images)
+        pairs = [ReconstructionPair(images, step.decode(step.quantize(latents)))]
+        share = self.weight / len(self.factors)
+        for factor in self.factors:
+            smaller = step.quantize(F.avg_pool2d(latents, factor), share)
+            pairs.append(
+                ReconstructionPair(F.avg_pool2d(images, factor), step.decode(smaller), share, f'{factor}x_smaller')
+            )
+        return pairs
 
 
-def _draw_latents(posterior: Any, noise: Noise) -> Tensor:
-    """Draw latents from a posterior; without a deviation, as before a codebook, return its mean."""
-    if posterior.std is None:
-        return posterior.mean
-    return posterior.mean + posterior.std * noise(posterior.mean)
+@REGULARIZERS.register_module()
+class SpectralMask:
+    """Compare low-passed images with decoded low-passed latents (decoder spectrum matching, DSM, arXiv 2603.14645).
+
+    Image and latent are cut into blocks of b x b, of pixels and of cells, and of each block's orthonormal DCT the
+    coefficients (u, v) with u + v < k are kept, the same k for both. k is drawn once for a step.
+
+    Args:
+        block: b, the side of a block in pixels and in cells.
+        kept: The values of k, equally likely: 1 keeps a block's mean, 2b - 1 everything. By default those of the
+            released code at b = 8, whose masks 0, 8, 10 and 12 remove u + v ≥ 15 - mask.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(self, block: int = 8, kept: Sequence[int] = (15, 7, 5, 3)) -> None:
+        if block < 2:
+            raise ValueError(f'SpectralMask.block must be at least 2, got {block}.')
+        if not kept or not all(isinstance(k, int) and 1 <= k < 2 * block for k in kept):
+            raise ValueError(
+                f'SpectralMask.kept must be whole numbers from 1 to {2 * block - 1}, the diagonals of a block of '
+                f'{block}, got {kept!r}.'
+            )
+        self.block = block
+        self.kept = tuple(kept)
+
+    def check_grid(self, grid: Grid) -> None:
+        """Check that a latent `grid` (h, w) is whole blocks.
+
+        Raises:
+            ValueError: If it is not.
+        """
+        if grid[0] % self.block or grid[1] % self.block:
+            raise ValueError(
+                f'SpectralMask.block: latents of {grid[0]} x {grid[1]} cells cannot be cut into blocks of {self.block}; '
+                'use a smaller block, or larger images.'
+            )
+
+    def sample(self, generator: Generator, grid: Grid) -> Draw:
+        """Draw k for a latent `grid` (h, w)."""
+        self.check_grid(grid)
+        return Draw('masked', self.kept[int(torch.randint(len(self.kept), (), generator=generator))])
+
+    def __call__(self, step: LatentStep, images: Tensor, draw: Draw) -> list[ReconstructionPair]:
+        """Pair low-passed `images` (B, C, H, W) with the reconstruction of equally low-passed latents."""
+        latents = self.low_pass(step.encode(images), draw.params)
+        return [ReconstructionPair(self.low_pass(images, draw.params), step.decode(step.quantize(latents)))]
+
+    def low_pass(self, x: Tensor, kept: int) -> Tensor:
+        """Return `x` (B, C, H, W) with the coefficients u + v < `kept` of each block alone."""
+        size = self.block
+        if kept == 2 * size - 1:
+            return x
+        batch, channels, height, width = x.shape
+        blocks = x.reshape(batch, channels, height // size, size, width // size, size).transpose(3, 4)
+        place = torch.arange(size, device=x.device)
+        mask = place[:, None] + place < kept
+        # float32 also under autocast: rounding of coefficients is rounding of the target
+        with torch.autocast(x.device.type, enabled=False):
+            blocks = inverse_dct(dct(blocks.float()) * mask)
+        return blocks.transpose(3, 4).reshape(x.shape).to(x.dtype)

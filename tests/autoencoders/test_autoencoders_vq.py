@@ -9,7 +9,7 @@ from diffusers.models import VQModel
 from eqzoo.autoencoders import VQAutoencoder
 from eqzoo.loading import autoencoder_config
 from eqzoo.registry import build
-from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance
+from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance, LatentStep, Plain
 from eqzoo.transforms import IsotropicScale, Rotate
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -158,7 +158,8 @@ def test_transforms_act_before_or_after_quantisation(act_on):
     objective = ImplicitEquivariance(IsotropicScale(), 1.0, act_on=act_on)
     x = images(2, 3, 32, 32)
     draw = objective.sample(torch.Generator().manual_seed(0), (8, 8))
-    pair = objective(autoencoder, x, draw, noise)
+    step = LatentStep(autoencoder, noise)
+    (pair,) = objective(step, x, draw)
     z, tau = autoencoder.encode(x).mean, lambda y: objective.transform(y, draw.params)
     codes = autoencoder.quantize.embedding.weight
     if act_on == 'features':
@@ -171,19 +172,20 @@ def test_transforms_act_before_or_after_quantisation(act_on):
         torch.testing.assert_close(autoencoder.decoded, tau(VQAutoencoder.bottleneck(autoencoder, z).latents))
     torch.testing.assert_close(pair.target, tau(x))
     wanted = VQAutoencoder.bottleneck(autoencoder, autoencoder.quantised).penalties['codebook']
-    torch.testing.assert_close(pair.penalties['codebook'], wanted)
+    torch.testing.assert_close(step.penalties['codebook'], wanted)
 
 
 def test_explicit_penalty_is_on_features_beside_the_codebook():
-    objective = ExplicitEquivariance(Rotate(), weight=2.0)
+    penalty = ExplicitEquivariance(Rotate(), weight=2.0)
     autoencoder, x = make(), images(1, 3, 16, 16)
-    draw = objective.sample(torch.Generator().manual_seed(0), (4, 4))
-    pair = objective(autoencoder, x, draw, noise)
-    turned = x.rot90(draw.params, (2, 3))
-    gap = autoencoder.encode(x).mean.rot90(draw.params, (2, 3)) - autoencoder.encode(turned).mean
-    torch.testing.assert_close(pair.penalties['explicit'], 2.0 * gap.square().sum())
+    draw = penalty.sample(torch.Generator().manual_seed(0), (4, 4))
+    step = LatentStep(autoencoder, noise)
+    Plain()(step, x, None)
+    turned = x.rot90(draw, (2, 3))
+    gap = autoencoder.encode(x).mean.rot90(draw, (2, 3)) - autoencoder.encode(turned).mean
+    torch.testing.assert_close(penalty(step, draw)['explicit'], 2.0 * gap.square().sum())
     torch.testing.assert_close(
-        pair.penalties['codebook'], autoencoder.bottleneck(autoencoder.encode(x).mean).penalties['codebook']
+        step.penalties['codebook'], autoencoder.bottleneck(autoencoder.encode(x).mean).penalties['codebook']
     )
 
 
@@ -195,8 +197,8 @@ def test_training_refuses_what_does_not_fit():
         reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1')),
     )
     build(training)
-    with pytest.raises(ValueError, match=r'kl_loss: VQAutoencoder has no posterior; leave it out'):
-        build({**training, 'kl_loss': dict(type='KLDivergence')})
+    with pytest.raises(ValueError, match=r'KLDivergence: VQAutoencoder has no posterior; leave it out'):
+        build({**training, 'penalties': [dict(type='KLDivergence')]})
     continuous = dict(type='KLAutoencoder', block_out_channels=(8, 8), norm_num_groups=4)
     objective = dict(type='ImplicitEquivariance', transform=dict(type='Rotate'), act_on='codes')
     build({**training, 'objective': objective})

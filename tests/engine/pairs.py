@@ -46,7 +46,7 @@ SMALL = Config(
             autoencoder=dict(type='KLAutoencoder', block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4),
             objective=dict(type='ImplicitEquivariance', transform=dict(type='Rotate')),
             reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1')),
-            kl_loss=dict(type='KLDivergence'),
+            penalties=[dict(type='KLDivergence')],
             # without batch statistics, which stay per process
             adversarial_loss=dict(
                 type='AdversarialLoss',

@@ -47,7 +47,7 @@ def make(*, optimizer='SGD', lr=1e-5, **changes):
                 'autoencoder': AUTOENCODER,
                 'objective': EQUIVARIANT,
                 'reconstruction_loss': dict(type='ReconstructionLoss', pixel=dict(type='L1')),
-                'kl_loss': dict(type='KLDivergence'),
+                'penalties': [dict(type='KLDivergence')],
                 **changes,
             },
             optim_wrapper=dict(autoencoder=dict(optimizer=dict(type=optimizer, lr=lr))),
@@ -187,7 +187,7 @@ def test_optimizers_are_named_as_the_models_groups():
 
 
 def test_streams_have_numbers_of_their_own_that_never_change():
-    assert {each.name: each.value for each in Stream} == dict(STEP=0, NOISE=1, SAMPLES=2, LABELS=3, CODEBOOK=4)
+    assert {each.name: each.value for each in Stream} == dict(STEP=0, NOISE=1, SAMPLES=2, LABELS=3, CODEBOOK=4, CORRUPTION=5)
     numbers = torch.rand(3, generator=seeded(5, 2, 7))
     assert torch.equal(torch.rand(3, generator=seeded(5, Stream.SAMPLES, 7)), numbers)
     assert torch.equal(SampleStreams(5, torch.tensor([7])).uniform(3)[0], numbers)

@@ -1,15 +1,15 @@
-"""Objectives: which pair they compare, and how often; and the KL penalty."""
+"""Objectives: which pairs they compare, and how often."""
 
 from collections import Counter
 
 import pytest
 import torch
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from scipy.fft import dctn, idctn
 from torch import nn
 from torch.nn import functional as F
 
 from eqzoo.autoencoders import Bottleneck
-from eqzoo.regularizers import ExplicitEquivariance, ImplicitEquivariance, KLDivergence, Plain
+from eqzoo.regularizers import DownsampledReconstruction, ImplicitEquivariance, LatentStep, Plain, SpectralMask
 from eqzoo.transforms import AnisotropicScale, Compose, IsotropicScale, Rotate
 
 GRID = (8, 8)
@@ -22,6 +22,8 @@ class Posterior:
 
 class Pooling(nn.Module):
     """Encode by average pooling, decode by nearest upsampling: equivariant to quarter turns."""
+
+    has_codebook = False
 
     def __init__(self, std=0.0):
         super().__init__()
@@ -37,15 +39,6 @@ class Pooling(nn.Module):
     def decode_latents(self, latents):
         self.decoded.append(latents)
         return F.interpolate(latents, scale_factor=4.0)
-
-
-class Skewed(Pooling):
-    """Adds a ramp, so that nothing commutes with turning."""
-
-    def encode(self, images):
-        posterior = super().encode(images)
-        posterior.mean = posterior.mean + torch.arange(posterior.mean.shape[-1])
-        return posterior
 
 
 @pytest.fixture
@@ -65,9 +58,16 @@ def ones(like):
     return torch.ones_like(like)
 
 
+def compare(objective, autoencoder, images, draw, noise=ones):
+    """The only pair of a step."""
+    (pair,) = objective(LatentStep(autoencoder, noise), images, draw)
+    assert (pair.weight, pair.name) == (1.0, '')
+    return pair
+
+
 def test_plain_reconstructs_the_images_with_noise_scaled_by_the_posterior(images):
     autoencoder = Pooling(std=0.5)
-    pair = Plain()(autoencoder, images, Plain().sample(torch.Generator(), GRID), ones)
+    pair = compare(Plain(), autoencoder, images, Plain().sample(torch.Generator(), GRID))
     assert pair.target is images
     torch.testing.assert_close(autoencoder.decoded[0], F.avg_pool2d(images, 4) + 0.5, rtol=0, atol=0)
     torch.testing.assert_close(pair.reconstruction, F.interpolate(F.avg_pool2d(images, 4) + 0.5, scale_factor=4.0))
@@ -76,7 +76,7 @@ def test_plain_reconstructs_the_images_with_noise_scaled_by_the_posterior(images
 def test_implicit_transforms_latents_and_encodes_only_original_images(images):
     objective = ImplicitEquivariance(Rotate(turns=(1,)), 1.0)
     autoencoder = Pooling()
-    pair = objective(autoencoder, images, draw_of(objective, 'equivariance'), ones)
+    pair = compare(objective, autoencoder, images, draw_of(objective, 'equivariance'))
     assert len(autoencoder.encoded) == 1
     assert autoencoder.encoded[0] is images
     torch.testing.assert_close(pair.target, images.rot90(1, (2, 3)), rtol=0, atol=0)
@@ -88,7 +88,7 @@ def test_implicit_transforms_the_noise_with_the_latents(images):
     objective = ImplicitEquivariance(Rotate(turns=(2,)), 1.0)
     autoencoder = Pooling(std=1.0)
     noise = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    objective(autoencoder, images, draw_of(objective, 'equivariance'), lambda like: noise)
+    compare(objective, autoencoder, images, draw_of(objective, 'equivariance'), lambda like: noise)
     wanted = (F.avg_pool2d(images, 4) + noise).rot90(2, (2, 3))
     torch.testing.assert_close(autoencoder.decoded[0], wanted, rtol=0, atol=0)
 
@@ -97,7 +97,7 @@ def test_low_resolution_reconstructs_the_scaled_image(images):
     objective = ImplicitEquivariance(Rotate(), 0.0, p_low_resolution=1.0)
     draw = draw_of(objective, 'low_resolution')
     autoencoder = Pooling()
-    pair = objective(autoencoder, images, draw, ones)
+    pair = compare(objective, autoencoder, images, draw)
     assert pair.target.shape[-1] < 32
     torch.testing.assert_close(pair.target, IsotropicScale()(images, draw.params), rtol=0, atol=0)
     assert autoencoder.encoded[0] is pair.target
@@ -143,50 +143,114 @@ def test_a_probability_lies_between_0_and_1(name):
         ImplicitEquivariance(Rotate(), **{name: 1.5})
 
 
-def test_explicit_penalty_is_zero_for_an_equivariant_encoder(images):
-    objective = ExplicitEquivariance(Rotate())
-    images = images.mul(8).round()  # whole numbers: their means are exact in any order
-    pair = objective(Pooling(), images, draw_of(objective, 'explicit'), ones)
-    assert pair.penalties['explicit'] == 0
-    assert pair.target is images
+def test_codes_need_a_codebook():
+    objective = ImplicitEquivariance(Rotate(), act_on='codes')
+    with pytest.raises(ValueError, match=r"act_on: got 'codes', but Pooling has no codebook; use 'features'"):
+        objective.prepare(Pooling())
 
 
-def test_explicit_penalty_is_the_weighted_squared_distance(images):
-    objective = ExplicitEquivariance(Rotate(turns=(2,)), 0.1)
-    pair = objective(Skewed(), images, draw_of(objective, 'explicit'), ones)
-    ramp = torch.arange(8.0)
-    wanted = (ramp.flip(0) - ramp).square().sum() * 8 * 3  # rows of 8 cells, 3 channels; the same for each image
-    torch.testing.assert_close(pair.penalties['explicit'], 0.1 * wanted)
+def test_a_grid_without_scales_is_refused_before_the_first_step():
+    with pytest.raises(ValueError, match=r'latent grid of 1 x 1 has no scale'):
+        ImplicitEquivariance(Compose([IsotropicScale(), Rotate()]), p_low_resolution=0.0).check_grid((1, 1))
+    with pytest.raises(ValueError, match=r'latent grid of 1 x 1 has no scale'):
+        ImplicitEquivariance(Rotate(), p_low_resolution=0.1).check_grid((1, 1))
 
 
-def test_stop_gradient_leaves_only_the_transformed_latents_gradient(images):
-    """With E linear in a weight w, d/dw of (wa - wb)² is 2w(a-b)², and with b's part constant 2w(a-b)a."""
-
-    class Weighted(Pooling):
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.tensor(2.0))
-
-        def encode(self, images):
-            ramp = torch.arange(8.0).expand(len(images), 3, 8, 8)
-            return Posterior(self.weight * ramp, 0.0)
-
-    ramp = torch.arange(8.0)
-    gradients = {}
-    for stop in (False, True):
-        autoencoder = Weighted()
-        objective = ExplicitEquivariance(Rotate(turns=(2,)), 1.0, stop_gradient=stop)
-        pair = objective(autoencoder, images, draw_of(objective, 'explicit'), ones)
-        pair.penalties['explicit'].backward()
-        gradients[stop] = autoencoder.weight.grad.item()
-    turned = ramp.flip(0)
-    assert gradients[False] == pytest.approx(24 * 2 * 2 * (turned - ramp).square().sum().item())
-    assert gradients[True] == pytest.approx(24 * 2 * 2 * ((turned - ramp) * turned).sum().item())
+def test_downsampled_pairs_are_means_of_pixels_and_of_cells(images):
+    objective, autoencoder = DownsampledReconstruction((2, 4), weight=0.5), Pooling()
+    pairs = objective(LatentStep(autoencoder, ones), images, objective.sample(torch.Generator(), GRID))
+    assert [(pair.weight, pair.name) for pair in pairs] == [(1.0, ''), (0.25, '2x_smaller'), (0.25, '4x_smaller')]
+    assert len(autoencoder.encoded) == 1
+    latents = F.avg_pool2d(images, 4)
+    for pair, decoded, factor in zip(pairs, autoencoder.decoded, (1, 2, 4), strict=True):
+        blocks = images.unflatten(3, (-1, factor)).unflatten(2, (-1, factor))
+        torch.testing.assert_close(pair.target, blocks.mean(dim=(3, 5)))
+        cells = latents.unflatten(3, (-1, factor)).unflatten(2, (-1, factor))
+        torch.testing.assert_close(decoded, cells.mean(dim=(3, 5)))
+        torch.testing.assert_close(pair.reconstruction, F.interpolate(decoded, scale_factor=4.0), rtol=0, atol=0)
 
 
-def test_kl_is_the_closed_form_summed_over_the_latent():
-    generator = torch.Generator().manual_seed(3)
-    mean, log_variance = torch.randn(2, 2, 4, 3, 3, generator=generator)
-    posterior = DiagonalGaussianDistribution(torch.cat([mean, log_variance], dim=1))
-    formula = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
-    torch.testing.assert_close(KLDivergence(1e-3)(posterior), 1e-3 * formula.flatten(1).sum(1).mean())
+def test_downsampled_features_are_quantised_and_their_penalties_weighted(images):
+    class Coded(Pooling):
+        def bottleneck(self, latents):
+            return Bottleneck(latents.round(), {'codebook': latents.square().mean()})
+
+    objective, step = DownsampledReconstruction((2,), weight=0.5), LatentStep(Coded(), ones)
+    objective(step, images, objective.sample(torch.Generator(), GRID))
+    latents = F.avg_pool2d(images, 4)
+    wanted = latents.square().mean() + 0.5 * F.avg_pool2d(latents, 2).square().mean()
+    torch.testing.assert_close(step.penalties['codebook'], wanted)
+    assert all(torch.equal(each, each.round()) for each in step.autoencoder.decoded)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(factors=(1,)), r'factors must be whole numbers above 1, such as \(2, 4\), got \(1,\)'),
+        (dict(factors=()), r'factors must be whole numbers above 1'),
+        (dict(factors=(1.5,)), r'factors must be whole numbers above 1'),
+        (dict(weight=-1.0), r'weight must not be negative, got -1'),
+    ],
+)
+def test_downsampled_arguments(arguments, message):
+    with pytest.raises(ValueError, match=f'DownsampledReconstruction.{message}'):
+        DownsampledReconstruction(**arguments)
+
+
+def test_factors_divide_the_grid():
+    with pytest.raises(ValueError, match=r'factors: 4 does not divide latents of 6 x 8 cells'):
+        DownsampledReconstruction((2, 4)).check_grid((6, 8))
+
+
+def low_passed(x, block, kept):
+    """Block by block with scipy."""
+    result = torch.empty_like(x)
+    mask = [[row + column < kept for column in range(block)] for row in range(block)]
+    for top in range(0, x.shape[2], block):
+        for left in range(0, x.shape[3], block):
+            part = x[:, :, top : top + block, left : left + block].double().numpy()
+            part = idctn(dctn(part, axes=(2, 3), norm='ortho') * mask, axes=(2, 3), norm='ortho')
+            result[:, :, top : top + block, left : left + block] = torch.from_numpy(part)
+    return result
+
+
+@pytest.mark.parametrize('kept', [1, 3, 7])
+def test_spectral_mask_low_passes_image_and_latent_alike(images, kept):
+    objective, autoencoder = SpectralMask(4, (kept,)), Pooling(std=0.5)
+    noise = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    draw = objective.sample(torch.Generator(), GRID)
+    pair = compare(objective, autoencoder, images, draw, lambda like: noise)
+    assert autoencoder.encoded[0] is images
+    torch.testing.assert_close(pair.target, low_passed(images, 4, kept), atol=1e-5, rtol=0)
+    wanted = low_passed(F.avg_pool2d(images, 4) + 0.5 * noise, 4, kept)
+    torch.testing.assert_close(autoencoder.decoded[0], wanted, atol=1e-5, rtol=0)
+
+
+def test_spectral_mask_draws_each_cut_and_keeps_everything_to_the_bit(images):
+    objective = SpectralMask()
+    assert Counter(draw.params for draw in draws(objective, 200)).keys() == {15, 7, 5, 3}
+    assert objective.low_pass(images, 15) is images
+
+
+def test_the_gradient_passes_the_mask(images):
+    objective = SpectralMask(4, (3,))
+    x = images.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: objective.low_pass(x[:1, :1, :4, :4].float(), 3).double(), x, eps=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(block=1), r'block must be at least 2, got 1'),
+        (dict(block=4, kept=(8,)), r'kept must be whole numbers from 1 to 7, the diagonals of a block of 4, got \(8,\)'),
+        (dict(kept=()), r'kept must be whole numbers'),
+    ],
+)
+def test_spectral_arguments(arguments, message):
+    with pytest.raises(ValueError, match=f'SpectralMask.{message}'):
+        SpectralMask(**arguments)
+
+
+def test_blocks_divide_the_grid():
+    with pytest.raises(ValueError, match=r'latents of 4 x 4 cells cannot be cut into blocks of 8; use a smaller block'):
+        SpectralMask().check_grid((4, 4))

@@ -2,6 +2,6 @@
 
 reconstruction_loss = dict(type='ReconstructionLoss', pixel=dict(type='L1'), perceptual=dict(type='LPIPS', net='vgg'))
 
-kl_loss = dict(type='KLDivergence', weight=1e-6)
+penalties = [dict(type='KLDivergence', weight=1e-6)]
 
 adversarial_loss = dict(type='AdversarialLoss', discriminator=dict(type='PatchGAN', num_layers=3), weight=0.5)

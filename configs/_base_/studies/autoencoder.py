@@ -5,7 +5,7 @@ model = dict(
     type='AutoencoderTraining',
     objective=dict(type='Plain'),
     reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1')),
-    kl_loss=dict(type='KLDivergence', weight=1e-6),
+    penalties=[dict(type='KLDivergence', weight=1e-6)],
 )
 optim_wrapper = dict(autoencoder=dict(optimizer=dict(type='Adam', lr=2e-3, betas=(0.9, 0.99), fused=True)))
 # the last step alone is noisy, by decibels

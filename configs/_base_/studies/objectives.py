@@ -27,5 +27,9 @@ affine = dict(**implicit, transform=dict(type='Affine'))
 perspective = dict(**implicit, transform=dict(type='Perspective'))
 warp = dict(**implicit, transform=dict(type='Warp'))
 # Table 7: the paper's λ; whether it is of the sum or of the mean is not stated (docs/differences.md)
-explicit = dict(type='ExplicitEquivariance', transform=turn_and_scale, weight=0.1)
-explicit_stop_gradient = dict(**explicit, stop_gradient=True)
+kl = dict(type='KLDivergence', weight=1e-6)
+explicit = [dict(type='ExplicitEquivariance', transform=turn_and_scale, weight=0.1), kl]
+explicit_stop_gradient = [
+    dict(type='ExplicitEquivariance', transform=turn_and_scale, weight=0.1, stop_gradient=True),
+    kl,
+]

@@ -8,5 +8,5 @@ with read_base():
     from ..._base_.studies.tiny import autoencoder
     from ..._base_.studies.shapes import test_dataloader, train_dataloader
 
-model.update(autoencoder=autoencoder, kl_loss=None)
+model.update(autoencoder=autoencoder, penalties=[])
 train_cfg = dict(max_iters=1800)
