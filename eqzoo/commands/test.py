@@ -119,11 +119,17 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
     init_distributed()
     folder = Path(config.work_dir)
     draw = build_image_sampler(config, weights)
-    evaluators = build_evaluators(measured_references(config.test_evaluators, folder))
+    batch_size = config.sampling.batch_size
+    evaluators = build_evaluators(measured_references(config.test_evaluators, folder, draw, batch_size=batch_size))
     files = None if samples is None else claim_sample_files(samples, config, weights)
     sampling = config.sampling
     loader = SampleBatches(
-        draw, sampling.num_samples, batch_size=sampling.batch_size, identity=identity(config), files=files
+        draw,
+        sampling.num_samples,
+        batch_size=batch_size,
+        identity=identity(config),
+        files=files,
+        with_latents=any(evaluator.needs_latents for evaluator in evaluators),
     )
     result = evaluate(evaluators, loader, sample_view)
     result['card'] = {

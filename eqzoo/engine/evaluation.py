@@ -71,7 +71,8 @@ def evaluate(
 
 def sample_view(batch: Mapping[str, Any]) -> SampleView:
     """Return the view of a batch whose images are evaluated as they are; they stay uint8 and move to the device."""
-    return SampleView(batch['images'].to(get_device()), batch['indices'], batch.get('labels'))
+    images = batch['images'].to(get_device())
+    return SampleView(images, batch['indices'], batch.get('labels'), batch.get('latents'))
 
 
 @torch.no_grad()
@@ -140,6 +141,8 @@ class SampleBatches:
         batch_size: Of this process.
         identity: How they are drawn, for metric cards.
         files: Where samples are written, and read instead of drawn if they exist.
+        with_latents: Batches also have the latents (B, C, h, w) that a generator of latents draws; those of samples
+            in `files` are drawn again.
 
     `examples` and `example_labels` keep the first images of this process, on the CPU.
     """
@@ -152,9 +155,11 @@ class SampleBatches:
         batch_size: int,
         identity: Mapping[str, Any],
         files: PngSamples | NpzSamples | None = None,
+        with_latents: bool = False,
     ) -> None:
         self.dataset = _SampleSet(num_samples, identity)
         self.draw, self.batch_size, self.files = draw, batch_size, files
+        self.with_latents = with_latents and draw.generator.learns == 'latents'
         self.examples: list[Tensor] = []
         self.example_labels: list[int] = []
 
@@ -164,28 +169,36 @@ class SampleBatches:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         existing = self.files.numbers() if self.files is not None else set()
         for numbers in batches(self._own(), self.batch_size):
-            images, labels = self._images(numbers, existing), self.draw.labels_of(numbers)
+            images, latents = self._drawn(numbers, existing)
+            labels = self.draw.labels_of(numbers)
             room = _NUM_EXAMPLES - len(self.examples)
             self.examples += images[:room].cpu()
             self.example_labels += labels[:room].tolist()
-            yield dict(images=images, labels=labels, indices=torch.tensor(numbers), unreadable=[])
+            yield dict(images=images, labels=labels, latents=latents, indices=torch.tensor(numbers), unreadable=[])
 
     def _own(self) -> range:
         rank, world_size = rank_and_world_size()
         return range(rank, len(self.dataset), world_size)
 
-    def _images(self, numbers: list[int], existing: set[int]) -> Tensor:
-        """Return the samples `numbers`, uint8, on the device; those in files are read, the others drawn and written."""
-        if self.files is None:
-            return self.draw(numbers)
+    def _drawn(self, numbers: list[int], existing: set[int]) -> tuple[Tensor, Tensor | None]:
+        """Return the samples `numbers`, uint8, and their latents if these are wanted, on the device.
+
+        Samples in files are read, the others drawn and written.
+        """
         missing = [number for number in numbers if number not in existing]
         found = [number for number in numbers if number in existing]
+        # files have no latents, but a sample's are drawn from its number alone: again, the same
+        wanted = numbers if self.with_latents else missing
+        drawn = self.draw.sample(wanted) if wanted else None
         pieces = [self.files.read(found).to(get_device())] if found else []
         if missing:
-            drawn = self.draw(missing)
-            self.files.write(missing, drawn.cpu())
-            pieces.append(drawn)
-        return torch.cat(pieces)[torch.tensor([*found, *missing]).argsort()]
+            rows = [numbers.index(number) for number in missing] if self.with_latents else slice(None)
+            decoded = self.draw.decode(drawn[rows], missing)
+            if self.files is not None:
+                self.files.write(missing, decoded.cpu())
+            pieces.append(decoded)
+        images = torch.cat(pieces)[torch.tensor([*found, *missing]).argsort()] if found else pieces[0]
+        return images, drawn if self.with_latents else None
 
 
 class _SampleSet:

@@ -3,25 +3,38 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from eqzoo.autoencoders import Autoencoder
+from eqzoo.checkpoints.autoencoder import autoencoder_digest
 from eqzoo.config import Config
 from eqzoo.data import ImageFolder, NpzImages
 from eqzoo.data.decoding import decode
 from eqzoo.data.loaders import build_eval_loader
 from eqzoo.data.sources import open_source
-from eqzoo.distributed import rank_and_world_size, wait_for_all
+from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
 from eqzoo.engine.evaluation import evaluate, sample_view
+from eqzoo.engine.generator_training import latents_card
 from eqzoo.engine.preflight import missing
+from eqzoo.engine.sampling import ImageSampler
+from eqzoo.evaluators.base import AutoencoderView, SampleView
+from eqzoo.evaluators.latent_frechet import (
+    LATENT_FEATURES,
+    GenerationLatentFrechet,
+    LatentReference,
+    LatentReferenceMoments,
+)
 from eqzoo.evaluators.reference import ReferenceMoments, read_reference, write_reference
 from eqzoo.files import did_you_mean
+from eqzoo.images import to_float
 from eqzoo.randomness import seeded
-from eqzoo.registry import VISION, build
+from eqzoo.registry import VISION, build, find_component
 from eqzoo.vision import FeatureExtractor
 
 
@@ -84,7 +97,7 @@ def reference_of_config(config: Config) -> tuple[Dataset, Any]:
         ValueError: If no evaluator has both, or something they need is missing.
     """
     evaluators = config.get('test_evaluators', [])
-    found = next((each for each in evaluators if _is_data(each.get('reference')) and each.get('extractor')), None)
+    found = next((each for each in evaluators if _is_data(each.get('reference')) and _extracts_images(each)), None)
     if found is None:
         raise ValueError(
             f'{config.filename}: none of its test_evaluators has an extractor and a data set for its reference; '
@@ -101,6 +114,10 @@ def _is_data(reference: Any) -> bool:
     return isinstance(reference, Mapping)
 
 
+def _extracts_images(evaluator: Mapping[str, Any]) -> bool:
+    return bool(evaluator.get('extractor')) and evaluator.get('against') != 'reconstructions'
+
+
 def make_reference(
     data: Dataset,
     extractor: Any,
@@ -109,8 +126,11 @@ def make_reference(
     num_stored: int = 10_000,
     labels: str = 'balanced',
     loading: tuple[int, int] = (64, 0),
+    autoencoder: Autoencoder | None = None,
 ) -> int:
     """Write the statistics of `data` on `extractor` to `out`, and return the number of images stored in it.
+
+    The work is divided among the processes.
 
     Args:
         data: The reference set.
@@ -119,12 +139,17 @@ def make_reference(
         num_stored: Images to store at most; unreadable ones are left out.
         labels: The choice of these: 'balanced', an equal number per class where available, or 'random'.
         loading: Batch size over all processes, and worker processes.
+        autoencoder: Measure its reconstructions from the posterior mean instead of the images. Then none is stored.
     """
-    rank, world_size = rank_and_world_size()
-    batch_size, num_workers = loading
-    loader = build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
-    moments = ReferenceMoments(extractor, choose_stored(data, num_stored, labels))
-    evaluate([moments], loader, sample_view, title='reference')
+
+    def reconstructions(batch: Mapping[str, Any]) -> SampleView:
+        view = _autoencoder_view(autoencoder, batch)
+        return SampleView(view.reconstruction_uint8, view.numbers)
+
+    moments = ReferenceMoments(extractor, choose_stored(data, num_stored, labels) if autoencoder is None else ())
+    view_of, title = (sample_view, 'reference') if autoencoder is None else (reconstructions, 'reconstructions')
+    evaluate([moments], _loader(data, loading), view_of, title=title)
+    rank, _ = rank_and_world_size()
     numbers = moments.stored.tolist()
     if rank == 0:
         write_reference(
@@ -136,33 +161,128 @@ def make_reference(
             images=(data[number]['image'][None] for number in numbers),
             num_stored=len(numbers),
             features=moments.features,
+            autoencoder=None if autoencoder is None else autoencoder_digest(autoencoder),
         )
     wait_for_all()
     return len(numbers)
 
 
-def measured_references(evaluators: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Return evaluators' configs with files as references; a data set is measured once, into a file in `folder`.
+def measure_latents(
+    data: Dataset,
+    autoencoder: Autoencoder,
+    shape: tuple[int, int, int],
+    *,
+    features: Sequence[str] = LATENT_FEATURES,
+    loading: tuple[int, int] = (64, 0),
+) -> LatentReference:
+    """Return the moments of the posterior means of `data`, in generator units; the work is divided among the processes.
+
+    Args:
+        data: The reference set.
+        autoencoder: In evaluation mode, on the device.
+        shape: (C, h, w) of the generator's latents.
+        features: Of 'full' and 'cells'; see `GenerationLatentFrechet`.
+        loading: Batch size over all processes, and worker processes.
+
+    Raises:
+        ValueError: If the latents have another shape.
+    """
+    moments = LatentReferenceMoments(shape, features)
+    evaluate([moments], _loader(data, loading), partial(_autoencoder_view, autoencoder), title='latents')
+    return LatentReference(shape, moments.num_images, moments.gaussians, data.identity(), latents_card(autoencoder))
+
+
+def measured_references(
+    evaluators: Sequence[Mapping[str, Any]], folder: Path, draw: ImageSampler, *, batch_size: int = 64
+) -> list[dict[str, Any]]:
+    """Return evaluators' configs with measured references in place of data sets.
+
+    Images are measured once, into `reference_<extractor>_<hash>.npz`; their reconstructions, by the autoencoder that
+    decodes the samples, once into `reconstructions_<extractor>_<hash>.npz`. The hashes are of the data set, and of the
+    autoencoder. Latents are measured in every test: encoding is fast beside sampling.
 
     Args:
         evaluators: Configs; `reference` is a file, or the config of a data set.
-        folder: The folder of the files, `reference_<extractor>_<hash of the data set>.npz`.
+        folder: The folder of the files.
+        draw: The sampler whose samples are evaluated.
+        batch_size: Images that this process encodes and decodes at a time.
+
+    Raises:
+        ValueError: If latents are to be compared and the generator makes codes or latents of another shape; or if a
+            file is of another autoencoder's reconstructions.
     """
+    if any(map(_is_latent, evaluators)):
+        _check_has_latents(draw)
+    loading = batch_size * rank_and_world_size()[1], 0
     found = []
     # an evaluator without an extractor reads only the reference's images, so any extractor's file will do
     extractors = [each['extractor'] for each in evaluators if each.get('extractor')]
     default = extractors[0] if extractors else dict(type='EfficientNetLite0')
     for evaluator in evaluators:
         evaluator = dict(evaluator)
-        if _is_data(evaluator.get('reference')):
-            data, network = build(evaluator['reference']), build(evaluator.get('extractor') or default)
-            name = hashlib.sha256(json.dumps(data.identity(), sort_keys=True).encode()).hexdigest()[:8]
-            file = folder / f'reference_{network.key}_{name}.npz'
+        reference = evaluator.get('reference')
+        if _is_latent(evaluator) and _is_data(reference):
+            options = dict(features=evaluator.get('features', LATENT_FEATURES), loading=loading)
+            shape = draw.generator.latent_shape
+            evaluator['reference'] = measure_latents(build(reference), draw.autoencoder, shape, **options)
+        elif evaluator.get('against') == 'reconstructions':
+            evaluator['reference'] = _reconstructions(evaluator, folder, draw.autoencoder, loading)
+        elif _is_data(reference):
+            data, network = build(reference), build(evaluator.get('extractor') or default)
+            file = folder / f'reference_{network.key}_{_short_hash(data.identity())}.npz'
             if not _is_whole(file, network):
                 make_reference(data, network, file)
             evaluator['reference'] = str(file)
         found.append(evaluator)
     return found
+
+
+def _reconstructions(
+    evaluator: Mapping[str, Any], folder: Path, autoencoder: Autoencoder, loading: tuple[int, int]
+) -> str:
+    """Return the file of the features of an autoencoder's reconstructions; a data set is measured if there is none."""
+    reference, digest = evaluator.get('reference'), autoencoder_digest(autoencoder)
+    if _is_data(reference):
+        data, network = build(reference), build(evaluator['extractor'])
+        file = folder / f'reconstructions_{network.key}_{_short_hash([data.identity(), digest])}.npz'
+        if not _is_whole(file, network):
+            make_reference(data, network, file, loading=loading, autoencoder=autoencoder)
+        return str(file)
+    theirs = read_reference(reference).autoencoder
+    if theirs not in (None, digest):  # the evaluator refuses a file of images
+        raise ValueError(
+            f'GenerationMetric.reference: {reference} is of reconstructions by the autoencoder {theirs[:12]}…, the '
+            f"samples are decoded by {digest[:12]}…; give the data set, reference=dict(type='ImageFolder', …)."
+        )
+    return reference
+
+
+def _is_latent(evaluator: Mapping[str, Any]) -> bool:
+    cls = evaluator['type'] if callable(evaluator['type']) else find_component(evaluator['type'])
+    return isinstance(cls, type) and issubclass(cls, GenerationLatentFrechet)
+
+
+def _check_has_latents(draw: ImageSampler) -> None:
+    if draw.generator.learns == 'codes':
+        raise ValueError(
+            'test_evaluators: GenerationLatentFrechet compares continuous latents, and '
+            f'{type(draw.generator).__name__} makes codes; leave it out, or take the decoder out with '
+            "dict(type='GenerationMetric', against='reconstructions', …)."
+        )
+
+
+def _autoencoder_view(autoencoder: Autoencoder, batch: Mapping[str, Any]) -> AutoencoderView:
+    return AutoencoderView(autoencoder, to_float(batch['images'].to(get_device())), batch['indices'])
+
+
+def _loader(data: Dataset, loading: tuple[int, int]) -> DataLoader:
+    rank, world_size = rank_and_world_size()
+    batch_size, num_workers = loading
+    return build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
+
+
+def _short_hash(identity: Any) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _is_whole(file: Path, extractor: Any) -> bool:

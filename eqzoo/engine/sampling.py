@@ -65,18 +65,34 @@ class ImageSampler:
         found = [label_of(number, self.labels, self.generator.num_classes, self.seed) for number in numbers]
         return torch.tensor(found, dtype=torch.int64)
 
-    @torch.no_grad()
     def __call__(self, numbers: Sequence[int]) -> Tensor:
         """Return the samples `numbers` as images (B, 3, H, W), uint8, on the generator's device.
 
         Raises:
             ValueError: If a decoded pixel is NaN or infinite.
         """
+        return self.decode(self.sample(numbers), numbers)
+
+    @torch.no_grad()
+    def sample(self, numbers: Sequence[int]) -> Tensor:
+        """Return the samples `numbers` before decoding: latents (B, C, h, w) in generator units, or codes (B, h, w)."""
         device = next(self.generator.parameters()).device
         streams = SampleStreams(self.seed, torch.tensor(numbers))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
             drawn = self.sampler(self.generator, self.labels_of(numbers).to(device), streams)
-        images = self._decoded(drawn)
+        return drawn if self.generator.learns == 'codes' else drawn.float()
+
+    @torch.no_grad()
+    def decode(self, drawn: Tensor, numbers: Sequence[int]) -> Tensor:
+        """Return the images (B, 3, H, W), uint8, of the samples `numbers`, as `sample` returned them.
+
+        Raises:
+            ValueError: If a decoded pixel is NaN or infinite.
+        """
+        if self.generator.learns == 'codes':
+            images = self.autoencoder.decode_tokens(drawn)
+        else:
+            images = self.autoencoder.decode(self.autoencoder.normalization.denormalize(drawn))
         finite = images.isfinite().flatten(1).all(dim=1).cpu()
         if not finite.all():  # as uint8 they would look like any other image
             number = next(number for number, is_finite in zip(numbers, finite.tolist(), strict=True) if not is_finite)
@@ -85,12 +101,6 @@ class ImageSampler:
                 "are damaged, training diverged, or the precision is too low (use sampling.precision='fp32')."
             )
         return to_uint8(images)
-
-    def _decoded(self, drawn: Tensor) -> Tensor:
-        """Return the images (B, 3, H, W) of codes (B, h, w), or of latents in generator units."""
-        if self.generator.learns == 'codes':
-            return self.autoencoder.decode_tokens(drawn)
-        return self.autoencoder.decode(self.autoencoder.normalization.denormalize(drawn.float()))
 
 
 def label_of(number: int, labels: Labels, num_classes: int, seed: int) -> int:

@@ -7,6 +7,7 @@ from eqzoo.evaluators.equivariance import EquivarianceError
 from eqzoo.evaluators.frechet import ReconstructionFrechet
 from eqzoo.evaluators.generation import GenerationMetric
 from eqzoo.evaluators.interpolation import InterpolationFrechet
+from eqzoo.evaluators.latent_frechet import GenerationLatentFrechet
 from eqzoo.evaluators.latents import LatentStatistics
 from eqzoo.evaluators.reconstruction import PerceptualMetric, ReconstructionMetric
 from eqzoo.evaluators.sliced import GenerationSlicedWasserstein, ReconstructionSlicedWasserstein
@@ -17,6 +18,7 @@ __all__ = [
     'CodebookUsage',
     'EquivarianceError',
     'Evaluator',
+    'GenerationLatentFrechet',
     'GenerationMetric',
     'GenerationSlicedWasserstein',
     'InterpolationFrechet',

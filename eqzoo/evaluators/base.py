@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,11 +82,14 @@ class SampleView(NamedTuple):
         images: (B, 3, H, W), uint8, on the device of the evaluation.
         numbers: The images' positions in their set (B,).
         labels: Their classes (B,), if known.
+        latents: The generated latents (B, C, h, w) that were decoded to the images, in generator units; None for
+            images of files, for a generator of codes, and where no evaluator needs them.
     """
 
     images: Tensor
     numbers: Tensor
     labels: Tensor | None = None
+    latents: Tensor | None = None
 
 
 def _finite(name: str, values: Tensor, numbers: Tensor) -> Tensor:
@@ -112,7 +115,11 @@ class Evaluator(ABC):
     set, whichever process saw it.
 
     If `compute` sets `curves`, the report draws them.
+
+    An evaluator of samples that reads `SampleView.latents` sets `needs_latents`.
     """
+
+    needs_latents: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}

@@ -1,7 +1,7 @@
 """Comparison of a generator's samples with a reference set: FID, sFID, Inception Score, precision, recall, KID."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ _METRICS = {
     'kid': 'kernel distance',
 }
 _KID_SUBSETS = 100  # torch-fidelity's
+_AGAINST = ('images', 'reconstructions')
 
 
 @EVALUATORS.register_module()
@@ -39,18 +40,26 @@ class GenerationMetric(Evaluator):
     `fd_effnet_lite0`, `precision_effnet_lite0`, … Moments and the Inception Score are summed;
     features are kept for precision, recall and KID only.
 
+    Against reconstructions the reference's images are first encoded (posterior mean) and decoded by the autoencoder
+    that decodes the samples: both sides then have the decoder's loss, and the distance is the generator's. The names
+    end in `/reconstructions`: `fid/reconstructions`, `fd_effnet_lite0/reconstructions`.
+
     Args:
         extractor: The features.
         reference: A file as ADM's evaluator or `tools/reference.py` writes it, of the same features;
             in a config also a data set, which `tools/test.py` measures once.
         metrics: Of 'fd', 'sfd', 'is', 'pr', 'kid'. Default: all that extractor and reference
-            allow: 'sfd' needs spatial features, 'is' FID's Inception, 'pr' and 'kid' images.
+            allow: 'sfd' needs spatial features, 'is' FID's Inception, 'pr' and 'kid' images; against
+            reconstructions only 'fd' and 'sfd' are measured.
+        against: 'images', or 'reconstructions': these need a data set for reference, or the file that a test
+            has measured from it by the same autoencoder.
         min_images: Fewer samples are refused; by default one more than features.
         splits: Of the Inception Score; an image's split follows from its number.
         kid_subset_size: Images per subset in KID.
 
     Raises:
-        ValueError: If the reference is of other features, or lacks something a metric needs.
+        ValueError: If the reference is of other features, of images instead of reconstructions or the reverse, or
+            lacks something a metric needs.
         FileNotFoundError: If there is no reference.
     """
 
@@ -60,6 +69,7 @@ class GenerationMetric(Evaluator):
         reference: str | Reference,
         metrics: Sequence[str] | None = None,
         *,
+        against: Literal['images', 'reconstructions'] = 'images',
         min_images: int | None = None,
         splits: int = 10,
         kid_subset_size: int = 1000,
@@ -67,6 +77,7 @@ class GenerationMetric(Evaluator):
         super().__init__()
         self.extractor = extractor
         self.reference = read_reference(reference) if not isinstance(reference, Reference) else reference
+        _check_side(self.reference, against)
         self.reference.check(extractor)
         self.metrics = _choose_metrics(metrics, extractor, self.reference)
         self.min_images = choose_min_images(min_images, extractor.num_features)
@@ -78,15 +89,20 @@ class GenerationMetric(Evaluator):
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
-        """Return the reference as a requirement if it cannot be read."""
+        """Return the reference as a requirement if it cannot be read.
+
+        Raises:
+            ValueError: If it is a file of images' features against reconstructions, or the reverse.
+        """
         reference = arguments.get('reference')
         if isinstance(reference, Reference | Mapping):  # the config of a data set has requirements of its own
             return []
         try:
-            read_reference(reference or '')
+            found = read_reference(reference or '')
         except (OSError, ValueError) as error:
             remedy = 'Make one: python tools/reference.py IMAGES FILE.npz, and set reference=FILE.npz'
             return [Requirement(f'GenerationMetric: {error}', str(reference), remedy)]
+        _check_side(found, arguments.get('against', 'images'))
         return []
 
     @classmethod
@@ -101,7 +117,7 @@ class GenerationMetric(Evaluator):
             ValueError: With the number needed.
         """
         if 'fd' in self.metrics:
-            refuse_too_few(self.extractor.frechet_key, num_images, self.min_images)
+            refuse_too_few(f'{self.extractor.frechet_key}{self._side}', num_images, self.min_images)
         if 'is' in self.metrics:
             self._classes = InceptionScoreSums(num_images, self.extractor.num_logits, splits=self.splits)
         if {'pr', 'kid'} & set(self.metrics) and self._reference_features is None:
@@ -142,9 +158,9 @@ class GenerationMetric(Evaluator):
         self._labels = label_scheme(self.kept.get('labels'))
         key, suffix, found = self.extractor.frechet_key, self.extractor.suffix, {}
         if 'fd' in self.metrics:
-            found[key] = frechet_distance(moments_of(sums, 'pooled'), self.reference.pooled)
+            found[f'{key}{self._side}'] = frechet_distance(moments_of(sums, 'pooled'), self.reference.pooled)
         if 'sfd' in self.metrics:
-            found[f's{key}'] = frechet_distance(moments_of(sums, 'spatial'), self.reference.spatial)
+            found[f's{key}{self._side}'] = frechet_distance(moments_of(sums, 'spatial'), self.reference.spatial)
         if 'is' in self.metrics:
             classes = ClassSums(*(sums[f'classes {part}'] for part in ClassSums._fields))
             found[f'is{suffix}'] = inception_score(classes).mean
@@ -159,17 +175,42 @@ class GenerationMetric(Evaluator):
 
     def card(self) -> dict[str, Any]:
         """Return features, reference, and the choice of the samples' classes."""
+        against = {'against': 'reconstructions from the posterior mean', 'autoencoder': self.reference.autoencoder}
         return {
             'extractor': self.extractor.card(),
             'reference': self.reference.card(),
+            **(against if self._side else {}),
             'values': '8-bit, rounded to the nearest',
             'labels': self._labels,
             'splits': self.splits,
             'kid_subset_size': self.kid_subset_size,
         }
 
+    @property
+    def _side(self) -> str:
+        """The end of the names of Fréchet distances."""
+        return '/reconstructions' if self.reference.autoencoder is not None else ''
+
     def _add(self, name: str, features: Tensor) -> None:
         self._moments.setdefault(name, FeatureMoments(features.shape[1])).add(features)
+
+
+def _check_side(reference: Reference, against: str) -> None:
+    """Refuse a file of images' features in place of reconstructions', and the reverse."""
+    if against not in _AGAINST:
+        raise ValueError(f"GenerationMetric.against must be 'images' or 'reconstructions', got {against!r}.")
+    if against == 'reconstructions' and reference.autoencoder is None:
+        raise ValueError(
+            f"GenerationMetric.reference: {reference.path} has features of images; against='reconstructions' needs the "
+            "images themselves, which no file of features has: give a data set, reference=dict(type='ImageFolder', "
+            "…), or against='images'."
+        )
+    if against == 'images' and reference.autoencoder is not None:
+        raise ValueError(
+            f'GenerationMetric.reference: {reference.path} has features of reconstructions by the autoencoder '
+            f'{reference.autoencoder[:12]}…; expected those of images: give another reference, or '
+            "against='reconstructions'."
+        )
 
 
 def _choose_metrics(
@@ -182,7 +223,9 @@ def _choose_metrics(
     }
     if extractor.num_spatial and reference.spatial is None:
         lacks['sfd'] = f'{reference.path} has no mu_s and sigma_s'
-    if not reference.has_images:
+    if reference.autoencoder is not None:
+        lacks |= dict.fromkeys(('is', 'pr', 'kid'), 'only Fréchet distances are measured against reconstructions')
+    elif not reference.has_images:
         lacks |= dict.fromkeys(('pr', 'kid'), f'{reference.path} has no images (arr_0)')
     possible = tuple(name for name in _METRICS if lacks.get(name) is None)
     if metrics is None:

@@ -41,7 +41,7 @@ class Reference:
     ADM's keys are `mu`, `sigma` of the pooled features, `mu_s`, `sigma_s` of the spatial ones and
     `arr_0`, images (N, H, W, 3), uint8, for precision and recall. eqzoo adds `meta`: JSON with the
     `extractor`, `num_images` and the `data` set's identity; and `features`, the pooled features of the
-    images in `arr_0`.
+    images in `arr_0`. With an `autoencoder` in `meta`, the statistics are of its reconstructions of the images.
 
     Args:
         path: The file.
@@ -63,6 +63,11 @@ class Reference:
     def num_images(self) -> int | None:
         """The number of images behind the statistics; None for ADM's files, which do not contain it."""
         return self.meta['num_images'] if self.meta else None
+
+    @property
+    def autoencoder(self) -> str | None:
+        """The `autoencoder_digest` of the autoencoder whose reconstructions were measured; None if images were."""
+        return (self.meta or {}).get('autoencoder')
 
     @property
     def has_images(self) -> bool:
@@ -100,7 +105,12 @@ class Reference:
         return torch.from_numpy(features)
 
     def card(self) -> dict[str, Any]:
-        """Return the reference's identity, in JSON types; the hash is over the checksums of the statistics."""
+        """Return the reference's identity, in JSON types; the hash is over the checksums of the statistics.
+
+        Reconstructions are identified by their images alone: the autoencoder belongs to what is measured.
+        """
+        if self.autoencoder is not None:
+            return {'num_images': self.num_images, 'data': self.meta['data']}
         names = [name for name in ('mu', 'sigma', 'mu_s', 'sigma_s') if name in self._archive]
         card = {'file': self.path.name, 'sha256': self._archive.fingerprint(names), 'num_images': self.num_images}
         return {**card, 'data': self.meta['data']} if self.meta else card
@@ -183,6 +193,7 @@ def write_reference(
     images: Iterable[Tensor] = (),
     num_stored: int = 0,
     features: Tensor | None = None,
+    autoencoder: str | None = None,
 ) -> None:
     """Write a reference file for `read_reference` and ADM's evaluator, with one batch of images in memory at a time.
 
@@ -197,6 +208,7 @@ def write_reference(
         images: Batches (B, 3, H, W), uint8, of the images to store; 10,000 in ADM's files.
         num_stored: The number of stored images.
         features: Their pooled features (N, D), so that tests need not extract them again.
+        autoencoder: The `autoencoder_digest` of an autoencoder, if the moments are of its reconstructions.
 
     Raises:
         ValueError: If there are fewer than two images; a feature is not finite; the stored images are not
@@ -218,6 +230,8 @@ def write_reference(
         'data': dict(data),
         'eqzoo': __version__,
     }
+    if autoencoder is not None:
+        meta['autoencoder'] = autoencoder
     gaussians = {'': pooled.gaussian(), **({'_s': spatial.gaussian()} if spatial is not None else {})}
     with write_npz(path) as npz:
         for suffix, gaussian in gaussians.items():

@@ -9,6 +9,7 @@ from eqzoo.report.results import Result, printable
 _ABSENT = object()
 _MAX_CHARACTERS = 60  # of a value in a message
 _DATA_FIELDS = ('data', 'num_images', 'unreadable')  # of the card; every metric depends on them
+_SUBJECT = 'autoencoder'  # of an evaluator's card: being compared, as the weights are
 _LOCATIONS = ('root', 'file')  # ignored where a hash is known: a folder and a zip of it agree
 
 
@@ -24,7 +25,8 @@ def differences(metric: str, first: Result, second: Result) -> list[CardDifferen
     """Return the differences between two cards in everything that the value of `metric` depends on.
 
     These are the data set, the number of images, the unreadable images and the card of the metric's
-    evaluator. Weights and config are left out, since they are being compared, and so are versions.
+    evaluator. Weights, config and the autoencoder in an evaluator's card are left out, since they are being compared,
+    and so are versions.
     Of sets of samples, which are being compared too, only the number and the size have to agree.
 
     Older files do not name the evaluator of a metric; then all evaluators that both have must agree.
@@ -43,11 +45,12 @@ def differences(metric: str, first: Result, second: Result) -> list[CardDifferen
 def evaluator_of(metric: str, card: Mapping[str, Any]) -> str | None:
     """Return the evaluator that measured `metric`, or the metric it is a case of; None if the card does not say."""
     case, mark, number = metric.partition('#')
-    wanted = metric, f'{case.rpartition("/")[0]}{mark}{number}'
-    for name, its in card.get('evaluators', {}).items():
-        metrics = its.get('metrics')
-        if isinstance(metrics, list) and any(each in wanted for each in metrics):
-            return name
+    # `fd/reconstructions` is a metric of its own, not a case of `fd`
+    for wanted in (metric, f'{case.rpartition("/")[0]}{mark}{number}'):
+        for name, its in card.get('evaluators', {}).items():
+            metrics = its.get('metrics')
+            if isinstance(metrics, list) and wanted in metrics:
+                return name
     return None
 
 
@@ -59,7 +62,10 @@ def protocol(card: Mapping[str, Any]) -> dict[str, Any]:
 def _evaluator_cards(metric: str, first: Result, second: Result) -> Iterator[tuple[str, Any, Any]]:
     """Yield the pairs of evaluators' cards that have to agree, each with its place."""
     evaluators = [evaluator_of(metric, each.card) for each in (first, second)]
-    cards = [{name: protocol(card) for name, card in each.card['evaluators'].items()} for each in (first, second)]
+    cards = [
+        {name: _without_subject(protocol(card)) for name, card in each.card['evaluators'].items()}
+        for each in (first, second)
+    ]
     if None not in evaluators:
         kinds = [name.split('#')[0] for name in evaluators]
         if kinds[0] != kinds[1]:
@@ -72,6 +78,10 @@ def _evaluator_cards(metric: str, first: Result, second: Result) -> Iterator[tup
     shared = [name for name in cards[0] if name in cards[1]]
     for name in [known] if known in shared else shared:
         yield f'evaluators.{name}', cards[0][name], cards[1][name]
+
+
+def _without_subject(card: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in card.items() if name != _SUBJECT}
 
 
 def _without_content(card: Mapping[str, Any]) -> dict[str, Any]:

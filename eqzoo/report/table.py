@@ -13,6 +13,7 @@ _LOWER = {
     'eq_rec_err',
     'swd',
     'kid',
+    'latent_fd',
     # Fréchet distances: of generated, reconstructed and interpolated images, on Inception and on other networks
     *(f'{kind}{name}' for kind in ('', 'r', 's', 'i') for name in ('fid', 'fd', 'fdd')),
 }

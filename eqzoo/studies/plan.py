@@ -169,7 +169,7 @@ class _Planner:
     def reference(self, generator: GeneratorArm, words: tuple[str, ...]) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
         """Measure the reference set of samples once; return the stage, and the overrides that use its file."""
         evaluators = _config(generator.config, words).to_dict()['test_evaluators']
-        data = [each for each in evaluators if isinstance(each.get('reference'), Mapping)]
+        data = [each for each in evaluators if isinstance(each.get('reference'), Mapping) and _compares_images(each)]
         extractors = {_short_hash(each['extractor']) for each in data if each.get('extractor')}
         if len({_short_hash(each['reference']) for each in data}) != 1 or len(extractors) != 1:
             return (), ()  # a file, or several sets: each test reads or measures its own
@@ -233,6 +233,15 @@ def _training_settings(config: Any) -> dict[str, Any]:
     """Return the part of a config that affects the training, with eqzoo's version."""
     others = (*_IRRELEVANT_KEYS, *_TEST_KEYS, *_LATENT_KEYS)
     return {'eqzoo': __version__, **{key: value for key, value in config.to_dict().items() if key not in others}}
+
+
+def _compares_images(evaluator: Mapping[str, Any]) -> bool:
+    """Whether an evaluator of samples compares them with the reference's images, whatever the autoencoder.
+
+    References that an autoencoder encodes or reconstructs are measured by each test.
+    """
+    name = getattr(evaluator['type'], '__name__', evaluator['type'])
+    return name != 'GenerationLatentFrechet' and evaluator.get('against', 'images') == 'images'
 
 
 def _test_settings(config: Any) -> dict[str, Any]:

@@ -182,6 +182,31 @@ def test_a_test_draws_and_measures_and_writes_images_only_if_asked(trained, tmp_
     assert 'Samples' in (trained / 'report.html').read_text()
 
 
+def test_samples_are_measured_without_the_decoder(trained, tmp_path):
+    """Against reconstructions, and before decoding: latents that are drawn again for images in files are the same."""
+    shapes, extractor = dict(type='Shapes', num_images=16, size=64), dict(type='EfficientNetLite0', size=32)
+    sides = dict(extractor=extractor, reference=shapes, metrics=('fd',))
+    evaluators = [
+        dict(type='GenerationMetric', **sides),
+        dict(type='GenerationMetric', **sides, against='reconstructions'),
+        dict(type='GenerationLatentFrechet', reference=shapes),
+    ]
+    words = [DIT, '--smoke', f'work_dir={trained}', f'test_evaluators={evaluators!r}']
+    result = run(evaluate, words)
+    keys = ['fd_effnet_lite0_32px', 'fd_effnet_lite0_32px/reconstructions', 'latent_fd', 'latent_fd/cells']
+    assert [*result['metrics']] == keys
+    assert all(value > 0.01 for value in result['metrics'].values())
+    assert result['metrics'][keys[0]] != result['metrics'][keys[1]]
+    cards = result['card']['evaluators']
+    checkpoint = read_checkpoint(trained / 'iter_4.pth')
+    assert cards['GenerationMetric#2']['autoencoder'] == checkpoint['latents']['autoencoder']
+    assert cards['GenerationLatentFrechet']['autoencoder'] == checkpoint['latents']
+    assert json.loads((trained / 'metrics.json').read_text())['metrics'] == result['metrics']
+    draw(trained, tmp_path / 'some.npz', '--num', '3')
+    mixed = run(evaluate, [*words, '--samples', str(tmp_path / 'some.npz')])
+    assert mixed['metrics'] == pytest.approx(result['metrics'], rel=1e-5)
+
+
 def test_a_dry_run_says_what_would_be_trained(tmp_path, capsys):
     train(DIT, overrides=[f'work_dir={tmp_path}'], smoke=True, dry_run=True)
     out = capsys.readouterr().out

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from eqzoo.autoencoders import KLAutoencoder, VQAutoencoder
+from eqzoo.engine.evaluation import SampleBatches
 from eqzoo.engine.sampling import ImageSampler, batches, check_sampled_labels, label_of
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import build
@@ -51,6 +52,43 @@ def test_images_are_the_decoded_denormalised_latents():
     latents = (noise + torch.tensor([1.0, 2.0]).view(-1, 1, 1, 1)) / 0.5 + 0.1
     images = autoencoder().decode(latents)
     assert torch.equal(draw([5, 2]), (127.5 * images + 128).clamp(0, 255).to(torch.uint8))
+
+
+def test_batches_have_latents_where_they_are_wanted():
+    """In generator units and of the images, also where these are read from files instead of drawn."""
+
+    class Files:
+        """Has the images of samples 1 and 4, all grey."""
+
+        def __init__(self):
+            self.written = []
+
+        def numbers(self):
+            return {1, 4}
+
+        def read(self, numbers):
+            return torch.full((len(numbers), 3, 8, 8), 7, dtype=torch.uint8)
+
+        def write(self, numbers, images):
+            self.written += numbers
+
+    draw = ImageSampler(generator(), autoencoder(), FirstNoise(), labels='balanced', seed=3)
+    wanted = SampleStreams(3, torch.arange(6)).normal(torch.zeros(6, 3, 4, 4))
+    wanted += (torch.arange(6) % CLASSES).view(-1, 1, 1, 1)
+    files = Files()
+    given = dict(batch_size=4, identity={})
+    batches_of = {
+        name: list(SampleBatches(draw, 6, **given, **more))
+        for name, more in dict(none={}, all=dict(with_latents=True), read=dict(with_latents=True, files=files)).items()
+    }
+    assert [batch['latents'] for batch in batches_of['none']] == [None, None]
+    for name in ('all', 'read'):
+        assert torch.equal(torch.cat([batch['latents'] for batch in batches_of[name]]), wanted)
+    images = {name: torch.cat([batch['images'] for batch in each]) for name, each in batches_of.items()}
+    assert torch.equal(images['none'], images['all'])
+    assert (images['read'][[1, 4]] == 7).all()
+    assert torch.equal(images['read'][[0, 2, 3, 5]], images['all'][[0, 2, 3, 5]])
+    assert files.written == [0, 2, 3, 5]
 
 
 def test_a_sample_with_pixels_that_are_not_finite_is_named():

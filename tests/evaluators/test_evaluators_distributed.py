@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from averages import Averages
 from torch import nn
 
+from eqzoo.data import Shapes
+from eqzoo.engine.references import make_reference
 from eqzoo.evaluators import (
     AutoencoderView,
     EquivarianceError,
@@ -24,6 +26,8 @@ from eqzoo.evaluators import (
     ReconstructionMetric,
     ReconstructionSlicedWasserstein,
 )
+from eqzoo.evaluators.latent_frechet import LatentReferenceMoments
+from eqzoo.evaluators.reference import read_reference
 
 
 class Normalization(nn.Module):
@@ -68,6 +72,7 @@ def measure(numbers):
         LatentSpectrum(),
         InterpolationFrechet(Averages(), min_images=2, neighbors=3),
         FirstPixels(),
+        LatentReferenceMoments((3, 4, 4)),
         ReconstructionFrechet(Averages(), min_images=2),
         ReconstructionSlicedWasserstein(),
     ]
@@ -77,7 +82,16 @@ def measure(numbers):
         for evaluator in evaluators:
             evaluator.process(AutoencoderView(Pooling(), IMAGES[batch], batch))
     metrics = {name: value for each in evaluators for name, value in each.evaluate(len(IMAGES)).items()}
+    moments = next(each for each in evaluators if isinstance(each, LatentReferenceMoments))
+    metrics |= {'latents': moments.num_images}
+    for name, gaussian in moments.gaussians.items():
+        metrics |= {f'{name} mean': gaussian.mean.norm().item(), f'{name} spread': gaussian.covariance.norm().item()}
     return {'metrics': metrics, 'cases': evaluators[1].card()['cases']}
+
+
+def measure_reconstructions(file):
+    """Measure the reconstructions of seven pictures into a file."""
+    make_reference(Shapes(7, 16), Averages(), file, loading=(4, 0), autoencoder=Pooling())
 
 
 def process(rank, port, folder):
@@ -96,6 +110,7 @@ def process(rank, port, folder):
             results[name] = measure(ORDER[start : start + shares[rank]])
         except ValueError as error:
             results[name] = str(error)
+    measure_reconstructions(folder / 'reconstructions.npz')
     (folder / f'{rank}.json').write_text(json.dumps(results))
     dist.barrier()
     os._exit(0)  # gloo's threads: torch 2.6 may hang in destroy_process_group, 2.15 abort without it
@@ -108,20 +123,21 @@ def two(tmp_path_factory):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     mp.spawn(process, (port, folder), nprocs=2)
-    return [json.loads((folder / f'{rank}.json').read_text()) for rank in range(2)]
+    results = [json.loads((folder / f'{rank}.json').read_text()) for rank in range(2)]
+    return [*results, folder / 'reconstructions.npz']
 
 
 @pytest.mark.parametrize('shares', ['uneven', 'first only', 'second only'])
 def test_two_processes_equal_one(two, shares):
     one = measure(ORDER)
-    for results in two:
+    for results in two[:2]:
         assert results[shares]['metrics'] == pytest.approx(one['metrics'], rel=1e-12)
         assert results[shares]['cases'] == one['cases']
     assert two[0][shares] == two[1][shares]
 
 
 def test_no_image_anywhere_is_an_error_in_both(two):
-    for results in two:
+    for results in two[:2]:
         assert results['none'] == 'ReconstructionMetric saw none of the 7 images; is every one unreadable?'
 
 
@@ -129,3 +145,12 @@ def test_kept_rows_come_back_once_in_the_order_of_the_data_set(two):
     wanted = {f'pixel {number}': image[0, 0, 0].item() for number, image in enumerate(IMAGES)}
     given = two[1]['uneven']['metrics']
     assert {name: value for name, value in given.items() if name.startswith('pixel')} == wanted
+
+
+def test_reconstructions_of_two_processes_are_those_of_one(two, tmp_path):
+    measure_reconstructions(tmp_path / 'one.npz')
+    shared, one = (read_reference(path) for path in (two[2], tmp_path / 'one.npz'))
+    assert shared.meta == one.meta
+    assert shared.num_images == 7
+    torch.testing.assert_close(shared.pooled.mean, one.pooled.mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(shared.pooled.covariance, one.pooled.covariance, rtol=1e-9, atol=1e-9)

@@ -147,6 +147,24 @@ def test_a_metric_of_two_evaluators_has_each_ones_card(read, result):
     assert found == ('evaluators.ReconstructionMetric#2.protocol', '"eqvae"', '"lightningdit"')
 
 
+def test_reconstructions_have_a_card_of_their_own_in_which_the_autoencoder_may_differ(read, result):
+    """`fd/reconstructions` is no case of `fd`; the autoencoder is compared, as weights are."""
+    contents = [result(), result(), result()]
+    for content, digest, count in zip(contents, ('ab', 'cd', 'cd'), (50, 50, 60), strict=True):
+        content['metrics'] |= {'fd': 2.0, 'fd/reconstructions': 1.0}
+        content['card']['evaluators'] |= {
+            'GenerationMetric': dict(metrics=['fd'], reference=dict(sha256='12')),
+            'GenerationMetric#2': dict(
+                metrics=['fd/reconstructions'], reference=dict(num_images=count), autoencoder=digest
+            ),
+        }
+    first, second, third = read(a=contents[0], b=contents[1], c=contents[2]).values()
+    assert differences('fd/reconstructions', first, second) == []
+    (found,) = differences('fd/reconstructions', second, third)
+    assert found == ('evaluators.GenerationMetric#2.reference.num_images', '50', '60')
+    assert differences('fd', second, third) == []
+
+
 def test_the_same_metric_of_another_evaluator_is_unlike(read, result):
     other = result()
     other['card']['evaluators']['Mine'] = other['card']['evaluators'].pop('ReconstructionMetric')

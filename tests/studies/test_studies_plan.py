@@ -1,5 +1,6 @@
 """Plan of a study: shared stages appear once, and a changed key changes only the stages that depend on it."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,25 @@ def test_a_changed_key_changes_only_dependent_stages(override, kinds, tmp_path):
     before, after = plan_study(study, [0], tmp_path), plan_study(study, [0], tmp_path, [override])
     changed = {folder.name.split('-')[0] for folder in before.stages.keys() ^ after.stages.keys()}
     assert changed == kinds
+
+
+def test_references_that_an_autoencoder_has_a_part_in_are_left_to_each_test(tmp_path):
+    """The file of images' features is for evaluators that compare images, also if the others name another data set."""
+    other = dict(type='Shapes', num_images=50, size=32, seed=9)
+    sides = dict(extractor=dict(type='EfficientNetLite0', size=112))
+    evaluators = [
+        dict(type='GenerationMetric', **sides, reference=dict(other, seed=1), metrics=('fd',)),
+        dict(type='GenerationMetric', **sides, reference=other, metrics=('fd',), against='reconstructions'),
+        dict(type='GenerationLatentFrechet', reference=other),
+        dict(type='GenerationSlicedWasserstein', reference=dict(other, seed=1)),
+    ]
+    plan = plan_study(load_study('configs/studies/p_shapes.py'), [0], tmp_path, [f'test_evaluators={evaluators!r}'])
+    (reference,) = (stage for stage in plan.stages.values() if stage.folder.name.startswith('reference-'))
+    file = str(reference.folder / 'reference.npz')
+    score = next(stage for stage in plan.stages.values() if stage.folder.name.startswith('score-'))
+    (word,) = (word for word in score.commands[0].overrides[-1:] if word.startswith('test_evaluators='))
+    given = ast.literal_eval(word.removeprefix('test_evaluators='))
+    assert [each['reference'] for each in given] == [file, other, other, file]
 
 
 def test_commands_can_be_typed_by_a_user(tmp_path):
