@@ -46,6 +46,7 @@ KEYS = {
     'optim_wrapper': Key(),
     'param_scheduler': Key(),
     'train_cfg': Key(),
+    'phases': Key(),
     'custom_imports': Key(),
     'visualizer': Key(),
     'log_processor': Key(),
@@ -154,10 +155,25 @@ def apply_override(config: Any, override: str) -> None:
     key, separator, text = override.partition('=')
     if not separator:
         raise ValueError(f'Override {override!r}: expected key=value, such as train_cfg.max_iters=1000.')
+    set_key(config, key, parse_value(text))
+
+
+def set_key(config: Any, key: str, value: Any, *, place: str = 'Override') -> None:
+    """Set `a.b.0.c` of a config in place.
+
+    Args:
+        config: The config.
+        key: Of a value that is there, or of an argument of the component there.
+        value: The new value.
+        place: Where the change stands, for messages.
+
+    Raises:
+        ValueError: If there is no such key, or the type differs.
+    """
     *parents, last = key.split('.')
     node, where = config._cfg_dict if isinstance(config, Config) else config, ''
     for part in parents:
-        node = node[_existing(node, part, where)]
+        node = node[_existing(node, part, where, place)]
         where = f'{where}.{part}'.lstrip('.')
     # only a key that is not there needs the component's signature: importing its module takes seconds
     is_argument = isinstance(node, dict) and 'type' in node and last not in node
@@ -165,9 +181,9 @@ def apply_override(config: Any, override: str) -> None:
     if last in defaults:
         old = defaults[last]
     else:
-        last = _existing(node, last, where)
+        last = _existing(node, last, where, place)
         old = node[last]
-    node[last] = _same_type(key, old, parse_value(text))
+    node[last] = _same_type(key, old, value, place)
 
 
 def parse_value(text: str) -> Any:
@@ -266,22 +282,22 @@ def _import_custom(config: Config, path: Path) -> None:
             ) from error
 
 
-def _existing(node: Any, part: str, where: str) -> Any:
+def _existing(node: Any, part: str, where: str, source: str) -> Any:
     """Return `part` as a key or index of `node`, which must have it."""
     place = where or 'the config'
     if isinstance(node, list | tuple):
         if re.fullmatch(r'-?\d+', part) and -len(node) <= int(part) < len(node):
             return int(part)
-        raise ValueError(f'Override: {place} is a list of {len(node)}; {part!r} is not one of its indices.')
+        raise ValueError(f'{source}: {place} is a list of {len(node)}; {part!r} is not one of its indices.')
     if not isinstance(node, dict):
-        raise ValueError(f'Override: {place} is {node!r}, which has no key {part!r}.')
+        raise ValueError(f'{source}: {place} is {node!r}, which has no key {part!r}.')
     if part not in node:
         hint = did_you_mean(part, node)
-        raise ValueError(f'Override: {place} has no key {part!r}.{hint} Its keys: {", ".join(map(str, node))}.')
+        raise ValueError(f'{source}: {place} has no key {part!r}.{hint} Its keys: {", ".join(map(str, node))}.')
     return part
 
 
-def _same_type(key: str, old: Any, new: Any) -> Any:
+def _same_type(key: str, old: Any, new: Any, source: str) -> Any:
     """Refuse a value whose type could not have been meant; an int may become a float."""
     if old is None or new is None:
         return new
@@ -290,4 +306,4 @@ def _same_type(key: str, old: Any, new: Any) -> Any:
     if not is_checked or both_numbers or isinstance(new, dict if isinstance(old, dict) else type(old)):
         return new
     names = {bool: 'true or false', int: 'a number', float: 'a number', str: 'text'}
-    raise ValueError(f'Override {key}: expected {names.get(type(old), "a dict")} such as {old!r}, got {new!r}.')
+    raise ValueError(f'{source} {key}: expected {names.get(type(old), "a dict")} such as {old!r}, got {new!r}.')

@@ -26,6 +26,7 @@ LAYERS = (
 
 # Modules with one importer that are a subject of their own, and why.
 SINGLE_IMPORTERS = {
+    'eqzoo.engine.phases': 'several trainings of one config, for the one command that trains',
     'eqzoo.data.drawing': 'how pictures are drawn, beside which pictures there are (Shapes)',
     'eqzoo.studies.report': 'the page of a study, for the one command that runs studies',
     'eqzoo.studies.tables': 'tables in Markdown, beside the page that contains them',

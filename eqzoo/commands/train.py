@@ -48,26 +48,46 @@ def train(
         use_device,
     )
     from eqzoo.engine import build_runner, shrink
+    from eqzoo.engine.checkpoints import latest_checkpoint
     from eqzoo.engine.hooks import stopped_by
+    from eqzoo.engine.phases import data_of_both, phases_of
     from eqzoo.engine.preflight import check_training
     from eqzoo.engine.work_dir import own_folder
 
     use_device(config.device)
-    if smoke:
-        config = shrink(config)
-        if not resume:
-            _forget(Path(config.work_dir))
-    datasets = check_training(config, f'python tools/train.py {config_file}')
+    phases = phases_of(config, shrink) if smoke else phases_of(config)
+    command = f'python tools/train.py {config_file}'
+    # all are checked before the first one runs; data that several have are opened once
+    datasets: list[dict[str, Any]] = []
+    for number, phase in enumerate(phases):
+        opened = data_of_both(phases[number - 1].config, phase.config, datasets[-1]) if number else {}
+        datasets.append(check_training(phase.config, command, opened))
     if dry_run:
-        print(describe(config, datasets))
+        for phase, own in zip(phases, datasets, strict=True):
+            print((f'phase {phase.name}:\n' if phase.name else '') + describe(phase.config, own))
+        print('Nothing is missing.')
         return
+    if smoke and not resume:
+        for phase in phases:
+            _forget(Path(phase.config.work_dir))
     init_distributed()
-    with failures_of_others(), own_folder(config.work_dir):
-        runner = build_runner(config, resume=resume, datasets=datasets)
-        runner.train()
-        stopped = stopped_by(runner)
-        if not stopped and rank_and_world_size()[0] == 0:
-            print(f'Done. Checkpoints, logs and pictures are in {config.work_dir}.')
+    is_first = rank_and_world_size()[0] == 0
+    with failures_of_others(), own_folder(phases[-1].config.work_dir):
+        for phase, own in zip(phases, datasets, strict=True):
+            if phase is not phases[-1] and (resume or config.resume) and phase.is_done():
+                if is_first:
+                    print(f'Phase {phase.name} is done: {phase.result}')
+                continue
+            phase.begin()
+            # a phase that has not begun starts, and does not miss a checkpoint to resume from
+            has_begun = latest_checkpoint(phase.config.work_dir) is not None
+            runner = build_runner(phase.config, resume=resume and (has_begun or phase is phases[0]), datasets=own)
+            runner.train()
+            stopped = stopped_by(runner)
+            if stopped:
+                break
+        if not stopped and is_first:
+            print(f'Done. Checkpoints, logs and pictures are in {phases[-1].config.work_dir}.')
         close_distributed()
     if stopped:
         sys.exit(128 + stopped)  # a shell's exit status for a process ended by a signal
@@ -93,7 +113,7 @@ def describe(config: Config, datasets: Mapping[str, Any]) -> str:
         },
     }
     width = max(map(len, lines))
-    return '\n'.join(f'{name:<{width}}  {value}' for name, value in lines.items()) + '\nNothing is missing.'
+    return '\n'.join(f'{name:<{width}}  {value}' for name, value in lines.items())
 
 
 def _forget(work_dir: Path) -> None:

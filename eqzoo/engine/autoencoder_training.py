@@ -229,6 +229,9 @@ class AutoencoderTraining(Training):
             'autoencoder': f'{type(network).__name__}, f{network.downsample_factor}, '
             f'{network.latent_channels} channels',
             'objective': type(self.objective).__name__,
+            **({'corruptions': ', '.join(type(each).__name__ for each in self.corruptions)} if self.corruptions else {}),
+            **({'penalties': ', '.join(type(each).__name__ for each in self.penalties)} if self.penalties else {}),
+            **({'encoder': _rate_in_words(self.encoder_rate)} if self.encoder_rate != 1 else {}),
         }
 
     def stored_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,6 +257,10 @@ class AutoencoderTraining(Training):
             loss = loss + pair.weight * further
             parts |= {f'{name}/{pair.name}': value for name, value in more.items()}
         return loss, parts
+
+
+def _rate_in_words(rate: float) -> str:
+    return f'at {rate:g} of the learning rate' if rate else 'frozen: only the decoder is trained'
 
 
 @contextmanager

@@ -17,23 +17,29 @@ from eqzoo.registry import Requirement, build, check_config
 COMPONENT_KEYS = tuple(name for name, key in KEYS.items() if key.holds_components)
 
 
-def check_training(config: Config, command: str) -> dict[str, Dataset]:
+def check_training(config: Config, command: str, opened: Mapping[str, Dataset] | None = None) -> dict[str, Dataset]:
     """Check all names of a config, and that everything is there that training needs.
 
     See `check_ready` for arguments, returned value and errors.
     """
     for key in COMPONENT_KEYS:
         list(check_config(config.get(key), key))
-    return check_ready(config, command, [key for key in COMPONENT_KEYS if KEYS[key].is_for_training])
+    return check_ready(config, command, [key for key in COMPONENT_KEYS if KEYS[key].is_for_training], opened)
 
 
-def check_ready(config: Config, command: str, keys: Sequence[str] = COMPONENT_KEYS) -> dict[str, Dataset]:
+def check_ready(
+    config: Config,
+    command: str,
+    keys: Sequence[str] = COMPONENT_KEYS,
+    opened: Mapping[str, Dataset] | None = None,
+) -> dict[str, Dataset]:
     """Check that everything is there that the components under `keys` need.
 
     Args:
         config: The config.
         command: The command that was given, without options, for the message.
         keys: The keys of `config` to check.
+        opened: Data sets that are open already, by their places in the config.
 
     Returns:
         The opened data sets, by their places in the config, such as 'train_dataloader.dataset'.
@@ -41,7 +47,7 @@ def check_ready(config: Config, command: str, keys: Sequence[str] = COMPONENT_KE
     Raises:
         ValueError: Naming everything that is missing; or for an unknown component, or an unknown or missing argument.
     """
-    lacks, datasets = _inspect(config, keys)
+    lacks, datasets = _inspect(config, keys, opened or {})
     if lacks:
         raise ValueError(_missing_message(config, lacks, command))
     return datasets
@@ -53,18 +59,20 @@ def missing(config: Mapping[str, Any], keys: Sequence[str] = COMPONENT_KEYS) -> 
     Raises:
         ValueError: For an unknown component, or an unknown or missing argument.
     """
-    return _inspect(config, keys)[0]
+    return _inspect(config, keys, {})[0]
 
 
 def _inspect(
-    config: Mapping[str, Any], keys: Iterable[str]
+    config: Mapping[str, Any], keys: Iterable[str], given: Mapping[str, Dataset]
 ) -> tuple[list[tuple[str, Requirement]], dict[str, Dataset]]:
     """Return what the components under `keys` lack, and the data sets that could be opened, by place."""
     lacks: list[tuple[str, Requirement]] = []
     datasets: dict[str, Dataset] = {}
     # a list: all names are checked before anything is opened
     for where, cls, arguments in [part for key in keys for part in check_config(config.get(key), key)]:
-        opened = any(where.startswith(f'{place}.') for place in datasets)  # as a part of another
+        if where in given:
+            datasets[where] = given[where]
+        opened = any(f'{where}.'.startswith(f'{place}.') for place in datasets)  # itself, or as a part of another
         if not opened and isinstance(cls, type) and issubclass(cls, Dataset):
             try:
                 datasets[where] = build(dict(type=cls, **arguments))

@@ -30,14 +30,14 @@ def shrink(config: Config) -> Config:
     """
     small = config.copy()
     for key in COMPONENT_KEYS:
-        if key in small:
+        if small.get(key):
             list(check_config(small[key], key))  # a misspelt argument is reported before `smoke` replaces it
             small[key] = _shrink_value(small[key].to_dict() if hasattr(small[key], 'to_dict') else small[key])
     small.train_cfg.update(max_iters=STEPS)
-    if 'val_dataloader' in small:
+    if small.get('val_dataloader'):
         small.train_cfg.val_interval = STEPS
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'cache_dataloader'):
-        if key in small:
+        if small.get(key):
             small[key].update(batch_size=BATCH, num_workers=0)
     if small.model.get('micro_batch_size'):
         small.model.micro_batch_size = BATCH // 2

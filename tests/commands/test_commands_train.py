@@ -128,7 +128,7 @@ def test_a_run_is_not_overwritten(tmp_path):
         (['configs/demo/pretrain.py', 'train_cfg.max_iter=1'], "error: Override: train_cfg has no key 'max_iter'"),
         (
             ['configs/demo/pretrain.py', "model.objective={'type': 'Plian'}"],
-            r"model.objective: Unknown loss 'Plian'. Did you mean 'Plain'",
+            r"model.objective: Unknown regulariser 'Plian'. Did you mean 'Plain'",
         ),
         (['configs/demo/pretrain.py', 'train_dataloader.dataset.num_images=0'], r'Shapes'),
         (
