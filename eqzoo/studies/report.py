@@ -98,7 +98,7 @@ def report_study(
         'Criterion': criterion_table(study, judgements),
         'Gates': gate_table(study, keeper, plan),
         'Autoencoders': autoencoder_table(study, scores),
-        'Generators': generator_table(study, scores) if study.generators else [],
+        'Generators': generator_table(study, scores),
         'Differences': difference_table(study, scores),
         'Over training steps': curve_table(study, scores),
         'Predictors': predictor_table(study, found),
@@ -194,7 +194,7 @@ def _body(
         sum(each.autoencoder == name and each.generator is None for each in scores) for name in study.autoencoders
     ]
     count = count if {*tested} == {len(seeds)} else f'up to {count}'
-    page = [f'Mean ± standard deviation over {count} of {", ".join(seeded)}.', '']
+    page = [f'Mean ± standard deviation over {count} of {", ".join(seeded)}.', ''] if scores else []
     for title, lines in tables.items():
         if title != 'Criterion':
             page += [f'## {title}', '', *([_NOTES[title], ''] if title in _NOTES else []), *lines, '']

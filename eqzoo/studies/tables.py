@@ -39,18 +39,18 @@ _SHORT = {
 
 
 def autoencoder_table(study: Study, scores: Sequence[Score]) -> list[str]:
-    """Return a line for each autoencoder: means and standard deviations over seeds."""
+    """Return a line for each autoencoder: means and standard deviations over seeds; none if nothing was measured."""
     own = [each for each in scores if each.generator is None]
     metrics = _present(study.columns['autoencoder'], own)
     rows = [['', *map(heading, metrics)]]
     for name in study.autoencoders:
         rows.append([name, *(_format_spread(by_seed(own, metric, name).values()) for metric in metrics)])
     counts = [sum(each.autoencoder == name for each in own) for name in study.autoencoders]
-    return _table(_with_counts(rows, counts))
+    return _table(_with_counts(rows, counts)) if metrics else []
 
 
 def generator_table(study: Study, scores: Sequence[Score]) -> list[str]:
-    """Return a line for each generator on each autoencoder, after its last step."""
+    """Return a line for each generator on each autoencoder, after its last step; none if nothing was measured."""
     metrics = _present(study.columns['generator'], [each for each in scores if each.generator is not None])
     rows, counts = [['', 'steps', *map(heading, metrics)]], []
     for autoencoder, generator in study.pairs():
@@ -59,7 +59,7 @@ def generator_table(study: Study, scores: Sequence[Score]) -> list[str]:
         cells = [_format_spread(by_seed(scores, metric, *arm).values()) for metric in metrics]
         rows.append([f'{generator.name} on {autoencoder.name}', f'{last[0]:,}' if last else '–', *cells])
         counts.append(len({each.seed for each in scores if (each.autoencoder, each.generator) == arm[:2]}))
-    return _table(_with_counts(rows, counts))
+    return _table(_with_counts(rows, counts)) if metrics else []
 
 
 def gate_table(study: Study, keeper: Gatekeeper, plan: StudyPlan) -> list[str]:
@@ -136,7 +136,7 @@ def difference_table(study: Study, scores: Sequence[Score]) -> list[str]:
             last = steps_of(scores, generator)[-1:]
             pairs.append(tuple(by_seed(scores, metric, each, generator, *last) for each in (name, arm.against)))
         rows.append([f'{name} − {arm.against}', *(_format_difference(paired_difference(*pair)) for pair in pairs)])
-    return _table(rows) if len(rows) > 1 else []
+    return _table(rows) if any(cell != '–' for row in rows[1:] for cell in row[1:]) else []
 
 
 def curve_table(study: Study, scores: Sequence[Score]) -> list[str]:
@@ -145,6 +145,8 @@ def curve_table(study: Study, scores: Sequence[Score]) -> list[str]:
     if not arms or study.score is None:
         return []
     steps = sorted({step for _, generator in arms for step in steps_of(scores, generator.name)})
+    if not steps:
+        return []
     rows = [['', *(f'{step:,}' for step in steps), 'speed-up']]
     for autoencoder, generator in arms:
         arm = autoencoder.name, generator.name
