@@ -117,7 +117,8 @@ class AutoencoderTraining(Training):
 
     def val_step(self, batch: Mapping[str, Any]) -> AutoencoderView:
         """Return the evaluators' view of a batch as in `train_step`."""
-        return AutoencoderView(self.autoencoder, to_float(batch['images'].to(self._device)), batch['indices'])
+        images = to_float(batch['images'].to(self._device))
+        return AutoencoderView(self.autoencoder, images, batch['indices'], batch.get('labels'))
 
     def blocks(self) -> list[nn.Module]:
         """Return the autoencoder's blocks.
