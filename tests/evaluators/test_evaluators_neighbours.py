@@ -34,7 +34,7 @@ def test_distances_are_exact_far_from_the_origin():
 
 
 def test_impossible_neighbours_are_refused():
-    with pytest.raises(ValueError, match='nearest_neighbors: 3 neighbours of 3 points; expected 1 to N - 1'):
+    with pytest.raises(ValueError, match='nearest_neighbors: 3 neighbours of 3 points; expected 1 to 2 neighbours'):
         nearest_neighbors(torch.rand(3, 2), 3)
     with pytest.raises(ValueError, match='nearest_neighbors: a point is NaN or infinite'):
         nearest_neighbors(torch.tensor([[0.0], [1.0], [math.nan]]), 1)
