@@ -12,7 +12,7 @@ from eqzoo.evaluators.neighbours import nearest_neighbors
 from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS
 
-_REMEDY = 'use images in a folder for each class (or an npz file with arr_1), or leave the evaluator out'
+_REMEDY = 'use images in folders of their classes, directly below the root, or leave the evaluator out'
 
 
 @EVALUATORS.register_module()

@@ -77,11 +77,13 @@ def test_sets_without_classes_or_with_too_few_images_are_refused():
     evaluator = NeighborConsistency()
     with pytest.raises(ValueError, match='lnc@10: 10 images, but it needs 11 or more; use more images, or fewer'):
         evaluator.check(10)
-    with pytest.raises(ValueError, match='has no classes, but it needs two or more; use images in a folder for each'):
+    with pytest.raises(
+        ValueError, match='has no classes, but it needs two or more; use images in folders of their classes'
+    ):
         evaluator.check_labels(None)
     with pytest.raises(ValueError, match='has one class, but it needs two'):
         evaluator.check_labels([4] * 20)
-    with pytest.raises(ValueError, match='the images have no labels; use images in a folder for each class'):
+    with pytest.raises(ValueError, match='the images have no labels; use images in folders of their classes'):
         evaluator.process(AutoencoderView(Identity(), torch.zeros(2, 3, 8, 8)))
     with pytest.raises(ValueError, match=r'neighbors must be numbers of at least 1, got \(5, 0\)'):
         NeighborConsistency((5, 0))

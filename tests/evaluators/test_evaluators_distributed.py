@@ -13,16 +13,21 @@ import torch.nn.functional as F
 from averages import Averages
 from torch import nn
 
+from eqzoo.data import Shapes
 from eqzoo.evaluators import (
     AutoencoderView,
+    EffectiveRank,
     EquivarianceError,
     Evaluator,
     InterpolationFrechet,
     LatentSpectrum,
     LatentStatistics,
+    NeighborConsistency,
     ReconstructionFrechet,
     ReconstructionMetric,
     ReconstructionSlicedWasserstein,
+    SpatialStructure,
+    VelocityVariance,
 )
 
 
@@ -37,7 +42,7 @@ class Pooling(nn.Module):
     normalization = Normalization()
 
     def latents(self, images):
-        return F.avg_pool2d(images, 4) * torch.tensor([1.0, 0.5, 2.0])[:, None, None]
+        return F.avg_pool2d(images.double(), 4) * torch.tensor([1.0, 0.5, 2.0])[:, None, None]
 
     def decode(self, z):
         return F.interpolate(z, scale_factor=4)
@@ -55,6 +60,7 @@ class FirstPixels(Evaluator):
 
 
 IMAGES = torch.randn(7, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-1, 1)
+LABELS = torch.tensor([0, 1, 0, 0, 1, 0, 1])
 ORDER = torch.tensor([5, 2, 0, 6, 3, 1, 4])
 # how many images each of the two processes sees
 SHARES = {'uneven': (5, 2), 'first only': (7, 0), 'second only': (0, 7), 'none': (0, 0)}
@@ -67,6 +73,11 @@ def measure(numbers):
         LatentStatistics(),
         LatentSpectrum(),
         InterpolationFrechet(Averages(), min_images=2, neighbors=3),
+        InterpolationFrechet(Averages(), min_images=2, neighbors=1, position=0.7, reference=Shapes(9, 16)),
+        EffectiveRank(),
+        NeighborConsistency((2,)),
+        SpatialStructure(),
+        VelocityVariance(),
         FirstPixels(),
         ReconstructionFrechet(Averages(), min_images=2),
         ReconstructionSlicedWasserstein(),
@@ -75,8 +86,10 @@ def measure(numbers):
         evaluator.check(len(IMAGES))
     for batch in numbers.split(3) if len(numbers) else ():
         for evaluator in evaluators:
-            evaluator.process(AutoencoderView(Pooling(), IMAGES[batch], batch))
-    metrics = {name: value for each in evaluators for name, value in each.evaluate(len(IMAGES)).items()}
+            evaluator.process(AutoencoderView(Pooling(), IMAGES[batch], batch, LABELS[batch]))
+    metrics = {}
+    for number, evaluator in enumerate(evaluators):
+        metrics |= {f'{number} {name}': value for name, value in evaluator.evaluate(len(IMAGES)).items()}
     return {'metrics': metrics, 'cases': evaluators[1].card()['cases']}
 
 
@@ -127,5 +140,5 @@ def test_no_image_anywhere_is_an_error_in_both(two):
 
 def test_kept_rows_come_back_once_in_the_order_of_the_data_set(two):
     wanted = {f'pixel {number}': image[0, 0, 0].item() for number, image in enumerate(IMAGES)}
-    given = two[1]['uneven']['metrics']
+    given = {name.partition(' ')[2]: value for name, value in two[1]['uneven']['metrics'].items()}
     assert {name: value for name, value in given.items() if name.startswith('pixel')} == wanted
