@@ -30,9 +30,9 @@ class VelocityVariance(LatentSample):
 
     Latents are standardised by channel over the images. The covariance of a class is modelled as
     Σ_s ⊗ Σ_c, of cells and of channels (Eq. 3), and scaled to the total variance of the class; `viv` is the
-    mean over classes. `viv_share` is that total variance divided by the number of dimensions: 1 without
-    classes, less the more the classes differ. A factor or an offset on a channel changes nothing; a channel
-    that does not vary counts as variance 0.
+    mean over classes. `viv_share` is that total variance divided by the number of dimensions: without classes
+    1 minus the share of what all images have in common at a place, with them less the more they differ.
+    A factor or an offset on a channel changes nothing; a channel that does not vary counts as variance 0.
 
     Compare only latents of one shape, on the same images: **few images per class lower it**
     (docs/metrics.md has values for white noise). A class of n images determines Σ_s of S cells and C channels
@@ -132,10 +132,11 @@ class VelocityVariance(LatentSample):
         counts = [int((labels == label).sum()) for label in classes]
         channels, num_cells = latents.shape[1], latents[0, 0].numel()
         needed = 1 + max(-(-num_cells // channels), -(-channels // num_cells))
+        too_small = sum(count < needed for count in counts)
         self._classes = {
             'classes': len(classes) if len(labels.unique()) > 1 else _WHOLE_SET,
             'images_per_class': f'{min(counts)} to {max(counts)}',
-            'undetermined': f'{sum(count < needed for count in counts)} classes of fewer than {needed} images',
+            'undetermined': f'{too_small} of {len(counts)}, of fewer than {needed} images',
         }
 
 

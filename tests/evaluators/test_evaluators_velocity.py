@@ -112,7 +112,7 @@ def test_classes_are_fitted_as_numpy_fits_them_and_averaged():
     card = evaluator.card()
     assert card['classes'] == 3  # the one of three images is left out
     assert card['images_per_class'] == '9 to 30'
-    assert card['undetermined'] == '0 classes of fewer than 3 images'
+    assert card['undetermined'] == '0 of 3, of fewer than 3 images'
 
 
 def test_compact_classes_are_easier():
@@ -154,7 +154,7 @@ def test_few_images_vary_in_few_directions(count):
     (value,), share = class_velocity(latents, torch.ones(1, 2).double(), [torch.ones(count, dtype=torch.bool)])
     assert value.item() == pytest.approx(math.pi / 2 * whole.sqrt().sum().item() / 80, rel=1e-6)
     assert share == pytest.approx(latents.var(dim=0, correction=0).mean().item(), rel=1e-12)
-    assert measure(latents.view(count, 2, 8, 5))[1].card()['undetermined'] == '1 classes of fewer than 21 images'
+    assert measure(latents.view(count, 2, 8, 5))[1].card()['undetermined'] == '1 of 1, of fewer than 21 images'
 
 
 @pytest.mark.parametrize(('num_classes', 'repeats'), [(1, 30), (3, 15)])
