@@ -84,7 +84,12 @@ class ImageFolder(Dataset):
             return [Requirement('ImageFolder: no root is given.', 'the config', remedy)]
         try:
             below = arguments.get('below', '')
-            _select(_open(root, f'{below.strip("/")}/' if below else '')[1], arguments.get('part', WHOLE), arguments.get('limit'), root=root)
+            _select(
+                _open(root, f'{below.strip("/")}/' if below else '')[1],
+                arguments.get('part', WHOLE),
+                arguments.get('limit'),
+                root=root,
+            )
         except (OSError, ValueError) as error:
             return [Requirement(f'ImageFolder: {error}', str(root), remedy)]
         return []

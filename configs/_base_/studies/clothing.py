@@ -10,4 +10,6 @@ train_dataloader = dict(batch_size=4, num_workers=0, dataset=training_images)
 test_dataloader = dict(batch_size=100, num_workers=0, dataset=held_out)
 cache_dataloader = dict(batch_size=100, num_workers=0, dataset=training_images)
 # not mirrored: a mirrored latent is not the latent of the mirrored image
-latents = dict(batch_size=32, num_workers=0, dataset=dict(type='LatentStore', root='work_dirs/latents/studies_clothing'))
+latents = dict(
+    batch_size=32, num_workers=0, dataset=dict(type='LatentStore', root='work_dirs/latents/studies_clothing')
+)

@@ -8,9 +8,7 @@ turn_and_antialiased_scale = dict(
     type='Compose',
     transforms=[dict(type='IsotropicScale', interpolation='bicubic', antialias=True), dict(type='Rotate')],
 )
-equivariance = dict(
-    type='ImplicitEquivariance', transform=turn_and_scale, p_equivariance=0.5, p_low_resolution=0.0
-)
+equivariance = dict(type='ImplicitEquivariance', transform=turn_and_scale, p_equivariance=0.5, p_low_resolution=0.0)
 equivariance_antialiased = dict(
     type='ImplicitEquivariance', transform=turn_and_antialiased_scale, p_equivariance=0.5, p_low_resolution=0.0
 )

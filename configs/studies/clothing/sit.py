@@ -1,4 +1,4 @@
-"""SiT of 64 tokens on the latents of a study's autoencoder, of photographs of clothes: patch 1, times from a logistic normal."""
+"""SiT of 64 tokens on a study's latents of photographs of clothes: patch 1, times from a logistic normal."""
 
 from mmengine.config import read_base
 

@@ -1,4 +1,4 @@
-"""Regularisation of TAEF2 on Tiny ImageNet, and then its decoder alone, in equally many steps; a study sets method and weights.
+"""Regularisation of TAEF2 on Tiny ImageNet, and then its decoder alone; a study sets method and weights.
 
 The second phase is plain in every arm: what differs at its end is the latents.
 """
