@@ -77,7 +77,8 @@ class FeatureAlignment(nn.Module):
         if tokens != grid[0] * grid[1]:
             raise ValueError(
                 f'FeatureAlignment.encoder: {type(self.encoder).__name__} gives {tokens} tokens for images of '
-                f'{images[0]} x {images[1]}, and latents have {grid[0]} x {grid[1]} cells; change its stride, size or grid.'
+                f'{images[0]} x {images[1]}, and latents have {grid[0]} x {grid[1]} cells; change its stride, size or '
+                'grid.'
             )
 
     def forward(self, step: LatentStep, draw: None = None) -> dict[str, Tensor]:
