@@ -69,7 +69,7 @@ class ImageFolder(Dataset):
             raise ValueError(f'ImageFolder.seed must not be negative, got {seed}.')
         self.size, self.crop, self.flip, self.seed = size, crop, flip, seed
         self.part, self.limit, self.on_unreadable = tuple(part), limit, on_unreadable
-        self.below = f'{below.strip("/")}/' if below else ''
+        self.below = _as_prefix(below)
         self.source, names = _open(root, self.below)
         self.classes = sorted({self._folder_of(name) for name in names})
         self._label_of = {name: label for label, name in enumerate(self.classes)}
@@ -83,13 +83,8 @@ class ImageFolder(Dataset):
         if not root:
             return [Requirement('ImageFolder: no root is given.', 'the config', remedy)]
         try:
-            below = arguments.get('below', '')
-            _select(
-                _open(root, f'{below.strip("/")}/' if below else '')[1],
-                arguments.get('part', WHOLE),
-                arguments.get('limit'),
-                root=root,
-            )
+            names = _open(root, _as_prefix(arguments.get('below', '')))[1]
+            _select(names, arguments.get('part', WHOLE), arguments.get('limit'), root=root)
         except (OSError, ValueError) as error:
             return [Requirement(f'ImageFolder: {error}', str(root), remedy)]
         return []
@@ -162,6 +157,10 @@ class ImageFolder(Dataset):
         flip = ', flipped at random' if self.flip else ''
         place = f'{self.source.kind} {self.source.root.name}' + (f' below {self.below}' if self.below else '')
         return f'ImageFolder: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}'
+
+
+def _as_prefix(below: str) -> str:
+    return f'{below.strip("/")}/' if below else ''
 
 
 def _open(root: str, below: str) -> tuple[ImageSource, Names]:

@@ -8,10 +8,41 @@ import torch
 
 from eqzoo.commands.cli import run
 from eqzoo.commands.train import train
+from eqzoo.config import load_config
 from eqzoo.engine import latest_checkpoint, read_checkpoint
 
 # those of studies are tested with the studies
 LEAVES = sorted(str(path) for path in Path('configs').rglob('*.py') if not {'_base_', 'studies', 'zoo'} & {*path.parts})
+
+
+def kind_of(leaf):
+    """The parts of a leaf that its smoke run has: all components' types, and which autoencoder it is."""
+    content = load_config(leaf).to_dict()
+    autoencoder = content['model']['autoencoder']
+    shape = [autoencoder.get(key) for key in ('type', 'latent_channels', 'block_out_channels', 'width')]
+    return json.dumps([shape, [*component_types(content)]])
+
+
+def component_types(value):
+    if isinstance(value, dict):
+        yield from [str(value['type'])] if 'type' in value else []
+        yield from (name for part in value.values() for name in component_types(part))
+    elif isinstance(value, list | tuple):
+        yield from (name for part in value for name in component_types(part))
+
+
+def parameters(leaves):
+    """A case for each leaf; one whose kind another has, such as the same run with another weight, is slow."""
+    seen, cases = set(), []
+    for leaf in leaves:
+        # a method is trained on the smallest autoencoder that it has a config for
+        is_twin = 'regularizers/sd' in leaf and f'{Path(leaf).parent}/taef2_{leaf.partition("_")[2]}' in leaves
+        marks = [pytest.mark.slow] if (kind := kind_of(leaf)) in seen or is_twin else []
+        cases.append(pytest.param(leaf, marks=marks))
+        seen.add(kind)
+    return cases
+
+
 GENERATORS = [leaf for leaf in LEAVES if Path(leaf).parent.name in ('dit', 'sit', 'repa', 'maskgit')]
 AUTOENCODERS = [leaf for leaf in LEAVES if leaf not in GENERATORS]
 
@@ -21,7 +52,7 @@ def smoke(leaf, work_dir, *overrides, resume=False):
     return read_checkpoint(latest_checkpoint(work_dir))
 
 
-@pytest.mark.parametrize('leaf', GENERATORS)
+@pytest.mark.parametrize('leaf', parameters(GENERATORS))
 def test_every_generator_trains_in_smoke(leaf, tmp_path):
     checkpoint = smoke(leaf, tmp_path)
     assert checkpoint['meta']['iter'] == 4
@@ -29,7 +60,7 @@ def test_every_generator_trains_in_smoke(leaf, tmp_path):
     assert {path.name for path in (tmp_path / 'pictures').iterdir()} == {'0000002.png', '0000004.png'}
 
 
-@pytest.mark.parametrize('leaf', AUTOENCODERS)
+@pytest.mark.parametrize('leaf', parameters(AUTOENCODERS))
 def test_every_autoencoder_trains_in_smoke(leaf, tmp_path):
     checkpoint = smoke(leaf, tmp_path)
     assert checkpoint['meta']['iter'] == 4

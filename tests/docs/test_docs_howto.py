@@ -3,6 +3,7 @@
 import json
 import runpy
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from eqzoo.commands.cli import run
 from eqzoo.engine import latest_checkpoint
 from eqzoo.registry import build, find_component
 
-KINDS = ('transform', 'loss', 'autoencoder', 'generator', 'evaluator')
+KINDS = ('transform', 'loss', 'penalty', 'autoencoder', 'generator', 'evaluator')
 PAGES = [f'docs/howto/{kind}.md' for kind in KINDS]
 
 
@@ -52,6 +53,17 @@ def component(workplace, monkeypatch, kind, name):
     module = next(file for file in files(f'docs/howto/{kind}.md') if not file.endswith('_config.py'))
     __import__(module.removesuffix('.py'))
     return find_component(name)
+
+
+def test_smoothness_is_relative_to_the_variance(workplace, monkeypatch):
+    penalty = component(workplace, monkeypatch, 'penalty', 'Smoothness')(2.0)
+    latents = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    rough = ((latents[:, :, 1:] - latents[:, :, :-1]) ** 2).mean() + (
+        (latents[..., 1:] - latents[..., :-1]) ** 2
+    ).mean()
+    for scale in (1.0, 10.0):
+        step = SimpleNamespace(posterior=SimpleNamespace(mean=scale * latents), log={})
+        torch.testing.assert_close(penalty(step, None)['smoothness'], 2 * rough / latents.var())
 
 
 def test_windows_are_the_same_in_images_and_latents(workplace, monkeypatch):
