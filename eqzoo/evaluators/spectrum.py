@@ -105,13 +105,15 @@ def _slope(x: Tensor, y: Tensor) -> float:
 
 @EVALUATORS.register_module()
 class LatentSpectrum(Evaluator):
-    """`spectrum/slope`, `spectrum/high_share`, `sec/0.25` and `sec/0.5` of the latents' DCT-II.
+    """`spectrum/slope`, `…/high_share` and `…/checkerboard`, `sec/0.25` and `sec/0.5` of the latents' DCT-II.
 
     For the spectrum each channel is scaled to a variance of 1 over the set, so that all have equal weight; then
     powers are averaged over images and channels. White noise has slope 0 and high share 0.75; images and random
     codes of patches lie between that and -4 and 0.02. See `radial_spectrum` for the bins; `curves` has the
     spectrum. Latents that diffusion models learn easily fall more steeply (Skorokhodov et al. 2025). Channels
-    that do not vary are left out; if none varies, both are NaN.
+    that do not vary are left out; if none varies, these are NaN. The checkerboard is the power at the finest
+    frequency of both directions, where neighbouring cells alternate: 1 for white noise. Filtered scaling removes it,
+    so that an objective with antialiased scales leaves latents free to hide detail there (docs/differences.md).
 
     `sec/…` is the spectral energy concentration of arXiv 2606.03578, which predicts generators' FID there
     (correlation .80): see `energy_concentration`. **Lower is easier**; white noise on 8 x 8 cells has 0.84
@@ -154,7 +156,8 @@ class LatentSpectrum(Evaluator):
         variance = square - (sums['value'] / cells).square()
         varies = variance > 1e-12 * square  # less is rounding
         # the mean of no channel is NaN, and so are all values computed from it
-        spectrum = radial_spectrum((power[varies] / variance[varies, None, None]).mean(dim=0))
+        relative = (power[varies] / variance[varies, None, None]).mean(dim=0)
+        spectrum = radial_spectrum(relative)
         series = {
             'label': 'latents',
             'x': spectrum.frequency.tolist(),
@@ -164,7 +167,11 @@ class LatentSpectrum(Evaluator):
         }
         labels = {'title': 'Latent spectrum', 'x': 'frequency / Nyquist', 'y': 'power', 'log': True}
         self.curves = [{**labels, 'series': [series]}] if varies.any() else []
-        metrics = {'spectrum/slope': spectrum.slope, 'spectrum/high_share': spectrum.high_share}
+        metrics = {
+            'spectrum/slope': spectrum.slope,
+            'spectrum/high_share': spectrum.high_share,
+            'spectrum/checkerboard': relative[-1, -1].item(),
+        }
         whole = sums['power'].sum(dim=0)
         for number, ratio in enumerate(_SEC_RATIOS, start=1):
             share = energy_concentration(whole, ratio)

@@ -60,6 +60,18 @@ def test_codes_are_in_their_known_order(photographs):
     assert max(shares[:2]) < 0.1 < shares[2] < 0.4 < shares[3]
 
 
+def test_the_checkerboard_is_the_power_at_the_finest_frequency(photographs):
+    white, _ = measure(lambda x: torch.randn(len(x), 4, 8, 8), photographs.repeat(40, 1, 1, 1))
+    assert white['spectrum/checkerboard'] == pytest.approx(1, abs=0.07)  # of 1,920 values: a deviation of 0.032
+    code, _ = measure(patches, photographs)
+    power = scipy.fft.dctn(patches(photographs).double().numpy(), axes=(2, 3), norm='ortho')[:, :, -1, -1] ** 2
+    wanted = (power.mean(axis=0) / patches(photographs).double().numpy().var(axis=(0, 2, 3))).mean()
+    assert code['spectrum/checkerboard'] == pytest.approx(wanted, rel=1e-6)
+    board = (-1.0) ** (torch.arange(8)[:, None] + torch.arange(8))
+    alternating, _ = measure(lambda x: board.expand(len(x), 1, 8, 8), photographs)
+    assert alternating['spectrum/checkerboard'] > 0.7 * 64  # nearly all of the power is in one of 64 cells
+
+
 def spectrum_alone(found):
     return {name: value for name, value in found.items() if name.startswith('spectrum/')}
 
