@@ -69,7 +69,9 @@ def test_the_checkerboard_is_the_power_at_the_finest_frequency(photographs):
     assert code['spectrum/checkerboard'] == pytest.approx(wanted, rel=1e-6)
     board = (-1.0) ** (torch.arange(8)[:, None] + torch.arange(8))
     alternating, _ = measure(lambda x: board.expand(len(x), 1, 8, 8), photographs)
-    assert alternating['spectrum/checkerboard'] > 0.7 * 64  # nearly all of the power is in one of 64 cells
+    wanted = scipy.fft.dctn(board.numpy(), norm='ortho')[-1, -1] ** 2
+    assert alternating['spectrum/checkerboard'] == pytest.approx(wanted, rel=1e-6)
+    assert wanted > 0.6 * 64  # most of the power is in one of 64 cells
 
 
 def spectrum_alone(found):

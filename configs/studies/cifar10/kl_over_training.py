@@ -2,8 +2,10 @@
 
 What antialiased scales do to latents, both ways from one start (docs/differences.md):
 
-    python tools/train.py configs/studies/cifar10/kl_over_training.py model.autoencoder.weights=START work_dir=OUT \
-        model.objective.transform.transforms.0.antialias=True model.objective.transform.transforms.0.interpolation=bicubic
+    python tools/train.py configs/studies/cifar10/kl_over_training.py model.autoencoder.weights=START work_dir=A
+    python tools/train.py configs/studies/cifar10/kl_over_training.py model.autoencoder.weights=START work_dir=B \
+        model.objective.transform.transforms.0.antialias=True \
+        model.objective.transform.transforms.0.interpolation=bicubic
 """
 
 from mmengine.config import read_base
