@@ -13,6 +13,7 @@ from markdown_pages import ROOT, commands, files
 from PIL import Image
 
 from eqzoo.commands.cli import run
+from eqzoo.data import ImageFolder
 from eqzoo.engine import latest_checkpoint
 from eqzoo.registry import build, find_component
 
@@ -161,6 +162,24 @@ def test_a_vae_of_diffusers_comes_back_equivariant(workplace, monkeypatch):
     assert used['decoded'].shape == (1, 3, 64, 64)
     assert used['vae'].config.scaling_factor != 0.18215  # measured again
     assert not torch.equal(used['vae'].decoder.conv_in.weight, vae.decoder.conv_in.weight)
+
+
+def test_photographs_are_packed_as_the_studies_read_them(workplace):
+    folder = workplace('docs/studies.md')
+    checkout = folder / 'clothing-dataset'
+    (checkout / 'images').mkdir(parents=True)
+    rows = [('one', 'T-Shirt', (300, 400)), ('two', 'Not sure', (500, 200)), ('lost', 'Hat', None)]
+    for name, _, size in rows:
+        if size:
+            Image.new('RGB', size, 'teal').save(checkout / 'images' / f'{name}.jpg')
+    lines = ['image,sender_id,label,kids', *(f'{name},1,{label},False' for name, label, _ in rows)]
+    (checkout / 'images.csv').write_text('\n'.join(lines))
+    target = folder / 'clothing_144.zip'
+    runpy.run_path(str(folder / 'pack_clothing.py'))['pack'](checkout, target)
+    images = ImageFolder(str(target), 64, below='clothing')
+    assert (images.classes, len(images)) == (['not_sure', 't_shirt'], 2)
+    with zipfile.ZipFile(target) as archive, Image.open(archive.open('clothing/not_sure/two.jpg')) as image:
+        assert image.size == (360, 144)
 
 
 def write_images(path, count):
