@@ -26,10 +26,10 @@ LAYERS = (
 
 # Modules with one importer that are a subject of their own, and why.
 SINGLE_IMPORTERS = {
-    'eqzoo.engine.phases': 'several trainings of one config, for the one command that trains',
     'eqzoo.data.drawing': 'how pictures are drawn, beside which pictures there are (Shapes)',
+    'eqzoo.studies.plots': 'plots, beside the page that contains them',
+    'eqzoo.studies.preflight': 'what a study lacks, for the one command that runs studies',
     'eqzoo.studies.report': 'the page of a study, for the one command that runs studies',
-    'eqzoo.studies.tables': 'tables in Markdown, beside the page that contains them',
     # one file per benchmark, for the one command that runs them
     'eqzoo.benchmarks.autoencoders': '',
     'eqzoo.benchmarks.evaluation': '',

@@ -18,6 +18,7 @@ def reference(
     labels: str = 'balanced',
     batch_size: int = 64,
     num_workers: int = 0,
+    reconstructions: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Measure a reference set, and write its statistics and some of its images to an npz file.
@@ -35,6 +36,8 @@ def reference(
         labels: The choice of these images: balanced, an equal number per class where available; or random.
         batch_size: Images per batch, over all processes.
         num_workers: Processes that read images.
+        reconstructions: Measure the reconstructions of a config's reference by its autoencoder, for
+            GenerationMetric(against='reconstructions'); no images are kept.
         overwrite: Replace OUT if it exists.
     """
     if labels not in ('balanced', 'random'):
@@ -42,21 +45,32 @@ def reference(
     if Path(out).exists() and not overwrite:
         raise ValueError(f'{out} exists already; --overwrite replaces it.')
     config = load_config(images, overrides) if images.endswith('.py') else None
+    if reconstructions and config is None:
+        raise ValueError(f'--reconstructions needs the config of a generator, which has an autoencoder, got {images}.')
 
-    from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
+    from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine.references import build_extractor, make_reference, open_images, reference_of_config
+    from eqzoo.registry import build
 
     if config is not None:
         use_device(config.device)
-        data, network = reference_of_config(config)
+        data, network = reference_of_config(config, 'reconstructions' if reconstructions else 'images')
     elif overrides:
         raise ValueError(f'{overrides[0]}: keys can be set in a config only; {images} is no config; leave them out.')
     else:
         data, network = open_images(images, size, crop, limit), build_extractor(extractor)
     init_distributed()
-    loading = (batch_size, num_workers)
-    made = make_reference(data, network, Path(out), num_stored=num_stored, labels=labels, loading=loading)
+    made = make_reference(
+        data,
+        network,
+        Path(out),
+        num_stored=num_stored,
+        labels=labels,
+        loading=(batch_size, num_workers),
+        autoencoder=build(config.model.autoencoder).to(get_device()).eval() if reconstructions else None,
+    )
     if rank_and_world_size()[0] == 0:
         print(data.describe())
-        print(f'Written: {out}, statistics of {len(data)} images on {network.key}; {made} images are kept in it.')
+        subject = 'reconstructions' if reconstructions else 'images'
+        print(f'Written: {out}, statistics of {len(data)} {subject} on {network.key}; {made} images are kept in it.')
     close_distributed()

@@ -44,6 +44,9 @@ def study(
 
     from eqzoo.engine.work_dir import own_folder
     from eqzoo.studies import load_study, plan_study, run_stages
+    from eqzoo.studies.criterion import write_down
+    from eqzoo.studies.gates import Gatekeeper
+    from eqzoo.studies.preflight import missing_of
     from eqzoo.studies.report import report_study
     from eqzoo.studies.stages import default_jobs
 
@@ -52,6 +55,8 @@ def study(
     folder = Path(out) if out is not None else root / the_study.name
     if dry_run:
         print(_format_plan(the_study, plan, seeds))
+        if lacks := missing_of(the_study, plan):
+            print(f'\n{lacks}')
         return
     marker = root / f'{the_study.name}.begun'
     if marker.exists() and not resume:
@@ -59,13 +64,19 @@ def study(
             f'{the_study.name} has already been started in {root}; continue it, or write its table again, with '
             '--resume, or choose another --work-dir. Finished stages are kept either way.'
         )
+    if lacks := missing_of(the_study, plan):
+        raise ValueError(lacks)
     with own_folder(root, '--work-dir'):
-        marker.touch()
+        record = write_down(the_study, config_file, marker)
         done = sum(stage.record() is not None for stage in plan.stages.values())
         jobs = jobs or default_jobs()
         print(f'{the_study.title}\n{len(plan.stages)} stages, {done} of them done; {jobs} at a time', flush=True)
-        run_stages(plan.stages.values(), run_command, jobs=jobs)
-        report_study(the_study, plan, range(seeds), folder, into=into)
+        criterion = the_study.criterion
+        if criterion is not None and seeds < criterion.of_seeds:
+            print(f'The criterion is of {criterion.of_seeds} seeds; {seeds} may not decide it.', flush=True)
+        keeper = Gatekeeper(the_study, plan, report=lambda line: print(line, flush=True))
+        run_stages(plan.stages.values(), run_command, jobs=jobs, admits=keeper.admits)
+        report_study(the_study, plan, range(seeds), folder, record=record, into=into)
 
 
 def run_command(command: 'StageCommand') -> None:
@@ -79,6 +90,11 @@ def run_command(command: 'StageCommand') -> None:
 def _format_plan(the_study: 'Study', plan: 'StudyPlan', seeds: int) -> str:
     lines = [f'{the_study.title}: {len(plan.stages)} stages over {seeds} seed(s)']
     for stage in plan.stages.values():
-        lines.append(f'\n# {stage.name}{"" if stage.record() is None else " (done)"}')
+        kinds = {each.of for each in plan.gated.get(stage.folder, ())}
+        gates = [
+            gate.name for gate in the_study.gates.values() if gate.stops and (gate.of == 'start' or 'arm' in kinds)
+        ]
+        behind = f' (if passed: {", ".join(gates)})' if kinds and gates else ''
+        lines.append(f'\n# {stage.name}{behind if stage.record() is None else " (done)"}')
         lines += [str(command) for command in stage.commands]
     return '\n'.join(lines)

@@ -5,6 +5,7 @@ all its files, which takes minutes for millions of images.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,13 @@ def check_ready(
     """
     lacks, datasets = _inspect(config, keys, opened or {})
     if lacks:
-        raise ValueError(_missing_message(config, lacks, command))
+        # a component does not know the name of its config
+        lacks = [
+            (where, replace(each, remedy=each.remedy.replace(' CONFIG', f' {config.filename}')))
+            for where, each in lacks
+        ]
+        closing = f'To see it work without them, on built-in data and a tiny network:\n   {command} --smoke'
+        raise ValueError(missing_message(config.filename, lacks, closing))
     return datasets
 
 
@@ -86,18 +93,20 @@ def _inspect(
     return lacks, datasets
 
 
-def _missing_message(config: Config, lacks: Sequence[tuple[str, Requirement]], command: str) -> str:
-    """Return the message about everything missing, each with all its places."""
+def missing_message(name: str, lacks: Sequence[tuple[str, Requirement]], closing: str) -> str:
+    """Return the message about everything missing, each with all its places.
+
+    Args:
+        name: Of what cannot run yet.
+        lacks: As `missing` returns them.
+        closing: The last lines: what to do.
+    """
     merged: dict[Requirement, list[str]] = {}
     for where, requirement in lacks:
         merged.setdefault(requirement, []).append(where)
-    lines = [f'{config.filename} cannot run yet: {len(merged)} missing.']
+    lines = [f'{name} cannot run yet: {len(merged)} missing.']
     for number, (requirement, places) in enumerate(merged.items(), start=1):
-        lines.append(f'\n{number}. {requirement.what}  ({", ".join(places)})')
+        lines.append(f'\n{number}. {requirement.what}  ({", ".join(dict.fromkeys(places))})')
         lines.append(f'   looked for: {requirement.where}')
-        # a component does not know the name of its config
-        remedy = requirement.remedy.replace(' CONFIG', f' {config.filename}')
-        lines += [f'   {line}' for line in remedy.splitlines()]
-    lines.append(f'\nRelative paths start at {Path.cwd()}.')
-    lines.append(f'To see it work without them, on built-in data and a tiny network:\n   {command} --smoke')
-    return '\n'.join(lines)
+        lines += [f'   {line}' for line in requirement.remedy.splitlines()]
+    return '\n'.join([*lines, f'\nRelative paths start at {Path.cwd()}.', closing])

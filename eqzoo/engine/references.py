@@ -90,20 +90,36 @@ def build_extractor(name: str) -> FeatureExtractor:
     return build(dict(type=name))
 
 
-def reference_of_config(config: Config) -> tuple[Dataset, Any]:
+def reference_of_config(config: Config, against: str = 'images') -> tuple[Dataset, Any]:
     """Return the data set that a config's evaluators use as their reference, and their extractor.
 
+    Args:
+        config: A config with `test_evaluators`.
+        against: Of those that compare with 'images', or with 'reconstructions'.
+
     Raises:
-        ValueError: If no evaluator has both, or something they need is missing.
+        ValueError: If no evaluator has both, or something they or the autoencoder need is missing.
     """
-    evaluators = config.get('test_evaluators', [])
-    found = next((each for each in evaluators if _is_data(each.get('reference')) and _extracts_images(each)), None)
+    found = next(
+        (
+            each
+            for each in config.get('test_evaluators', [])
+            if _is_data(each.get('reference')) and each.get('extractor') and each.get('against', 'images') == against
+        ),
+        None,
+    )
     if found is None:
-        raise ValueError(
-            f'{config.filename}: none of its test_evaluators has an extractor and a data set for its reference; '
-            "expected one with reference=dict(type='ImageFolder', …); or give the images themselves."
+        wanted = "reference=dict(type='ImageFolder', …)" + (
+            '; or give the images themselves' if against == 'images' else ''
         )
-    lacks = missing(Config(dict(reference=found.reference, extractor=found.extractor)), ('reference', 'extractor'))
+        raise ValueError(
+            f'{config.filename}: none of its test_evaluators has an extractor and a data set for its reference of '
+            f'{against}; expected one with {wanted}.'
+        )
+    parts = dict(reference=found.reference, extractor=found.extractor)
+    if against == 'reconstructions':
+        parts['autoencoder'] = config.model.autoencoder
+    lacks = missing(Config(parts), tuple(parts))
     if lacks:
         listed = '; '.join(f'{each.what} (looked for: {each.where}). {each.remedy}' for _, each in lacks)
         raise ValueError(f'{config.filename} cannot be measured yet: {listed}')
@@ -112,10 +128,6 @@ def reference_of_config(config: Config) -> tuple[Dataset, Any]:
 
 def _is_data(reference: Any) -> bool:
     return isinstance(reference, Mapping)
-
-
-def _extracts_images(evaluator: Mapping[str, Any]) -> bool:
-    return bool(evaluator.get('extractor')) and evaluator.get('against') != 'reconstructions'
 
 
 def make_reference(

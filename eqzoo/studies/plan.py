@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from eqzoo import __version__
 from eqzoo.config import Config, load_config
+from eqzoo.engine.phases import phases_of
 from eqzoo.studies.stages import Stage, StageCommand
 from eqzoo.studies.study import AutoencoderArm, GeneratorArm, Study
 
@@ -17,8 +18,17 @@ from eqzoo.studies.study import AutoencoderArm, GeneratorArm, Study
 _IRRELEVANT_KEYS = ('work_dir', 'resume', 'device', 'log_processor', 'visualizer')
 _TEST_KEYS = ('test_dataloader', 'test_evaluators', 'sampling')
 _LATENT_KEYS = ('cache_dataloader', 'cache_encoder')
-_STORE = 'store'
+# Names in the folders of stages.
+_STORE, _AUTOENCODER, _REFERENCE = 'store', 'autoencoder.pth', 'reference.npz'
 _NUM_MEASURED = 2000  # images for the normalisation of latents
+
+
+class Gated(NamedTuple):
+    """The gates that a stage is behind: those of an autoencoder and a seed, or those of a seed's starts alone."""
+
+    of: Literal['arm', 'start']
+    autoencoder: str
+    seed: int
 
 
 @dataclass
@@ -27,6 +37,8 @@ class StudyPlan:
 
     Args:
         stages: By folder; arms that need the same stage share it.
+        gated: By folder: for whom a stage is run, and so whose gates decide. One that is open suffices.
+        started: The stage that tests the start of an autoencoder, by (autoencoder, seed), where a gate is of starts.
         measured: The stage that tests an autoencoder, by (autoencoder, seed).
         scored: The stage that tests a generator, by (generator, autoencoder, seed, step).
         tuned: The file of an autoencoder's weights, by (autoencoder, seed).
@@ -34,13 +46,17 @@ class StudyPlan:
     """
 
     stages: dict[Path, Stage] = field(default_factory=dict)
+    gated: dict[Path, set[Gated]] = field(default_factory=dict)
+    started: dict[tuple[str, int], Stage] = field(default_factory=dict)
     measured: dict[tuple[str, int], Stage] = field(default_factory=dict)
     scored: dict[tuple[str, str, int, int], Stage] = field(default_factory=dict)
     tuned: dict[tuple[str, int], Path] = field(default_factory=dict)
     steps: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def add(self, stage: Stage) -> Stage:
-        """Add a stage; return it, or the equal one that the plan already has."""
+    def add(self, stage: Stage, gated: Gated | None = None) -> Stage:
+        """Add a stage, behind gates or none; return it, or the equal one that the plan already has."""
+        if gated is not None:
+            self.gated.setdefault(stage.folder, set()).add(gated)
         return self.stages.setdefault(stage.folder, stage)
 
 
@@ -54,15 +70,25 @@ def plan_study(study: Study, seeds: Iterable[int], root: Path, overrides: Iterab
         overrides: `key=value` words for all configs that have the key, such as device=cpu.
 
     Raises:
-        ValueError: If a config or a key of it is wrong.
+        ValueError: If a config or a key of it is wrong; or if there is a gate of starts, and no start.
     """
-    plan = StudyPlan()
+    plan, seeds = StudyPlan(), list(seeds)
     planner = _Planner(plan, root, tuple(overrides))
+    of_starts = [gate.name for gate in study.gates.values() if gate.of == 'start']
     for seed in seeds:
-        for autoencoder in study.autoencoders.values():
+        arms = [arm for arm in study.autoencoders.values() if seed in arm.seeds_of(seeds)]
+        for autoencoder in arms if of_starts else []:
+            planner.measure_start(autoencoder, seed)
+        for autoencoder in arms:
             planner.measure(autoencoder, seed)
         for autoencoder, generator in study.pairs():
-            planner.score(autoencoder, generator, seed)
+            if autoencoder in arms:
+                planner.score(autoencoder, generator, seed)
+    if of_starts and not plan.started:
+        raise ValueError(
+            f'study.gates[{of_starts[0]!r}].of is start, and no autoencoder has one: all are trained from scratch; '
+            'give one a start=CONFIG or weights, or leave the gate out.'
+        )
     planner.refuse_unknown()
     return plan
 
@@ -91,27 +117,66 @@ class _Planner:
         overrides = (_override('seed', seed), *_changes(arm.change))
         if start is not None:
             overrides += (f'model.autoencoder.weights={_product(start)}',)
-        name = f'fine-tuning of {arm.name}, seed {seed}'
-        tuned = self._train(name, f'tune-{stem}-{seed}', arm.config, overrides, start)
+        name, gated = f'fine-tuning of {arm.name}, seed {seed}', Gated('start', arm.name, seed)
+        tuned = self._train(name, f'tune-{stem}-{seed}', arm.config, overrides, start, gated=gated)
         folder = self.root / f'autoencoder-{stem}-{seed}-{_short_hash(str(tuned.folder), arm.normalization)}'
-        file = folder / 'autoencoder.pth'
-        commands = [StageCommand('convert', (str(_product(tuned)), str(file)), (('to', 'eqzoo'),))]
+        self.plan.tuned[arm.name, seed] = folder / _AUTOENCODER
+        commands = self._normalized(arm, str(_product(tuned)), folder)
+        return self.plan.add(Stage(f'latents of {arm.name}, seed {seed}', folder, commands, (tuned,)), gated)
+
+    def _normalized(
+        self, arm: AutoencoderArm, weights: str, folder: Path, architecture: str | None = None
+    ) -> tuple[StageCommand, ...]:
+        """Return the commands that write the averaged weights of a file to `folder` and measure their latents."""
+        file, options = str(folder / _AUTOENCODER), (('to', 'eqzoo'),)
+        options += (('config', architecture),) if architecture is not None else ()
+        commands = [StageCommand('convert', (weights, file), options)]
         if arm.normalization is not None:
             options = (('normalization', arm.normalization), ('num_images', _NUM_MEASURED))
-            words = (*_changes(arm.change), *self._known_overrides(arm.config))
-            commands.append(StageCommand('latent_stats', (arm.config, str(file)), options, words))
-        self.plan.tuned[arm.name, seed] = file
-        return self.plan.add(Stage(f'latents of {arm.name}, seed {seed}', folder, tuple(commands), (tuned,)))
+            commands.append(StageCommand('latent_stats', (arm.config, file), options, self._words(arm)))
+        return tuple(commands)
+
+    def _words(self, arm: AutoencoderArm) -> tuple[str, ...]:
+        """Return the overrides of an autoencoder's config where it is not trained."""
+        return (*_changes(arm.change), *self._known_overrides(arm.config))
+
+    def measure_start(self, arm: AutoencoderArm, seed: int) -> None:
+        """Test what an autoencoder's fine-tuning starts from, as the autoencoder itself, if it starts from anything.
+
+        Its latents are normalised as the autoencoder's will be.
+        """
+        start, words = self.start(arm, seed), self._words(arm)
+        config = _config(arm.config, words)
+        weights = str(_product(start)) if start is not None else config.model.autoencoder.get('weights')
+        if not weights:
+            return
+        weights = weights if isinstance(weights, str) else ','.join(map(str, weights))
+        # weights that the config names are the same for all seeds
+        name = f'start of {arm.name}{f", seed {seed}" if start is not None else ""}'
+        stem = f'{Path(arm.start).stem}-{seed}' if start is not None else Path(arm.config).stem
+        key = _short_hash(__version__, weights, arm.normalization, _plain(config.train_dataloader))
+        folder = self.root / f'autoencoder-start-{stem}-{key}'
+        commands = self._normalized(arm, weights, folder, None if start is not None else arm.config)
+        stage = Stage(f'latents of the {name}', folder, commands, (start,) if start is not None else ())
+        normalized = self.plan.add(stage)
+        folder = self.root / f'measure-start-{stem}-{_short_hash(str(folder), _test_settings(config))}'
+        self.plan.started[arm.name, seed] = self._test(f'test of the {name}', arm, folder, normalized)
 
     def measure(self, arm: AutoencoderArm, seed: int) -> None:
         """Test an autoencoder."""
         tuned = self.tune(arm, seed)
-        words, file = (*_changes(arm.change), *self._known_overrides(arm.config)), str(self.plan.tuned[arm.name, seed])
-        key = _short_hash(file, _test_settings(_config(arm.config, words)))
+        key = _short_hash(str(self.plan.tuned[arm.name, seed]), _test_settings(_config(arm.config, self._words(arm))))
         folder = self.root / f'measure-{Path(arm.config).stem}-{seed}-{key}'
-        command = StageCommand('test', (arm.config, file), (), (f'work_dir={folder}', *words))
-        stage = self.plan.add(Stage(f'test of {arm.name}, seed {seed}', folder, (command,), (tuned,)))
-        self.plan.measured[arm.name, seed] = stage
+        gated = Gated('start', arm.name, seed)
+        self.plan.measured[arm.name, seed] = self._test(f'test of {arm.name}, seed {seed}', arm, folder, tuned, gated)
+
+    def _test(
+        self, name: str, arm: AutoencoderArm, folder: Path, normalized: Stage, gated: Gated | None = None
+    ) -> Stage:
+        """Test the autoencoder that a stage has written."""
+        words = f'work_dir={folder}', *self._words(arm)
+        command = StageCommand('test', (arm.config, str(normalized.folder / _AUTOENCODER)), (), words)
+        return self.plan.add(Stage(name, folder, (command,), (normalized,)), gated)
 
     def latents(self, arm: AutoencoderArm, generator: GeneratorArm, seed: int) -> Stage:
         """Write the latents that a generator is trained on."""
@@ -123,7 +188,7 @@ class _Planner:
         folder = self.root / f'latents-{Path(arm.config).stem}-{seed}-{key}'
         command = StageCommand('cache_latents', (generator.config,), (('out', str(folder / _STORE)),), overrides)
         name = f'latents of {arm.name} for {generator.name}, seed {seed}'
-        return self.plan.add(Stage(name, folder, (command,), (tuned,), resumable=True))
+        return self.plan.add(Stage(name, folder, (command,), (tuned,), resumable=True), Gated('arm', arm.name, seed))
 
     def score(self, arm: AutoencoderArm, generator: GeneratorArm, seed: int) -> None:
         """Train a generator on an autoencoder's latents and test its samples after each of its steps."""
@@ -134,9 +199,10 @@ class _Planner:
             *self._generator_overrides(arm, generator, seed),
             f'train_dataloader.dataset.root={store.folder / _STORE}',
         )
-        trained = self._train(name, f'generator-{stem}', generator.config, overrides, store)
+        gated = Gated('arm', arm.name, seed)
+        trained = self._train(name, f'generator-{stem}', generator.config, overrides, store, gated=gated)
         words = (*overrides, _override('sampling.seed', seed), *self._known_overrides(generator.config))
-        reference, measured = self.reference(generator, words)
+        references, measured = self.references(arm, generator, seed, words)
         for step in self.steps(generator, words):
             key = _short_hash(str(trained.folder), step, _test_settings(_config(generator.config, words)))
             folder = self.root / f'score-{stem}-{step}-{key}'
@@ -144,8 +210,8 @@ class _Planner:
             command = StageCommand(
                 'test', (generator.config, checkpoint), (), (f'work_dir={folder}', *words, *measured)
             )
-            stage = self.plan.add(Stage(f'test of {name}, step {step}', folder, (command,), (trained, *reference)))
-            self.plan.scored[generator.name, arm.name, seed, step] = stage
+            stage = Stage(f'test of {name}, step {step}', folder, (command,), (trained, *references))
+            self.plan.scored[generator.name, arm.name, seed, step] = self.plan.add(stage, gated)
 
     def steps(self, generator: GeneratorArm, words: tuple[str, ...]) -> tuple[int, ...]:
         """Return the steps after which a generator is tested.
@@ -166,21 +232,38 @@ class _Planner:
         self.plan.steps[generator.name] = steps
         return steps
 
-    def reference(self, generator: GeneratorArm, words: tuple[str, ...]) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
-        """Measure the reference set of samples once; return the stage, and the overrides that use its file."""
+    def references(
+        self, arm: AutoencoderArm, generator: GeneratorArm, seed: int, words: tuple[str, ...]
+    ) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
+        """Measure the reference of samples once, and its reconstructions once for each autoencoder.
+
+        Returns:
+            The stages, and the overrides of a generator's test that use their files.
+        """
         evaluators = _config(generator.config, words).to_dict()['test_evaluators']
-        data = [each for each in evaluators if isinstance(each.get('reference'), Mapping) and _compares_images(each)]
-        extractors = {_short_hash(each['extractor']) for each in data if each.get('extractor')}
-        if len({_short_hash(each['reference']) for each in data}) != 1 or len(extractors) != 1:
-            return (), ()  # a file, or several sets: each test reads or measures its own
         images = _config(generator.config, words).sampling.num_samples
-        folder = self.root / f'reference-{_short_hash(__version__, data[0]["reference"], sorted(extractors), images)}'
-        file = folder / 'reference.npz'
-        overrides = (*_changes(generator.change), *self._known_overrides(generator.config))
-        command = StageCommand('reference', (generator.config, str(file)), (('num_stored', images),), overrides)
-        stage = self.plan.add(Stage('reference of samples', folder, (command,)))
-        evaluators = [{**each, 'reference': str(file)} if each in data else each for each in evaluators]
-        return (stage,), (_override('test_evaluators', evaluators),)
+        gated, changes = Gated('arm', arm.name, seed), _changes(generator.change)
+        stages, given = [], list(evaluators)
+        data = [each for each in evaluators if isinstance(each.get('reference'), Mapping)]
+        of_images = [each for each in data if _compares_images(each)]
+        if (extractor := _only_features(of_images)) is not None:
+            folder = self.root / f'reference-{_short_hash(__version__, of_images[0]["reference"], extractor, images)}'
+            overrides, options = (*changes, *self._known_overrides(generator.config)), (('num_stored', images),)
+            command = StageCommand('reference', (generator.config, str(folder / _REFERENCE)), options, overrides)
+            stages.append(self.plan.add(Stage('reference of samples', folder, (command,)), gated))
+            given = _with_file(given, of_images, folder)
+        of_reconstructions = [each for each in data if each.get('against') == 'reconstructions']
+        if (extractor := _only_features(of_reconstructions)) is not None:
+            tuned, reference = self.tune(arm, seed), of_reconstructions[0]['reference']
+            key = _short_hash(__version__, str(tuned.folder), reference, extractor)
+            folder = self.root / f'reconstructions-{Path(arm.config).stem}-{seed}-{key}'
+            overrides = (*self._generator_overrides(arm, generator, seed), *self._known_overrides(generator.config))
+            options = (('reconstructions', True),)
+            command = StageCommand('reference', (generator.config, str(folder / _REFERENCE)), options, overrides)
+            name = f'reconstructions by {arm.name}, seed {seed}'
+            stages.append(self.plan.add(Stage(name, folder, (command,), (tuned,)), gated))
+            given = _with_file(given, of_reconstructions, folder)
+        return tuple(stages), (_override('test_evaluators', given),) if stages else ()
 
     def _generator_overrides(self, arm: AutoencoderArm, generator: GeneratorArm, seed: int) -> tuple[str, ...]:
         """Return the overrides that put an autoencoder into a generator's config."""
@@ -188,11 +271,19 @@ class _Planner:
         tuned['weights'] = str(self.plan.tuned[arm.name, seed])
         return (_override('model.autoencoder', tuned), *_changes(generator.change))
 
-    def _train(self, name: str, stem: str, config: str, overrides: tuple[str, ...], *needs: Stage | None) -> Stage:
+    def _train(
+        self,
+        name: str,
+        stem: str,
+        config: str,
+        overrides: tuple[str, ...],
+        *needs: Stage | None,
+        gated: Gated | None = None,
+    ) -> Stage:
         overrides = (*overrides, *self._known_overrides(config))
         folder = self.root / f'{stem}-{_short_hash(_training_settings(_config(config, overrides)))}'
         command = StageCommand('train', (config,), (), (f'work_dir={folder}', 'resume=auto', *overrides))
-        return self.plan.add(Stage(name, folder, (command,), tuple(filter(None, needs)), resumable=True))
+        return self.plan.add(Stage(name, folder, (command,), tuple(filter(None, needs)), resumable=True), gated)
 
     def _known_overrides(self, config: str) -> tuple[str, ...]:
         """Return those of the study's overrides whose keys this config has: a generator has no perceptual loss."""
@@ -219,10 +310,9 @@ class _Planner:
 
 
 def _product(stage: Stage) -> Path:
-    """Return the last checkpoint of a training stage."""
+    """Return the last checkpoint of a training stage, of its last phase if it has several."""
     (command,) = stage.commands
-    config = _config(command.words[0], command.overrides)
-    return stage.folder / f'iter_{config.train_cfg.max_iters}.pth'
+    return phases_of(_config(command.words[0], command.overrides))[-1].result
 
 
 def _changes(change: Mapping[str, Any]) -> tuple[str, ...]:
@@ -242,6 +332,24 @@ def _compares_images(evaluator: Mapping[str, Any]) -> bool:
     """
     name = getattr(evaluator['type'], '__name__', evaluator['type'])
     return name != 'GenerationLatentFrechet' and evaluator.get('against', 'images') == 'images'
+
+
+def _only_features(evaluators: Iterable[Mapping[str, Any]]) -> Any:
+    """Return the extractor of evaluators whose references are one data set on one extractor; otherwise None.
+
+    Each test then reads or measures its own references.
+    """
+    references = {_short_hash(each['reference']) for each in evaluators}
+    extractors = {_short_hash(each['extractor']): each['extractor'] for each in evaluators if each.get('extractor')}
+    return next(iter(extractors.values())) if len(references) == len(extractors) == 1 else None
+
+
+def _with_file(
+    evaluators: Iterable[Mapping[str, Any]], measured: Iterable[Mapping[str, Any]], folder: Path
+) -> list[Mapping[str, Any]]:
+    """Return evaluators, those of `measured` with a stage's file for their reference."""
+    file = str(folder / _REFERENCE)
+    return [{**each, 'reference': file} if each in measured else each for each in evaluators]
 
 
 def _test_settings(config: Any) -> dict[str, Any]:

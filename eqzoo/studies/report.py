@@ -6,11 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from eqzoo import __version__
@@ -22,25 +18,26 @@ from eqzoo.laboratory import share_bases
 from eqzoo.loading import load_autoencoder
 from eqzoo.pictures import PictureRow, default_cases, draw_grid
 from eqzoo.registry import build
-from eqzoo.report.charts import MARKERS, SVG_STYLE, save_svg
 from eqzoo.report.table import csv_text
+from eqzoo.studies.criterion import changes_since, criterion_lines, date_of_criterion, judge
+from eqzoo.studies.gates import Gatekeeper, gate_records
 from eqzoo.studies.plan import StudyPlan
-from eqzoo.studies.scores import Score, ScoreCurve, by_seed, collect_scores, score_curves, steps_of
+from eqzoo.studies.plots import plot_curves, plot_metrics, plot_predictions
+from eqzoo.studies.predictors import MIN_POINTS, predictions
+from eqzoo.studies.scores import Score, collect_scores
 from eqzoo.studies.study import Study
-from eqzoo.studies.tables import autoencoder_table, curve_table, difference_table, generator_table, heading
+from eqzoo.studies.tables import (
+    autoencoder_table,
+    criterion_table,
+    curve_table,
+    difference_table,
+    gate_table,
+    generator_table,
+    predictor_table,
+)
 
 _PAGE = 'README.md'  # GitHub shows it below a folder
 _NUM_IMAGES = 8  # in pictures
-_MAX_PANELS = 4  # side by side
-# Okabe and Ito's palette, which is safe for the colour-blind.
-_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#000000')
-_STYLE = {
-    **SVG_STYLE,
-    'svg.fonttype': 'path',  # an image in a page cannot use the page's fonts
-    'font.size': 9,
-    'grid.alpha': 0.2,
-    'figure.facecolor': 'white',
-}
 _GALLERY = (
     'Images, turned and halved images, and for each autoencoder the decoded turned and halved latents, and the '
     'principal components of its latents as colours, in one basis where latents mean the same.'
@@ -50,49 +47,91 @@ _FILES = (
     '[results.json](results.json).'
 )
 _NOTES = {
+    'Gates': 'Conditions that an autoencoder has to meet, in each seed, before a generator is trained on it.',
     'Differences': 'Seed by seed: mean ± standard deviation, and in how many seeds the sign is that of the mean.',
     'Over training steps': "The speed-up is the control's last step over the step at which its last score is reached.",
+    'Predictors': (
+        "Spearman's rank correlation between a metric of the autoencoder and the score of the generator (lower is "
+        'better): over the means of autoencoders, and over all their seeds, which are not independent. Expected is the '
+        f'sign if the metric predicts as it should; none is stated of fewer than {MIN_POINTS} points.'
+    ),
+}
+_PLOTS = {
+    'curves.svg': 'The score over training steps',
+    'metrics.svg': 'Every metric of every arm, a point each seed',
+    'predictors.svg': 'The score over each predictor',
 }
 
 
-def report_study(study: Study, plan: StudyPlan, seeds: Iterable[int], folder: Path, *, into: str | None = None) -> None:
+def report_study(
+    study: Study,
+    plan: StudyPlan,
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    record: Sequence[Mapping[str, Any]] = (),
+    into: str | None = None,
+) -> None:
     """Write README.md, results.csv, results.json, plots and pictures to `folder`.
 
-    `pictures.png` shows all autoencoders, `before_and_after.png` the first one with a control, and its control.
+    `pictures.png` shows all autoencoders, `before_and_after.png` the first one with a control, and its control. What
+    gates have stopped is not in it, even if another study or an earlier run has measured it.
 
     Args:
         study: The grid.
-        plan: Its stages, all of them done.
+        plan: Its stages; all that the gates admit are done.
         seeds: The seeds of the plan.
         folder: Created if it does not exist.
+        record: When criterion and gates were written down; see `write_down`.
         into: A Markdown file to put the tables into as well; see `put_into`.
 
     Raises:
         ValueError: If results were measured differently, or `into` has no place for the tables.
     """
-    seeds = list(seeds)
-    scores = collect_scores(study, plan, seeds)
+    keeper = Gatekeeper(study, plan)
+    scores = collect_scores(study, plan, seeds, keeper)
     folder.mkdir(parents=True, exist_ok=True)
-    origin = _origin(plan)
-    tables = _tables(study, scores)
-    plot_metrics(study, scores, folder / 'metrics.svg')
-    has_curves = plot_curves(study, scores, folder / 'curves.svg')
-    draw_gallery(plan, [*study.autoencoders], seeds[0]).save(folder / 'pictures.png')
-    pair = next(((arm.against, name) for name, arm in study.autoencoders.items() if arm.against is not None), None)
-    if pair is not None:
-        draw_gallery(plan, pair, seeds[0]).save(folder / 'before_and_after.png')
-    content = {'study': study.name, 'title': study.title, 'claim': study.claim, **origin, **_with_protocols(scores)}
+    origin = _origin(plan, keeper)
+    found = predictions(study, scores)
+    judgements = [] if study.criterion is None else judge(study, scores, seeds)
+    tables = {
+        'Criterion': criterion_table(study, judgements),
+        'Gates': gate_table(study, keeper, plan),
+        'Autoencoders': autoencoder_table(study, scores),
+        'Generators': generator_table(study, scores) if study.generators else [],
+        'Differences': difference_table(study, scores),
+        'Over training steps': curve_table(study, scores),
+        'Predictors': predictor_table(study, found),
+    }
+    tables = {title: lines for title, lines in tables.items() if lines}
+    plots = {
+        'curves.svg': plot_curves(study, scores, folder / 'curves.svg'),
+        'metrics.svg': plot_metrics(study, scores, folder / 'metrics.svg'),
+        'predictors.svg': plot_predictions(found, [*study.autoencoders], folder / 'predictors.svg'),
+    }
+    pictured = _draw_pictures(study, plan, scores, folder)
+    content = {
+        **{'study': study.name, 'title': study.title, 'claim': study.claim, **origin},
+        'written_down': [*record],
+        'judgements': [each.as_json() for each in judgements],
+        'gates': gate_records(keeper, plan),
+        'predictors': [each.as_json() for each in found],
+        **_with_protocols(scores),
+    }
+    head = _head(study, scores, origin, record, tables.get('Criterion', []))
+    shown = [name for name, is_drawn in plots.items() if is_drawn]
+    page = [*head, *_body(study, scores, seeds, tables, shown, pictured), *_foot(study, scores, seeds, origin)]
     for name, text in (
         ('results.csv', _csv(scores)),
         ('results.json', json.dumps(content, indent=1, default=str) + '\n'),
-        (_PAGE, '\n'.join(_page(study, tables, origin, seeds, scores, has_curves)) + '\n'),
+        (_PAGE, '\n'.join(page) + '\n'),
     ):
         with replacing(folder / name) as temporary:
             temporary.write_text(text)
     if into is not None:
-        lines = [line for title, table in tables[:2] for line in (f'{title}:', '', *table, '')]
-        put_into(Path(into), study.name, lines)
-    print('\n'.join(line for title, lines in tables for line in ('', title, '', *lines)))
+        main = [title for title in ('Autoencoders', 'Generators') if title in tables]
+        put_into(Path(into), study.name, [line for title in main for line in (f'{title}:', '', *tables[title], '')])
+    print('\n'.join(line for title, lines in tables.items() for line in ('', title, '', *lines)))
     print(f'\nWritten: {folder / _PAGE}, results.csv, results.json, plots and pictures')
 
 
@@ -114,42 +153,63 @@ def put_into(file: Path, name: str, lines: Sequence[str]) -> None:
         temporary.write_text(place.sub(lambda match: f'{match[1]}\n{body}\n\n{match[2]}', text))
 
 
-def _tables(study: Study, scores: Sequence[Score]) -> list[tuple[str, list[str]]]:
-    """Return the titles and lines of all tables that are not empty."""
-    tables = [('Autoencoders', autoencoder_table(study, scores))]
-    if study.generators:
-        tables.append(('Generators', generator_table(study, scores)))
-    tables.append(('Differences', difference_table(study, scores)))
-    tables.append(('Over training steps', curve_table(study, scores)))
-    return [(title, lines) for title, lines in tables if lines]
-
-
-def _page(
+def _head(
     study: Study,
-    tables: Sequence[tuple[str, Sequence[str]]],
-    origin: Mapping[str, Any],
-    seeds: Sequence[int],
     scores: Sequence[Score],
-    has_curves: bool,
+    origin: Mapping[str, Any],
+    record: Sequence[Mapping[str, Any]],
+    judged: Sequence[str],
 ) -> list[str]:
+    """Return the title, the claim, and the criterion with the verdicts."""
     page = [f'# {_title(study)}', '']
     page += [f'The paper: {study.claim}', ''] if study.claim else []
+    if study.criterion is not None:
+        page += ['## Criterion', '', *criterion_lines(study, scores), '']
+        page += [
+            f'- written down: {date_of_criterion(record) or "unknown"}',
+            f'- first stage begun, here or by a study that shares it: {origin["first_stage"] or "unknown"}',
+            f'- first test of a generator begun: {origin["first_test_of_a_generator"] or "none"}',
+            '',
+            *judged,
+            '',
+        ]
+    if changed := changes_since(record):
+        page += ['Changed since the study was begun:', '', *changed, '']
+    return page
+
+
+def _body(
+    study: Study,
+    scores: Sequence[Score],
+    seeds: Sequence[int],
+    tables: Mapping[str, Sequence[str]],
+    plots: Sequence[str],
+    pictured: int | None,
+) -> list[str]:
+    """Return all tables but the criterion's, the plots and the pictures, which are of the seed `pictured`."""
     seeded = [*(['start'] if any(arm.start for arm in study.autoencoders.values()) else []), 'fine-tuning']
     seeded += ['generator', 'samples'] if study.generators else []
     count = f'{len(seeds)} seed{"" if len(seeds) == 1 else "s"}'
-    page += [f'Mean ± standard deviation over {count} of {", ".join(seeded)}.', '']
-    for title, lines in tables:
-        page += [f'## {title}', '', *([_NOTES[title], ''] if title in _NOTES else []), *lines, '']
-    page += ['## Plots', '']
-    page += ['![The score over training steps](curves.svg)', ''] if has_curves else []
-    page += ['![Every metric of every arm, a point each seed](metrics.svg)', '']
-    page += [
-        '## Pictures',
-        '',
-        f'{_GALLERY} Seed {seeds[0]}.',
-        '',
-        '![D(τE(x)) and latent components](pictures.png)',
-        '',
+    tested = [
+        sum(each.autoencoder == name and each.generator is None for each in scores) for name in study.autoencoders
+    ]
+    count = count if {*tested} == {len(seeds)} else f'up to {count}'
+    page = [f'Mean ± standard deviation over {count} of {", ".join(seeded)}.', '']
+    for title, lines in tables.items():
+        if title != 'Criterion':
+            page += [f'## {title}', '', *([_NOTES[title], ''] if title in _NOTES else []), *lines, '']
+    page += ['## Plots', ''] if plots else []
+    for name in plots:
+        page += [f'![{_PLOTS[name]}]({name})', '']
+    if pictured is not None:
+        picture = '![D(τE(x)) and latent components](pictures.png)'
+        page += ['## Pictures', '', f'{_GALLERY} Seed {pictured}.', '', picture, '']
+    return page
+
+
+def _foot(study: Study, scores: Sequence[Score], seeds: Sequence[int], origin: Mapping[str, Any]) -> list[str]:
+    """Return how the study was made."""
+    return [
         '## How it was made',
         '',
         '```console',
@@ -160,7 +220,6 @@ def _page(
         '',
         _FILES,
     ]
-    return page
 
 
 def _title(study: Study) -> str:
@@ -172,7 +231,6 @@ def _facts(origin: Mapping[str, Any], scores: Sequence[Score]) -> list[tuple[str
     versions = {
         name: hardware[name] for name in ('python', 'torch', 'diffusers', 'timm', 'mmengine-lite') if name in hardware
     }
-    card = scores[0].card
     threads = f'{hardware["threads"]} thread{"" if hardware["threads"] == 1 else "s"} a stage'
     chip = hardware['gpu'] or hardware['processor']
     minutes = f'{origin["seconds"] / 60:.0f} minutes one after the other'
@@ -180,8 +238,9 @@ def _facts(origin: Mapping[str, Any], scores: Sequence[Score]) -> list[tuple[str
         ('machine', f'{chip}, {hardware["cores"]} cores, {hardware["memory_gib"]} GiB; {threads}'),
         ('versions', ', '.join([f'eqzoo {__version__}', *(f'{name} {value}' for name, value in versions.items())])),
         ('stages', f'{origin["num_stages"]}, {minutes}; those that other studies share are counted too'),
-        ('autoencoders tested on', f'{card["num_images"]} images, {_data(card["data"])}'),
     ]
+    for card in [each.card for each in scores[:1]]:
+        facts.append(('autoencoders tested on', f'{card["num_images"]} images, {_data(card["data"])}'))
     sampled = next((each.card for each in scores if each.generator), None)
     if sampled:
         features = [_extractor(its['extractor']) for its in sampled['evaluators'].values() if 'extractor' in its]
@@ -197,9 +256,11 @@ def _extractor(card: Mapping[str, Any]) -> str:
     return f'{card["network"]}, images resized to {card["resize"]}' if 'resize' in card else card['network']
 
 
-def _origin(plan: StudyPlan) -> dict[str, Any]:
-    """Return the machines that ran the stages, and their total time in seconds."""
-    records = [record for stage in plan.stages.values() if (record := stage.record())]
+def _origin(plan: StudyPlan, keeper: Gatekeeper) -> dict[str, Any]:
+    """Return the machines that ran the stages, their total time in seconds, and when the first ones began."""
+    admitted = [stage for stage in plan.stages.values() if keeper.admits(stage)]
+    tests = [stage for stage in plan.scored.values() if keeper.admits(stage)]
+    records = [record for stage in admitted if (record := stage.record())]
     machines: list[dict[str, Any]] = []
     for record in records:
         if record['hardware'] not in machines:
@@ -209,7 +270,14 @@ def _origin(plan: StudyPlan) -> dict[str, Any]:
         'hardware': machines,
         'num_stages': len(records),
         'seconds': round(sum(record['seconds'] for record in records)),
+        'first_stage': _first_date(records),
+        'first_test_of_a_generator': _first_date(record for stage in tests if (record := stage.record())),
     }
+
+
+def _first_date(records: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return when the first of some stages began; records of eqzoo before it had criteria do not say."""
+    return min((record['begun'] for record in records if 'begun' in record), default=None)
 
 
 def _with_protocols(scores: Sequence[Score]) -> dict[str, Any]:
@@ -235,71 +303,21 @@ def _csv(scores: Sequence[Score]) -> str:
     return csv_text(rows)
 
 
-def plot_metrics(study: Study, scores: Sequence[Score], file: Path) -> None:
-    """Plot each metric that tables show: a line for each autoencoder, with a point for each seed, mean and spread."""
-    panels = [
-        (metric, heading(metric), None, None)
-        for metric in study.columns['autoencoder']
-        if any(metric in each.metrics for each in scores if each.generator is None)
-    ]
-    if study.score is not None:
-        panels += [
-            (study.score, f'{heading(study.score)} of {each.name}', each.name, steps_of(scores, each.name)[-1])
-            for each in study.generators.values()
-        ]
-    columns = min(_MAX_PANELS, len(panels))
-    rows = -(-len(panels) // columns)
-    names = list(study.autoencoders)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(2.6 * columns + 1, rows * (0.9 + 0.26 * len(names))), layout='constrained')
-        axes = [*figure.subplots(rows, columns, sharey=True, squeeze=False).flat]
-        for panel, (metric, title, generator, step) in zip(axes, panels, strict=False):
-            _draw_arms(panel, [by_seed(scores, metric, name, generator, step) for name in names])
-            panel.set_title(title, fontsize=9)
-            panel.set_yticks(range(len(names)), names)
-        for panel in axes[len(panels) :]:
-            panel.set_axis_off()
-        axes[0].set_ylim(len(names) - 0.5, -0.5)  # the first on top
-        save_svg(figure, file)
-
-
-def plot_curves(study: Study, scores: Sequence[Score], file: Path) -> bool:
-    """Plot the score over training steps, a panel for each generator; return whether any has several steps."""
-    generators = [each for each in study.generators.values() if len(each.scores) > 1]
-    if not generators or study.score is None:
-        return False
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.6 * len(generators), 3), layout='constrained')
-        panels = figure.subplots(1, len(generators), squeeze=False)[0]
-        for panel, generator in zip(panels, generators, strict=True):
-            arms = [each for each, its in study.pairs() if its.name == generator.name]
-            for place, arm in enumerate(arms):
-                _draw_curve(panel, score_curves(study, scores, arm.name, generator.name), arm.name, place)
-            panel.set(title=generator.name, xlabel='training steps')
-            panel.set_xticks(steps_of(scores, generator.name))
-            panel.legend(frameon=False)
-        panels[0].set_ylabel(heading(study.score))
-        save_svg(figure, file)
-    return True
-
-
-def _draw_arms(panel: Axes, arms: Sequence[Mapping[int, float]]) -> None:
-    for place, arm in enumerate(arms):
-        values = np.array([*arm.values()])
-        if not len(values) or not np.isfinite(values).all():
-            continue
-        colour = _COLOURS[place % len(_COLOURS)]
-        panel.plot(values, np.full(len(values), place), 'o', color=colour, alpha=0.35, markersize=4)
-        std = values.std(ddof=1) if len(values) > 1 else 0
-        panel.errorbar(values.mean(), place, xerr=std, fmt='|', color=colour, markersize=12, linewidth=1.5)
-
-
-def _draw_curve(panel: Axes, curves: Mapping[int, ScoreCurve], label: str, place: int) -> None:
-    colour, marker = _COLOURS[place % len(_COLOURS)], MARKERS[place % len(MARKERS)][0]
-    steps = [step for step, _ in next(iter(curves.values()))]
-    values = np.array([[value for _, value in curve] for curve in curves.values()])
-    panel.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
-    panel.plot(steps, values.mean(0), color=colour, marker=marker, markersize=4, label=label)
+def _draw_pictures(study: Study, plan: StudyPlan, scores: Sequence[Score], folder: Path) -> int | None:
+    """Draw the galleries of the seed with the most autoencoders; return it, or None if none was tested."""
+    tested: dict[int, list[str]] = {}
+    for each in scores:
+        if each.generator is None:
+            tested.setdefault(each.seed, []).append(each.autoencoder)
+    if not tested:
+        return None
+    seed = max(sorted(tested), key=lambda each: len(tested[each]))
+    draw_gallery(plan, tested[seed], seed).save(folder / 'pictures.png')
+    pairs = [(study.autoencoders[name].against, name) for name in tested[seed]]
+    pair = next((pair for pair in pairs if pair[0] in tested[seed]), None)
+    if pair is not None:
+        draw_gallery(plan, pair, seed).save(folder / 'before_and_after.png')
+    return seed
 
 
 @torch.no_grad()

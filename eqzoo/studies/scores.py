@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from eqzoo.report.cards import differences
 from eqzoo.report.results import Result, read_result
-from eqzoo.studies.plan import StudyPlan
+from eqzoo.studies.gates import Gatekeeper
+from eqzoo.studies.plan import Gated, StudyPlan
 from eqzoo.studies.study import Study
 
 ScoreCurve = Sequence[tuple[int, float]]  # (step, score)
@@ -37,21 +38,23 @@ class Score:
     card: Mapping[str, Any]
 
 
-def collect_scores(study: Study, plan: StudyPlan, seeds: Iterable[int]) -> list[Score]:
-    """Return all scores, autoencoders first, in the study's order.
+def collect_scores(study: Study, plan: StudyPlan, seeds: Sequence[int], keeper: Gatekeeper) -> list[Score]:
+    """Return all scores that the gates admit, autoencoders first, in the study's order.
 
     Raises:
         ValueError: If two values that a table compares were measured differently.
     """
-    seeds = list(seeds)
     found: list[Score] = []
-    for name in study.autoencoders:
-        found += [_read_score(plan.measured[name, seed].folder, name, seed) for seed in seeds]
-    for autoencoder, generator in study.pairs():
-        for step in plan.steps[generator.name]:
-            for seed in seeds:
-                folder = plan.scored[generator.name, autoencoder.name, seed, step].folder
-                found.append(_read_score(folder, autoencoder.name, seed, generator.name, step))
+    for name, arm in study.autoencoders.items():
+        for seed in arm.seeds_of(seeds):
+            if keeper.is_open(Gated('start', name, seed)):
+                found.append(_read_score(plan.measured[name, seed].folder, name, seed))
+    for arm, generator in study.pairs():
+        for step in plan.steps.get(generator.name, ()):
+            for seed in arm.seeds_of(seeds):
+                if keeper.is_open(Gated('arm', arm.name, seed)):
+                    folder = plan.scored[generator.name, arm.name, seed, step].folder
+                    found.append(_read_score(folder, arm.name, seed, generator.name, step))
     _check_cards(study, found)
     return found
 
@@ -64,13 +67,18 @@ def _read_score(
 
 
 def _check_cards(study: Study, scores: Iterable[Score]) -> None:
-    """Compare each card with the first one of its kind, for every metric that tables show."""
+    """Compare each card with the first one of its kind, for every metric that tables compare."""
+    compared = {
+        'autoencoder': {*study.columns['autoencoder'], *study.predictors},
+        'generator': {*study.columns['generator'], study.score, *([study.criterion.metric] if study.criterion else [])},
+    }
     first: dict[tuple[str | None, str], tuple[str, Result]] = {}
     for score in scores:
         result = Result(None, score.metrics, {}, [], score.card)
         name = f'{score.generator or "test"} of {score.autoencoder}, seed {score.seed}'
-        for metric in study.columns['generator' if score.generator else 'autoencoder']:
-            if metric not in score.metrics:
+        # in the metrics' order
+        for metric in score.metrics:
+            if metric not in compared['generator' if score.generator else 'autoencoder']:
                 continue
             other, known = first.setdefault((score.generator, metric), (name, result))
             # the card's data include the seed of the samples, which differs on purpose

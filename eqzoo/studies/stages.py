@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from statistics import fmean
@@ -36,7 +37,7 @@ class StageCommand:
     Args:
         tool: The command's name, such as 'train'.
         words: Positional arguments.
-        options: By name, without dashes.
+        options: By name, without dashes; True for an option without a value.
         overrides: `key=value` words.
     """
 
@@ -46,7 +47,11 @@ class StageCommand:
     overrides: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        options = [word for name, value in self.options for word in (f'--{name.replace("_", "-")}', str(value))]
+        options = [
+            word
+            for name, value in self.options
+            for word in (f'--{name.replace("_", "-")}', *([] if value is True else [str(value)]))
+        ]
         return shlex.join(
             ['python', '-m', 'eqzoo', self.tool.replace('_', '-'), *self.words, *options, *self.overrides]
         )
@@ -99,7 +104,12 @@ class StageError(ValueError):
 
 
 def run_stages(
-    stages: Iterable[Stage], run: CommandRunner, *, jobs: int, report: Callable[[str], None] | None = None
+    stages: Iterable[Stage],
+    run: CommandRunner,
+    *,
+    jobs: int,
+    admits: Callable[[Stage], bool | None] = lambda _: True,
+    report: Callable[[str], None] | None = None,
 ) -> None:
     """Run all stages that are not done, each after those that it needs, `jobs` at a time.
 
@@ -109,6 +119,8 @@ def run_stages(
         stages: In any order.
         run: Runs one command in a worker process.
         jobs: The number of worker processes.
+        admits: Whether a stage may run; None if that depends on stages that are not done yet. Called again until
+            it is known.
         report: Called with a line for each stage that ends; prints it by default.
 
     Raises:
@@ -130,7 +142,14 @@ def run_stages(
         numbers.put(number)
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker, initargs=(numbers, jobs)) as pool:
         while waiting or running:
-            ready = [stage for stage in waiting if all(each.record() is not None for each in stage.needs)]
+            verdicts = {stage.folder: admits(stage) for stage in waiting}
+            total -= sum(verdict is False for verdict in verdicts.values())
+            waiting = [stage for stage in waiting if verdicts[stage.folder] is not False]
+            ready = [
+                stage
+                for stage in waiting
+                if verdicts[stage.folder] and all(each.record() is not None for each in stage.needs)
+            ]
             for stage in ready[: jobs - len(running)]:
                 waiting.remove(stage)
                 running[pool.submit(run_stage, stage, run)] = stage
@@ -159,7 +178,7 @@ def run_stages(
 
 def run_stage(stage: Stage, run: CommandRunner) -> Outcome:
     """Run a stage's commands in this process; their output goes to its log."""
-    started = time.monotonic()
+    started, begun = time.monotonic(), datetime.now(timezone.utc)
     if not stage.resumable:
         shutil.rmtree(stage.folder, ignore_errors=True)
     stage.folder.mkdir(parents=True, exist_ok=True)
@@ -180,6 +199,7 @@ def run_stage(stage: Stage, run: CommandRunner) -> Outcome:
             'name': stage.name,
             'commands': [str(command) for command in stage.commands],
             'needs': [each.folder.name for each in stage.needs],
+            'begun': begun.isoformat(timespec='seconds'),
             'seconds': round(seconds, 1),
             'eqzoo': __version__,
             'hardware': hardware(),

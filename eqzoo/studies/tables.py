@@ -1,10 +1,14 @@
-"""Markdown tables of a study: means and spread over seeds, differences from controls, scores over steps."""
+"""Markdown tables of a study: means and spread, differences from controls, scores over steps, gates and predictions."""
 
 import itertools
 import math
 from collections.abc import Iterable, Sequence
 
 from eqzoo.report.table import better, escape_markdown, format_number, markdown_table
+from eqzoo.studies.criterion import Judgement
+from eqzoo.studies.gates import Gatekeeper, condition
+from eqzoo.studies.plan import Gated, StudyPlan
+from eqzoo.studies.predictors import Correlation, Prediction
 from eqzoo.studies.scores import (
     PairedDifference,
     Score,
@@ -36,22 +40,85 @@ _SHORT = {
 
 def autoencoder_table(study: Study, scores: Sequence[Score]) -> list[str]:
     """Return a line for each autoencoder: means and standard deviations over seeds."""
-    metrics = _present(study.columns['autoencoder'], [each for each in scores if each.generator is None])
+    own = [each for each in scores if each.generator is None]
+    metrics = _present(study.columns['autoencoder'], own)
     rows = [['', *map(heading, metrics)]]
     for name in study.autoencoders:
-        rows.append([name, *(_format_spread(by_seed(scores, metric, name).values()) for metric in metrics)])
-    return _table(rows)
+        rows.append([name, *(_format_spread(by_seed(own, metric, name).values()) for metric in metrics)])
+    counts = [sum(each.autoencoder == name for each in own) for name in study.autoencoders]
+    return _table(_with_counts(rows, counts))
 
 
 def generator_table(study: Study, scores: Sequence[Score]) -> list[str]:
     """Return a line for each generator on each autoencoder, after its last step."""
     metrics = _present(study.columns['generator'], [each for each in scores if each.generator is not None])
-    rows = [['', 'steps', *map(heading, metrics)]]
+    rows, counts = [['', 'steps', *map(heading, metrics)]], []
     for autoencoder, generator in study.pairs():
-        last = steps_of(scores, generator.name)[-1]
-        arm = autoencoder.name, generator.name, last
+        last = steps_of(scores, generator.name)[-1:]
+        arm = autoencoder.name, generator.name, *last
         cells = [_format_spread(by_seed(scores, metric, *arm).values()) for metric in metrics]
-        rows.append([f'{generator.name} on {autoencoder.name}', f'{last:,}', *cells])
+        rows.append([f'{generator.name} on {autoencoder.name}', f'{last[0]:,}' if last else '–', *cells])
+        counts.append(len({each.seed for each in scores if (each.autoencoder, each.generator) == arm[:2]}))
+    return _table(_with_counts(rows, counts))
+
+
+def gate_table(study: Study, keeper: Gatekeeper, plan: StudyPlan) -> list[str]:
+    """Return a line for each start and each autoencoder in each seed: the values of gates, and the verdict."""
+    if not study.gates:
+        return []
+    rows = [['', 'seed', *(f'{name}: {condition(gate)}' for name, gate in study.gates.items()), 'verdict']]
+    order = [*study.autoencoders]
+    arms = sorted((Gated('arm', *arm) for arm in plan.measured), key=lambda arm: (order.index(arm[1]), arm.seed))
+    for gated in (*keeper.starts(), *arms):
+        is_run = gated.of == 'start' or keeper.is_open(gated._replace(of='start'))
+        # one whose seed was stopped may have a test, of an earlier run or of another study
+        outcomes = {each.gate.name: str(each) for each in (keeper.outcomes(gated) if is_run else None) or []}
+        verdict = ('passed' if keeper.is_open(gated) else 'stopped') if is_run else 'not run'
+        name = f'start of {gated.autoencoder}' if gated.of == 'start' else gated.autoencoder
+        rows.append([name, str(gated.seed), *(outcomes.get(each, '–') for each in study.gates), verdict])
+    return _table(rows)
+
+
+def criterion_table(study: Study, judgements: Sequence[Judgement]) -> list[str]:
+    """Return a line for each autoencoder that the criterion is about."""
+    if study.criterion is None:
+        return []
+    rows = [['', f'{study.criterion.better} in', 'difference', 'p', 'criterion']]
+    for each in judgements:
+        count = len(each.differences)
+        verdict = each.verdict
+        if verdict == 'not decidable':
+            verdict = f'not decidable with {count} of {study.criterion.of_seeds} seeds'
+        difference = _format_signed(spread(each.differences.values()))
+        against = study.autoencoders[each.autoencoder].against
+        chance = f'{each.chance:.2g}' if count else '–'
+        rows.append([f'{each.autoencoder} − {against}', f'{each.agreeing} of {count}', difference, chance, verdict])
+    return _table(rows)
+
+
+def predictor_table(study: Study, found: Sequence[Prediction]) -> list[str]:
+    """Return a line for each predictor: the expected sign, and its correlations with the scores of generators."""
+    columns = list(dict.fromkeys((each.generator, each.score) for each in found))
+    if not columns:
+        return []
+    titles = [
+        f'{heading(score, arrow=False)} of {generator}, {points}'
+        for generator, score in columns
+        for points in ('arms', 'arms and seeds')
+    ]
+    rows = [['', 'expected', *titles]]
+    for predictor, direction in study.predictors.items():
+        own = {(each.generator, each.score): each for each in found if each.predictor == predictor}
+        cells = [
+            cell
+            for column in columns
+            for cell in (
+                [_format_correlation(each) for each in (own[column].over_arms(), own[column].over_seeds())]
+                if column in own
+                else ['not measured'] * 2
+            )
+        ]
+        rows.append([heading(predictor, arrow=False), {'lower': '+', 'higher': '−', '': '–'}[direction], *cells])
     return _table(rows)
 
 
@@ -66,8 +133,8 @@ def difference_table(study: Study, scores: Sequence[Score]) -> list[str]:
             continue
         pairs = [(by_seed(scores, metric, name), by_seed(scores, metric, arm.against)) for metric in own]
         for metric, generator in itertools.product(of_samples, study.generators):
-            last = steps_of(scores, generator)[-1]
-            pairs.append(tuple(by_seed(scores, metric, each, generator, last) for each in (name, arm.against)))
+            last = steps_of(scores, generator)[-1:]
+            pairs.append(tuple(by_seed(scores, metric, each, generator, *last) for each in (name, arm.against)))
         rows.append([f'{name} − {arm.against}', *(_format_difference(paired_difference(*pair)) for pair in pairs)])
     return _table(rows) if len(rows) > 1 else []
 
@@ -112,6 +179,13 @@ def _present(metrics: Iterable[str], scores: Iterable[Score]) -> list[str]:
     return [metric for metric in metrics if metric in there]
 
 
+def _with_counts(rows: Sequence[Sequence[str]], counts: Sequence[int]) -> list[list[str]]:
+    """Return a table with the number of seeds of each line after its name, where they differ."""
+    if len({*counts}) < 2:
+        return [[*row] for row in rows]
+    return [[row[0], number, *row[1:]] for row, number in zip(rows, ['seeds', *map(str, counts)], strict=True)]
+
+
 def _format_spread(values: Iterable[float]) -> str:
     found = spread(values)
     if found is None:
@@ -124,14 +198,28 @@ def _format_spread(values: Iterable[float]) -> str:
     return f'{found.mean:.{decimals}f}{_format_std(found, decimals)}'
 
 
+def _format_correlation(found: Correlation) -> str:
+    """Return a correlation with its number of points; few points have none."""
+    if found.value is None:
+        return f'– (n {found.count})'
+    if not math.isfinite(found.value):
+        return f'constant (n {found.count})'
+    return f'{"−" if found.value < 0 else "+"}{abs(found.value):.2f} (n {found.count})'
+
+
 def _format_difference(value: PairedDifference | None) -> str:
-    if value is None:
+    if value is None or not math.isfinite(value.spread.mean):
+        return _format_signed(value and value.spread)
+    return f'{_format_signed(value.spread)} ({value.agreeing}/{value.spread.count})'
+
+
+def _format_signed(found: Spread | None) -> str:
+    if found is None:
         return '–'
-    if not math.isfinite(value.spread.mean):
+    if not math.isfinite(found.mean):
         return 'nan'
-    decimals = 2 if abs(value.spread.mean) >= 1 else 3
-    sign, size = '−' if value.spread.mean < 0 else '+', abs(value.spread.mean)
-    return f'{sign}{size:.{decimals}f}{_format_std(value.spread, decimals)} ({value.agreeing}/{value.spread.count})'
+    decimals = 2 if abs(found.mean) >= 1 else 3
+    return f'{"−" if found.mean < 0 else "+"}{abs(found.mean):.{decimals}f}{_format_std(found, decimals)}'
 
 
 def _format_speed_up(value: SpeedUp | None) -> str:

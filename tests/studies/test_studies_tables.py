@@ -96,7 +96,7 @@ def test_nan_is_shown(study, scores):
 
 def test_a_name_cannot_end_its_cell(study, scores):
     study.autoencoders['a|b'] = AutoencoderArm('a|b', 'c.py')
-    assert autoencoder_table(study, scores)[-1] == r'| a\|b | – | – |'
+    assert autoencoder_table(study, scores)[-1] == r'| a\|b | 0 | – | – |'
 
 
 def test_the_csv_has_every_digit(scores):
