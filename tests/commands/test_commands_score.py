@@ -125,6 +125,45 @@ def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
     assert f'{config} cannot be measured yet: ' in message
 
 
+def test_a_configs_reconstructions_are_those_of_its_autoencoder(sets, capsys):
+    """The file that each test of the config would measure for itself."""
+    from eqzoo.checkpoints.autoencoder import autoencoder_digest
+    from eqzoo.checkpoints.config import plain_config
+    from eqzoo.config import load_config
+    from eqzoo.engine.references import make_reference
+    from eqzoo.evaluators.reference import read_reference
+    from eqzoo.registry import build
+
+    data = dict(type='ImageFolder', root=str(sets / 'images'), size=32)
+    metric = dict(type='GenerationMetric', extractor=dict(type='EfficientNetLite0'), reference=data)
+    evaluators = [metric, dict(metric, against='reconstructions')]
+    config = 'configs/dit/dit_tiny_shapes.py'
+    weights = sets / 'autoencoder.pth'
+    autoencoder = build({**load_config(config).model.autoencoder.to_dict(), 'weights': None}).eval()
+    own = plain_config(load_config(config).model.autoencoder)
+    torch.save({'state_dict': autoencoder.state_dict(), 'autoencoder': own}, weights)
+    words = [f'model.autoencoder.weights={weights}', f'test_evaluators={evaluators!r}']
+    run(reference, [config, str(sets / 'own.npz'), '--reconstructions', *words])
+    extractor = build(metric['extractor'])
+    make_reference(build(data), extractor, sets / 'wanted.npz', autoencoder=autoencoder)
+    found, wanted = (read_reference(sets / name) for name in ('own.npz', 'wanted.npz'))
+    assert found.autoencoder == wanted.autoencoder == autoencoder_digest(autoencoder)
+    assert torch.equal(found.pooled.mean, wanted.pooled.mean)
+    assert not found.has_images
+    message = fails(reference, [str(sets / 'images'), str(sets / 'x.npz'), *OFFLINE, '--reconstructions'], capsys)
+    assert '--reconstructions needs the config of a generator' in message
+    words = [f'model.autoencoder.weights={weights}', f'test_evaluators={evaluators[:1]!r}']
+    message = fails(reference, [config, str(sets / 'x.npz'), '--reconstructions', *words], capsys)
+    assert 'its reference of reconstructions' in message
+    words[1] = f'test_evaluators={evaluators!r}'
+    message = fails(
+        reference,
+        [config, str(sets / 'x.npz'), '--reconstructions', 'model.autoencoder.weights=gone.pth', words[1]],
+        capsys,
+    )
+    assert 'cannot be measured yet: weights of KLAutoencoder is missing' in message or 'gone.pth' in message
+
+
 def test_the_images_features_are_kept_with_them(sets):
     """Those of images that can be read; tests then need not extract them again."""
     from eqzoo.data import ImageFolder

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from eqzoo.studies import load_study, plan_study
+from eqzoo.studies.preflight import missing_of
 
 STUDIES = sorted(str(path) for path in Path('configs/studies').glob('*.py'))
 
@@ -92,8 +93,8 @@ def test_a_changed_key_changes_only_dependent_stages(override, kinds, tmp_path):
     assert changed == kinds
 
 
-def test_references_that_an_autoencoder_has_a_part_in_are_left_to_each_test(tmp_path):
-    """The file of images' features is for evaluators that compare images, also if the others name another data set."""
+def test_reconstructions_are_measured_once_for_each_autoencoder(tmp_path):
+    """By a stage, whatever generator and step; latents are left to each test. Images have a stage of their own."""
     other = dict(type='Shapes', num_images=50, size=32, seed=9)
     sides = dict(extractor=dict(type='EfficientNetLite0', size=112))
     evaluators = [
@@ -102,13 +103,179 @@ def test_references_that_an_autoencoder_has_a_part_in_are_left_to_each_test(tmp_
         dict(type='GenerationLatentFrechet', reference=other),
         dict(type='GenerationSlicedWasserstein', reference=dict(other, seed=1)),
     ]
-    plan = plan_study(load_study('configs/studies/p_shapes.py'), [0], tmp_path, [f'test_evaluators={evaluators!r}'])
+    study = load_study('configs/studies/generators_shapes.py')
+    plan = plan_study(study, [0, 1], tmp_path, [f'test_evaluators={evaluators!r}'])
     (reference,) = (stage for stage in plan.stages.values() if stage.folder.name.startswith('reference-'))
-    file = str(reference.folder / 'reference.npz')
-    score = next(stage for stage in plan.stages.values() if stage.folder.name.startswith('score-'))
-    (word,) = (word for word in score.commands[0].overrides[-1:] if word.startswith('test_evaluators='))
-    given = ast.literal_eval(word.removeprefix('test_evaluators='))
-    assert [each['reference'] for each in given] == [file, other, other, file]
+    measured = [stage for stage in plan.stages.values() if stage.folder.name.startswith('reconstructions-')]
+    assert len(measured) == len(study.autoencoders) * 2
+    for stage in measured:
+        (command,) = stage.commands
+        assert '--reconstructions seed=' not in str(command)  # the autoencoder alone decides
+        assert f'{stage.folder}/reference.npz --reconstructions model.autoencoder=' in str(command).replace("'", '')
+    for (_, autoencoder, seed, _), score in plan.scored.items():
+        (word,) = (word for word in score.commands[0].overrides[-1:] if word.startswith('test_evaluators='))
+        given = [each['reference'] for each in ast.literal_eval(word.removeprefix('test_evaluators='))]
+        file = str(reference.folder / 'reference.npz')
+        assert [given[0], *given[2:]] == [file, other, file]
+        own = plan.stages[Path(given[1]).parent]
+        assert own in score.needs
+        assert own.needs[0].folder == plan.tuned[autoencoder, seed].parent
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A function that writes a study of one's own with the given text after two arms `kl`, and loads it."""
+
+    def load(rest, arms="{'plain': kl, 'EQ': dict(**kl, against='plain')}"):
+        (tmp_path / 'mine.py').write_text(
+            'from mmengine.config import read_base\n\nwith read_base():\n'
+            '    from eqzoo.configs._base_.studies.grid import dit, kl, kl_scratch, score, sit, vq\n\n'
+            f"study = dict(title='t', size='shapes', score=score, generators={{'DiT': dit}}, autoencoders={arms}, {rest})"
+        )
+        return load_study(tmp_path / 'mine.py')
+
+    return load
+
+
+def test_generators_are_behind_all_gates_and_fine_tuning_behind_those_of_starts(own, tmp_path):
+    study = own("gates=dict(base=dict(metric='psnr', at_least=1, of='start'))")
+    plan = plan_study(study, [0, 1], tmp_path)
+    behind = {
+        folder.name.split('-')[0]: {each.of for each in plan.gated.get(folder, ())}
+        for folder in plan.stages
+        if '-start-' not in folder.name
+    }
+    trained, scored = ('tune', 'autoencoder', 'measure'), ('latents', 'generator', 'reference', 'score')
+    assert behind == {'start': set(), **{each: {'start'} for each in trained}, **{each: {'arm'} for each in scored}}
+    # one start for both arms of a seed, exported, normalised and tested as they are
+    first, second = (plan.started['plain', seed] for seed in (0, 1))
+    assert [plan.started['EQ', seed] for seed in (0, 1)] == [first, second]
+    assert first.folder != second.folder
+    assert not {first.folder, first.needs[0].folder} & {*plan.gated}
+    normalized = first.needs[0]
+    assert normalized.needs[0].folder.name.startswith('start-')
+    assert [command.tool for command in normalized.commands] == ['convert', 'latent_stats']
+    assert normalized.commands[0].words[0] == str(normalized.needs[0].folder / 'iter_1800.pth')
+    assert first.commands[0].words[1] == normalized.commands[0].words[1]
+    without = plan_study(own(''), [0, 1], tmp_path)
+    assert without.stages.keys() == {folder for folder in plan.stages if '-start-' not in folder.name}
+
+
+def test_weights_that_a_config_names_are_a_start_too(own, tmp_path):
+    gates = "gates=dict(base=dict(metric='psnr', at_least=1, of='start'))"
+    named = "{'plain': dict(**kl_scratch, change={'model.autoencoder.weights': WEIGHTS})}"
+    plan = plan_study(own(gates, named.replace('WEIGHTS', "['a.pth', 'b.pth']")), [0, 1], tmp_path)
+    first, second = (plan.started['plain', seed] for seed in (0, 1))
+    assert first is second
+    convert = first.needs[0].commands[0]
+    assert convert.words[0] == 'a.pth,b.pth'
+    assert ('config', 'configs/studies/shapes/kl_scratch.py') in convert.options
+    with pytest.raises(ValueError, match=r"gates\['base'\].of is start, and no autoencoder has one"):
+        plan_study(own(gates, "{'plain': kl_scratch}"), [0], tmp_path)
+
+
+def test_an_arm_may_have_fewer_seeds(own, tmp_path):
+    study = own('', "{'plain': kl, 'EQ': dict(**kl, against='plain', seeds=2)}")
+    plan = plan_study(study, [4, 5, 6], tmp_path)
+    assert {*plan.measured} == {*(('plain', seed) for seed in (4, 5, 6)), ('EQ', 4), ('EQ', 5)}
+    assert {(name, seed) for _, name, seed, _ in plan.scored} == {*plan.measured}
+
+
+def test_the_result_of_phases_is_that_of_the_last(own, tmp_path):
+    (tmp_path / 'phased.py').write_text(
+        'from mmengine.config import read_base\n\nwith read_base():\n    from eqzoo.configs.studies.shapes.kl import *\n\n'
+        "phases = dict(whole={}, decoder={'train_cfg.max_iters': 70})"
+    )
+    plan = plan_study(own('', f"{{'plain': {{**kl, 'config': '{tmp_path}/phased.py'}}}}"), [0], tmp_path)
+    tuned = next(stage for stage in plan.stages.values() if stage.folder.name.startswith('tune-'))
+    convert = plan.stages[plan.tuned['plain', 0].parent].commands[0]
+    assert convert.words[0] == f'{tuned.folder}/iter_70.pth'
+
+
+def test_everything_missing_is_one_message_and_what_stages_write_is_not_in_it(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without data/, which the checkout may have
+    study = load_study('configs/studies/autoencoders_cifar10.py')
+    message = missing_of(study, plan_study(study, [0], tmp_path))
+    assert message.startswith('The study autoencoders_cifar10 cannot run yet: 1 missing.')
+    assert 'train_dataloader.dataset of configs/studies/cifar10/tiny_start.py and 5 more configs' in message
+    assert 'test_evaluators[0].reference of configs/studies/cifar10/dit.py' in message
+    assert 'looked for: data/cifar10_train.zip' in message
+    assert 'Set root=PATH' in message
+    named = "{'plain': dict(**kl_scratch, change={'model.autoencoder.weights': 'gone.pth'})}"
+    study = own('', named)
+    message = missing_of(study, plan_study(study, [0, 1], tmp_path))
+    assert '1. weights of KLAutoencoder  (model.autoencoder of configs/studies/shapes/kl_scratch.py)' in message
+    assert 'looked for: gone.pth' in message
+    assert missing_of(own(''), plan_study(own(''), [0], tmp_path)) == ''
+
+
+def test_an_unknown_component_is_named_with_its_config(own, tmp_path):
+    study = own('', "{'plain': dict(**kl, change={'model.objective': dict(type='Plian')})}")
+    with pytest.raises(ValueError, match=r"configs/studies/shapes/kl.py: .* 'Plian'. Did you mean 'Plain'"):
+        missing_of(study, plan_study(study, [0], tmp_path))
+
+
+@pytest.mark.parametrize(
+    ('rest', 'message'),
+    [
+        ("gates=dict(a=dict(metric='psnr'))", r"gates\['a'\] must have at_least=NUMBER, .* got at_least=None"),
+        ("gates=dict(a=dict(metric='psnr', at_least=2, at_most=1))", 'both in this order, got at_least=2, at_most=1'),
+        ("gates=dict(a=dict(metric='psnr', at_least='1'))", "must have at_least=NUMBER, .* got at_least='1'"),
+        ('gates=dict(a=dict(at_least=1))', r"gates\['a'\] has no metric"),
+        ("gates=dict(a=dict(metric='psnr', atleast=1))", "no key 'atleast'. Did you mean 'at_least'"),
+        ("gates=dict(a=dict(metric='psnr', at_least=1, of='star'))", r"of must be 'arm' or 'start', got 'star'"),
+        ("gates=dict(a=dict(metric='psnr', at_least=1, to_control='minus'))", "or 'ratio', got 'minus'"),
+        (
+            "gates=dict(a=dict(metric='psnr', at_least=1, to_control='ratio', of='start'))",
+            'to_control: a start has no control',
+        ),
+        ("gates=[dict(metric='psnr')]", 'study.gates: expected conditions by name'),
+        ("criterion=dict(words='w', metric='fd')", 'criterion lacks of, better, seeds_agreeing, of_seeds'),
+        (
+            "criterion=dict(words='w', metric='fd', of='Dit', better='lower', seeds_agreeing=5, of_seeds=5)",
+            "criterion.of: there is no 'Dit'. Did you mean 'DiT'",
+        ),
+        (
+            "criterion=dict(words='w', metric='fd', of='DiT', better='less', seeds_agreeing=5, of_seeds=5)",
+            "better must be 'lower' or 'higher', got 'less'",
+        ),
+        (
+            "criterion=dict(words='w', metric='fd', of='DiT', better='lower', seeds_agreeing=6, of_seeds=5)",
+            'from 1 to of_seeds, got 6 of 5',
+        ),
+        (
+            "criterion=dict(words='', metric='fd', of='DiT', better='lower', seeds_agreeing=5, of_seeds=5)",
+            'words must say it in a sentence',
+        ),
+        ("predictors='viv'", r"must be names of metrics, such as \('viv',\), got 'viv'"),
+        ("predictors=dict(viv='↓')", r"predictors\['viv'\] must be 'lower' or 'higher', got '↓'"),
+    ],
+)
+def test_wrong_gates_criteria_and_predictors_are_refused(own, rest, message):
+    with pytest.raises(ValueError, match=message):
+        own(rest)
+
+
+@pytest.mark.parametrize(
+    ('arms', 'message'),
+    [
+        ("{'a': dict(**kl, seeds=0)}", r"autoencoders\['a'\].seeds must be a number of seeds, 1 or more, got 0"),
+        ("{'a': dict(**kl, seeds=2), 'b': dict(**kl, against='a', seeds=3)}", "at most 2, .* control 'a': .* got 3"),
+        ("{'a': dict(**kl, seeds=2), 'b': dict(**kl, against='a')}", "at most 2, .* control 'a': .* got all"),
+    ],
+)
+def test_seeds_without_a_control_are_refused(own, arms, message):
+    with pytest.raises(ValueError, match=message):
+        own('', arms)
+
+
+def test_predictors_take_the_metrics_directions_or_those_that_are_given(own):
+    assert own("predictors=('psnr', 'eq_err/scale', 'latent_std')").predictors == {
+        'psnr': 'higher',
+        'eq_err/scale': 'lower',
+        'latent_std': '',
+    }
+    assert own("predictors=dict(latent_std='lower')").predictors == {'latent_std': 'lower'}
 
 
 def test_commands_can_be_typed_by_a_user(tmp_path):

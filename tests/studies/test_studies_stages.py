@@ -20,8 +20,9 @@ small = {'train_cfg.max_iters': 4, 'train_dataloader.batch_size': 2, 'train_data
          'default_hooks.checkpoint.interval': 1}
 start = 'START'
 tests = {'test_dataloader.dataset.num_images': 6, 'test_evaluators': [
-    dict(type='ReconstructionMetric'), dict(type='EquivarianceError')]}
+    dict(type='ReconstructionMetric'), dict(type='EquivarianceError', transforms=dict(rotation=dict(type='Rotate')))]}
 eq = {'model.objective': dict(type='ImplicitEquivariance', transform=dict(type='Rotate'), p_equivariance=1.0)}
+broken = {'optim_wrapper.autoencoder.optimizer.lr': 0.3}
 arm = dict(config='configs/studies/shapes/kl.py', start='start.py')
 study = dict(
     title='A small study',
@@ -29,7 +30,15 @@ study = dict(
     autoencoders={
         'plain': dict(**arm, change={**small, **tests}),
         'EQ': dict(**arm, change={**small, **tests, **eq}, against='plain'),
+        'broken': dict(**arm, change={**small, **tests, **broken}, against='plain'),
     },
+    gates=dict(
+        base=dict(metric='psnr', of='start', at_least=3.0),
+        sharp=dict(metric='psnr', to_control='difference', at_least=-2.0),
+        turning=dict(metric='eq_err/rotation', at_most=1e-6, stops=False),
+    ),
+    criterion=dict(words='SWD falls in the seed.', metric='swd', of='SiT', better='lower', seeds_agreeing=1, of_seeds=1),
+    predictors=('psnr', 'eq_err/rotation'),
     generators={
         'SiT': dict(
             config='configs/studies/shapes/sit.py',
@@ -41,7 +50,17 @@ study = dict(
                 'default_hooks.checkpoint.interval': 1,
                 'default_hooks.checkpoint.keep_every': 2,
                 'sampling.num_samples': 8,
-                'test_evaluators': [dict(type='GenerationSlicedWasserstein', reference='REFERENCE')],
+                'test_evaluators': [
+                    dict(type='GenerationSlicedWasserstein', reference='REFERENCE'),
+                    dict(
+                        type='GenerationMetric',
+                        extractor=dict(type='EfficientNetLite0', size=32),
+                        reference=dict(type='Shapes', num_images=8, size=32),
+                        against='reconstructions',
+                        metrics=('fd',),
+                        min_images=8,
+                    ),
+                ],
             },
         )
     },
@@ -57,7 +76,7 @@ train_cfg.update(max_iters=3)
 train_dataloader.update(batch_size=2)
 train_dataloader.dataset.update(num_images=6)
 """
-RUN = ('tools/study.py', '--jobs', '1', '--seeds', '1')
+RUN = ('tools/study.py', '--jobs', '2', '--seeds', '1')
 
 
 @pytest.fixture(scope='module')
@@ -99,28 +118,77 @@ def test_it_measures_every_arm_and_step(finished):
     assert found == [
         ('plain', '', ''),
         ('EQ', '', ''),
+        ('broken', '', ''),
         ('plain', 'SiT', '2'),
         ('plain', 'SiT', '4'),
         ('EQ', 'SiT', '2'),
         ('EQ', 'SiT', '4'),
     ]
-    plain, eq = (float(row['psnr']) for row in rows(finished)[:2])
+    plain, eq, broken = (float(row['psnr']) for row in rows(finished)[:3])
     assert plain != eq
     assert 3 < plain < 25
+    assert broken < plain - 2
+
+
+def test_what_fails_a_gate_has_no_generator(folder, finished):
+    """Its stages that come after the test are not run, and the page says why."""
+    page = (finished / 'README.md').read_text()
+    psnr = {row['autoencoder']: float(row['psnr']) for row in rows(finished) if row['psnr']}
+    assert f'| broken | 0 | – | −{psnr["plain"] - psnr["broken"]:.4f} failed |' in page
+    for end in ('| plain | 0 | – | control |', '| start of plain | 0 |'):
+        (line,) = (line for line in page.splitlines() if line.startswith(end))
+        assert line.endswith('| passed |')
+    gates = json.loads((finished / 'results.json').read_text())['gates']
+    assert [(each['autoencoder'], each['gate']) for each in gates if each['stops'] and not each['passed']] == [
+        ('broken', 'sharp')
+    ]
+    assert not any(each['passed'] for each in gates if each['gate'] == 'turning')  # which only reports
+    kinds = [path.parent.name.split('-')[0] for path in (folder / 'a' / 'stages').glob('*/stage.json')]
+    assert {kind: kinds.count(kind) for kind in ('tune', 'latents', 'generator', 'score')} == {
+        'tune': 3,
+        'latents': 2,
+        'generator': 2,
+        'score': 4,
+    }
+
+
+def test_its_criterion_was_written_down_before_the_first_stage(folder, finished):
+    content = json.loads((finished / 'results.json').read_text())
+    (entry,) = content['written_down']
+    assert entry['config'] == (folder / 'small.py').read_text()
+    assert entry['criterion']['words'] == 'SWD falls in the seed.'
+    assert entry['date'] <= content['first_stage'] < content['first_test_of_a_generator']
+    swd = {row['autoencoder']: float(row['swd']) for row in rows(finished) if row['step'] == '4'}
+    eq, broken = content['judgements']
+    assert eq['verdict'] == ('met' if swd['EQ'] < swd['plain'] else 'not met')
+    assert eq['differences'] == {'0': swd['EQ'] - swd['plain']}
+    assert (broken['verdict'], broken['differences']) == ('not decidable', {})
+    assert '> SWD falls in the seed.' in (finished / 'README.md').read_text()
+
+
+def test_reconstructions_are_measured_by_one_stage(folder, finished):
+    """By the autoencoder that decodes the samples: a test refuses the file of another one."""
+    stages = folder / 'a' / 'stages'
+    assert len([*stages.glob('reconstructions-*/reference.npz')]) == 2
+    assert not [*stages.glob('score-*/*.npz')]
+    distances = [float(row['fd_effnet_lite0_32px/reconstructions']) for row in rows(finished) if row['step']]
+    assert len(distances) == 4
+    assert min(distances) > 0
 
 
 def test_its_page_has_tables_plots_and_the_machine(finished):
     page = (finished / 'README.md').read_text()
     psnr = float(rows(finished)[0]['psnr'])
     assert f'| plain | {psnr:.{2 if psnr >= 10 else 4}f} |' in page
-    assert '| SiT on EQ | 4 |' in page
+    assert '| SiT on EQ | 1 | 4 |' in page
+    assert '| SiT on broken | 0 | 4 | – |' in page
     assert 'speed-up' in page
     content = json.loads((finished / 'results.json').read_text())
     assert content['hardware'][0]['threads'] >= 1
     assert content['hardware'][0]['torch'] in page
-    number = content['scores'][2]['card']['evaluators']['GenerationSlicedWasserstein']
+    number = content['scores'][3]['card']['evaluators']['GenerationSlicedWasserstein']
     assert content['protocols'][number]['metrics'] == ['swd']
-    for name in ('metrics.svg', 'curves.svg', 'pictures.png'):
+    for name in ('metrics.svg', 'curves.svg', 'predictors.svg', 'pictures.png'):
         assert f']({name})' in page
         assert (finished / name).stat().st_size > 1000
 
@@ -158,7 +226,7 @@ def test_finished_stages_are_not_run_again(folder, finished, capsys):
         study(str(folder / 'small.py'), overrides=[], seeds=1, work_dir=str(folder / 'a'))
     study(str(folder / 'small.py'), overrides=[], seeds=1, work_dir=str(folder / 'a'), resume=True, jobs=1)
     assert {file: file.stat().st_mtime_ns for file in (folder / 'a' / 'stages').rglob('*.json')} == before
-    assert '15 stages, 15 of them done' in capsys.readouterr().out
+    assert '27 stages, 22 of them done' in capsys.readouterr().out  # the others are behind a gate
 
 
 def test_a_dry_run_prints_commands_and_runs_none(folder, capsys):
@@ -166,6 +234,9 @@ def test_a_dry_run_prints_commands_and_runs_none(folder, capsys):
     printed = capsys.readouterr().out
     plan = plan_study(load_study(folder / 'small.py'), [0], folder / 'c' / 'stages')
     assert all(str(command) in printed for stage in plan.stages.values() for command in stage.commands)
+    assert '# SiT on EQ, seed 0 (if passed: base, sharp)\n' in printed
+    assert '# fine-tuning of EQ, seed 0 (if passed: base)\n' in printed
+    assert '# test of the start of plain, seed 0\n' in printed
     assert not (folder / 'c').exists()
 
 
@@ -191,9 +262,19 @@ def test_a_failed_stage_holds_back_only_those_that_need_it(tmp_path):
     wrong = stage('wrong', StageCommand('train', ('configs/no_such.py',)))
     needing = stage('needing', latents, needs=(wrong,))
     right = stage('right', StageCommand('train', ('configs/demo/pretrain.py',), (('dry_run', True),)))
-    with pytest.raises(StageError, match=r'1 of 3 stages failed, 1 that need them .*:\n  wrong: Config') as caught:
-        run_stages([wrong, needing, right], run_command, jobs=1, report=lambda _: None)
-    assert [each.record() is not None for each in (wrong, needing, right)] == [False, False, True]
+    # one that a gate stops, and one whose gate needs a test that failed
+    gated = [stage(name, *right.commands) for name in ('stopped', 'undecided')]
+    verdicts = dict(zip(gated, (False, None), strict=True))
+    with pytest.raises(StageError, match=r'1 of 4 stages failed, 2 that need them .*:\n  wrong: Config') as caught:
+        run_stages(
+            [wrong, *gated, needing, right],
+            run_command,
+            jobs=1,
+            admits=lambda each: verdicts.get(each, True),
+            report=lambda _: None,
+        )
+    done = [each.record() is not None for each in (wrong, needing, right, *gated)]
+    assert done == [False, False, True, False, False]
     log = (tmp_path / 'wrong' / 'log.txt').read_text()
     assert 'Traceback' in log
     assert str(tmp_path / 'wrong' / 'log.txt') in str(caught.value)
