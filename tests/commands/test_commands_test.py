@@ -15,6 +15,7 @@ from eqzoo.registry import build
 
 CONFIG = 'configs/demo/plain.py'
 TINY = 'model.autoencoder.block_out_channels=(8, 8, 8)'
+FEW = 'test_dataloader.dataset.num_images=40'
 KEYS = [
     'psnr',
     'ssim',
@@ -49,7 +50,7 @@ def photographs(tmp_path):
 
 
 def evaluate(weights, tmp_path, *words):
-    return run(evaluate_config, [CONFIG, str(weights), f'work_dir={tmp_path}/work', TINY, *words])
+    return run(evaluate_config, [CONFIG, str(weights), f'work_dir={tmp_path}/work', TINY, FEW, *words])
 
 
 def test_any_folder_of_images(weights, photographs, tmp_path, capsys):

@@ -15,12 +15,12 @@ from eqzoo.engine import latest_checkpoint, read_checkpoint
 LEAVES = sorted(str(path) for path in Path('configs').rglob('*.py') if not {'_base_', 'studies', 'zoo'} & {*path.parts})
 
 
-def kind_of(leaf):
-    """The parts of a leaf that its smoke run has: all components' types, and which autoencoder it is."""
+def parts_of(leaf):
+    """What a leaf's smoke run is made of: which autoencoder, and the types of all components."""
     content = load_config(leaf).to_dict()
     autoencoder = content['model']['autoencoder']
     shape = [autoencoder.get(key) for key in ('type', 'latent_channels', 'block_out_channels', 'width')]
-    return json.dumps([shape, [*component_types(content)]])
+    return {str(shape), *component_types(content)}
 
 
 def component_types(value):
@@ -32,14 +32,12 @@ def component_types(value):
 
 
 def parameters(leaves):
-    """A case for each leaf; one whose kind another has, such as the same run with another weight, is slow."""
+    """A case for each leaf; one without a part that no leaf before it has, as with another weight, is slow."""
     seen, cases = set(), []
-    for leaf in leaves:
-        # a method is trained on the smallest autoencoder that it has a config for
-        is_twin = 'regularizers/sd' in leaf and f'{Path(leaf).parent}/taef2_{leaf.partition("_")[2]}' in leaves
-        marks = [pytest.mark.slow] if (kind := kind_of(leaf)) in seen or is_twin else []
-        cases.append(pytest.param(leaf, marks=marks))
-        seen.add(kind)
+    for leaf in sorted(leaves, key=lambda leaf: ('/sd' in leaf, leaf)):  # the small networks first
+        parts = parts_of(leaf)
+        cases.append(pytest.param(leaf, marks=[pytest.mark.slow] if parts <= seen else []))
+        seen |= parts
     return cases
 
 
