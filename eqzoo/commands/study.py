@@ -73,7 +73,7 @@ def study(
         print(f'{the_study.title}\n{len(plan.stages)} stages, {done} of them done; {jobs} at a time', flush=True)
         criterion = the_study.criterion
         if criterion is not None and seeds < criterion.of_seeds:
-            print(f'The criterion is of {criterion.of_seeds} seeds; {seeds} may not decide it.', flush=True)
+            print(f'The criterion asks for {criterion.of_seeds} seeds; {seeds} may not decide it.', flush=True)
         keeper = Gatekeeper(the_study, plan, report=lambda line: print(line, flush=True))
         run_stages(plan.stages.values(), run_command, jobs=jobs, admits=keeper.admits)
         report_study(the_study, plan, range(seeds), folder, record=record, into=into)

@@ -1,6 +1,7 @@
 """Gates: limits, NaN and controls; what is stopped, and what is not known yet."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from fake_tests import fake_stage, finish
@@ -8,6 +9,7 @@ from fake_tests import fake_stage, finish
 from eqzoo.studies.gates import Gatekeeper, GateOutcome, condition, gate_records
 from eqzoo.studies.plan import Gated, StudyPlan
 from eqzoo.studies.report import report_study
+from eqzoo.studies.scores import collect_scores
 from eqzoo.studies.study import AutoencoderArm, Gate, GeneratorArm, Study
 from eqzoo.studies.tables import gate_table
 
@@ -176,6 +178,23 @@ def test_a_stage_of_two_autoencoders_runs_if_one_may(make, tmp_path):
     assert keeper.admits(stage) is None
     finish(plan.measured['SE', 0], {'psnr': 21.0})
     assert keeper.admits(stage) is True
+
+
+def test_scores_are_those_that_gates_admit(make):
+    """Not those of an earlier run or of another study, and of each autoencoder's own seeds."""
+    study, plan, keeper, _ = make(CLEAR)
+    study.autoencoders['SE'] = replace(study.autoencoders['SE'], seeds=1)
+    for stage in plan.measured.values():
+        finish(stage, {'psnr': 19.0 if stage.name == 'test EQ 1' else 21.0})
+    for stage in plan.scored.values():
+        finish(stage, {'fd': 1.0})
+    found = collect_scores(study, plan, [0, 1], keeper)
+    assert {(each.autoencoder, each.seed) for each in found if each.generator is None} == {
+        *(('plain', 0), ('plain', 1), ('EQ', 0), ('EQ', 1), ('SE', 0))
+    }
+    assert {(each.autoencoder, each.seed) for each in found if each.generator} == {
+        *(('plain', 0), ('plain', 1), ('EQ', 0), ('SE', 0))
+    }
 
 
 def test_a_metric_that_no_test_has_is_refused_with_the_nearest(make):

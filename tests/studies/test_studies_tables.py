@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -88,6 +89,35 @@ def test_curves_and_a_score_that_one_seed_does_not_reach(study, scores):
     ]
 
 
+def test_seeds_are_counted_where_they_differ(study, scores):
+    """EQ has one seed more than plain, and its generator one less, as a gate stops them."""
+    scores = [each for each in scores if (each.autoencoder, each.seed, each.generator) != ('EQ', 1, 'DiT')]
+    scores.append(Score('EQ', 2, None, None, {'psnr': 23.5, 'eq_err/scale': 0.3}, CARD))
+    assert autoencoder_table(study, scores) == [
+        '|  | seeds | psnr ↑ | error: scale ↓ |',
+        '| --- | ---: | ---: | ---: |',
+        '| plain | 2 | 20.50 ± 0.71 | 0.4500 ± 0.0707 |',
+        '| EQ | 3 | 21.50 ± 2.00 | 0.2000 ± 0.1000 |',
+    ]
+    assert generator_table(study, scores)[2:] == [
+        '| DiT on plain | 2 | 400 | 110.0 ± 14.1 |',
+        '| DiT on EQ | 1 | 400 | 50.00 |',
+    ]
+    # of the seeds that both have
+    assert difference_table(study, scores)[2:] == [
+        '| EQ − plain | +0.000 ± 0.707 (0/2) | −0.300 ± 0.141 (2/2) | −50.00 (1/1) |'
+    ]
+    assert curve_table(study, scores)[3] == '| DiT on EQ | 150.0 | 50.00 | 1.60× |'
+
+
+def test_what_has_no_generator_has_empty_cells(study, scores):
+    tests = [each for each in scores if each.generator is None]
+    assert generator_table(study, tests)[2:] == ['| DiT on plain | – |', '| DiT on EQ | – |']
+    assert difference_table(study, tests)[2].endswith('| – |')
+    assert curve_table(study, tests)[2:] == ['| DiT on plain | – |', '| DiT on EQ | – |']
+    assert autoencoder_table(study, [])[2:] == ['| plain |', '| EQ |']
+
+
 def test_nan_is_shown(study, scores):
     scores[0] = Score('plain', 0, None, None, {'psnr': None, 'eq_err/scale': 0.5}, CARD)
     assert autoencoder_table(study, scores)[2] == '| plain | nan | 0.4500 ± 0.0707 |'
@@ -112,6 +142,11 @@ def test_unlike_cards_are_refused(study, scores):
     other = {**CARD, 'num_images': 9}
     with pytest.raises(ValueError, match='psnr .*: num_images is 8 in test of plain, seed 0 and 9'):
         _check_cards(study, [*scores, Score('EQ', 2, None, None, {'psnr': 1.0}, other)])
+    # predictors are compared too; other metrics are not
+    unlike = [Score('EQ', seed, None, None, {'viv': 1.0}, card) for seed, card in enumerate((CARD, other))]
+    _check_cards(study, unlike)
+    with pytest.raises(ValueError, match='viv .*: num_images is 8 in test of EQ, seed 0 and 9'):
+        _check_cards(replace(study, predictors={'viv': 'lower'}), unlike)
 
 
 def test_a_table_replaces_the_previous_one(tmp_path):
