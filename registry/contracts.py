@@ -55,7 +55,7 @@ class Corruption(Protocol):
 
 @runtime_checkable
 class Penalty(Protocol):
-    """A term of the loss on the latents of a step. With `sample(generator, grid)` it gets a draw for the whole batch."""
+    """A term of the loss on a step's latents. With `sample(generator, grid)` it gets a draw for the whole batch."""
 
     def __call__(self, step: Any, draw: Any) -> 'dict[str, Tensor]':
         """Return weighted scalars by name, from a `eqzoo.regularizers.LatentStep`."""

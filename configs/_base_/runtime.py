@@ -8,6 +8,9 @@ default_hooks = dict(
         type='CheckpointHook',
         interval=1000,
         max_keep_ckpts=2,
+        # What EQ-VAE trains. Of all measures it predicts a generator's FID least and viv predicts it best: see
+        # docs/metrics.md. To keep the best by that: save_best='viv', and
+        # evaluators.append(dict(type='VelocityVariance', by_class=False)).
         save_best='eq_err/rotation',
         rule='less',
     ),

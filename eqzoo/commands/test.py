@@ -70,9 +70,11 @@ def test(
     device = autoencoder.last_layer.device
 
     def view(batch: Mapping[str, Any]) -> AutoencoderView:
-        return AutoencoderView(autoencoder, to_float(batch['images'].to(device)), batch['indices'])
+        images = to_float(batch['images'].to(device))
+        return AutoencoderView(autoencoder, images, batch['indices'], batch.get('labels'))
 
-    result = evaluate(build_evaluators(needed.test_evaluators), loader, view)
+    evaluators = build_evaluators(needed.test_evaluators, datasets, 'test_evaluators')
+    result = evaluate(evaluators, loader, view)
     weights = {'file': weights, 'sha256': _sha256(weights)}
     result['card'] = {'config': config_file, 'weights': weights, **result['card']}
     if rank_and_world_size()[0] == 0:

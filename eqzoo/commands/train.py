@@ -1,12 +1,15 @@
 """`tools/train.py`: train an autoencoder or a generator."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eqzoo.config import Config, load_config, to_python
 from eqzoo.registry import build
+
+if TYPE_CHECKING:
+    from eqzoo.engine.phases import Phase
 
 
 def train(
@@ -40,28 +43,14 @@ def train(
             'a study is run by tools/study.py.'
         )
 
-    from eqzoo.distributed import (
-        close_distributed,
-        failures_of_others,
-        init_distributed,
-        rank_and_world_size,
-        use_device,
-    )
-    from eqzoo.engine import build_runner, shrink
-    from eqzoo.engine.checkpoints import latest_checkpoint
-    from eqzoo.engine.hooks import stopped_by
-    from eqzoo.engine.phases import data_of_both, phases_of
-    from eqzoo.engine.preflight import check_training
+    from eqzoo.distributed import close_distributed, failures_of_others, init_distributed, use_device
+    from eqzoo.engine import shrink
+    from eqzoo.engine.phases import phases_of
     from eqzoo.engine.work_dir import own_folder
 
     use_device(config.device)
     phases = phases_of(config, shrink) if smoke else phases_of(config)
-    command = f'python tools/train.py {config_file}'
-    # all are checked before the first one runs; data that several have are opened once
-    datasets: list[dict[str, Any]] = []
-    for number, phase in enumerate(phases):
-        opened = data_of_both(phases[number - 1].config, phase.config, datasets[-1]) if number else {}
-        datasets.append(check_training(phase.config, command, opened))
+    datasets = _check(phases, f'python tools/train.py {config_file}')
     if dry_run:
         for phase, own in zip(phases, datasets, strict=True):
             print((f'phase {phase.name}:\n' if phase.name else '') + describe(phase.config, own))
@@ -71,26 +60,48 @@ def train(
         for phase in phases:
             _forget(Path(phase.config.work_dir))
     init_distributed()
-    is_first = rank_and_world_size()[0] == 0
     with failures_of_others(), own_folder(phases[-1].config.work_dir):
-        for phase, own in zip(phases, datasets, strict=True):
-            if phase is not phases[-1] and (resume or config.resume) and phase.is_done():
-                if is_first:
-                    print(f'Phase {phase.name} is done: {phase.result}')
-                continue
-            phase.begin()
-            # a phase that has not begun starts, and does not miss a checkpoint to resume from
-            has_begun = latest_checkpoint(phase.config.work_dir) is not None
-            runner = build_runner(phase.config, resume=resume and (has_begun or phase is phases[0]), datasets=own)
-            runner.train()
-            stopped = stopped_by(runner)
-            if stopped:
-                break
-        if not stopped and is_first:
-            print(f'Done. Checkpoints, logs and pictures are in {phases[-1].config.work_dir}.')
+        stopped = _run(phases, datasets, resume=resume)
         close_distributed()
     if stopped:
         sys.exit(128 + stopped)  # a shell's exit status for a process ended by a signal
+
+
+def _check(phases: 'Sequence[Phase]', command: str) -> list[dict[str, Any]]:
+    """Check all phases before the first one runs, and return each one's data sets; what several have is opened once."""
+    from eqzoo.engine.phases import data_of_both
+    from eqzoo.engine.preflight import check_training
+
+    datasets: list[dict[str, Any]] = []
+    for number, phase in enumerate(phases):
+        opened = data_of_both(phases[number - 1].config, phase.config, datasets[-1]) if number else {}
+        datasets.append(check_training(phase.config, command, opened))
+    return datasets
+
+
+def _run(phases: 'Sequence[Phase]', datasets: Sequence[Mapping[str, Any]], *, resume: bool) -> int | None:
+    """Train all phases that are not done; return the number of the signal that stopped one, if any."""
+    from eqzoo.distributed import rank_and_world_size, wait_for_all
+    from eqzoo.engine import build_runner, latest_checkpoint
+    from eqzoo.engine.hooks import stopped_by
+
+    is_first = rank_and_world_size()[0] == 0
+    for phase, own in zip(phases, datasets, strict=True):
+        if phase is not phases[-1] and (resume or phase.config.resume) and phase.is_done():
+            if is_first:
+                print(f'Phase {phase.name} is done: {phase.result}')
+            continue
+        phase.begin()
+        # a later phase that has not begun starts, and does not miss a checkpoint to resume from
+        has_begun = phase is phases[0] or latest_checkpoint(phase.config.work_dir) is not None
+        runner = build_runner(phase.config, resume=resume and has_begun, datasets=own)
+        runner.train()
+        if stopped := stopped_by(runner):
+            return stopped
+        wait_for_all()  # until the first process has written the weights that the next phase starts from
+    if is_first:
+        print(f'Done. Checkpoints, logs and pictures are in {phases[-1].config.work_dir}.')
+    return None
 
 
 def describe(config: Config, datasets: Mapping[str, Any]) -> str:

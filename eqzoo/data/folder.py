@@ -12,6 +12,7 @@ from eqzoo.data.crops import CROPS
 from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.loaders import Key, split_key
 from eqzoo.data.sources import EXTENSIONS, ImageSource, Names, open_source
+from eqzoo.files import did_you_mean
 from eqzoo.registry import DATASETS, Requirement
 
 WHOLE = (0.0, 1.0)
@@ -28,6 +29,7 @@ class ImageFolder(Dataset):
     Args:
         root: A folder of any depth, or a zip archive, which is read in place.
         size: Side of the square images, in pixels.
+        below: Use only images below this folder of the root, such as 'train'; classes are then the folders in it.
         crop: 'center' for evaluation (ADM's), 'random_square' for training (EQ-VAE's); 'resize_tensor',
             'resize_tensor_aliased' and 'resize_pil' for torchvision's `Resize` after or before
             `ToTensor`; 'exact' for images that already have this size.
@@ -49,6 +51,7 @@ class ImageFolder(Dataset):
         root: str,
         size: int,
         *,
+        below: str = '',
         crop: str = 'center',
         flip: bool = False,
         part: Sequence[float] = WHOLE,
@@ -66,8 +69,9 @@ class ImageFolder(Dataset):
             raise ValueError(f'ImageFolder.seed must not be negative, got {seed}.')
         self.size, self.crop, self.flip, self.seed = size, crop, flip, seed
         self.part, self.limit, self.on_unreadable = tuple(part), limit, on_unreadable
-        self.source, names = _open(root)
-        self.classes = sorted({_folder_of(name) for name in names})
+        self.below = _as_prefix(below)
+        self.source, names = _open(root, self.below)
+        self.classes = sorted({self._folder_of(name) for name in names})
         self._label_of = {name: label for label, name in enumerate(self.classes)}
         self.names = _select(names, self.part, limit, root=root)
 
@@ -79,7 +83,8 @@ class ImageFolder(Dataset):
         if not root:
             return [Requirement('ImageFolder: no root is given.', 'the config', remedy)]
         try:
-            _select(_open(root)[1], arguments.get('part', WHOLE), arguments.get('limit'), root=root)
+            names = _open(root, _as_prefix(arguments.get('below', '')))[1]
+            _select(names, arguments.get('part', WHOLE), arguments.get('limit'), root=root)
         except (OSError, ValueError) as error:
             return [Requirement(f'ImageFolder: {error}', str(root), remedy)]
         return []
@@ -118,11 +123,11 @@ class ImageFolder(Dataset):
         if self.flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         pixels = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        return dict(image=pixels, label=self._label_of[_folder_of(name)], index=index, draw=draw)
+        return dict(image=pixels, label=self._label_of[self._folder_of(name)], index=index, draw=draw)
 
     def labels(self) -> list[int]:
         """Return the label of each image, without reading an image."""
-        return [self._label_of[_folder_of(name)] for name in self.names]
+        return [self._label_of[self._folder_of(name)] for name in self.names]
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of this set of images for metric cards; no image is read.
@@ -142,17 +147,33 @@ class ImageFolder(Dataset):
             sha256=listing.hexdigest(),
         )
 
+    def _folder_of(self, name: str) -> str:
+        folder, slash, _ = name.removeprefix(self.below).partition('/')
+        return folder if slash else '.'
+
     def describe(self) -> str:
         """Return one line about this dataset."""
         images, classes = _count(len(self), 'image'), _count(len(self.classes), 'class', 'classes')
         flip = ', flipped at random' if self.flip else ''
-        place = f'{self.source.kind} {self.source.root.name}'
+        place = f'{self.source.kind} {self.source.root.name}' + (f' below {self.below}' if self.below else '')
         return f'ImageFolder: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}'
 
 
-def _open(root: str) -> tuple[ImageSource, Names]:
+def _as_prefix(below: str) -> str:
+    return f'{below.strip("/")}/' if below else ''
+
+
+def _open(root: str, below: str) -> tuple[ImageSource, Names]:
     source = open_source(root)
     names = source.names()
+    if below:
+        folders = {name.partition('/')[0] for name in names}
+        names = Names(name for name in names if name.startswith(below))
+        if not names:
+            hint = did_you_mean(below.strip('/'), folders)
+            raise ValueError(
+                f'{root}: no images below {below.strip("/")!r}.{hint} Its folders: {", ".join(sorted(folders)[:20])}.'
+            )
     if not names:
         raise ValueError(f'{root}: no images in this {source.kind}; expected {", ".join(EXTENSIONS)}.')
     return source, names
@@ -171,11 +192,6 @@ def _select(names: Names, part: Sequence[float], limit: int | None, *, root: str
     if not chosen:
         raise ValueError(f'{root}: part {tuple(part)} of {_count(len(names), "image")} has no image; widen the part.')
     return Names(sorted(chosen))
-
-
-def _folder_of(name: str) -> str:
-    folder, slash, _ = name.partition('/')
-    return folder if slash else '.'
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

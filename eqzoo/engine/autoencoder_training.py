@@ -32,8 +32,8 @@ class AutoencoderTraining(Training):
     """An autoencoder with what regularises its latents, and its losses.
 
     A step draws once for objective and penalties, takes the images once through the autoencoder, updates it, and
-    updates the discriminator on the same reconstructions: x → posterior → z → corruptions → decoder → objective's pairs,
-    plus penalties.
+    updates the discriminator on the same reconstructions: x → posterior → z → corruptions → decoder → pairs of the
+    objective, plus penalties.
 
     Differs from the released code: that runs the autoencoder again, with another draw, for the
     discriminator's update.
@@ -212,7 +212,8 @@ class AutoencoderTraining(Training):
 
     def val_step(self, batch: Mapping[str, Any]) -> AutoencoderView:
         """Return the evaluators' view of a batch as in `train_step`."""
-        return AutoencoderView(self.autoencoder, to_float(batch['images'].to(self._device)), batch['indices'])
+        images = to_float(batch['images'].to(self._device))
+        return AutoencoderView(self.autoencoder, images, batch['indices'], batch.get('labels'))
 
     def blocks(self) -> list[nn.Module]:
         """Return the autoencoder's blocks.
@@ -229,7 +230,9 @@ class AutoencoderTraining(Training):
             'autoencoder': f'{type(network).__name__}, f{network.downsample_factor}, '
             f'{network.latent_channels} channels',
             'objective': type(self.objective).__name__,
-            **({'corruptions': ', '.join(type(each).__name__ for each in self.corruptions)} if self.corruptions else {}),
+            **(
+                {'corruptions': ', '.join(type(each).__name__ for each in self.corruptions)} if self.corruptions else {}
+            ),
             **({'penalties': ', '.join(type(each).__name__ for each in self.penalties)} if self.penalties else {}),
             **({'encoder': _rate_in_words(self.encoder_rate)} if self.encoder_rate != 1 else {}),
         }

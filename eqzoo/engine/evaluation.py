@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from eqzoo import __version__
@@ -38,11 +38,10 @@ def evaluate(
         `curves`, and the `card`, to which the caller adds the subject of the evaluation.
 
     Raises:
-        ValueError: If the data set is too small for an evaluator, before the first image.
+        ValueError: If the data set is too small for an evaluator or lacks classes it needs, before the first image.
     """
     size = len(loader.dataset)
-    for evaluator in evaluators:
-        evaluator.check(size)
+    check_evaluators(evaluators, loader.dataset)
     unreadable: list[str] = []
 
     def views() -> Iterator[AutoencoderView | SampleView]:
@@ -67,6 +66,18 @@ def evaluate(
             'torch': torch.__version__,
         },
     }
+
+
+def check_evaluators(evaluators: Sequence[Evaluator], dataset: Dataset) -> None:
+    """Prepare evaluators for a data set.
+
+    Raises:
+        ValueError: If it is too small for one of them, or lacks classes that one needs.
+    """
+    labels = dataset.labels() if hasattr(dataset, 'labels') else None
+    for evaluator in evaluators:
+        evaluator.check(len(dataset))
+        evaluator.check_labels(labels)
 
 
 def sample_view(batch: Mapping[str, Any]) -> SampleView:

@@ -1,7 +1,7 @@
 """Phases: one config that trains an autoencoder several times, each time from where the last one ended.
 
-A config's `phases` has for each phase, by name and in order, the keys it changes: a regularised phase and then one of the
-decoder alone, for instance. The last phase runs in the work directory, each earlier one in a folder in it that has
+A config's `phases` has for each phase, by name and in order, the keys it changes: a regularised phase and then one of
+the decoder alone, for instance. The last phase runs in the work directory, each earlier one in a folder in it that has
 the phase's name, so that the result of all phases is where the result of a run without phases is.
 """
 
@@ -61,7 +61,7 @@ def phases_of(config: Config, prepare: Callable[[Config], Config] = lambda confi
         return [Phase('', prepare(config))]
     if not isinstance(changes, Mapping) or not all(isinstance(each, Mapping) for each in changes.values()):
         raise ValueError(
-            "phases: expected the changed keys of each phase by its name, such as dict(regularise={}, decoder="
+            'phases: expected the changed keys of each phase by its name, such as dict(regularise={}, decoder='
             f"{{'model.encoder_rate': 0.0}}), got {changes!r}."
         )
     if 'generator' in config.model:

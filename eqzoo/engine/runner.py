@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from eqzoo.data import build_eval_loader, build_train_loader
 from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint
-from eqzoo.engine.evaluation import merge_metrics, run_evaluators
+from eqzoo.engine.evaluation import check_evaluators, merge_metrics, run_evaluators
 from eqzoo.engine.sharding import shard
 from eqzoo.engine.training import Training, compile_blocks
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
@@ -82,7 +82,7 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
         ),
         train_cfg=dict(type='StepLoop', **config.train_cfg),
         val_cfg=dict(type='EvaluationLoop') if has_validation else None,
-        val_evaluator=build_evaluators(config.evaluators) if has_validation else None,
+        val_evaluator=build_evaluators(config.evaluators, datasets) if has_validation else None,
         optim_wrapper=build_optimizers(model, config),
         param_scheduler=config.get('param_scheduler', []),
         default_hooks={**config.default_hooks, 'runtime_info': dict(type='RunInfoHook')},
@@ -126,9 +126,21 @@ def eval_loader(dataloader: dict[str, Any], dataset: Dataset | None = None) -> D
     return build_eval_loader(dataset, **arguments, rank=rank, world_size=world_size)
 
 
-def build_evaluators(evaluators: Sequence[dict[str, Any]]) -> list[Any]:
-    """Build evaluators, with empty states."""
-    return [build(evaluator) for evaluator in evaluators]
+def build_evaluators(
+    evaluators: Sequence[dict[str, Any]], datasets: Mapping[str, Dataset] | None = None, key: str = 'evaluators'
+) -> list[Any]:
+    """Build evaluators, with empty states.
+
+    Args:
+        evaluators: Their configs.
+        datasets: Data sets that preflight has opened, by their places in the config; others are built.
+        key: The place of `evaluators` in the config.
+    """
+    opened = datasets or {}
+    return [
+        build({name: opened.get(f'{key}[{number}].{name}', value) for name, value in evaluator.items()})
+        for number, evaluator in enumerate(evaluators)
+    ]
 
 
 def build_optimizers(model: nn.Module, config: Config) -> OptimWrapperDict:
@@ -224,14 +236,13 @@ class EvaluationLoop(BaseLoop):
         evaluator: The evaluators.
 
     Raises:
-        ValueError: If the data set is too small for one of them.
+        ValueError: If the data set is too small for one of them, or lacks classes that one needs.
     """
 
     def __init__(self, runner: Runner, dataloader: DataLoader, evaluator: Sequence[Evaluator]) -> None:
         super().__init__(runner, dataloader)
         self.evaluators = evaluator
-        for each in evaluator:
-            each.check(len(self.dataloader.dataset))
+        check_evaluators(evaluator, self.dataloader.dataset)
 
     @torch.no_grad()
     def run(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Base class of evaluators, and the views of a batch that they look at."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,15 +21,19 @@ class AutoencoderView:
         autoencoder: In evaluation mode.
         images: (B, 3, H, W), float in [-1, 1], on the autoencoder's device.
         numbers: The images' positions in their data set (B,); 0, 1, … by default.
+        labels: Their classes (B,), if known.
 
     Raises:
         ValueError: By the properties, if latents or a reconstruction are not finite.
     """
 
-    def __init__(self, autoencoder: Any, images: Tensor, numbers: Tensor | None = None) -> None:
+    def __init__(
+        self, autoencoder: Any, images: Tensor, numbers: Tensor | None = None, labels: Tensor | None = None
+    ) -> None:
         self.autoencoder = autoencoder
         self.images = images
         self.numbers = torch.arange(len(images)) if numbers is None else numbers
+        self.labels = labels
 
     @cached_property
     def latents(self) -> Tensor:
@@ -147,6 +151,16 @@ class Evaluator(ABC):
             ValueError: With the number needed.
         """
 
+    def check_labels(self, labels: Sequence[int] | None) -> None:  # noqa: B027 - overridden where needed
+        """Refuse a data set without the classes that the metric needs; called after `check`.
+
+        Args:
+            labels: The class of each image; None for a data set that does not know them.
+
+        Raises:
+            ValueError: With what is needed.
+        """
+
     def flush(self) -> None:  # noqa: B027 - overridden where needed
         """Move sums stored elsewhere (on a device, say) to `self.sums`; called before they are added up."""
 
@@ -177,6 +191,12 @@ class Evaluator(ABC):
         self._rows.setdefault(name, []).append(rows.detach().cpu())
         self._numbers.setdefault(name, []).append(numbers.cpu())
 
+    def gather(self) -> dict[str, Tensor]:
+        """Return the rows that all processes have kept, by name, and forget them; every process has to call it."""
+        rows, self._rows = self._rows, {}
+        numbers, self._numbers = self._numbers, {}
+        return _rows_of_processes(rows, numbers)
+
     def evaluate(self, size: int) -> dict[str, float]:
         """Add up the sums of all processes, reset the state, and return the metrics.
 
@@ -190,8 +210,7 @@ class Evaluator(ABC):
         sums, self.sums = _sums_over_processes(self.sums), {}
         if not sums:
             raise ValueError(f'{type(self).__name__} saw none of the {size} images; is every one unreadable?')
-        self.kept = _rows_of_processes(self._rows, self._numbers)
-        self._rows, self._numbers = {}, {}
+        self.kept = self.gather()
         metrics = self.compute(sums)
         self.kept = {}
         return metrics

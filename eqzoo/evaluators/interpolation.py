@@ -1,12 +1,14 @@
 """Fréchet distance of decoded interpolations between neighbouring latents, which predicts a generator's FID (iFID)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from eqzoo.data import collate
 from eqzoo.distributed import all_gather_object, all_reduce, rank_and_world_size
 from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.evaluators.gaussian import (
@@ -19,12 +21,12 @@ from eqzoo.evaluators.gaussian import (
 )
 from eqzoo.evaluators.latents import LatentSample
 from eqzoo.evaluators.neighbours import nearest_neighbors
-from eqzoo.images import to_uint8
+from eqzoo.images import to_float, to_uint8
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS
 from eqzoo.vision import FeatureExtractor
 
-_SEED = 2
+_SEED, _REFERENCE_SEED = 2, 3
 
 
 @EVALUATORS.register_module()
@@ -34,8 +36,12 @@ class InterpolationFrechet(LatentSample):
     From arXiv 2603.05630, which found that it ranks autoencoders like their generators' FID (correlation
     0.85). For each latent one of its ten nearest neighbours by cosine is drawn, with probabilities
     softmax(-MSE), and the point half-way between both on the sphere is decoded. In a latent space with
-    holes such points do not decode to images. Differs from it: the neighbours are from the measured set, not
-    from the training set. The value falls as the number of images grows, because neighbours are nearer.
+    holes such points do not decode to images. The value falls as the number of images grows, because
+    neighbours are nearer.
+
+    Neighbours are from the `reference`: in the paper it is the training set, and the measured images, which it
+    must not contain, are those of validation. Without one they are from the measured set: that needs no second
+    pass over images, and differs from the paper. The card has which.
 
     On another extractor the name contains the extractor's: `ifd_effnet_lite0`.
 
@@ -44,11 +50,15 @@ class InterpolationFrechet(LatentSample):
         neighbors: The number of nearest neighbours to draw from.
         position: Of the interpolation, in [0, 1]: 0 is the latent itself.
         max_images: How many are interpolated at most, drawn once from all; they are kept: 800 MB
-            at 50,000 of 4,096 values. All images count as the reference.
+            at 50,000 of 4,096 values. The Fréchet distance is to all images.
         min_images: Fewer are refused. Default: one more than there are features.
+        reference: A data set of images as the measured ones, among whose latents neighbours are found. It is
+            encoded in each evaluation.
+        max_reference: How many of its images at most, drawn once from all; their latents are kept too.
+        num_workers: Processes that read it, for each process of the evaluation.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the reference is no data set or has too few images.
     """
 
     def __init__(
@@ -59,18 +69,26 @@ class InterpolationFrechet(LatentSample):
         position: float = 0.5,
         max_images: int = 50_000,
         min_images: int | None = None,
+        reference: Dataset | None = None,
+        max_reference: int = 50_000,
+        num_workers: int = 0,
     ) -> None:
         super().__init__(max_images, choose_min_images(min_images, extractor.num_features))
         if neighbors < 1:
             raise ValueError(f'InterpolationFrechet.neighbors must be at least 1, got {neighbors}.')
         if not 0 <= position <= 1:
             raise ValueError(f'InterpolationFrechet.position must be in [0, 1], got {position}.')
+        if reference is not None:
+            _check_is_data(reference)
+            _refuse_few(min(len(reference), max_reference), neighbors)
         self.extractor, self.neighbors, self.position = extractor, neighbors, position
+        self.reference, self.max_reference, self.num_workers = reference, max_reference, num_workers
         self._key = f'i{extractor.frechet_key}'
         self._moments: FeatureMoments | None = None
         self._autoencoder: Any = None
+        self._place = torch.device('cpu')  # of the images
         self._batch_size = 1
-        self._num_interpolated = 0  # known once evaluated
+        self._num_interpolated = self._num_encoded = 0  # known once evaluated
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,14 +101,16 @@ class InterpolationFrechet(LatentSample):
         Raises:
             ValueError: With the number needed.
         """
-        refuse_too_few(self._key, num_images, max(self.min_images, self.neighbors + 1))
+        needed = self.neighbors + 1 if self.reference is None else 1
+        refuse_too_few(self._key, num_images, max(self.min_images, needed))
         super().check(num_images)
 
     @torch.no_grad()
     def update(self, view: AutoencoderView) -> None:
         """Keep a batch's latents, and add its images' features."""
         super().update(view)
-        self._autoencoder, self._batch_size = view.autoencoder, max(self._batch_size, len(view.images))
+        self._autoencoder, self._place = view.autoencoder, view.images.device
+        self._batch_size = max(self._batch_size, len(view.images))
         self._moments = self._moments or FeatureMoments(self.extractor.num_features)
         self._moments.add(self.extractor(view.images_uint8).pooled)
 
@@ -105,11 +125,17 @@ class InterpolationFrechet(LatentSample):
         """Interpolate and decode, divided among the processes, and return the distance."""
         latents = self.latents()
         self._num_interpolated = len(latents)
-        partners = draw_neighbors(latents.flatten(1), self.neighbors, generator=seeded(_SEED))
+        others = latents if self.reference is None else self._encode_reference(latents)
+        partners = draw_neighbors(
+            latents.flatten(1),
+            self.neighbors,
+            generator=seeded(_SEED),
+            among=None if self.reference is None else others.flatten(1),
+        )
         moments = FeatureMoments(self.extractor.num_features)
         # a process that saw no image has no autoencoder
         for part in _own_batches(len(latents), self._batch_size, can_decode=self._autoencoder is not None):
-            between = slerp(latents[part], latents[partners[part]], self.position)
+            between = slerp(latents[part], others[partners[part]], self.position)
             decoded = self._autoencoder.decode(self._autoencoder.normalization.denormalize(between))
             moments.add(self.extractor(to_uint8(decoded)).pooled)
         self._autoencoder = None
@@ -120,23 +146,59 @@ class InterpolationFrechet(LatentSample):
 
     def card(self) -> dict[str, Any]:
         """Return the features and the interpolation."""
-        return {
+        place = 'within the set' if self.reference is None else 'within another set'
+        card = {
             **super().card(),
             'extractor': self.extractor.card(),
-            'neighbors': f'one of {self.neighbors} by cosine, within the set',
+            'neighbors': f'one of {self.neighbors} by cosine, {place}',
             'position': self.position,
             'interpolated': self._num_interpolated,
             'reference': 'all images',
         }
+        if self.reference is not None:
+            card['neighbors_from'] = {**self.reference.identity(), 'encoded': self._num_encoded}
+        return card
+
+    def _encode_reference(self, latents: Tensor) -> Tensor:
+        """Return the latents (M, C, h, w) of the reference's images, encoded by all processes that can.
+
+        Raises:
+            ValueError: If they have another shape than `latents`, or too few images could be read.
+        """
+        order = torch.randperm(len(self.reference), generator=seeded(_REFERENCE_SEED, len(self.reference)))
+        numbers = order[: self.max_reference].sort().values
+        batches = _own_batches(len(numbers), self._batch_size, can_decode=self._autoencoder is not None)
+        keys = [[(number, number) for number in numbers[part].tolist()] for part in batches]
+        for batch in _load(self.reference, keys, self.num_workers):
+            images = to_float(batch['images'].to(self._place))
+            self.keep('reference', self._autoencoder.latents(images).float(), batch['indices'])
+        # a process without an autoencoder has none, but takes part
+        found = self.gather().get('reference', latents[:0].cpu())
+        if found.shape[1:] != latents.shape[1:]:
+            raise ValueError(
+                f'InterpolationFrechet.reference: latents of {tuple(found.shape[1:])}, those of the measured images '
+                f'are {tuple(latents.shape[1:])}; use images of one size for both.'
+            )
+        _refuse_few(len(found), self.neighbors)
+        self._num_encoded = len(found)
+        return found.to(latents.device)
 
 
-def draw_neighbors(points: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
+def draw_neighbors(points: Tensor, count: int, *, generator: torch.Generator, among: Tensor | None = None) -> Tensor:
     """Return for each of `points` (N, D) the position of one of its `count` nearest neighbours by cosine, (N,).
 
     It is drawn with probabilities softmax(-MSE), where MSE is the mean over D of the squared difference.
+
+    Args:
+        points: In generator units.
+        count: The number to draw from.
+        generator: Of the draws.
+        among: The points (M, D) that neighbours are drawn from. Default: the other ones of `points`.
     """
-    _, places = nearest_neighbors(F.normalize(points, dim=1), count)
-    errors = torch.stack([(points - points[column]).square().mean(dim=1) for column in places.T], dim=1)
+    others = points if among is None else among
+    directions = None if among is None else F.normalize(among, dim=1)
+    _, places = nearest_neighbors(F.normalize(points, dim=1), count, among=directions)
+    errors = torch.stack([(points - others[column]).square().mean(dim=1) for column in places.T], dim=1)
     drawn = torch.multinomial(errors.neg().softmax(dim=1).cpu(), 1, generator=generator).to(places.device)
     return places.gather(1, drawn)[:, 0]
 
@@ -165,3 +227,26 @@ def _own_batches(count: int, batch_size: int, *, can_decode: bool) -> Iterator[T
     if can_decode:
         own = torch.arange(able.index(rank_and_world_size()[0]), count, len(able))
         yield from own.split(batch_size) if len(own) else ()
+
+
+def _load(dataset: Dataset, keys: Sequence[Sequence[tuple[int, int]]], num_workers: int) -> DataLoader:
+    """Return a loader of batches of a data set by their keys."""
+    # its own generator: otherwise the loader draws from the global one
+    generator = torch.Generator().manual_seed(0)
+    return DataLoader(dataset, batch_sampler=keys, collate_fn=collate, num_workers=num_workers, generator=generator)
+
+
+def _check_is_data(reference: Any) -> None:
+    if not isinstance(reference, Dataset) or not hasattr(reference, 'identity'):
+        raise ValueError(
+            f"InterpolationFrechet.reference must be a data set of images, such as dict(type='ImageFolder', …), got "
+            f'{reference!r}; for neighbours from the measured images leave it out.'
+        )
+
+
+def _refuse_few(available: int, needed: int) -> None:
+    if available < needed:
+        raise ValueError(
+            f'InterpolationFrechet.reference: {available} images, but one of {needed} neighbours is drawn; use more '
+            'images, a larger max_reference, or fewer neighbors.'
+        )

@@ -1,5 +1,6 @@
-"""Latent statistics: spread and kurtosis; and the base class of evaluators that keep latents."""
+"""Latent statistics: spread, kurtosis, effective rank; and the base class of evaluators that keep latents."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from eqzoo.precision import to_double
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS
 
+JACKKNIFE_GROUPS = 10
 _SEED = 0
 
 
@@ -43,11 +45,15 @@ class LatentSample(Evaluator):
 
     def update(self, view: AutoencoderView) -> None:
         """Keep the latents of the drawn images of a batch; of all images if `check` was not called."""
-        numbers, latents = view.numbers.cpu(), view.latents.float()
-        chosen = torch.ones(len(numbers), dtype=torch.bool) if self._chosen is None else self._chosen[numbers]
+        latents, chosen = view.latents.float(), self.are_kept(view.numbers)
         if latents.is_cuda:
             self._device = latents.device
-        self.keep('latents', latents.cpu()[chosen], numbers[chosen])
+        self.keep('latents', latents.cpu()[chosen], view.numbers.cpu()[chosen])
+
+    def are_kept(self, numbers: Tensor) -> Tensor:
+        """Return whether the latents of the images `numbers` (B,) are kept, (B,), on the CPU."""
+        numbers = numbers.cpu()
+        return torch.ones(len(numbers), dtype=torch.bool) if self._chosen is None else self._chosen[numbers]
 
     def latents(self) -> Tensor:
         """Return the kept latents of all processes."""
@@ -106,3 +112,86 @@ def _channel_curve(mean: Tensor, std: Tensor) -> dict[str, Any]:
         'high': (mean + std).tolist(),
     }
     return {'title': 'Latent channels', 'x': 'channel', 'y': 'latents', 'log': False, 'series': [series]}
+
+
+@EVALUATORS.register_module()
+class EffectiveRank(Evaluator):
+    """`effective_rank`, its standard error `_std`, and `condition_number` of the covariance of channels.
+
+    The covariance (C, C) is that of all cells of all images, in generator units. Its effective rank is the
+    participation ratio (Σ λ)² / Σ λ² of its eigenvalues: C if all channels vary independently and equally, 1
+    if all are multiples of one. The condition number is the largest eigenvalue divided by the smallest;
+    infinite if a channel does not vary, or depends linearly on others. Neither has a better direction: high
+    ranks use the latents well, low ones make a generator's task smaller (arXiv 2606.03578, Eq. 6).
+
+    A scale and a shift common to all channels change neither; a scale for each channel changes both. If no
+    channel varies, both are NaN.
+    """
+
+    def update(self, view: AutoencoderView) -> None:
+        """Add a batch's first and second moments, each image to one of ten groups by its number."""
+        latents = to_double(view.latents).flatten(2)
+        group = (view.numbers % JACKKNIFE_GROUPS).to(latents.device)
+        for name, moments in (
+            ('cells', torch.full_like(latents[:, 0, 0], latents.shape[2])),
+            ('value', latents.sum(dim=2)),
+            ('outer', latents @ latents.mT),
+        ):
+            total = moments.new_zeros(JACKKNIFE_GROUPS, *moments.shape[1:])
+            self.add_total(name, total.index_add_(0, group, moments))
+
+    def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the three numbers."""
+        parts = sums['cells'], sums['value'], sums['outer']
+        covariance = _covariance(*(part.sum(dim=0) for part in parts))
+        filled = (parts[0] > 0).nonzero()[:, 0]
+        without = [
+            _participation_ratio(_covariance(*(part.sum(dim=0) - part[group] for part in parts)))
+            for group in (filled if len(filled) > 1 else [])
+        ]
+        eigenvalues = torch.linalg.eigvalsh(covariance)
+        largest, smallest = eigenvalues[-1].item(), eigenvalues[0].item()
+        condition = largest / smallest if smallest > 1e-12 * largest else math.inf  # less is rounding
+        return {
+            'effective_rank': _participation_ratio(covariance),
+            'effective_rank_std': jackknife_error(torch.tensor(without, dtype=torch.float64)),
+            'condition_number': condition if largest > 0 else math.nan,
+        }
+
+    def card(self) -> dict[str, Any]:
+        """Return the kind of latents and of covariance."""
+        return {
+            'latent': 'posterior mean in generator units',
+            'covariance': 'of channels, over all cells of all images',
+            'std': f'jackknife, {JACKKNIFE_GROUPS} groups of images',
+        }
+
+
+def jackknife_error(values: Tensor) -> float:
+    """Return the standard error of a statistic from its `values` (G,) without each of G groups of images.
+
+    √((G − 1) / G · Σ (θ_g − θ̄)²), the jackknife of Quenouille and Tukey; for the mean of groups of one size it
+    is the usual standard error. NaN for fewer than two groups.
+
+    Example:
+        >>> round(jackknife_error(torch.tensor([2.5, 2.0, 1.5])), 6)  # the mean of 1, 2 and 3, each left out once
+        0.57735
+    """
+    count = len(values)
+    if count < 2:
+        return math.nan
+    return math.sqrt((count - 1) / count * (values - values.mean()).square().sum().item())
+
+
+def _covariance(cells: Tensor, value: Tensor, outer: Tensor) -> Tensor:
+    """Return the covariance (C, C) from sums over cells; channels that do not vary have exactly 0."""
+    mean = value / cells
+    square = outer / cells
+    covariance = square - mean[:, None] * mean
+    varies = covariance.diagonal() > 1e-12 * square.diagonal()  # less is rounding
+    return covariance * varies * varies[:, None]
+
+
+def _participation_ratio(covariance: Tensor) -> float:
+    """Return (Σ λ)² / Σ λ² = (tr Σ)² / tr Σ², NaN if nothing varies."""
+    return (covariance.trace().square() / covariance.square().sum()).item()

@@ -17,7 +17,9 @@ _MARGIN = 4  # extra candidates, because float32 may confuse the order of close 
 _MANIFOLD_BLOCK = 4096  # rows and columns of distances at a time: 64 MiB
 
 
-def nearest_neighbors(points: Tensor, count: int, *, block: int = _NEAREST_BLOCK) -> tuple[Tensor, Tensor]:
+def nearest_neighbors(
+    points: Tensor, count: int, *, among: Tensor | None = None, block: int = _NEAREST_BLOCK
+) -> tuple[Tensor, Tensor]:
     """Return the distances (N, count) and positions (N, count) of each point's nearest other points, nearest first.
 
     Candidates are found in float32, relative to the mean of all points; their distances are then computed
@@ -25,7 +27,8 @@ def nearest_neighbors(points: Tensor, count: int, *, block: int = _NEAREST_BLOCK
 
     Args:
         points: (N, D), finite.
-        count: At most N - 1.
+        count: At most N - 1, or M.
+        among: The points (M, D) of another set, finite, to look among. Default: the other ones of `points`.
         block: Distances are computed for this many points at a time; it changes only the memory.
 
     Raises:
@@ -36,25 +39,30 @@ def nearest_neighbors(points: Tensor, count: int, *, block: int = _NEAREST_BLOCK
         >>> places.tolist(), distances[0].tolist()
         ([[1, 2], [0, 2], [3, 1], [2, 1]], [1.0, 3.0])
     """
-    if not 1 <= count < len(points):
+    others = points if among is None else among
+    available = len(points) - 1 if among is None else len(among)
+    if not 1 <= count <= available:
         raise ValueError(
-            f'nearest_neighbors: {count} neighbours of {len(points)} points; expected 1 to N - 1 neighbours.'
+            f'nearest_neighbors: {count} neighbours of {len(others)} points; expected 1 to {available} neighbours.'
         )
-    if not points.isfinite().all():
+    if not (points.isfinite().all() and others.isfinite().all()):
         raise ValueError('nearest_neighbors: a point is NaN or infinite; expected finite points.')
-    centred = (points - points.mean(dim=0)).float()
+    center = others.mean(dim=0)
+    centred = (others - center).float()
+    queries = centred if among is None else (points - center).float()
     squares = centred.square().sum(dim=1)
-    candidates = min(count + _MARGIN, len(points) - 1)
+    candidates = min(count + _MARGIN, available)
     distances, places = [], []
     for start in range(0, len(points), block):
         rows = slice(start, start + block)
         with full_precision():  # TF32 would lose neighbours
             # |b|² - 2 a·b: the row's own |a|² does not change the order
-            found = torch.addmm(squares, centred[rows], centred.T, alpha=-2)
-        own = torch.arange(len(found), device=found.device)
-        found[own, own + start] = torch.inf
+            found = torch.addmm(squares, queries[rows], centred.T, alpha=-2)
+        if among is None:
+            own = torch.arange(len(found), device=found.device)
+            found[own, own + start] = torch.inf
         near = found.topk(candidates, dim=1, largest=False).indices
-        exact = _distances(points[rows], points, near)
+        exact = _distances(points[rows], others, near)
         order = exact.argsort(dim=1, stable=True)[:, :count]
         distances.append(exact.gather(1, order))
         places.append(near.gather(1, order))

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.engine.evaluation import merge_metrics, run_evaluators, split_cases
-from eqzoo.evaluators import AutoencoderView, EquivarianceError, LatentSpectrum, LatentStatistics, ReconstructionMetric
+from eqzoo.evaluators import (
+    AutoencoderView,
+    EffectiveRank,
+    EquivarianceError,
+    LatentSpectrum,
+    LatentStatistics,
+    ReconstructionMetric,
+    SpatialStructure,
+    VelocityVariance,
+)
+from eqzoo.evaluators.velocity import MIN_CLASS_IMAGES
 from eqzoo.images import psnr, to_float
 from eqzoo.loading import load_autoencoder
 from eqzoo.report import run_names
@@ -168,15 +178,19 @@ def examine(
         ReconstructionMetric(),
         EquivarianceError({'rotation': Rotate(), **transforms}, image_side=True),
         LatentStatistics(),
+        EffectiveRank(),
+        SpatialStructure(),
     ]
+    if len(pixels) >= MIN_CLASS_IMAGES:
+        evaluators.append(VelocityVariance())  # of one Gaussian: photographs have no labels here
     if min(autoencoder.grid(*pixels.shape[2:])) >= _MIN_SPECTRUM:
         evaluators.append(LatentSpectrum())
     at_once = max(1, _BATCH_PIXELS // pixels[0, 0].numel())
     psnrs, latents = [], []
 
     def views() -> Iterator[AutoencoderView]:
-        for batch in pixels.split(at_once):
-            view = AutoencoderView(autoencoder, to_float(batch.to(device)))
+        for numbers in torch.arange(len(pixels)).split(at_once):
+            view = AutoencoderView(autoencoder, to_float(pixels[numbers].to(device)), numbers)
             yield view
             psnrs.extend(psnr(view.reconstruction, view.images).tolist())
             latents.append(view.latents.cpu())
@@ -186,7 +200,7 @@ def examine(
     values = {name: value if math.isfinite(value) else None for name, value in found.items()}
     examination = Examination(
         *split_cases(values),
-        _curves(values, transforms, evaluators[-1].curves),
+        _curves(values, transforms, [curve for evaluator in evaluators for curve in evaluator.curves]),
         psnrs,
         torch.cat(latents),
         torch.cat([view.reconstruction.cpu() for view in first]),

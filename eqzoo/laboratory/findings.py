@@ -47,6 +47,8 @@ class Findings:
         remarks = [*self.images.remarks, *self.cases.remarks]
         if not all('spectrum' in each.curves for each in self.found.values()):
             remarks.append('Latents of fewer than 4 cells a side have no spectrum.')
+        if not all('viv' in each.metrics for each in self.found.values()):
+            remarks.append('Fewer than 4 images have no viv.')
         return remarks
 
     def curves(self) -> list[dict[str, Any]]:

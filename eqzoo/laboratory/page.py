@@ -30,6 +30,10 @@ _METRICS = {
     'eq_rec/scale': 'the same, at the scales of the curves',
     'latent_std': 'standard deviation in generator units; generators expect about 1',
     'spectrum/slope': 'how fast power falls with frequency: 0 is noise, lower is smoother',
+    'viv': 'error of a generator that no training removes; 1.57 is noise. Compare only latents of one shape',
+    'sec/0.25': 'share of power above a quarter of the highest frequency; about 0.85 is noise',
+    'lds': 'by how much cells beside each other are more similar than cells far apart; 0 is noise',
+    'effective_rank': 'number of channels that vary independently, at most C',
 }
 _MAX_PIXELATED = 64  # pixels a side; enlarged pictures up to this size are shown as squares
 _NOT_CLIPPED = 0.995  # share of all errors that stay within the range of colours when amplified

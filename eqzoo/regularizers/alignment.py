@@ -25,8 +25,8 @@ class FeatureAlignment(nn.Module):
     The encoder is in neither parameters nor state dict.
 
     Args:
-        encoder: A frozen network with one token per latent cell, such as `EfficientNetLite0Tokens`, which comes with the
-            project, or `DINOv2Tokens`.
+        encoder: A frozen network with one token per latent cell, such as `EfficientNetLite0Tokens`, which comes with
+            the project, or `DINOv2Tokens`.
         weight: Of both terms together; 0.1 in VA-VAE.
         cosine_margin: m₁, 0.5 in VA-VAE.
         distance_margin: m₂, 0.25 in VA-VAE.
@@ -76,8 +76,9 @@ class FeatureAlignment(nn.Module):
         tokens = self.encoder(torch.zeros(1, 3, *images, dtype=torch.uint8)).shape[1]
         if tokens != grid[0] * grid[1]:
             raise ValueError(
-                f'FeatureAlignment.encoder: {type(self.encoder).__name__} gives {tokens} tokens for images of {images[0]} x '
-                f'{images[1]}, and latents have {grid[0]} x {grid[1]} cells; change its stride, size or grid.'
+                f'FeatureAlignment.encoder: {type(self.encoder).__name__} gives {tokens} tokens for images of '
+                f'{images[0]} x {images[1]}, and latents have {grid[0]} x {grid[1]} cells; change its stride, size or '
+                'grid.'
             )
 
     def forward(self, step: LatentStep, draw: None = None) -> dict[str, Tensor]:
@@ -94,7 +95,7 @@ class FeatureAlignment(nn.Module):
 
     @staticmethod
     def _on_grid(features: Tensor, grid: Grid) -> Tensor:
-        """Return `features` (B, T, D) averaged to the cells of a `grid` (h, w): an objective may have shrunk the images."""
+        """Return `features` (B, T, D) averaged to a `grid` (h, w): an objective may have shrunk the images."""
         batch, tokens, width = features.shape
         if tokens == grid[0] * grid[1]:
             return features

@@ -1,7 +1,7 @@
 """Corruptions: what happens to latents between codebook and decoder, so that the decoder bears errors of a generator.
 
-A corruption is called as `corruption(latents, streams)` and returns latents (B, C, h, w); every sample draws from its own
-stream. It acts on what the decoder gets, after an objective's transform and after a codebook. A method
+A corruption is called as `corruption(latents, streams)` and returns latents (B, C, h, w); every sample draws from its
+own stream. It acts on what the decoder gets, after an objective's transform and after a codebook. A method
 `prepare(autoencoder)` is optional: it checks the fit and makes weights. Evaluation never corrupts.
 """
 
@@ -29,9 +29,9 @@ class LatentNoise:
     Args:
         sigma: σ, in the unit of `unit`.
         kind: Of the three.
-        unit: 'latent' takes σ as it is, in raw latent units. 'std' multiplies it by the standard deviation of the sample's
-            own latent over channels and cells, a constant: σ then means the same for every autoencoder, and latents
-            cannot escape the noise by growing.
+        unit: 'latent' takes σ as it is, in raw latent units. 'std' multiplies it by the standard deviation of the
+            sample's own latent over channels and cells, a constant: σ then means the same for every autoencoder, and
+            latents cannot escape the noise by growing.
         p: Share of the samples that get noise.
 
     Raises:
@@ -122,7 +122,7 @@ class LatentMask(nn.Module):
         """
         if self.of == 'channels' and autoencoder.has_codebook:
             raise ValueError(
-                f"LatentMask.of: 'channels' of the codes of {type(autoencoder).__name__} mean nothing each; use 'cells'."
+                f"LatentMask.of: 'channels' of a code of {type(autoencoder).__name__} mean nothing each; use 'cells'."
             )
         if self.of == 'cells':
             self.token = nn.Parameter(torch.randn(autoencoder.latent_channels))

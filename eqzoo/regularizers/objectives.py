@@ -139,8 +139,8 @@ class ImplicitEquivariance:
 class DownsampledReconstruction:
     """Reconstruct the images, and in the same step smaller images from smaller latents (Skorokhodov et al. 2502.14831).
 
-    The loss is L(x, D(z)) + α · mean over s of L(↓ₛx, D(↓ₛz)), where ↓ₛ averages s x s pixels or cells, which filters as
-    it shrinks. The paper calls it scale equivariance (SE).
+    The loss is L(x, D(z)) + α · mean over s of L(↓ₛx, D(↓ₛz)), where ↓ₛ averages s x s pixels or cells, which filters
+    as it shrinks. The paper calls it scale equivariance (SE).
 
     Differs from the paper, which draws one factor for a step: here every factor is in every step, so a step decodes
     1 + 1/4 + 1/16 times as many pixels. With a codebook the averaged features are quantised, as they are in
@@ -230,8 +230,8 @@ class SpectralMask:
         """
         if grid[0] % self.block or grid[1] % self.block:
             raise ValueError(
-                f'SpectralMask.block: latents of {grid[0]} x {grid[1]} cells cannot be cut into blocks of {self.block}; '
-                'use a smaller block, or larger images.'
+                f'SpectralMask.block: latents of {grid[0]} x {grid[1]} cells cannot be cut into blocks of '
+                f'{self.block}; use a smaller block, or larger images.'
             )
 
     def sample(self, generator: Generator, grid: Grid) -> Draw:

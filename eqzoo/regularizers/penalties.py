@@ -7,7 +7,7 @@ training, which checks that the penalty fits and makes weights of its own. `Feat
 `eqzoo.regularizers.alignment`.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -52,9 +52,9 @@ class KLDivergence:
 class VarianceExpansion:
     """Keep the posterior wide: a penalty on small variances and on large latents (arXiv 2603.21085).
 
-    Takes the place of the KL divergence. 'variance' is Σ 1 / (σ² + δ), 'magnitude' Σ exp(abs(z) - 1), both summed over the
-    latent and averaged over the batch. The reconstruction loss pulls σ down and this pushes it up, so that each latent
-    value keeps as much variance as its decoding tolerates.
+    Takes the place of the KL divergence. 'variance' is Σ 1 / (σ² + δ), 'magnitude' Σ exp(abs(z) - 1), both summed over
+    the latent and averaged over the batch. The reconstruction loss pulls σ down and this pushes it up, so that each
+    latent value keeps as much variance as its decoding tolerates.
 
     Differs from the paper: it states neither δ nor whether terms are sums or means.
 
@@ -128,8 +128,8 @@ class SpectrumMatching:
     """Give latents the spectrum of the images, flattened (encoder spectrum matching, ESM, arXiv 2603.14645).
 
     Both are reduced to radial spectra on the latent grid: the images are shrunk to it, the mean over space is removed,
-    the squares of the DCT are averaged over channels and over each of 16 rings of equal width, and the image's ring i is
-    multiplied by (i + 1)^δ. With s = log(1 + power) divided by its sum over rings, the penalty is the divergence
+    the squares of the DCT are averaged over channels and over each of 16 rings of equal width, and the image's ring i
+    is multiplied by (i + 1)^δ. With s = log(1 + power) divided by its sum over rings, the penalty is the divergence
     Σ s_x log(s_x / s_z) in nats, averaged over the batch. Takes the place of the KL divergence.
 
     Differs from the released code: images are shrunk by averaging the pixels of each cell; the release blurs with a
@@ -159,8 +159,7 @@ class SpectrumMatching:
             images = F.adaptive_avg_pool2d(step.images.float(), latents.shape[-2:])
             ring = torch.arange(1, self.bins + 1, device=latents.device)
             wanted, found = (
-                _distribution(power)
-                for power in (self.ring_power(images) * ring**self.delta, self.ring_power(latents))
+                _distribution(power) for power in (self.ring_power(images) * ring**self.delta, self.ring_power(latents))
             )
             divergence = (wanted * ((wanted + _EPSILON).log() - (found + _EPSILON).log())).sum(dim=1)
         return {'spectrum': self.weight * divergence.mean()}
@@ -185,15 +184,15 @@ def _distribution(power: Tensor) -> Tensor:
 class LocalCorrelation:
     """Make neighbouring cells alike, up to a point (local correlation regularisation, LCR, of SSVAE, arXiv 2512.05394).
 
-    In windows of 2 x 2 cells of the posterior mean, the Pearson correlation over channels of each pair of cells, averaged
-    over pairs, windows and batch, is ρ; the penalty is max(0, threshold - ρ).
+    In windows of 2 x 2 cells of the posterior mean, the Pearson correlation over channels of each pair of cells,
+    averaged over pairs, windows and batch, is ρ; the penalty is max(0, threshold - ρ).
 
     Args:
         weight: Factor on the penalty; 0.002 in the release (0.02 of a tenth).
         threshold: The correlation that is enough; 0.75 in the release.
         window: Cells a side; they must divide the latent grid.
-        adaptive: Whether the weight also balances the gradients of reconstruction loss and penalty at the encoder's last
-            layer, as released.
+        adaptive: Whether the weight also balances the gradients of reconstruction loss and penalty at the encoder's
+            last layer, as released.
 
     Raises:
         ValueError: If `threshold` is no correlation, or `window` is below 2.
@@ -219,8 +218,8 @@ class LocalCorrelation:
         """
         if autoencoder.latent_channels < 3:
             raise ValueError(
-                f'LocalCorrelation: latents of {autoencoder.latent_channels} channels; expected at least 3, since cells '
-                'are correlated over channels.'
+                f'LocalCorrelation: latents of {autoencoder.latent_channels} channels; expected at least 3, since '
+                'cells are correlated over channels.'
             )
 
     def check_grid(self, grid: Grid) -> None:
@@ -272,6 +271,5 @@ def weighted(penalty: Tensor, weight: float, step: LatentStep, *, adaptive: bool
 def _check_posterior(penalty: Any, autoencoder: Any) -> None:
     if not autoencoder.has_posterior:
         raise ValueError(
-            f'{type(penalty).__name__}: {type(autoencoder).__name__} has no posterior; leave it out of '
-            'model.penalties.'
+            f'{type(penalty).__name__}: {type(autoencoder).__name__} has no posterior; leave it out of model.penalties.'
         )

@@ -5,7 +5,11 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_HIGHER = {'eq_rec', 'psnr', 'ssim', 'is', 'precision', 'recall', 'density', 'coverage', 'codebook/usage'}
+_HIGHER = {
+    *('eq_rec', 'psnr', 'ssim', 'is', 'precision', 'recall', 'density', 'coverage', 'codebook/usage'),
+    # easier for a generator
+    *('lnc', 'lds', 'cds'),
+}
 _LOWER = {
     'lpips',
     'distance',
@@ -14,6 +18,8 @@ _LOWER = {
     'swd',
     'kid',
     'latent_fd',
+    # easier for a generator
+    *('viv', 'sec'),
     # Fréchet distances: of generated, reconstructed and interpolated images, on Inception and on other networks
     *(f'{kind}{name}' for kind in ('', 'r', 's', 'i') for name in ('fid', 'fd', 'fdd')),
 }
@@ -22,16 +28,16 @@ _LOWER = {
 def better(name: str) -> str:
     """Return '↑' if a higher value of the metric `name` is better, '↓' if a lower one is, '' if that is not known.
 
-    A name may continue after `_`, `/` or `#`: `ssim_eqvae` is an `ssim`. A spread, `..._std`, has no direction.
+    A name may continue after `_`, `/`, `@` or `#`: `ssim_eqvae` is an `ssim`. A spread, `..._std`, has no direction.
 
     Example:
-        >>> [better(name) for name in ('psnr', 'fd_effnet_lite0', 'eq_err/rotation', 'kid_std', 'latent_std')]
-        ['↑', '↓', '↓', '', '']
+        >>> [better(name) for name in ('psnr', 'fd_effnet_lite0', 'eq_err/rotation', 'lnc@5', 'kid_std', 'latent_std')]
+        ['↑', '↓', '↓', '↑', '', '']
     """
     name = name.split('#')[0]
     if name.endswith('_std'):
         return ''
-    words = name.split('/')[0].split('_')
+    words = name.split('/')[0].split('@')[0].split('_')
     for known in (name, *('_'.join(words[:count]) for count in range(len(words), 0, -1))):
         if known in _HIGHER or known in _LOWER:
             return '↑' if known in _HIGHER else '↓'

@@ -15,6 +15,7 @@ from eqzoo.registry import build
 
 CONFIG = 'configs/demo/plain.py'
 TINY = 'model.autoencoder.block_out_channels=(8, 8, 8)'
+FEW = 'test_dataloader.dataset.num_images=40'
 KEYS = [
     'psnr',
     'ssim',
@@ -49,7 +50,7 @@ def photographs(tmp_path):
 
 
 def evaluate(weights, tmp_path, *words):
-    return run(evaluate_config, [CONFIG, str(weights), f'work_dir={tmp_path}/work', TINY, *words])
+    return run(evaluate_config, [CONFIG, str(weights), f'work_dir={tmp_path}/work', TINY, FEW, *words])
 
 
 def test_any_folder_of_images(weights, photographs, tmp_path, capsys):
@@ -82,6 +83,36 @@ def test_a_zip_gives_the_folders_numbers(weights, photographs, tmp_path):
         for root in (photographs, photographs.with_suffix('.zip'))
     ]
     assert results[0]['metrics'] == results[1]['metrics']
+
+
+PREDICTORS = [
+    dict(type='LatentSpectrum'),
+    dict(type='EffectiveRank'),
+    dict(type='SpatialStructure'),
+    dict(type='VelocityVariance'),
+    dict(type='NeighborConsistency', neighbors=(1, 3)),
+]
+
+
+def test_predictors_use_the_folders_as_classes(weights, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, bright in (('bright', 255), ('dark', 20), ('few', 120)):
+        (tmp_path / 'set' / name).mkdir(parents=True)
+        for number in range(3 if name == 'few' else 6):
+            pixels = rng.integers(0, bright, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / 'set' / name / f'{number}.png')
+    dataset = dict(type='ImageFolder', root=str(tmp_path / 'set'), size=32)
+    words = f'evaluators={PREDICTORS!r}', f'test_dataloader.dataset={dataset!r}'
+    result = evaluate(weights, tmp_path, *words)
+    cards = result['card']['evaluators']
+    assert cards['VelocityVariance']['classes'] == 2  # the third has three images
+    assert cards['VelocityVariance']['images_per_class'] == '6 to 6'
+    assert cards['NeighborConsistency']['classes'] == 3
+    assert result['metrics']['lnc@3'] > 1.5 * cards['NeighborConsistency']['chance']
+    assert set(result['cases']) == {'sec/0.25_std', 'sec/0.5_std'}
+    one = {**dataset, 'root': str(tmp_path / 'set' / 'dark')}
+    with pytest.raises(SystemExit, match='NeighborConsistency: the data set has one class'):
+        evaluate(weights, tmp_path, words[0], f'test_dataloader.dataset={one!r}')
 
 
 def test_the_batch_size_changes_nothing(weights, tmp_path):

@@ -8,10 +8,39 @@ import torch
 
 from eqzoo.commands.cli import run
 from eqzoo.commands.train import train
+from eqzoo.config import load_config
 from eqzoo.engine import latest_checkpoint, read_checkpoint
 
 # those of studies are tested with the studies
 LEAVES = sorted(str(path) for path in Path('configs').rglob('*.py') if not {'_base_', 'studies', 'zoo'} & {*path.parts})
+
+
+def parts_of(leaf):
+    """What a leaf's smoke run is made of: which autoencoder, and the types of all components."""
+    content = load_config(leaf).to_dict()
+    autoencoder = content['model']['autoencoder']
+    shape = [autoencoder.get(key) for key in ('type', 'latent_channels', 'block_out_channels', 'width')]
+    return {str(shape), *component_types(content)}
+
+
+def component_types(value):
+    if isinstance(value, dict):
+        yield from [str(value['type'])] if 'type' in value else []
+        yield from (name for part in value.values() for name in component_types(part))
+    elif isinstance(value, list | tuple):
+        yield from (name for part in value for name in component_types(part))
+
+
+def parameters(leaves):
+    """A case for each leaf; one without a part that no leaf before it has, as with another weight, is slow."""
+    seen, cases = set(), []
+    for leaf in sorted(leaves, key=lambda leaf: ('/sd' in leaf, leaf)):  # the small networks first
+        parts = parts_of(leaf)
+        cases.append(pytest.param(leaf, marks=[pytest.mark.slow] if parts <= seen else []))
+        seen |= parts
+    return cases
+
+
 GENERATORS = [leaf for leaf in LEAVES if Path(leaf).parent.name in ('dit', 'sit', 'repa', 'maskgit')]
 AUTOENCODERS = [leaf for leaf in LEAVES if leaf not in GENERATORS]
 
@@ -21,7 +50,7 @@ def smoke(leaf, work_dir, *overrides, resume=False):
     return read_checkpoint(latest_checkpoint(work_dir))
 
 
-@pytest.mark.parametrize('leaf', GENERATORS)
+@pytest.mark.parametrize('leaf', parameters(GENERATORS))
 def test_every_generator_trains_in_smoke(leaf, tmp_path):
     checkpoint = smoke(leaf, tmp_path)
     assert checkpoint['meta']['iter'] == 4
@@ -29,7 +58,7 @@ def test_every_generator_trains_in_smoke(leaf, tmp_path):
     assert {path.name for path in (tmp_path / 'pictures').iterdir()} == {'0000002.png', '0000004.png'}
 
 
-@pytest.mark.parametrize('leaf', AUTOENCODERS)
+@pytest.mark.parametrize('leaf', parameters(AUTOENCODERS))
 def test_every_autoencoder_trains_in_smoke(leaf, tmp_path):
     checkpoint = smoke(leaf, tmp_path)
     assert checkpoint['meta']['iter'] == 4

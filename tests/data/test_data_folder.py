@@ -52,6 +52,28 @@ def assert_same_items(first, second):
         assert one == other
 
 
+def test_a_part_of_a_root_has_its_own_classes(folder, archive):
+    for root in (folder, archive):
+        dataset = ImageFolder(root, 8, below='cat')
+        assert (dataset.names, dataset.classes) == (
+            [name for name in sorted(NAMES) if name.startswith('cat/')],
+            ['deep'],
+        )
+        assert ImageFolder(root, 8, below='cat/deep/').classes == ['er']
+        assert ImageFolder(root, 8, below='ant').labels() == [0] * 7
+        assert 'below cat/' in dataset.describe()
+    assert_same_items(ImageFolder(folder, 8, below='cat'), ImageFolder(archive, 8, below='cat'))
+    alone = ImageFolder(folder / 'cat', 8)
+    assert torch.equal(alone[3]['image'], ImageFolder(folder, 8, below='cat')[3]['image'])
+
+
+def test_a_folder_that_is_not_there_is_refused_with_the_nearest(folder):
+    with pytest.raises(ValueError, match=r"no images below 'bea'. Did you mean 'bee'\? Its folders: ant, bee, cat"):
+        ImageFolder(folder, 8, below='bea')
+    (lacks,) = ImageFolder.requirements(dict(root=str(folder), below='ca'))
+    assert "no images below 'ca'" in lacks.what
+
+
 def test_names_are_sorted_and_labels_are_first_level_folders(folder):
     dataset = ImageFolder(folder, 8)
     assert dataset.names == sorted(NAMES)

@@ -3,6 +3,7 @@
 import json
 import runpy
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from markdown_pages import ROOT, commands, files
 from PIL import Image
 
 from eqzoo.commands.cli import run
+from eqzoo.data import ImageFolder
 from eqzoo.engine import latest_checkpoint
 from eqzoo.registry import build, find_component
 
-KINDS = ('transform', 'loss', 'autoencoder', 'generator', 'evaluator')
+KINDS = ('transform', 'loss', 'penalty', 'autoencoder', 'generator', 'evaluator')
 PAGES = [f'docs/howto/{kind}.md' for kind in KINDS]
 
 
@@ -52,6 +54,17 @@ def component(workplace, monkeypatch, kind, name):
     module = next(file for file in files(f'docs/howto/{kind}.md') if not file.endswith('_config.py'))
     __import__(module.removesuffix('.py'))
     return find_component(name)
+
+
+def test_smoothness_is_relative_to_the_variance(workplace, monkeypatch):
+    penalty = component(workplace, monkeypatch, 'penalty', 'Smoothness')(2.0)
+    latents = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    rough = ((latents[:, :, 1:] - latents[:, :, :-1]) ** 2).mean() + (
+        (latents[..., 1:] - latents[..., :-1]) ** 2
+    ).mean()
+    for scale in (1.0, 10.0):
+        step = SimpleNamespace(posterior=SimpleNamespace(mean=scale * latents), log={})
+        torch.testing.assert_close(penalty(step, None)['smoothness'], 2 * rough / latents.var())
 
 
 def test_windows_are_the_same_in_images_and_latents(workplace, monkeypatch):
@@ -149,6 +162,24 @@ def test_a_vae_of_diffusers_comes_back_equivariant(workplace, monkeypatch):
     assert used['decoded'].shape == (1, 3, 64, 64)
     assert used['vae'].config.scaling_factor != 0.18215  # measured again
     assert not torch.equal(used['vae'].decoder.conv_in.weight, vae.decoder.conv_in.weight)
+
+
+def test_photographs_are_packed_as_the_studies_read_them(workplace):
+    folder = workplace('docs/studies.md')
+    checkout = folder / 'clothing-dataset'
+    (checkout / 'images').mkdir(parents=True)
+    rows = [('one', 'T-Shirt', (300, 400)), ('two', 'Not sure', (500, 200)), ('lost', 'Hat', None)]
+    for name, _, size in rows:
+        if size:
+            Image.new('RGB', size, 'teal').save(checkout / 'images' / f'{name}.jpg')
+    lines = ['image,sender_id,label,kids', *(f'{name},1,{label},False' for name, label, _ in rows)]
+    (checkout / 'images.csv').write_text('\n'.join(lines))
+    target = folder / 'clothing_144.zip'
+    runpy.run_path(str(folder / 'pack_clothing.py'))['pack'](checkout, target)
+    images = ImageFolder(str(target), 64, below='clothing')
+    assert (images.classes, len(images)) == (['not_sure', 't_shirt'], 2)
+    with zipfile.ZipFile(target) as archive, Image.open(archive.open('clothing/not_sure/two.jpg')) as image:
+        assert image.size == (360, 144)
 
 
 def write_images(path, count):

@@ -109,7 +109,7 @@ def test_a_dry_run_describes_every_phase(config, tmp_path, capsys):
     [
         ('[dict()]', r'phases: expected the changed keys of each phase by its name'),
         ("dict(a={'train_cfg.max_iter': 4})", r"phases.a: train_cfg has no key 'max_iter'. Did you mean 'max_iters'"),
-        ("dict(a={'train_cfg.max_iters': 'many'})", r"phases.a train_cfg.max_iters: expected a number such as 500"),
+        ("dict(a={'train_cfg.max_iters': 'many'})", r'phases.a train_cfg.max_iters: expected a number such as 500'),
         ("dict(a={}, b={'model.encoder_rate': 0.0})", r'encoder_rate: 0 freezes the encoder, .* KLDivergence'),
         ("dict(a={}, b={'model.objective': dict(type='Plian')})", r"Unknown .* 'Plian'. Did you mean 'Plain'"),
     ],

@@ -39,13 +39,16 @@ def listings(monkeypatch):
 def test_training_and_testing_list_each_folder_once(tmp_path, listings):
     folders = {f'{each}_dataloader': image_folder(tmp_path / each) for each in ('train', 'val')}
     words = [f'{key}.dataset={dataset}' for key, dataset in folders.items()]
+    extractor, reference = dict(type='EfficientNetLite0', size=32), image_folder(tmp_path / 'reference')
+    interpolation = dict(type='InterpolationFrechet', extractor=extractor, reference=reference)
+    words += [f'evaluators={[interpolation]!r}', 'default_hooks.checkpoint.save_best=None']
     train(PLAIN, overrides=[f'work_dir={tmp_path / "run"}', *words], smoke=True)
-    assert listings == {'train': 1, 'val': 1}
+    assert listings == {'train': 1, 'val': 1, 'reference': 1}
     test_set = f'test_dataloader.dataset={image_folder(tmp_path / "test")}'
-    evaluate(PLAIN, overrides=[f'work_dir={tmp_path / "run"}', test_set], smoke=True)
-    assert listings == {'train': 1, 'val': 1, 'test': 1}
+    evaluate(PLAIN, overrides=[f'work_dir={tmp_path / "run"}', words[2], test_set], smoke=True)
+    assert listings == {'train': 1, 'val': 1, 'reference': 2, 'test': 1}
     train(PLAIN, overrides=[f'work_dir={tmp_path / "run"}', *words], smoke=True, dry_run=True)
-    assert listings == {'train': 2, 'val': 2, 'test': 1}
+    assert listings == {'train': 2, 'val': 2, 'reference': 3, 'test': 1}
 
 
 def test_data_sets_are_opened_with_their_parts(tmp_path, listings):

@@ -93,9 +93,7 @@ def test_all_pairs_count_with_their_weights(batch):
     images, autoencoder = float_images(batch), make()[0].autoencoder
     with torch.no_grad():
         z = autoencoder.encode(images).mean
-        parts = [
-            summed(autoencoder.decode_latents(F.avg_pool2d(z, s)), F.avg_pool2d(images, s)) for s in (1, 2, 4)
-        ]
+        parts = [summed(autoencoder.decode_latents(F.avg_pool2d(z, s)), F.avg_pool2d(images, s)) for s in (1, 2, 4)]
     torch.testing.assert_close(log['loss'], parts[0] + 0.125 * parts[1] + 0.125 * parts[2], rtol=1e-5, atol=0)
     assert log['pixel/4x_smaller'].item() == pytest.approx(parts[2].item() / (3 * 8 * 8), rel=1e-5)
 

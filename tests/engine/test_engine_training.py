@@ -187,7 +187,9 @@ def test_optimizers_are_named_as_the_models_groups():
 
 
 def test_streams_have_numbers_of_their_own_that_never_change():
-    assert {each.name: each.value for each in Stream} == dict(STEP=0, NOISE=1, SAMPLES=2, LABELS=3, CODEBOOK=4, CORRUPTION=5)
+    assert {each.name: each.value for each in Stream} == dict(
+        STEP=0, NOISE=1, SAMPLES=2, LABELS=3, CODEBOOK=4, CORRUPTION=5
+    )
     numbers = torch.rand(3, generator=seeded(5, 2, 7))
     assert torch.equal(torch.rand(3, generator=seeded(5, Stream.SAMPLES, 7)), numbers)
     assert torch.equal(SampleStreams(5, torch.tensor([7])).uniform(3)[0], numbers)

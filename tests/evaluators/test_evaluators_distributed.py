@@ -17,14 +17,18 @@ from eqzoo.data import Shapes
 from eqzoo.engine.references import make_reference
 from eqzoo.evaluators import (
     AutoencoderView,
+    EffectiveRank,
     EquivarianceError,
     Evaluator,
     InterpolationFrechet,
     LatentSpectrum,
     LatentStatistics,
+    NeighborConsistency,
     ReconstructionFrechet,
     ReconstructionMetric,
     ReconstructionSlicedWasserstein,
+    SpatialStructure,
+    VelocityVariance,
 )
 from eqzoo.evaluators.latent_frechet import LatentReferenceMoments
 from eqzoo.evaluators.reference import read_reference
@@ -41,7 +45,7 @@ class Pooling(nn.Module):
     normalization = Normalization()
 
     def latents(self, images):
-        return F.avg_pool2d(images, 4) * torch.tensor([1.0, 0.5, 2.0])[:, None, None]
+        return F.avg_pool2d(images.double(), 4) * torch.tensor([1.0, 0.5, 2.0])[:, None, None]
 
     def decode(self, z):
         return F.interpolate(z, scale_factor=4)
@@ -59,6 +63,7 @@ class FirstPixels(Evaluator):
 
 
 IMAGES = torch.randn(7, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(-1, 1)
+LABELS = torch.tensor([0, 1, 0, 0, 1, 0, 1])
 ORDER = torch.tensor([5, 2, 0, 6, 3, 1, 4])
 # how many images each of the two processes sees
 SHARES = {'uneven': (5, 2), 'first only': (7, 0), 'second only': (0, 7), 'none': (0, 0)}
@@ -71,6 +76,11 @@ def measure(numbers):
         LatentStatistics(),
         LatentSpectrum(),
         InterpolationFrechet(Averages(), min_images=2, neighbors=3),
+        InterpolationFrechet(Averages(), min_images=2, neighbors=1, position=0.7, reference=Shapes(9, 16)),
+        EffectiveRank(),
+        NeighborConsistency((2,)),
+        SpatialStructure(),
+        VelocityVariance(),
         FirstPixels(),
         LatentReferenceMoments((3, 4, 4)),
         ReconstructionFrechet(Averages(), min_images=2),
@@ -80,8 +90,10 @@ def measure(numbers):
         evaluator.check(len(IMAGES))
     for batch in numbers.split(3) if len(numbers) else ():
         for evaluator in evaluators:
-            evaluator.process(AutoencoderView(Pooling(), IMAGES[batch], batch))
-    metrics = {name: value for each in evaluators for name, value in each.evaluate(len(IMAGES)).items()}
+            evaluator.process(AutoencoderView(Pooling(), IMAGES[batch], batch, LABELS[batch]))
+    metrics = {}
+    for number, evaluator in enumerate(evaluators):
+        metrics |= {f'{number} {name}': value for name, value in evaluator.evaluate(len(IMAGES)).items()}
     moments = next(each for each in evaluators if isinstance(each, LatentReferenceMoments))
     metrics |= {'latents': moments.num_images}
     for name, gaussian in moments.gaussians.items():
@@ -143,7 +155,7 @@ def test_no_image_anywhere_is_an_error_in_both(two):
 
 def test_kept_rows_come_back_once_in_the_order_of_the_data_set(two):
     wanted = {f'pixel {number}': image[0, 0, 0].item() for number, image in enumerate(IMAGES)}
-    given = two[1]['uneven']['metrics']
+    given = {name.partition(' ')[2]: value for name, value in two[1]['uneven']['metrics'].items()}
     assert {name: value for name, value in given.items() if name.startswith('pixel')} == wanted
 
 

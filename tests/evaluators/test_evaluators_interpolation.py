@@ -4,10 +4,14 @@ import pytest
 import torch
 from averages import Averages
 from pixels import Pixels, faces, measure
+from torch.utils.data import Dataset
 
+from eqzoo.data import Shapes
 from eqzoo.evaluators import InterpolationFrechet
+from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance
 from eqzoo.evaluators.interpolation import draw_neighbors, slerp
-from eqzoo.images import to_uint8
+from eqzoo.images import to_float, to_uint8
+from eqzoo.randomness import seeded
 
 
 def test_impossible_arguments_and_too_few_images_are_refused():
@@ -57,3 +61,83 @@ def test_a_space_with_holes_is_far_from_the_images():
     again = measure(InterpolationFrechet(Averages()), Pixels(), images, batch=7, numbers=mixed)['ifd_averages']
     assert again == pytest.approx(smooth, rel=1e-6)
     assert to_uint8(images).float().std() > 10  # images that do differ
+
+
+class Faces(Dataset):
+    """A data set of `faces`, one of them unreadable on demand."""
+
+    def __init__(self, count, seed=1, *, broken=False):
+        self.images, self.broken = to_uint8(faces(count, seed)), broken
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, key):
+        index, draw = key
+        if self.broken and index == 3:
+            return dict(unreadable='3', index=index, draw=draw)
+        return dict(image=self.images[index], label=0, index=index, draw=draw)
+
+    def identity(self):
+        return dict(kind='Faces', num_images=len(self))
+
+
+@pytest.mark.parametrize('broken', [False, True])
+def test_neighbours_may_be_from_another_set(broken):
+    """All by plain formulas: latents of both sets, one of three neighbours by cosine, the middle, its features."""
+    images, other = faces(40), Faces(50, broken=broken)
+    metric = InterpolationFrechet(Averages(), min_images=2, neighbors=3, reference=other)
+    found = measure(metric, Pixels(), images, batch=7)['ifd_averages']
+    readable = to_float(other.images)[[number for number in range(50) if not (broken and number == 3)]]
+    points, others = images.flatten(1).double(), readable.flatten(1).double()
+    cosine = torch.nn.functional.cosine_similarity(points[:, None], others[None], dim=2)
+    places = cosine.topk(3, dim=1).indices
+    errors = (points[:, None] - others[places]).square().mean(dim=2)
+    drawn = torch.multinomial((-errors).softmax(dim=1).float(), 1, generator=seeded(2))
+    partners = readable[places.gather(1, drawn)[:, 0]]
+    moments = [FeatureMoments(12), FeatureMoments(12)]
+    for each, pixels in zip(moments, (slerp(images, partners, 0.5), images), strict=True):
+        each.add(Averages()(to_uint8(pixels)).pooled)
+    assert found == pytest.approx(frechet_distance(*moments), rel=1e-5)
+    assert (
+        found != measure(InterpolationFrechet(Averages(), min_images=2, neighbors=3), Pixels(), images)['ifd_averages']
+    )
+    card = metric.card()
+    assert card['neighbors'] == 'one of 3 by cosine, within another set'
+    assert card['neighbors_from'] == {'kind': 'Faces', 'num_images': 50, 'encoded': 49 if broken else 50}
+
+
+def test_only_max_reference_images_are_encoded_and_workers_change_nothing():
+    images = faces(30)
+    arguments = dict(min_images=2, neighbors=2, reference=Faces(50))
+    metrics = [
+        InterpolationFrechet(Averages(), **arguments),
+        InterpolationFrechet(Averages(), **arguments, max_reference=10),
+        InterpolationFrechet(Averages(), **arguments, max_reference=10, num_workers=1),
+    ]
+    every, few, again = (measure(metric, Pixels(), images)['ifd_averages'] for metric in metrics)
+    assert few != every
+    assert few == again
+    assert metrics[1].card()['neighbors_from']['encoded'] == 10
+
+
+def test_a_set_itself_as_its_reference_has_each_image_as_its_own_neighbour():
+    images = faces(30)
+    same = Faces(1)
+    same.images = to_uint8(images)
+    metric = InterpolationFrechet(Averages(), min_images=2, neighbors=1, reference=same)
+    assert measure(metric, Pixels(), to_float(same.images)) == {'ifd_averages': pytest.approx(0, abs=1e-3)}
+
+
+def test_references_that_cannot_serve_are_refused():
+    with pytest.raises(ValueError, match="reference must be a data set of images, .*, got 'train.npz'; for neighbours"):
+        InterpolationFrechet(Averages(), reference='train.npz')
+    with pytest.raises(ValueError, match='reference: 9 images, but one of 10 neighbours is drawn; use more images'):
+        InterpolationFrechet(Averages(), reference=Faces(9))
+    with pytest.raises(ValueError, match='reference: 5 images, but one of 10 .* a larger max_reference'):
+        InterpolationFrechet(Averages(), reference=Faces(90), max_reference=5)
+    larger = InterpolationFrechet(Averages(), min_images=2, neighbors=2, reference=Shapes(8, 32))
+    with pytest.raises(
+        ValueError, match=r'reference: latents of \(3, 32, 32\), those .* are \(3, 16, 16\); use images'
+    ):
+        measure(larger, Pixels(), faces(8))

@@ -1,4 +1,4 @@
-"""Latent statistics: the plain formulas over all latents, and distributions of known kurtosis."""
+"""Latent statistics and effective rank: the plain formulas over all latents, and known distributions."""
 
 import math
 
@@ -8,7 +8,8 @@ import scipy.stats
 import torch
 from torch import nn
 
-from eqzoo.evaluators import AutoencoderView, LatentStatistics
+from eqzoo.evaluators import AutoencoderView, EffectiveRank, LatentStatistics
+from eqzoo.evaluators.latents import jackknife_error
 
 
 class Identity(nn.Module):
@@ -18,10 +19,10 @@ class Identity(nn.Module):
         return images
 
 
-def measure(latents, batch=7):
-    evaluator = LatentStatistics()
-    for part in latents.split(batch):
-        evaluator.process(AutoencoderView(Identity(), part))
+def measure(latents, batch=7, kind=LatentStatistics):
+    evaluator = kind()
+    for numbers in torch.arange(len(latents)).split(batch):
+        evaluator.process(AutoencoderView(Identity(), latents[numbers], numbers))
     return evaluator.evaluate(len(latents)), evaluator
 
 
@@ -82,3 +83,51 @@ def test_the_curve_has_each_channels_mean_and_deviation():
     assert series['y'] == pytest.approx(mean.tolist(), rel=1e-9)
     assert series['high'] == pytest.approx((mean + std).tolist(), rel=1e-9)
     assert series['low'] == pytest.approx((mean - std).tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize('batch', [1, 7, 20])
+def test_the_rank_is_that_of_all_cells_eigenvalues(batch):
+    x = latents()
+    cells = x.permute(0, 2, 3, 1).reshape(-1, 3)
+    eigenvalues = np.linalg.eigvalsh(np.cov(cells.numpy().T))
+    found, _ = measure(x, batch, EffectiveRank)
+    assert found['effective_rank'] == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-9)
+    assert found['condition_number'] == pytest.approx(eigenvalues[-1] / eigenvalues[0], rel=1e-9)
+
+
+def test_known_ranks():
+    x = torch.randn(300, 4, 5, 5, generator=generator()).double()
+    assert measure(x, 50, EffectiveRank)[0]['effective_rank'] == pytest.approx(4, abs=0.01)
+    # 4, 1, 1 and 1 of variance: 49 / 19
+    wide = x * torch.tensor([2.0, 1.0, 1.0, 1.0])[:, None, None] + 7
+    found, _ = measure(wide, 50, EffectiveRank)
+    assert found['effective_rank'] == pytest.approx(49 / 19, rel=0.02)
+    assert found['condition_number'] == pytest.approx(4, rel=0.05)
+    copies = x[:, :1] * torch.tensor([1.0, -2.0, 3.0])[:, None, None]
+    found, _ = measure(copies, 50, EffectiveRank)
+    assert found['effective_rank'] == pytest.approx(1, rel=1e-9)
+    assert found['condition_number'] == math.inf
+
+
+def test_the_ranks_standard_error_is_the_spread_of_repeated_samples():
+    factors = torch.tensor([2.0, 1.0, 1.0, 1.0])[:, None, None]
+    samples = [torch.randn(60, 4, 3, 3, generator=torch.Generator().manual_seed(seed)) for seed in range(40)]
+    found = [measure(sample.double() * factors, 60, EffectiveRank)[0] for sample in samples]
+    spread = np.std([each['effective_rank'] for each in found], ddof=1)
+    assert np.mean([each['effective_rank_std'] for each in found]) == pytest.approx(spread, rel=0.3)
+    assert math.isnan(measure(samples[0][:1], 1, EffectiveRank)[0]['effective_rank_std'])
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    x = torch.randn(30, generator=generator()).double()
+    without = (x.sum() - x) / 29
+    assert jackknife_error(without) == pytest.approx(scipy.stats.sem(x.numpy()), rel=1e-9)
+
+
+def test_channels_that_do_not_vary_have_no_part_in_the_rank():
+    x = latents()
+    dead = torch.cat([x, torch.full((20, 2, 6, 5), 0.1).double()], dim=1)
+    found, _ = measure(dead, 7, EffectiveRank)
+    assert found['effective_rank'] == pytest.approx(measure(x, 7, EffectiveRank)[0]['effective_rank'], rel=1e-9)
+    assert found['condition_number'] == math.inf
+    assert all(math.isnan(value) for value in measure(torch.full((12, 2, 4, 4), 0.1), 7, EffectiveRank)[0].values())

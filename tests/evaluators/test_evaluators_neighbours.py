@@ -33,8 +33,22 @@ def test_distances_are_exact_far_from_the_origin():
     assert distances.flatten().tolist() == pytest.approx([0.01, 0.01, 0.02], rel=1e-6)
 
 
+@pytest.mark.parametrize('block', [7, 2048])
+def test_neighbours_among_another_set(block):
+    points, others = torch.rand(40, 5) + 3, torch.rand(30, 5) + 3
+    found, places = nearest_neighbors(points, 4, among=others, block=block)
+    wanted = torch.cdist(points.double(), others.double()).sort(dim=1)
+    assert torch.equal(places, wanted.indices[:, :4])
+    assert torch.allclose(found, wanted.values[:, :4], rtol=1e-12)
+    assert nearest_neighbors(points, 30, among=others)[1].sort(dim=1).values.unique(dim=0).tolist() == [[*range(30)]]
+    # a point of both sets is its own neighbour
+    assert nearest_neighbors(others, 1, among=others)[1][:, 0].tolist() == [*range(30)]
+
+
 def test_impossible_neighbours_are_refused():
-    with pytest.raises(ValueError, match='nearest_neighbors: 3 neighbours of 3 points; expected 1 to N - 1'):
+    with pytest.raises(ValueError, match='4 neighbours of 3 points; expected 1 to 3 neighbours'):
+        nearest_neighbors(torch.rand(9, 2), 4, among=torch.rand(3, 2))
+    with pytest.raises(ValueError, match='nearest_neighbors: 3 neighbours of 3 points; expected 1 to 2 neighbours'):
         nearest_neighbors(torch.rand(3, 2), 3)
     with pytest.raises(ValueError, match='nearest_neighbors: a point is NaN or infinite'):
         nearest_neighbors(torch.tensor([[0.0], [1.0], [math.nan]]), 1)

@@ -1,4 +1,4 @@
-"""Spectrum of latents: noise of known slope, known codes, channels, batches, collapse."""
+"""Spectrum of latents: noise of known slope, known codes, channels, batches, collapse; shares of high frequencies."""
 
 import math
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from eqzoo.dct import dct
 from eqzoo.evaluators import AutoencoderView, LatentSpectrum
-from eqzoo.evaluators.spectrum import radial_spectrum
+from eqzoo.evaluators.spectrum import energy_concentration, radial_spectrum
 
 
 class Encoder(nn.Module):
@@ -60,11 +60,73 @@ def test_codes_are_in_their_known_order(photographs):
     assert max(shares[:2]) < 0.1 < shares[2] < 0.4 < shares[3]
 
 
+def test_the_checkerboard_is_the_power_at_the_finest_frequency(photographs):
+    white, _ = measure(lambda x: torch.randn(len(x), 4, 8, 8), photographs.repeat(40, 1, 1, 1))
+    assert white['spectrum/checkerboard'] == pytest.approx(1, abs=0.07)  # of 1,920 values: a deviation of 0.032
+    code, _ = measure(patches, photographs)
+    power = scipy.fft.dctn(patches(photographs).double().numpy(), axes=(2, 3), norm='ortho')[:, :, -1, -1] ** 2
+    wanted = (power.mean(axis=0) / patches(photographs).double().numpy().var(axis=(0, 2, 3))).mean()
+    assert code['spectrum/checkerboard'] == pytest.approx(wanted, rel=1e-6)
+    board = (-1.0) ** (torch.arange(8)[:, None] + torch.arange(8))
+    alternating, _ = measure(lambda x: board.expand(len(x), 1, 8, 8), photographs)
+    wanted = scipy.fft.dctn(board.numpy(), norm='ortho')[-1, -1] ** 2
+    assert alternating['spectrum/checkerboard'] == pytest.approx(wanted, rel=1e-6)
+    assert wanted > 0.6 * 64  # most of the power is in one of 64 cells
+
+
+def spectrum_alone(found):
+    return {name: value for name, value in found.items() if name.startswith('spectrum/')}
+
+
 def test_channels_have_equal_weight(photographs):
     plain, _ = measure(patches, photographs)
     factors = torch.tensor([1e-3, 1.0, 50.0, 2.0, 0.1, 7.0])[:, None, None]
     other, _ = measure(lambda x: patches(x) * factors + factors.flip(0), photographs)
-    assert other == pytest.approx(plain, rel=1e-4)
+    assert spectrum_alone(other) == pytest.approx(spectrum_alone(plain), rel=1e-4)
+
+
+@pytest.mark.parametrize('size', [(8, 8), (4, 6), (16, 16)])
+def test_white_noise_has_the_share_of_its_frequencies(size):
+    """Where u + v is above a quarter, or a half, of its maximum."""
+    for ratio in (0.25, 0.5):
+        border = ratio * (size[0] + size[1] - 2)
+        beyond = sum(u + v > border for u in range(size[0]) for v in range(size[1]))
+        assert energy_concentration(torch.full(size, 3.0), ratio) == beyond / (size[0] * size[1])
+    assert energy_concentration(torch.ones(8, 8), 0.5) == 28 / 64  # 7 is not above 7
+
+
+def test_energy_is_concentrated_as_scipys_transform_says(photographs):
+    factors = torch.tensor([1.0, 3.0, 0.1, 2.0, 1.0, 1.0])[:, None, None]
+    found, _ = measure(lambda x: patches(x) * factors + 0.5, photographs)
+    latents = (patches(photographs) * factors + 0.5).double().numpy()
+    energy = (scipy.fft.dctn(latents, axes=(2, 3), norm='ortho') ** 2).sum(axis=1)
+    distance = np.add.outer(np.arange(32), np.arange(32))
+    for ratio in (0.25, 0.5):
+        high, whole = energy[:, distance > ratio * 62].sum(axis=1), energy.sum(axis=(1, 2))
+        share = high.sum() / whole.sum()
+        assert found[f'sec/{ratio}'] == pytest.approx(share, rel=1e-5)
+        error = np.sqrt(np.sum((high - share * whole) ** 2) / (1 - 1 / 12)) / whole.sum()
+        assert found[f'sec/{ratio}_std'] == pytest.approx(error, rel=1e-5)
+
+
+def test_one_factor_for_all_channels_changes_no_concentration(photographs):
+    one, other = (measure(lambda x, factor=factor: factor * patches(x), photographs)[0] for factor in (1.0, 7.0))
+    assert other['sec/0.25'] == pytest.approx(one['sec/0.25'], rel=1e-6)
+    assert other['sec/0.25_std'] == pytest.approx(one['sec/0.25_std'], rel=1e-6)
+
+
+def test_the_standard_error_of_the_concentration_is_the_spread_of_repeated_samples():
+    """Of smooth images, half of them with white noise."""
+
+    def sample(seed):
+        generator = torch.Generator().manual_seed(seed)
+        smooth = F.interpolate(torch.randn(40, 2, 2, 2, generator=generator), 8, mode='bicubic')
+        rough = torch.randn(40, 2, 8, 8, generator=generator)
+        return smooth + (torch.rand(40, 1, 1, 1, generator=generator) < 0.5) * rough
+
+    found = [measure(lambda x: x, sample(seed), 40)[0] for seed in range(40)]
+    spread = np.std([each['sec/0.25'] for each in found], ddof=1)
+    assert np.mean([each['sec/0.25_std'] for each in found]) == pytest.approx(spread, rel=0.25)
 
 
 def test_batches_change_nothing(photographs):
@@ -86,8 +148,13 @@ def test_channels_that_do_not_vary_are_left_out(photographs):
     def with_constant(x):
         return torch.cat([patches(x), torch.full((len(x), 1, 32, 32), 0.1)], dim=1)
 
-    assert measure(with_constant, photographs)[0] == pytest.approx(measure(patches, photographs)[0], rel=1e-9)
+    found, plain = (measure(function, photographs)[0] for function in (with_constant, patches))
+    assert spectrum_alone(found) == pytest.approx(spectrum_alone(plain), rel=1e-9)
+    assert found['sec/0.25'] < plain['sec/0.25']  # its mean is power at frequency 0
     nothing, evaluator = measure(lambda x: torch.full((len(x), 2, 8, 8), 0.1), photographs)
+    assert all(math.isnan(value) for name, value in nothing.items() if name.startswith('spectrum/'))
+    assert nothing['sec/0.25'] == pytest.approx(0, abs=1e-12)  # all its power is at frequency 0
+    nothing, _ = measure(lambda x: torch.zeros(len(x), 2, 8, 8), photographs)
     assert all(math.isnan(value) for value in nothing.values())
     assert evaluator.curves == []
 

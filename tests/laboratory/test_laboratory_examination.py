@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eqzoo.evaluators import AutoencoderView, EquivarianceError, ReconstructionMetric
+from eqzoo.evaluators import (
+    AutoencoderView,
+    EffectiveRank,
+    EquivarianceError,
+    LatentSpectrum,
+    ReconstructionMetric,
+    SpatialStructure,
+    VelocityVariance,
+)
 from eqzoo.laboratory import choose_cases, examine
 
 
@@ -51,6 +59,19 @@ def test_values_are_those_of_the_evaluators(pooling, pixels, cases):
     assert found.metrics['ssim'] == pytest.approx(reconstruction.evaluate(3)['ssim'])
     assert found.cases['eq_err/turn/15'] == pytest.approx(expected['eq_err/turn/15'])
     assert not set(found.cases) & set(found.metrics)
+
+
+def test_predictors_are_those_of_the_evaluators(pooling, pixels, cases):
+    more = torch.cat([pixels, pixels.flip(2)])
+    found = examine(pooling(0.3), more, cases, shown=1)
+    view = AutoencoderView(pooling(0.3), more / 127.5 - 1)
+    for evaluator in (EffectiveRank(), LatentSpectrum(), SpatialStructure(), VelocityVariance()):
+        evaluator.process(view)
+        expected = evaluator.evaluate(6)
+        measured = {**found.metrics, **found.cases}
+        assert {name: measured[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    # three images are too few for a covariance
+    assert 'viv' not in examine(pooling(0.3), pixels, cases, shown=1).metrics
 
 
 def test_a_picture_s_psnr_is_the_measure_of_that_image(pooling, pixels, cases):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eqzoo.autoencoders import TinyAutoencoder, VQAutoencoder
-from eqzoo.randomness import SampleStreams, Stream, StepRandomness
+from eqzoo.randomness import SampleStreams, StepRandomness, Stream
 from eqzoo.regularizers import LatentMask, LatentNoise, LatentStep
 
 
@@ -145,11 +145,13 @@ def test_mask_arguments(arguments, message):
 
 def test_channels_of_codes_and_small_grids_are_refused():
     codes = VQAutoencoder(4, 32, (8, 8), attention_levels=(), norm_num_groups=4)
-    with pytest.raises(ValueError, match=r"'channels' of the codes of VQAutoencoder mean nothing each; use 'cells'"):
+    with pytest.raises(ValueError, match=r"'channels' of a code of VQAutoencoder mean nothing each; use 'cells'"):
         LatentMask('channels').prepare(codes)
     LatentMask('cells').prepare(codes)
     for grid in ((1, 1), (5, 4)):
-        with pytest.raises(ValueError, match=rf'latents of {grid[0]} x {grid[1]} cells are not two or more whole blocks'):
+        with pytest.raises(
+            ValueError, match=rf'latents of {grid[0]} x {grid[1]} cells are not two or more whole blocks'
+        ):
             LatentMask(block=1 if grid == (1, 1) else 2).check_grid(grid)
     LatentMask('channels').check_grid((1, 1))
 

@@ -235,14 +235,19 @@ def test_spectral_mask_draws_each_cut_and_keeps_everything_to_the_bit(images):
 def test_the_gradient_passes_the_mask(images):
     objective = SpectralMask(4, (3,))
     x = images.double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: objective.low_pass(x[:1, :1, :4, :4].float(), 3).double(), x, eps=1e-2, atol=1e-3)
+    assert torch.autograd.gradcheck(
+        lambda x: objective.low_pass(x[:1, :1, :4, :4].float(), 3).double(), x, eps=1e-2, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
         (dict(block=1), r'block must be at least 2, got 1'),
-        (dict(block=4, kept=(8,)), r'kept must be whole numbers from 1 to 7, the diagonals of a block of 4, got \(8,\)'),
+        (
+            dict(block=4, kept=(8,)),
+            r'kept must be whole numbers from 1 to 7, the diagonals of a block of 4, got \(8,\)',
+        ),
         (dict(kept=()), r'kept must be whole numbers'),
     ],
 )

@@ -74,7 +74,9 @@ def test_kl_is_the_closed_form_summed_over_the_latent():
 def test_a_posterior_is_needed(penalty):
     penalty.prepare(KLAutoencoder(4, (8, 8), norm_num_groups=4))
     for other in (VQAutoencoder(4, 32, (8, 8), attention_levels=(), norm_num_groups=4), TinyAutoencoder(width=8)):
-        with pytest.raises(ValueError, match=f'{type(penalty).__name__}: {type(other).__name__} has no posterior; leave'):
+        with pytest.raises(
+            ValueError, match=f'{type(penalty).__name__}: {type(other).__name__} has no posterior; leave'
+        ):
             penalty.prepare(other)
 
 
@@ -173,7 +175,11 @@ def test_spectrum_matching_is_zero_for_the_image_itself_and_has_gradients(images
     latents = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64).requires_grad_()
     # the penalty computes in float32: finite differences need wide steps
     assert torch.autograd.gradcheck(
-        lambda z: penalty(of_latents(z, images=images[:1]))['spectrum'].double(), latents, eps=1e-2, atol=2e-3, rtol=5e-2
+        lambda z: penalty(of_latents(z, images=images[:1]))['spectrum'].double(),
+        latents,
+        eps=1e-2,
+        atol=2e-3,
+        rtol=5e-2,
     )
 
 

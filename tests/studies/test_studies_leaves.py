@@ -10,20 +10,44 @@ from eqzoo.config import load_config
 from eqzoo.engine import latest_checkpoint, read_checkpoint
 from eqzoo.engine.preflight import missing
 
-NAMES = sorted(path.stem for path in Path('configs/studies/shapes').glob('*.py'))
+
+def names_of(size):
+    return sorted(path.stem for path in Path(f'configs/studies/{size}').glob('*.py'))
+
+
+NAMES = names_of('shapes')
+TWINS = {'cifar10': 'shapes', 'tiny_imagenet': 'clothing'}
+CASES = [
+    # a twin has the same model, as another test holds, and in a smoke run the same images
+    pytest.param(name, size, marks=[pytest.mark.slow] if size in TWINS else [])
+    for size in ('shapes', 'clothing', *TWINS)
+    for name in names_of(size)
+]
 
 
 def test_both_sizes_have_the_same_configs():
-    assert sorted(path.stem for path in Path('configs/studies/cifar10').glob('*.py')) == NAMES
+    assert {size: names_of(size) for size in TWINS} == {size: names_of(twin) for size, twin in TWINS.items()}
 
 
-@pytest.mark.parametrize('size', ['shapes', 'cifar10'])
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(('name', 'size'), CASES)
 def test_each_config_trains_in_smoke(name, size, tmp_path):
     train(f'configs/studies/{size}/{name}.py', overrides=[f'work_dir={tmp_path}'], smoke=True)
     checkpoint = read_checkpoint(latest_checkpoint(tmp_path))
     assert checkpoint['meta']['iter'] == 4
     assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
+
+
+@pytest.mark.parametrize('name', names_of('clothing'))
+def test_both_sets_of_photographs_have_the_same_networks(name):
+    clothing, tiny_imagenet = (
+        load_config(f'configs/studies/{size}/{name}.py') for size in ('clothing', 'tiny_imagenet')
+    )
+    if 'generator' in clothing.model:
+        classes = [config.model.generator.network.pop('num_classes') for config in (clothing, tiny_imagenet)]
+        assert classes == [20, 40]
+    assert clothing.model == tiny_imagenet.model
+    assert clothing.get('phases') == tiny_imagenet.get('phases')
+    assert clothing.train_cfg == tiny_imagenet.train_cfg
 
 
 @pytest.mark.parametrize('name', NAMES)

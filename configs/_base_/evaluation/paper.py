@@ -9,4 +9,7 @@ test_evaluators = [
     dict(type='LatentStatistics'),
     dict(type='LatentSpectrum'),
     dict(type='IntrinsicDimension'),
+    dict(type='EffectiveRank'),
+    dict(type='SpatialStructure'),
+    dict(type='VelocityVariance'),
 ]

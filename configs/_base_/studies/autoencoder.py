@@ -27,4 +27,9 @@ test_evaluators = [
     dict(type='LatentStatistics'),
     dict(type='LatentSpectrum'),
     dict(type='IntrinsicDimension'),
+    # what predicts generation
+    dict(type='VelocityVariance'),
+    dict(type='NeighborConsistency'),
+    dict(type='SpatialStructure'),
+    dict(type='EffectiveRank'),
 ]

@@ -10,6 +10,7 @@ train_dataloader = dict(batch_size=16, num_workers=0, dataset=training_images)
 test_dataloader = dict(
     batch_size=100, num_workers=0, dataset=dict(type='ImageFolder', root=root, size=32, part=(0.95, 1.0))
 )
+images_to_watch = dict(type='ImageFolder', root=root, size=32, part=(0.95, 1.0), limit=500)
 cache_dataloader = dict(batch_size=100, num_workers=0, dataset=training_images)
 latents = dict(
     batch_size=64, num_workers=0, dataset=dict(type='LatentStore', root='work_dirs/latents/studies_cifar10', flip=True)

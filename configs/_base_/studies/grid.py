@@ -11,7 +11,23 @@ maskgit = dict(config='configs/studies/{size}/maskgit.py')
 curve = (0.25, 0.5, 0.75, 1.0)
 
 columns = dict(
-    autoencoder=('psnr', 'ssim', 'fd_effnet_lite0_112px', 'eq_err/rotation', 'eq_err/scale', 'intrinsic_dimension'),
-    generator=('fd_effnet_lite0_112px', 'precision_effnet_lite0_112px', 'coverage_effnet_lite0_112px', 'swd'),
+    autoencoder=(
+        'psnr',
+        'ssim',
+        'fd_effnet_lite0_112px',
+        'eq_err/rotation',
+        'eq_err/scale',
+        'viv',
+        'sec/0.25',
+        'lnc@10',
+        'intrinsic_dimension',
+    ),
+    generator=(
+        'fd_effnet_lite0_112px',
+        'fd_effnet_lite0_112px/reconstructions',
+        'precision_effnet_lite0_112px',
+        'coverage_effnet_lite0_112px',
+        'swd',
+    ),
 )
 score = 'fd_effnet_lite0_112px'

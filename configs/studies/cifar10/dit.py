@@ -19,5 +19,14 @@ model = dict(
 )
 test_evaluators = [
     dict(type='GenerationMetric', extractor=extractor, reference=held_out, metrics=('fd', 'pr'), min_images=2000),
+    # without the decoder's loss
+    dict(
+        type='GenerationMetric',
+        extractor=extractor,
+        reference=held_out,
+        metrics=('fd',),
+        against='reconstructions',
+        min_images=2000,
+    ),
     dict(type='GenerationSlicedWasserstein', reference=held_out),
 ]

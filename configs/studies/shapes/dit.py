@@ -19,5 +19,14 @@ model = dict(
 )
 test_evaluators = [
     dict(type='GenerationMetric', extractor=extractor, reference=training_images, metrics=('fd', 'pr'), min_images=500),
+    # without the decoder's loss
+    dict(
+        type='GenerationMetric',
+        extractor=extractor,
+        reference=training_images,
+        metrics=('fd',),
+        against='reconstructions',
+        min_images=500,
+    ),
     dict(type='GenerationSlicedWasserstein', reference=training_images),
 ]

@@ -1,0 +1,14 @@
+"""SD-VAE with decoder spectrum matching: the same low-pass of images and latents.
+
+Spectrum Matching, arXiv 2603.14645; it claims EQ-VAE as a special case.
+Measured here: docs/results.md.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.autoencoders.sd_vae import autoencoder
+    from .._base_.eqvae import *
+
+model.update(autoencoder=autoencoder)
+model.objective = dict(type='SpectralMask')

@@ -1,0 +1,10 @@
+"""SDXL-VAE's decoder alone: latents stay what every model trained on them expects, to the bit."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.autoencoders.sdxl_vae import autoencoder
+    from .._base_.eqvae import *
+
+model.update(autoencoder=autoencoder, penalties=[], encoder_rate=0.0)
+model.objective = dict(type='Plain')

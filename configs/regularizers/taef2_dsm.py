@@ -1,0 +1,12 @@
+"""TAEF2 with decoder spectrum matching: the same low-pass of images and latents.
+
+Spectrum Matching, arXiv 2603.14645; it claims EQ-VAE as a special case.
+Measured here: docs/results.md.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ..eqvae.taef2_plain import *
+
+model.objective = dict(type='SpectralMask')

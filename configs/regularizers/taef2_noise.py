@@ -1,0 +1,12 @@
+"""TAEF2 with noise on the latents that are decoded.
+
+l-DeTok, arXiv 2507.15856 (better with six generators; MAR-B 1.55), RAE, arXiv 2510.11690; amount and kind are ours.
+Measured here: docs/results.md.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ..eqvae.taef2_plain import *
+
+model.corruptions = [dict(type='LatentNoise', sigma=0.5, kind='drawn')]
