@@ -82,7 +82,7 @@ def test_seeds_share_no_training(tmp_path):
         ('optim_wrapper.generator.optimizer.lr=7', {'generator', 'score'}),
         (
             'optim_wrapper.autoencoder.optimizer.lr=7',
-            {'start', 'tune', 'autoencoder', 'measure', 'latents', 'generator', 'score'},
+            {'start', 'tune', 'autoencoder', 'measure', 'latents', 'generator', 'reconstructions', 'score'},
         ),
     ],
 )
@@ -145,7 +145,8 @@ def test_generators_are_behind_all_gates_and_fine_tuning_behind_those_of_starts(
         for folder in plan.stages
         if '-start-' not in folder.name
     }
-    trained, scored = ('tune', 'autoencoder', 'measure'), ('latents', 'generator', 'reference', 'score')
+    trained = ('tune', 'autoencoder', 'measure')
+    scored = ('latents', 'generator', 'reference', 'reconstructions', 'score')
     assert behind == {'start': set(), **{each: {'start'} for each in trained}, **{each: {'arm'} for each in scored}}
     # one start for both arms of a seed, exported, normalised and tested as they are
     first, second = (plan.started['plain', seed] for seed in (0, 1))
