@@ -25,3 +25,13 @@ spectrum_matching = {'model.penalties': [dict(type='SpectrumMatching', weight=12
 local_correlation = {'model.penalties': [dict(type='LocalCorrelation')]}
 alignment = {'model.penalties': [dict(type='FeatureAlignment', encoder=tokens)]}
 eq_and_noise = {**eq, **latent_noise}
+
+# a case of each, since every case encodes all images once more, and TAEF2 is no toy
+equivariance_error = dict(
+    type='EquivarianceError',
+    transforms=dict(
+        rotation=dict(type='Rotate', turns=(1,)),
+        scale=dict(type='IsotropicScale', interpolation='bicubic', antialias=True, eval_scales=(0.5,)),
+        flip=dict(type='Flip', axes=('horizontal',)),
+    ),
+)
