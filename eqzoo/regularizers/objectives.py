@@ -148,7 +148,7 @@ class DownsampledReconstruction:
 
     Args:
         factors: s, whole numbers of 2 and above.
-        weight: α.
+        weight: α. The default is ours.
 
     Raises:
         ValueError: If a factor is no whole number above 1, or `weight` is negative.
