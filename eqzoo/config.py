@@ -181,7 +181,7 @@ def set_key(config: Any, key: str, value: Any, *, place: str = 'Override') -> No
     if last in defaults:
         old = defaults[last]
     else:
-        last = _existing(node, last, where, place)
+        last = _existing({**node, **defaults} if is_argument else node, last, where, place)
         old = node[last]
     node[last] = _same_type(key, old, value, place)
 

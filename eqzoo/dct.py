@@ -1,6 +1,7 @@
 """The orthonormal discrete cosine transform of images and latents, and its inverse, by matrix products."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -59,4 +60,11 @@ def dct_matrix(side: int, *, dtype: torch.dtype = torch.float64, device: torch.d
 
 
 def _matrices(x: Tensor) -> list[Tensor]:
-    return [dct_matrix(side, dtype=x.dtype, device=x.device) for side in x.shape[-2:]]
+    return [_kept_matrix(side, x.dtype, x.device) for side in x.shape[-2:]]
+
+
+@lru_cache(maxsize=32)
+def _kept_matrix(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return `dct_matrix`, made once: in a training step it would be computed and moved to the device again."""
+    with torch.inference_mode(False):  # autograd refuses tensors that were made in inference
+        return dct_matrix(side, dtype=dtype, device=device)

@@ -262,8 +262,8 @@ def weighted(penalty: Tensor, weight: float, step: LatentStep, *, adaptive: bool
         adaptive: Whether to balance.
         maximum: Largest ratio; 1e8 in the releases of VA-VAE and SSVAE.
     """
-    # Without gradients there is nothing to balance. A penalty that is zero everywhere has none.
-    if adaptive and penalty.requires_grad and penalty > 0:
+    # A penalty of zero is not asked for, which would wait for the device: its factor is bounded, and the product zero.
+    if adaptive and penalty.requires_grad:
         weight = weight * gradient_ratio(step.reconstruction_loss, penalty, step.autoencoder.latent_layer, maximum)
     return weight * penalty
 
