@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.loaders import Key, split_key
 from eqzoo.files import replacing, write_json
 from eqzoo.npz import NpzArchive, write_npz
@@ -162,12 +163,19 @@ class PngSamples:
                 Image.fromarray(pixels).save(temporary, 'png')
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        """Return the samples `numbers` as (B, 3, H, W), uint8."""
-        images = [np.array(Image.open(self._file(number)).convert('RGB')) for number in numbers]
+        """Return the samples `numbers` as (B, 3, H, W), uint8; ValueError if one cannot be read."""
+        images = [self._decoded(self._file(number)) for number in numbers]
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
     def finish(self, labels: Sequence[int]) -> None:
         """Do nothing: the folder is complete."""
+
+    @staticmethod
+    def _decoded(file: Path) -> np.ndarray:
+        try:
+            return np.array(decode(file.read_bytes()))
+        except UnreadableImageError as error:
+            raise ValueError(f'{file}: cannot be read ({error}); delete it, and it is drawn again.') from None
 
     def _file(self, number: int) -> Path:
         return self.path / f'{number:06d}.png'

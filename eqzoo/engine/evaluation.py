@@ -10,12 +10,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from eqzoo import __version__
+from eqzoo.data.loaders import with_reason
 from eqzoo.data.samples import NpzSamples, PngSamples
-from eqzoo.distributed import all_gather_object, get_device, rank_and_world_size
+from eqzoo.distributed import all_gather_object, get_device, rank_and_world_size, say_once
 from eqzoo.engine.sampling import ImageSampler, batches
 from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
 
 _NUM_EXAMPLES = 128
+_MAX_NAMES = 8  # images named in a remark
 
 
 def evaluate(
@@ -43,15 +45,25 @@ def evaluate(
     size = len(loader.dataset)
     check_evaluators(evaluators, loader.dataset)
     unreadable: list[str] = []
+    reasons: dict[str, str] = {}
+    enlarged: list[str] = []
 
     def views() -> Iterator[AutoencoderView | SampleView]:
         hidden = rank_and_world_size()[0] > 0
         for batch in tqdm(loader, desc=title, unit='batch', disable=hidden, file=sys.stdout, mininterval=1):
             unreadable.extend(batch['unreadable'])
+            reasons.update(batch.get('reasons', {}))
+            enlarged.extend(batch.get('enlarged', [])[: max(0, _MAX_NAMES - len(enlarged))])
             yield view_of(batch)
 
     metrics = run_evaluators(evaluators, views(), size)
     unreadable = sorted(name for names in all_gather_object(unreadable) for name in names)
+    if unreadable:
+        named = [with_reason(name, reasons) for name in unreadable[:_MAX_NAMES]]
+        more = f' and {len(unreadable) - _MAX_NAMES} more' if len(unreadable) > _MAX_NAMES else ''
+        say_once(f'{title}: {len(unreadable)} unreadable images are left out: {", ".join(named)}{more}.')
+    if enlarged:
+        say_once(f'{title}: images smaller than the crop are enlarged, such as {", ".join(sorted(enlarged))}.')
     values, cases = split_cases(merge_metrics(metrics))
     return {
         'metrics': values,

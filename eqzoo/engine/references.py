@@ -15,9 +15,9 @@ from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.autoencoder import autoencoder_digest
 from eqzoo.config import Config
 from eqzoo.data import ImageFolder, NpzImages
-from eqzoo.data.decoding import decode
+from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.loaders import build_eval_loader
-from eqzoo.data.sources import open_source
+from eqzoo.data.sources import left_out_remark, open_source
 from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
 from eqzoo.engine.evaluation import evaluate, sample_view
 from eqzoo.engine.generator_training import latents_card
@@ -50,8 +50,14 @@ def open_samples(path: str) -> Dataset:
     source = open_source(path)
     names = source.names()
     if not names:
-        raise ValueError(f'{path}: no images in this {source.kind}; give a folder, a zip or an npz file of samples.')
-    width, height = decode(source.read(names[0])).size
+        raise ValueError(
+            f'{path}: no images in this {source.kind}; give a folder, a zip or an npz file of samples. '
+            f'{left_out_remark(source)}'.rstrip()
+        )
+    try:
+        width, height = decode(source.read(names[0])).size
+    except (UnreadableImageError, OSError) as error:
+        raise ValueError(f'{path}: cannot read {names[0]} ({error}); replace or remove the file.') from None
     if width != height:
         raise ValueError(f'{path}: {names[0]} has {width} x {height} pixels; expected square samples.')
     return ImageFolder(path, width, crop='exact', on_unreadable='fail')

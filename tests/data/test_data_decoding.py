@@ -189,11 +189,11 @@ def test_no_program_is_started_whatever_the_name(tmp_path, monkeypatch):
     assert not trace.exists()
 
 
-class Failure(Exception):
+class PluginError(Exception):
     """An exception of a plugin's own."""
 
 
-@pytest.mark.parametrize('error', [RuntimeError, NotImplementedError, SystemError, struct.error, Failure])
+@pytest.mark.parametrize('error', [RuntimeError, NotImplementedError, SystemError, struct.error, PluginError])
 def test_any_failure_of_a_decoder_is_an_unreadable_image(error, monkeypatch):
     def fail(*_):
         raise error('frame 0')
