@@ -171,8 +171,8 @@ class UnreadableHook(Hook):
         enlarged = data_batch.get('enlarged', [])
         if enlarged and not self.num_enlarged:
             runner.logger.warning(
-                f'Enlarged, being smaller than the crop: {printable(enlarged[0])}. on_small of the dataset says what to '
-                "do with such images: 'enlarge', 'skip' or 'refuse'."
+                f'Enlarged, being smaller than the crop: {printable(enlarged[0])}. on_small of the dataset says what '
+                "to do with such images: 'enlarge', 'skip' or 'refuse'."
             )
         self.num_enlarged += len(enlarged)
 
