@@ -84,12 +84,14 @@ def check_evaluators(evaluators: Sequence[Evaluator], dataset: Dataset) -> None:
     """Prepare evaluators for a data set.
 
     Raises:
-        ValueError: If it is too small for one of them, or lacks classes that one needs.
+        ValueError: If it is too small for one of them, lacks classes that one needs, or has images of another size
+            or crop than those that one compares with.
     """
     labels = dataset.labels() if hasattr(dataset, 'labels') else None
     for evaluator in evaluators:
         evaluator.check(len(dataset))
         evaluator.check_labels(labels)
+        evaluator.check_images(getattr(dataset, 'size', None), getattr(dataset, 'crop', None))
 
 
 def sample_view(batch: Mapping[str, Any]) -> SampleView:
@@ -180,7 +182,7 @@ class SampleBatches:
         files: PngSamples | NpzSamples | None = None,
         with_latents: bool = False,
     ) -> None:
-        self.dataset = _SampleSet(num_samples, identity)
+        self.dataset = _SampleSet(num_samples, draw.image_size, identity)
         self.draw, self.batch_size, self.files = draw, batch_size, files
         self.with_latents = with_latents and draw.generator.learns == 'latents'
         self.examples: list[Tensor] = []
@@ -227,8 +229,8 @@ class SampleBatches:
 class _SampleSet:
     """The size and identity of generated samples, in place of a data set."""
 
-    def __init__(self, count: int, identity: Mapping[str, Any]) -> None:
-        self._count, self._identity = count, identity
+    def __init__(self, count: int, size: int, identity: Mapping[str, Any]) -> None:
+        self._count, self.size, self._identity = count, size, identity
 
     def __len__(self) -> int:
         return self._count

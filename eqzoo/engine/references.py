@@ -122,6 +122,8 @@ def reference_of_config(config: Config, against: str = 'images') -> tuple[Datase
             f'{config.filename}: none of its test_evaluators has an extractor and a data set for its reference of '
             f'{against}; expected one with {wanted}.'
         )
+    cached = config.get('cache_dataloader') or {}
+    _check_size(found.reference, cached.get('dataset', {}).get('size'))  # the images that the generator learns
     parts = dict(reference=found.reference, extractor=found.extractor)
     if against == 'reconstructions':
         parts['autoencoder'] = config.model.autoencoder
@@ -130,6 +132,15 @@ def reference_of_config(config: Config, against: str = 'images') -> tuple[Datase
         listed = '; '.join(f'{each.what} (looked for: {each.where}). {each.remedy}' for _, each in lacks)
         raise ValueError(f'{config.filename} cannot be measured yet: {listed}')
     return build(found.reference), build(found.extractor)
+
+
+def _check_size(reference: Any, size: int | None) -> None:
+    theirs = reference.get('size', size) if _is_data(reference) else size
+    if size is not None and theirs != size:
+        raise ValueError(
+            f'test_evaluators: the reference {reference["type"]} has images of {theirs} x {theirs} pixels, the samples '
+            f'have {size} x {size}; set size={size} of the reference.'
+        )
 
 
 def _is_data(reference: Any) -> bool:
@@ -226,8 +237,8 @@ def measured_references(
         batch_size: Images that this process encodes and decodes at a time.
 
     Raises:
-        ValueError: If latents are to be compared and the generator makes codes or latents of another shape; or if a
-            file is of another autoencoder's reconstructions.
+        ValueError: If latents are to be compared and the generator makes codes or latents of another shape; if a
+            file is of another autoencoder's reconstructions; or if a data set has images of another size than samples.
     """
     if any(map(_is_latent, evaluators)):
         _check_has_latents(draw)
@@ -237,6 +248,7 @@ def measured_references(
     extractors = [each['extractor'] for each in evaluators if each.get('extractor')]
     default = extractors[0] if extractors else dict(type='EfficientNetLite0')
     for evaluator in evaluators:
+        _check_size(evaluator.get('reference'), draw.image_size)  # not after measuring it
         evaluator = dict(evaluator)
         reference = evaluator.get('reference')
         if _is_latent(evaluator) and _is_data(reference):

@@ -60,6 +60,11 @@ class ImageSampler:
         self.generator, self.autoencoder, self.sampler = generator, autoencoder, sampler
         self.labels, self.seed, self.precision = labels, seed, precision
 
+    @property
+    def image_size(self) -> int:
+        """Side of the samples, in pixels."""
+        return self.generator.latent_shape[-1] * self.autoencoder.downsample_factor
+
     def labels_of(self, numbers: Sequence[int]) -> Tensor:
         """Return the classes (B,) of the samples `numbers`."""
         found = [label_of(number, self.labels, self.generator.num_classes, self.seed) for number in numbers]

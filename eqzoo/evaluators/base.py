@@ -161,6 +161,17 @@ class Evaluator(ABC):
             ValueError: With what is needed.
         """
 
+    def check_images(self, size: int | None, crop: str | None) -> None:  # noqa: B027 - overridden where needed
+        """Refuse images of another size or crop than those they are compared with; called after `check_labels`.
+
+        Args:
+            size: Side of the images, in pixels; None if the data set does not say.
+            crop: How they were cropped; None if the data set does not say, or does not crop.
+
+        Raises:
+            ValueError: Naming both.
+        """
+
     def flush(self) -> None:  # noqa: B027 - overridden where needed
         """Move sums stored elsewhere (on a device, say) to `self.sums`; called before they are added up."""
 

@@ -131,9 +131,14 @@ class GenerationMetric(Evaluator):
                 'metrics.'
             )
 
+    def check_images(self, size: int | None, crop: str | None) -> None:
+        """Refuse samples of another size or crop than the reference's images; see `Reference.check_images`."""
+        self.reference.check_images(size, crop)
+
     @torch.no_grad()
     def update(self, view: SampleView) -> None:
         """Add a batch of samples."""
+        self.reference.check_images(view.images.shape[-1])
         if view.labels is not None:
             self.keep('labels', view.labels, view.numbers)
         features = self.extractor(view.images)
