@@ -122,8 +122,7 @@ def reference_of_config(config: Config, against: str = 'images') -> tuple[Datase
             f'{config.filename}: none of its test_evaluators has an extractor and a data set for its reference of '
             f'{against}; expected one with {wanted}.'
         )
-    cached = config.get('cache_dataloader') or {}
-    _check_size(found.reference, cached.get('dataset', {}).get('size'))  # the images that the generator learns
+    check_reference_sizes(config)
     parts = dict(reference=found.reference, extractor=found.extractor)
     if against == 'reconstructions':
         parts['autoencoder'] = config.model.autoencoder
@@ -132,6 +131,17 @@ def reference_of_config(config: Config, against: str = 'images') -> tuple[Datase
         listed = '; '.join(f'{each.what} (looked for: {each.where}). {each.remedy}' for _, each in lacks)
         raise ValueError(f'{config.filename} cannot be measured yet: {listed}')
     return build(found.reference), build(found.extractor)
+
+
+def check_reference_sizes(config: Config) -> None:
+    """Refuse references of another size than the images whose latents a generator learns, where its config has both.
+
+    Raises:
+        ValueError: Naming both sizes.
+    """
+    learned = (config.get('cache_dataloader') or {}).get('dataset', {}).get('size')
+    for evaluator in config.get('test_evaluators') or []:
+        _check_size(evaluator.get('reference'), learned)
 
 
 def _check_size(reference: Any, size: int | None) -> None:
