@@ -17,8 +17,10 @@ from eqzoo.data.loaders import Key, split_key
 from eqzoo.files import replacing, write_json
 from eqzoo.npz import NpzArchive, write_npz
 from eqzoo.registry import DATASETS, Requirement
+from eqzoo.text import printable
 
 _IMAGES, _LABELS = 'arr_0', 'arr_1'  # ADM's names
+_MOST_CLASSES = 1 << 20  # a name is kept for each
 _PIECE = 256  # images read and written at once when an npz file is put together
 
 
@@ -104,7 +106,7 @@ class NpzImages(Dataset):
     def describe(self) -> str:
         """Return one line about this dataset."""
         images = '1 image' if len(self) == 1 else f'{len(self)} images'
-        return f'NpzImages: {images} of {self.size} px from {self._archive.path.name}'
+        return printable(f'NpzImages: {images} of {self.size} px from {self._archive.path.name}')
 
     @property
     def classes(self) -> list[str]:
@@ -310,10 +312,15 @@ def _read_labels(archive: NpzArchive, num_images: int) -> np.ndarray:
     if _LABELS not in archive:
         return np.zeros(num_images, np.int64)
     labels = archive.read(_LABELS)
-    if labels.shape != (num_images,) or labels.dtype.kind not in 'iu' or labels.min() < 0:
+    if (
+        labels.shape != (num_images,)
+        or labels.dtype.kind not in 'iu'
+        or not 0 <= labels.min() <= labels.max() < _MOST_CLASSES
+    ):
+        ends = f', from {labels.min()} to {labels.max()}' if labels.size and labels.dtype.kind in 'iu' else ''
         raise ValueError(
-            f'{archive.path}: {_LABELS} is {labels.shape} of {labels.dtype}; expected the {num_images} '
-            'classes of the images, whole numbers from 0.'
+            f'{archive.path}: {_LABELS} is {labels.shape} of {labels.dtype}{ends}; expected the {num_images} '
+            f'classes of the images, whole numbers from 0 to {_MOST_CLASSES - 1}.'
         )
     return labels.astype(np.int64)
 
