@@ -6,6 +6,7 @@ micro-batches and checkpoints with plain names then need no special case.
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from eqzoo.text import printable
+
 # Long enough for a first validation or a slow disk, which are no failures.
 _TIMEOUT = timedelta(minutes=30)
 
@@ -24,6 +27,9 @@ _LOST = re.compile(r'Connection (closed|reset)|NCCL|[Tt]imed out|gloo|Broken pip
 
 # The device that `use_device` chose for this process.
 _CHOSEN = {'device': 'auto'}
+
+# The remarks that `say_once` has made.
+_SAID: set[str] = set()
 
 
 def get_device() -> str:
@@ -81,6 +87,14 @@ def wait_for_all() -> None:
 def rank_and_world_size() -> tuple[int, int]:
     """Return this process's rank and the number of processes, (0, 1) outside a group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def say_once(message: str) -> None:
+    """Print a remark on stderr, in the first process and once, however often it is made."""
+    first = os.environ.get('RANK', '0') == '0'  # data sets are opened before a group is joined
+    if first and message not in _SAID:
+        _SAID.add(message)
+        print(printable(message), file=sys.stderr, flush=True)
 
 
 def all_reduce(tensor: Tensor) -> None:

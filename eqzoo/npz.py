@@ -3,6 +3,7 @@
 import hashlib
 import math
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -18,7 +19,20 @@ from torch import Tensor
 from eqzoo.files import replacing
 from eqzoo.zips import data_offset, is_encrypted, starts_as_zip
 
-_DAMAGE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+)
+
+# An array that is read as a whole has at most these bytes: ten times the statistics and features of a reference.
+MAX_READ = 1 << 32
+_MOST_PACKED = 1032  # deflate packs at most so many bytes into one (RFC 1951: 258 bytes in two bits)
 
 
 class NpzArchive:
@@ -39,7 +53,7 @@ class NpzArchive:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
-        except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        except _DAMAGE as error:
             # The directory is at the end of a zip: without it, a file that begins as a zip is cut off.
             with self.path.open('rb') as file:
                 is_cut = starts_as_zip(file.read(4))
@@ -64,10 +78,14 @@ class NpzArchive:
         """Return an array, verified against its checksum.
 
         Raises:
-            ValueError: If the array does not exist, is damaged, or holds Python objects.
+            ValueError: If the array does not exist, is damaged, holds Python objects, or is larger than `MAX_READ`.
         """
         info = self._info(name)
         with self._naming_damage(name), zipfile.ZipFile(self.path) as archive, archive.open(info) as member:
+            self._layout(info, member)
+            if info.file_size > MAX_READ:
+                raise ValueError(f'{info.file_size:,} bytes, more than {MAX_READ:,}')
+            member.seek(0)
             return np.lib.format.read_array(member, allow_pickle=False)
 
     def map(self, name: str) -> np.ndarray:
@@ -81,12 +99,8 @@ class NpzArchive:
         """
         info = self._info(name)
         with self._naming_damage(name), zipfile.ZipFile(self.path) as archive, archive.open(info) as member:
-            shape, is_fortran, dtype = _header(member)
+            shape, is_fortran, dtype = self._layout(info, member)
             start = member.tell()
-            if dtype.hasobject:
-                raise ValueError('it holds Python objects')
-            if start + math.prod(shape) * dtype.itemsize != info.file_size:
-                raise ValueError(f'shape {shape} and {dtype} do not fill its {info.file_size} bytes')
             layout = dict(dtype=dtype, shape=shape, order='F' if is_fortran else 'C')
             if 0 in shape:
                 return np.empty(**layout)
@@ -94,6 +108,12 @@ class NpzArchive:
                 with self.path.open('rb') as file:
                     start += data_offset(file.fileno(), info.header_offset)
                 return np.memmap(self.path, mode='r', offset=start, **layout).view(np.ndarray)
+            free = shutil.disk_usage(tempfile.gettempdir()).free
+            if info.file_size > free:
+                raise ValueError(
+                    f'unpacked, it has {info.file_size:,} bytes; {tempfile.gettempdir()} has room for {free:,}: '
+                    'set TMPDIR'
+                )
             with tempfile.TemporaryFile() as file:
                 member.seek(0)
                 shutil.copyfileobj(member, file, 1 << 20)
@@ -107,6 +127,18 @@ class NpzArchive:
             info = self._info(name)
             listing.update(f'{name}\0{info.file_size}\0{info.CRC}\n'.encode())
         return listing.hexdigest()
+
+    def _layout(self, info: zipfile.ZipInfo, member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+        """Return shape, order and type of an open member, if they fill the bytes that it can really have."""
+        most = self.path.stat().st_size
+        if info.compress_size > most or info.file_size > _MOST_PACKED * max(info.compress_size, 1):
+            raise ValueError(f'the file has {most:,} bytes, too few for the {info.file_size:,} that it claims')
+        shape, is_fortran, dtype = _header(member)
+        if dtype.hasobject:
+            raise ValueError('it holds Python objects')
+        if member.tell() + math.prod(shape) * dtype.itemsize != info.file_size:
+            raise ValueError(f'shape {shape} and {dtype} do not fill its {info.file_size} bytes')
+        return shape, is_fortran, dtype
 
     def _info(self, name: str) -> zipfile.ZipInfo:
         if name not in self._members:

@@ -85,6 +85,9 @@ def draw_grid(rows: Sequence[PictureRow]) -> Image.Image:
     Args:
         rows: With equal numbers of images. The first row's images fill their tiles, which have
             their size, but at least 96 pixels a side.
+
+    Raises:
+        ValueError: If a pixel is NaN or infinite: it would be shown black.
     """
     size, columns = rows[0].images.shape[-1], len(rows[0].images)
     tile = max(size, _MIN_TILE)
@@ -105,7 +108,12 @@ def draw_grid(rows: Sequence[PictureRow]) -> Image.Image:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Return an image (3, H, W) in [-1, 1] as a PIL image."""
+    """Return an image (3, H, W) in [-1, 1] as a PIL image; ValueError for NaN and infinity, which would be black."""
+    if not image.isfinite().all():
+        raise ValueError(
+            'pictures: NaN or infinite values in the pixels; expected finite ones. The weights are damaged, training '
+            'diverged, or the precision is too low (use fp32).'
+        )
     return Image.fromarray(to_uint8(image.detach().float()).permute(1, 2, 0).contiguous().cpu().numpy())
 
 

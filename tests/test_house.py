@@ -5,7 +5,7 @@ from house import House
 
 # From the bottom up. A room imports rooms that are further down, and of its own; rooms of one line do not import each other.
 LAYERS = (
-    ('dct', 'files', 'precision', 'randomness', 'zips'),
+    ('dct', 'files', 'precision', 'randomness', 'text', 'zips'),
     ('images', 'distributed', 'npz'),
     ('gradients',),
     ('registry',),

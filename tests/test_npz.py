@@ -1,8 +1,12 @@
 """Npz files: numpy's and ours, mapped, written in pieces, damaged."""
 
+import io
 import os
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,3 +213,48 @@ def test_a_shape_that_contradicts_the_size_of_the_member(tmp_path):
         archive.writestr('x.npy', (tmp_path / 'x.npy').read_bytes()[:-10])
     with pytest.raises(ValueError, match=r'shape \(100,\) and uint8 do not fill its 218 bytes'):
         NpzArchive(tmp_path / 'a.npz').map('x')
+
+
+def claiming(path, *, packed=None, size=None, shape=None):
+    """A deflated array of a million zeros whose directory or header claims other sizes."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, dict(descr='|u1', fortran_order=False, shape=shape or (1_000_000,)))
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a.npy', header.getvalue() + bytes(1_000_000))
+    data = bytearray(path.read_bytes())
+    start = data.rindex(b'PK\x01\x02')  # APPNOTE.TXT 4.3.12
+    for value, offset in ((packed, 20), (size, 24)):
+        if value is not None:
+            struct.pack_into('<I', data, start + offset, value)
+    path.write_bytes(data)
+    return NpzArchive(path)
+
+
+@pytest.mark.parametrize(
+    ('claims', 'message'),
+    [
+        (dict(packed=2**32 - 2), r'the file has [\d,]+ bytes, too few for the 1,000,\d+ that it claims'),
+        (dict(size=2**32 - 2), 'too few for the 4,294,967,294 that it claims'),
+        (dict(shape=(10**12,)), r'shape \(1000000000000,\) and uint8 do not fill its 1000\d+ bytes'),
+    ],
+)
+def test_sizes_that_a_file_claims_take_no_memory(tmp_path, claims, message):
+    archive = claiming(tmp_path / 'a.npz', **claims)
+    for read in (archive.read, archive.map):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=f"a.npz: array 'a' cannot be read .*{message}"):
+            read('a')
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 500_000
+
+
+def test_what_unpacks_to_more_than_there_is_room_for_is_refused(tmp_path, monkeypatch):
+    archive = claiming(tmp_path / 'a.npz')
+    assert archive.read('a').shape == archive.map('a').shape == (1_000_000,)
+    monkeypatch.setattr('eqzoo.npz.MAX_READ', 1000)
+    with pytest.raises(ValueError, match=r'1,000,\d+ bytes, more than 1,000'):
+        archive.read('a')
+    monkeypatch.setattr('shutil.disk_usage', lambda _: SimpleNamespace(free=999))
+    with pytest.raises(ValueError, match=r'unpacked, it has 1,000,\d+ bytes; .* has room for 999: set TMPDIR'):
+        archive.map('a')

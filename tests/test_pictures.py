@@ -1,5 +1,6 @@
 """Grids: what is where, and that components are comparable."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -75,3 +76,11 @@ def test_a_basis_of_two_sets_is_that_of_all_their_cells():
     colours = basis.colours(first)
     expected = ((basis.components(first) - basis.low) / (basis.high - basis.low)).clamp(0, 1) * 2 - 1
     torch.testing.assert_close(colours.permute(0, 2, 3, 1).reshape(-1, 3), expected)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('-inf')])
+def test_pixels_that_are_not_finite_are_refused(value):
+    images = torch.zeros(2, 3, 8, 8)
+    images[1, 2, 3, 4] = value
+    with pytest.raises(ValueError, match='pictures: NaN or infinite values in the pixels'):
+        draw_grid([PictureRow('', images)])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eqzoo import __version__
 from eqzoo.files import did_you_mean
+from eqzoo.text import printable
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -121,7 +122,7 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, prog
         message = _message(error)
         if message is None or os.environ.get('EQZOO_TRACEBACK') == '1':
             raise
-        sys.exit(f'error: {message}')
+        sys.exit(f'error: {printable(message, lines=True)}')
     except KeyboardInterrupt:
         sys.exit('interrupted')
 

@@ -29,6 +29,7 @@ def compare(
         to_text,
         write_comparison_page,
     )
+    from eqzoo.text import printable
 
     read = [read_result(each) for each in results]
     named = dict(zip(run_names([each.path for each in read]), read, strict=True))
@@ -38,6 +39,6 @@ def compare(
     for name, text in (('comparison.md', to_markdown(comparison)), ('comparison.csv', to_csv(comparison))):
         (folder / name).write_text(text, encoding='utf-8', errors='backslashreplace')
     write_comparison_page(folder / 'comparison.html', comparison)
-    print(to_text(comparison))
+    print(printable(to_text(comparison), lines=True))
     print(f'\nWritten: {folder}/comparison.md, comparison.csv and comparison.html')
     return comparison

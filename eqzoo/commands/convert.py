@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from eqzoo.text import printable
+
 if TYPE_CHECKING:
     from eqzoo.checkpoints.autoencoder import AutoencoderFile
 
@@ -40,7 +42,7 @@ def convert(
     if scale is not None:
         set_normalization(file, dict(scale=scale))
     notes = export(file, destination, to=to, overwrite=overwrite)
-    print('\n'.join([*_describe(file, origin, notes), '', *_opening(file, destination, to)]))
+    print(printable('\n'.join([*_describe(file, origin, notes), '', *_opening(file, destination, to)]), lines=True))
 
 
 def _describe(file: 'AutoencoderFile', origin: str, notes: list[str]) -> list[str]:

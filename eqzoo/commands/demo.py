@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from eqzoo.commands.cli import COMMANDS
@@ -12,6 +13,7 @@ from eqzoo.registry import build
 
 _CONFIGS = {'plain': 'configs/demo/plain.py', 'eq': 'configs/demo/rot_scale.py'}
 _START = 'configs/demo/pretrain.py'
+_FEWEST = 20
 
 
 def demo(
@@ -27,7 +29,7 @@ def demo(
 
     Args:
         overrides: Keys to set in all three configs, as key=value.
-        images: A folder or zip of images, in place of the built-in Shapes.
+        images: A folder or zip of 20 images or more, in place of the built-in Shapes.
         size: Pixels of a side, a multiple of 16.
         pretrain_steps: Steps of the common start.
         steps: Steps of each fine-tuning.
@@ -68,13 +70,33 @@ def _data_overrides(images: str | None, size: int) -> list[str]:
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
     if images is None:
         return [f'{loader}.dataset.size={size}' for loader in loaders]
-    # 1 % of the images are kept for validation, 2 % for testing
-    parts = {'train_dataloader': (0.0, 0.97), 'val_dataloader': (0.97, 0.98), 'test_dataloader': (0.98, 1.0)}
+    from eqzoo.data import ImageFolder
+    from eqzoo.engine.picture_hooks import example_images
+
+    held_out = _held_out(len(ImageFolder(images, size)), images)
     overrides = []
-    for loader, part in parts.items():
+    for loader, part in zip(loaders, pairwise((0.0, *held_out, 1.0)), strict=True):
         dataset = dict(type='ImageFolder', root=str(images), size=size, part=part)
+        if loader != 'train_dataloader':
+            example_images(build(dataset), 8)  # none can be read: an error now, not after the training
         overrides.append(f'{loader}.dataset={dataset!r}')
     return overrides
+
+
+def _held_out(count: int, images: str) -> tuple[float, float]:
+    """Return the shares of `count` images at which validation and testing begin: at 97 and 98 %, if both have images.
+
+    Of fewer images 5 % are kept for validation and 10 % for testing.
+
+    Raises:
+        ValueError: If there are too few.
+    """
+    if count < _FEWEST:
+        raise ValueError(f'{images}: {count} images; the demo needs {_FEWEST} or more, to train, validate and test on.')
+    if round(0.97 * count) < round(0.98 * count) < count:
+        return 0.97, 0.98
+    num_test, num_val = count // 10, count // 20
+    return (count - num_test - num_val) / count, (count - num_test) / count
 
 
 def _run(title: str, command: str, config: str, work_dir: Path, steps: int | None, overrides: list[str]) -> None:

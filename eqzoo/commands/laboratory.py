@@ -51,6 +51,7 @@ def laboratory(
         write_laboratory,
     )
     from eqzoo.report.table import format_table
+    from eqzoo.text import printable
 
     use_device(device)
     sources, places = _split(models_and_images)
@@ -64,12 +65,13 @@ def laboratory(
     for model in models:
         started = time.monotonic()
         found[model.name] = examine(model.autoencoder, images.pixels, cases, shown=shown, device=get_device())
-        print(f'{model.name}: {len(images.names)} images in {time.monotonic() - started:.0f} s', flush=True)
+        print(f'{printable(model.name)}: {len(images.names)} images in {time.monotonic() - started:.0f} s', flush=True)
     findings = Findings(models, images, cases, found)
     summary = findings.summary()
     write_json(folder / 'inspect.json', summary)
     write_laboratory(folder / 'index.html', findings)
-    print('\n'.join(['', format_table({name: each.metrics for name, each in found.items()}), '', *findings.remarks]))
+    print('\n'.join(['', format_table({name: each.metrics for name, each in found.items()}), '']))
+    print('\n'.join(map(printable, findings.remarks)))
     print(f'Written: {folder}/index.html and {folder}/inspect.json')
     return summary
 

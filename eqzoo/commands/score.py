@@ -11,7 +11,7 @@ def score(
     extractor: str = 'FIDInception',
     metrics: str | None = None,
     min_images: int | None = None,
-    crop: str = 'center',
+    crop: str | None = None,
     batch_size: int = 64,
     num_workers: int = 0,
     out: str | None = None,
@@ -25,7 +25,7 @@ def score(
         extractor: FIDInception for FID and published numbers; EfficientNetLite0 needs no download.
         metrics: Of fd, sfd, is, pr, kid and swd, separated by commas. Default: all that extractor and reference allow.
         min_images: Fewer samples are refused. Default: one more than there are features.
-        crop: How images of a reference are cropped to squares.
+        crop: How images of a reference are cropped to squares. Default: center; a file of statistics states its own.
         batch_size: Images per batch, over all processes.
         num_workers: Processes that read images.
         out: The folder for results. Default: work_dirs/score/SAMPLES.
@@ -52,16 +52,18 @@ def score(
     return result
 
 
-def _reference(path: str, extractor: Any, size: int, crop: str, folder: Path, loading: tuple[int, int]) -> str:
+def _reference(path: str, extractor: Any, size: int, crop: str | None, folder: Path, loading: tuple[int, int]) -> str:
     """Return the file of statistics: `path`, or one measured from its images with this extractor."""
     from eqzoo.engine.references import make_reference, open_images
+    from eqzoo.evaluators.reference import read_reference
     from eqzoo.npz import NpzArchive
 
     if Path(path).suffix == '.npz' and 'mu' in NpzArchive(path):
+        read_reference(path).check_images(size, crop)  # of the option --crop, which it would otherwise ignore
         return path
     made = folder / f'reference_{extractor.key}.npz'
     print(f'Measuring the reference {path} …')
-    make_reference(open_images(path, size, crop), extractor, made, loading=loading)
+    make_reference(open_images(path, size, crop or 'center'), extractor, made, loading=loading)
     return str(made)
 
 

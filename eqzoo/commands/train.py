@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqzoo.config import Config, load_config, to_python
 from eqzoo.registry import build
+from eqzoo.text import printable
 
 if TYPE_CHECKING:
     from eqzoo.engine.phases import Phase
@@ -53,7 +54,8 @@ def train(
     datasets = _check(phases, f'python tools/train.py {config_file}')
     if dry_run:
         for phase, own in zip(phases, datasets, strict=True):
-            print((f'phase {phase.name}:\n' if phase.name else '') + describe(phase.config, own))
+            described = describe(phase.config, own)
+            print(printable((f'phase {phase.name}:\n' if phase.name else '') + described, lines=True))
         print('Nothing is missing.')
         return
     if smoke and not resume:

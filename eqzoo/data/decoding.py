@@ -1,13 +1,26 @@
 """Image decoding: the bytes of an image file to upright RGB pixels."""
 
+import importlib
 import io
-import struct
-import zlib
 
 import numpy as np
 from PIL import Image
 
 WHITE = (255, 255, 255)
+
+# Pillow's formats that are opened, by content and whatever a file is called, and the plugins that read them. Others
+# stay shut: Pillow starts the program `gs` for EPS, and reads headers of forty more that no data set of images has.
+_PLUGINS = {
+    'AVIF': 'Avif',
+    'BMP': 'Bmp',
+    'GIF': 'Gif',
+    'JPEG': 'Jpeg',
+    'JPEG2000': 'Jpeg2K',
+    'PNG': 'Png',
+    'PPM': 'Ppm',
+    'TIFF': 'Tiff',
+    'WEBP': 'WebP',
+}
 
 _ORIENTATION = 0x0112  # EXIF 2.3, tag 274
 _UPRIGHT = {
@@ -19,49 +32,59 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIXTEEN_BIT = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
+_DEEP = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
 
-# The errors of Pillow on damaged files, which depend on the format.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
+# TIFF 6.0: tags 258, 262, 339
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
 
 class UnreadableImageError(ValueError):
     """An image file that cannot be decoded; the message has the reason."""
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode an image file to RGB, upright, with transparent parts on white.
+def _opened_formats() -> tuple[str, ...]:
+    """Return the formats of `_PLUGINS` that this build of Pillow reads."""
+    found = []
+    for name, plugin in _PLUGINS.items():
+        try:
+            module = importlib.import_module(f'PIL.{plugin}ImagePlugin')
+        except ImportError:  # AVIF came with Pillow 11.3
+            continue
+        if getattr(module, 'SUPPORTED', True):  # the libraries of AVIF and WebP are optional
+            found.append(name)
+    return tuple(found)
 
-    16 bits per channel are rounded to 8 over the whole range 0 to 65535. CMYK is converted by Pillow,
-    without a colour profile. Animations are reduced to their first frame.
+
+FORMATS = _opened_formats()
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode an image file of one of `FORMATS` to RGB, upright, with transparent parts on white.
+
+    Grey images of 9 to 16 bits are rounded to 8 over their whole range, 0 to 2^bits - 1. CMYK is converted by
+    Pillow, without a colour profile. Animations are reduced to their first frame.
 
     Raises:
-        UnreadableImageError: If the bytes are empty, cut off or not an image, or if the image is larger
-            than Pillow's limit against decompression bombs (2 x `PIL.Image.MAX_IMAGE_PIXELS`).
+        UnreadableImageError: If the bytes are empty, cut off or no image of these formats, if the range of the pixels
+            is unknown (floats, signed or 32-bit integers), or if the image is larger than Pillow's limit against
+            decompression bombs (2 x `PIL.Image.MAX_IMAGE_PIXELS`).
     """
     if not data:
         raise UnreadableImageError('the file is empty')
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        layout = image.tile[0] if image.tile else None  # gone after `load`
         image.load()
         orientation = _orientation(image)
-        image = _to_rgb(image)
+        image = _to_rgb(image, data, layout)
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(str(error)) from None
     except Image.UnidentifiedImageError:
-        raise UnreadableImageError('no image format that Pillow reads') from None
-    except _DAMAGE as error:
+        raise UnreadableImageError(f'no image format that is read here ({", ".join(FORMATS)})') from None
+    except MemoryError:  # of this machine, not of the image
+        raise
+    except Exception as error:  # every format's decoder has errors of its own, RuntimeError of AVIF's, say
         raise UnreadableImageError(f'{type(error).__name__}: {error}') from None
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
@@ -71,19 +94,60 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGE:  # only the EXIF data are damaged: viewers show the pixels unturned
+    except MemoryError:
+        raise
+    except Exception:  # only the EXIF data are damaged: viewers show the pixels unturned
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _SIXTEEN_BIT:
-        pixels = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8)).convert('RGB')
+def _to_rgb(image: Image.Image, data: bytes, layout: tuple | None) -> Image.Image:
+    key = image.info.get('transparency')
+    if image.format == 'PNG' and image.mode in (*_DEEP, 'L', 'RGB') and key is not None and layout is not None:
+        return _without_key(image, data, layout, key)
+    if image.mode in _DEEP:
+        return _from_deep(image)
     if image.mode == 'F':
         raise ValueError('floating-point pixels of unknown range')
-    if image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA') or 'transparency' in image.info:
+    if image.mode in ('RGBA', 'RGBa', 'LA', 'La', 'PA') or key is not None:
         image = image.convert('RGBA')
         ground = Image.new('RGB', image.size, WHITE)
         ground.paste(image, mask=image.getchannel('A'))
         return ground
     return image.convert('RGB')
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Return a grey image of more than 8 bits in 8, over its whole range."""
+    bits, is_inverted = 16, False
+    if image.format == 'TIFF':
+        tags = image.tag_v2
+        (bits,) = tags.get(_BITS_PER_SAMPLE, (16,))
+        is_inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO  # as Pillow does for 8 bits
+        if bits > 16 or tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0] != _UNSIGNED:
+            raise ValueError(f'{bits}-bit integers of unknown range; save the image with 8 or 16 bits, unsigned')
+    largest = 2**bits - 1
+    pixels = np.asarray(image).astype(np.int64).clip(0, largest)
+    pixels = (pixels * 510 + largest) // (2 * largest)
+    return Image.fromarray((255 - pixels if is_inverted else pixels).astype(np.uint8)).convert('RGB')
+
+
+def _without_key(image: Image.Image, data: bytes, layout: tuple, key: int | tuple[int, ...]) -> Image.Image:
+    """Return a PNG with the pixels of its transparent colour in white.
+
+    The colour has the file's depth (PNG, 11.3.1.1), Pillow's pixels have 8 bits: those of 2 and 4 bits are multiples
+    of 85 and 17, and those of three 16-bit channels have lost their low bytes.
+    """
+    raw = layout[3]  # such as 'L;4', 'RGB;16B'
+    depth = int(raw.partition(';')[2].removesuffix('B') or 8)
+    pixels = np.asarray(image).astype(np.int64)
+    if depth < 8:
+        pixels = pixels // (255 // (2**depth - 1))
+    elif raw == 'RGB;16B':
+        low = Image.open(io.BytesIO(data), formats=['PNG'])
+        low.tile = [(*layout[:3], 'RGB;16L')]  # read the other byte of each pair as the high one
+        low.load()
+        pixels = pixels * 256 + np.asarray(low)
+    is_key = pixels == np.asarray(key) % 2**depth
+    rgb = np.array(_from_deep(image) if image.mode in _DEEP else image.convert('RGB'))
+    rgb[is_key.all(axis=2) if is_key.ndim == 3 else is_key] = WHITE
+    return Image.fromarray(rgb)

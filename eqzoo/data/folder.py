@@ -11,9 +11,11 @@ from torch.utils.data import Dataset
 from eqzoo.data.crops import CROPS
 from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.loaders import Key, split_key
-from eqzoo.data.sources import EXTENSIONS, ImageSource, Names, open_source
+from eqzoo.data.sources import EXTENSIONS, ImageSource, Names, left_out_remark, open_source
+from eqzoo.distributed import say_once
 from eqzoo.files import did_you_mean
 from eqzoo.registry import DATASETS, Requirement
+from eqzoo.text import printable
 
 WHOLE = (0.0, 1.0)
 
@@ -24,7 +26,8 @@ class ImageFolder(Dataset):
 
     An item is `dict(image, label, index, draw)`: the image (3, size, size) uint8, the label the
     number of its first-level folder in sorted order (images directly in the root have the
-    folder '.'). Every random choice is a function of (seed, draw).
+    folder '.'). Every random choice is a function of (seed, draw). Files that are no images by their names are left
+    out, and counted in a remark.
 
     Args:
         root: A folder of any depth, or a zip archive, which is read in place.
@@ -39,6 +42,8 @@ class ImageFolder(Dataset):
         limit: Use at most this many images of the part, the first of that shuffle.
         on_unreadable: 'skip' leaves an image that cannot be decoded out of its batch, which lists
             it; 'fail' raises an error.
+        on_small: What to do with an image whose short side is below `size`: 'enlarge' it, which the batch lists, 'skip'
+            it as an unreadable one, or 'refuse' it with an error.
         seed: Seed of the random crops and flips.
 
     Raises:
@@ -57,6 +62,7 @@ class ImageFolder(Dataset):
         part: Sequence[float] = WHOLE,
         limit: int | None = None,
         on_unreadable: str = 'skip',
+        on_small: str = 'enlarge',
         seed: int = 0,
     ) -> None:
         if size < 1:
@@ -65,15 +71,20 @@ class ImageFolder(Dataset):
             raise ValueError(f'ImageFolder.crop must be one of {", ".join(map(repr, CROPS))}, got {crop!r}.')
         if on_unreadable not in ('skip', 'fail'):
             raise ValueError(f"ImageFolder.on_unreadable must be 'skip' or 'fail', got {on_unreadable!r}.")
+        if on_small not in ('enlarge', 'skip', 'refuse'):
+            raise ValueError(f"ImageFolder.on_small must be 'enlarge', 'skip' or 'refuse', got {on_small!r}.")
         if seed < 0:
             raise ValueError(f'ImageFolder.seed must not be negative, got {seed}.')
         self.size, self.crop, self.flip, self.seed = size, crop, flip, seed
-        self.part, self.limit, self.on_unreadable = tuple(part), limit, on_unreadable
+        self.part, self.limit = tuple(part), limit
+        self.on_unreadable, self.on_small = on_unreadable, on_small
         self.below = _as_prefix(below)
         self.source, names = _open(root, self.below)
         self.classes = sorted({self._folder_of(name) for name in names})
         self._label_of = {name: label for label, name in enumerate(self.classes)}
         self.names = _select(names, self.part, limit, root=root)
+        if remark := left_out_remark(self.source):
+            say_once(remark)
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> list[Requirement]:
@@ -100,9 +111,12 @@ class ImageFolder(Dataset):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """Return the item of `key`, an index or (index, draw).
 
+        An image that is left out is `dict(unreadable=NAME, reason, index, draw)`. An enlarged one has its original
+        size in `enlarged`, 'NAME (WIDTH x HEIGHT)'.
+
         Raises:
-            ValueError: If the image cannot be decoded and `on_unreadable='fail'`, or if it has
-                another size and `crop='exact'`.
+            ValueError: If the image cannot be decoded and `on_unreadable='fail'`, is smaller than `size` and
+                `on_small='refuse'`, or has another size and `crop='exact'`.
         """
         index, draw = split_key(key, len(self))
         name = self.names[index]
@@ -111,10 +125,16 @@ class ImageFolder(Dataset):
         except (UnreadableImageError, OSError) as error:
             if self.on_unreadable == 'fail':
                 raise ValueError(
-                    f'{self.source.root}: cannot read {name} ({error}); replace or remove the file, '
-                    "or set on_unreadable='skip' to leave such images out."
+                    f'{self.source.root}: cannot read {name} ({error}); replace or remove the file. (In a config, '
+                    "on_unreadable='skip' of a dataset leaves such images out.)"
                 ) from None
-            return dict(unreadable=name, index=index, draw=draw)
+            return dict(unreadable=name, reason=str(error), index=index, draw=draw)
+        is_small = min(image.size) < self.size and self.crop != 'exact'
+        if is_small and self.on_small != 'enlarge':
+            reason = f'{image.width} x {image.height} pixels, smaller than {self.size}'
+            if self.on_small == 'skip':
+                return dict(unreadable=name, reason=reason, index=index, draw=draw)
+            raise ValueError(f"{self.source.root}: {name}: {reason}; remove it, or set on_small='skip' or 'enlarge'.")
         rng = np.random.default_rng([self.seed, draw])
         try:
             pixels = CROPS[self.crop](image, self.size, rng)
@@ -123,7 +143,8 @@ class ImageFolder(Dataset):
         if self.flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         pixels = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        return dict(image=pixels, label=self._label_of[self._folder_of(name)], index=index, draw=draw)
+        item = dict(image=pixels, label=self._label_of[self._folder_of(name)], index=index, draw=draw)
+        return {**item, 'enlarged': f'{name} ({image.width} x {image.height})'} if is_small else item
 
     def labels(self) -> list[int]:
         """Return the label of each image, without reading an image."""
@@ -144,6 +165,7 @@ class ImageFolder(Dataset):
             crop=self.crop,
             flip=self.flip,
             size=self.size,
+            **({} if self.on_small == 'enlarge' else {'on_small': self.on_small}),
             sha256=listing.hexdigest(),
         )
 
@@ -156,7 +178,7 @@ class ImageFolder(Dataset):
         images, classes = _count(len(self), 'image'), _count(len(self.classes), 'class', 'classes')
         flip = ', flipped at random' if self.flip else ''
         place = f'{self.source.kind} {self.source.root.name}' + (f' below {self.below}' if self.below else '')
-        return f'ImageFolder: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}'
+        return printable(f'ImageFolder: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}')
 
 
 def _as_prefix(below: str) -> str:
@@ -175,7 +197,8 @@ def _open(root: str, below: str) -> tuple[ImageSource, Names]:
                 f'{root}: no images below {below.strip("/")!r}.{hint} Its folders: {", ".join(sorted(folders)[:20])}.'
             )
     if not names:
-        raise ValueError(f'{root}: no images in this {source.kind}; expected {", ".join(EXTENSIONS)}.')
+        remark = f' {left_out_remark(source).partition(": ")[2]}' if source.left_out else ''
+        raise ValueError(f'{root}: no images in this {source.kind}; expected {", ".join(EXTENSIONS)}.{remark}')
     return source, names
 
 

@@ -1,6 +1,6 @@
 """Loaders of training and evaluation, their samplers, and dataset keys: an index, or (index, draw)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 # An index, or (index, draw), where draw is the number of the sample in the run.
 Key = int | tuple[int, int]
+
+_MAX_NAMES = 8  # images named in a message
 
 
 def build_train_loader(
@@ -148,26 +150,38 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Stack items into one batch.
 
     Args:
-        items: `dict(image, label, index, draw)` each, or `dict(unreadable, index, draw)`.
+        items: `dict(image, label, index, draw)` each, with the original size as `enlarged` if the image was smaller;
+            or `dict(unreadable, index, draw)`, with the `reason` if that is known.
 
     Returns:
-        `dict(images=uint8 (B, 3, H, W), labels, indices, draws=int64 (B,), unreadable=list[str])`,
-        where B is the number of readable items.
+        `dict(images=uint8 (B, 3, H, W), labels, indices, draws=int64 (B,), unreadable=list[str], reasons, enlarged)`,
+        where B is the number of readable items, `reasons` (dict) has a reason for unreadable names, and `enlarged`
+        (list) the names and sizes of enlarged images.
 
     Raises:
         ValueError: If no item is readable.
     """
     readable = [item for item in items if 'unreadable' not in item]
     unreadable = [item['unreadable'] for item in items if 'unreadable' in item]
+    reasons = {item['unreadable']: item['reason'] for item in items if 'reason' in item}
     if not readable:
-        raise ValueError(f'No image of this batch of {len(items)} can be read: {", ".join(unreadable)}.')
+        named = [with_reason(name, reasons) for name in unreadable[:_MAX_NAMES]]
+        more = f' and {len(unreadable) - _MAX_NAMES} more' if len(unreadable) > _MAX_NAMES else ''
+        raise ValueError(f'No image of this batch of {len(items)} can be read: {", ".join(named)}{more}.')
     return dict(
         images=torch.stack([item['image'] for item in readable]),
         labels=torch.tensor([item['label'] for item in readable]),
         indices=torch.tensor([item['index'] for item in readable]),
         draws=torch.tensor([item['draw'] for item in readable]),
         unreadable=unreadable,
+        reasons=reasons,
+        enlarged=[item['enlarged'] for item in readable if 'enlarged' in item],
     )
+
+
+def with_reason(name: str, reasons: Mapping[str, str]) -> str:
+    """Return the name of an unreadable image, followed by the reason in brackets if that is known."""
+    return f'{name} ({reasons[name]})' if name in reasons else name
 
 
 def split_key(key: Key, size: int) -> tuple[int, int]:

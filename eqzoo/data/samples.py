@@ -12,12 +12,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.loaders import Key, split_key
 from eqzoo.files import replacing, write_json
 from eqzoo.npz import NpzArchive, write_npz
 from eqzoo.registry import DATASETS, Requirement
+from eqzoo.text import printable
 
 _IMAGES, _LABELS = 'arr_0', 'arr_1'  # ADM's names
+_MOST_CLASSES = 1 << 20  # a name is kept for each
 _PIECE = 256  # images read and written at once when an npz file is put together
 
 
@@ -103,7 +106,7 @@ class NpzImages(Dataset):
     def describe(self) -> str:
         """Return one line about this dataset."""
         images = '1 image' if len(self) == 1 else f'{len(self)} images'
-        return f'NpzImages: {images} of {self.size} px from {self._archive.path.name}'
+        return printable(f'NpzImages: {images} of {self.size} px from {self._archive.path.name}')
 
     @property
     def classes(self) -> list[str]:
@@ -162,12 +165,19 @@ class PngSamples:
                 Image.fromarray(pixels).save(temporary, 'png')
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        """Return the samples `numbers` as (B, 3, H, W), uint8."""
-        images = [np.array(Image.open(self._file(number)).convert('RGB')) for number in numbers]
+        """Return the samples `numbers` as (B, 3, H, W), uint8; ValueError if one cannot be read."""
+        images = [self._decoded(self._file(number)) for number in numbers]
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
     def finish(self, labels: Sequence[int]) -> None:
         """Do nothing: the folder is complete."""
+
+    @staticmethod
+    def _decoded(file: Path) -> np.ndarray:
+        try:
+            return np.array(decode(file.read_bytes()))
+        except UnreadableImageError as error:
+            raise ValueError(f'{file}: cannot be read ({error}); delete it, and it is drawn again.') from None
 
     def _file(self, number: int) -> Path:
         return self.path / f'{number:06d}.png'
@@ -302,10 +312,15 @@ def _read_labels(archive: NpzArchive, num_images: int) -> np.ndarray:
     if _LABELS not in archive:
         return np.zeros(num_images, np.int64)
     labels = archive.read(_LABELS)
-    if labels.shape != (num_images,) or labels.dtype.kind not in 'iu' or labels.min() < 0:
+    if (
+        labels.shape != (num_images,)
+        or labels.dtype.kind not in 'iu'
+        or not 0 <= labels.min() <= labels.max() < _MOST_CLASSES
+    ):
+        ends = f', from {labels.min()} to {labels.max()}' if labels.size and labels.dtype.kind in 'iu' else ''
         raise ValueError(
-            f'{archive.path}: {_LABELS} is {labels.shape} of {labels.dtype}; expected the {num_images} '
-            'classes of the images, whole numbers from 0.'
+            f'{archive.path}: {_LABELS} is {labels.shape} of {labels.dtype}{ends}; expected the {num_images} '
+            f'classes of the images, whole numbers from 0 to {_MOST_CLASSES - 1}.'
         )
     return labels.astype(np.int64)
 

@@ -1,10 +1,13 @@
 """Sources of image files: a folder or a zip archive."""
 
 import os
+import stat
+import struct
 import weakref
 import zipfile
 import zlib
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,10 +15,31 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from eqzoo.data.decoding import FORMATS
 from eqzoo.zips import data_offset, is_encrypted
 
-EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+_ENDINGS = {
+    'AVIF': ('.avif',),
+    'BMP': ('.bmp',),
+    'GIF': ('.gif',),
+    'JPEG': ('.jfif', '.jpeg', '.jpg'),
+    'JPEG2000': ('.jp2',),
+    'PNG': ('.png',),
+    'PPM': ('.pgm', '.ppm'),
+    'TIFF': ('.tif', '.tiff'),
+    'WEBP': ('.webp',),
+}
+EXTENSIONS = tuple(sorted(ending for name in FORMATS for ending in _ENDINGS[name]))
 
+# A file of more bytes is refused: a zip of two megabytes can unpack to two gigabytes. The largest image that Pillow
+# opens (179 megapixels) has 0.7 GB in four channels.
+MAX_BYTES = 1 << 30
+
+_MAX_SHOWN = 8  # endings in a remark
+_LONGEST = 9  # characters of an ending that is counted by its name
+
+# The errors of zipfile on a damaged directory, and on one of another version of the format.
+_BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error, ValueError)
 _AT_ONCE = 100_000  # names joined at once while a list is packed
 
 
@@ -24,6 +48,8 @@ class ImageSource(Protocol):
 
     root: Path
     kind: str
+    left_out: Counter[str]
+    """The files that are no images, counted by their endings; known after `names`."""
 
     def names(self) -> 'Names':
         """Return the paths of the images relative to the root, with '/', sorted."""
@@ -50,6 +76,26 @@ def open_source(root: str | Path) -> ImageSource:
     raise FileNotFoundError(f'{root}: no such folder or zip of images.')
 
 
+def left_out_remark(source: ImageSource) -> str:
+    """Return a sentence on the files of a source that are not read, by their endings; '' if there are none.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> left_out_remark(SimpleNamespace(root='photos', left_out=Counter({'.heic': 4, '': 1})))
+        'photos: 5 files are left out, since their names do not end as images do: 4 .heic, 1 without an ending.'
+    """
+    total = sum(source.left_out.values())
+    if not total:
+        return ''
+    found = [f'{count} {ending or "without an ending"}' for ending, count in source.left_out.most_common(_MAX_SHOWN)]
+    more = len(source.left_out) - len(found)
+    files = 'file is' if total == 1 else 'files are'
+    return (
+        f'{source.root}: {total} {files} left out, since {"its name does" if total == 1 else "their names do"} not end '
+        f'as images do: {", ".join(found)}{f" and {more} more endings" if more else ""}.'
+    )
+
+
 class FolderSource:
     """The images below a folder, at any depth, without hidden files and `__MACOSX`.
 
@@ -61,10 +107,12 @@ class FolderSource:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self.left_out: Counter[str] = Counter()
 
     def names(self) -> 'Names':
         """Return the paths of the images relative to the root, with '/', sorted."""
         found: list[str] = []
+        self.left_out.clear()
         folders = [(str(self.root), '', frozenset([os.path.realpath(self.root)]))]
         while folders:
             folder, prefix, above = folders.pop()
@@ -76,14 +124,23 @@ class FolderSource:
                         real = os.path.realpath(entry.path)
                         if real not in above:
                             folders.append((entry.path, f'{prefix}{entry.name}/', above | {real}))
+                    elif entry.name.startswith('.'):
+                        continue
                     # A dangling link is listed too, so that reading it reports the missing image.
-                    elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith('.'):
+                    elif entry.name.lower().endswith(EXTENSIONS):
                         found.append(prefix + entry.name)
+                    else:
+                        self.left_out[_ending(entry.name)] += 1
         return Names(sorted(found))
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one image."""
-        return (self.root / name).read_bytes()
+        """Return the bytes of one image; OSError if it is no file (a pipe, say) or has more than `MAX_BYTES`."""
+        path = self.root / name
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError('not a regular file')
+        _check_size(status.st_size)
+        return path.read_bytes()
 
     def byte_size(self, name: str) -> int:
         """Return the size of one file; 0 if it is gone."""
@@ -111,10 +168,18 @@ class ZipSource:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self.left_out: Counter[str] = Counter()
+        members = {}
         try:
             with zipfile.ZipFile(self.root) as archive:
-                members = {info.filename: info for info in archive.infolist() if _is_image(info.filename)}
-        except zipfile.BadZipFile as error:
+                for info in archive.infolist():
+                    if info.is_dir() or any(map(_is_ignored, info.filename.split('/'))):
+                        continue
+                    if info.filename.lower().endswith(EXTENSIONS):
+                        members[info.filename] = info
+                    else:
+                        self.left_out[_ending(info.filename)] += 1
+        except _BAD_ZIP as error:
             damaged = self.root.suffix.lower() == '.zip'
             raise ValueError(
                 f'{self.root}: damaged or incomplete zip ({error}); test it with `unzip -t` and fetch it again.'
@@ -136,12 +201,16 @@ class ZipSource:
         if self._file is None:
             self._file = os.open(self.root, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
-        data = os.pread(self._file, packed_size, data_offset(self._file, offset))
-        if len(data) != packed_size:
+        _check_size(size)
+        start = data_offset(self._file, offset)
+        # asked before reading: `pread` first takes the memory for all bytes that the directory claims
+        if start + packed_size > os.fstat(self._file).st_size:
             raise OSError('the zip ends before this member does')
+        data = os.pread(self._file, packed_size, start)
         if method == zipfile.ZIP_DEFLATED:
             try:
-                data = zlib.decompress(data, -zlib.MAX_WBITS, max(size, 1))
+                # one byte more than the directory claims shows that it lies, and the rest stays packed
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
             except zlib.error as error:
                 raise OSError(f'cannot be unpacked ({error})') from None
         if len(data) != size or zlib.crc32(data) != crc:
@@ -224,11 +293,19 @@ def _checked_row(root: Path, info: zipfile.ZipInfo) -> tuple[int, int, int, int,
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         method = zipfile.compressor_names.get(info.compress_type, info.compress_type)
         raise ValueError(f'{root}: {info.filename} is packed by {method}; expected stored or deflated; pack it again.')
+    if max(info.header_offset, info.compress_size, info.file_size) >= 1 << 62:  # zip64 has 64 bits, without a sign
+        raise ValueError(f'{root}: {info.filename}: a size or place that no file has; the zip is damaged.')
     return info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS) and not any(map(_is_ignored, name.split('/')))
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise OSError(f'{size:,} bytes; an image of more than {MAX_BYTES:,} is not read')
+
+
+def _ending(name: str) -> str:
+    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 - of millions of names
+    return ending if len(ending) <= _LONGEST else '.…'  # a hash or a date, other in each of them
 
 
 def _is_ignored(part: str) -> bool:

@@ -10,12 +10,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from eqzoo import __version__
+from eqzoo.data.loaders import with_reason
 from eqzoo.data.samples import NpzSamples, PngSamples
-from eqzoo.distributed import all_gather_object, get_device, rank_and_world_size
+from eqzoo.distributed import all_gather_object, get_device, rank_and_world_size, say_once
 from eqzoo.engine.sampling import ImageSampler, batches
 from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
 
 _NUM_EXAMPLES = 128
+_MAX_NAMES = 8  # images named in a remark
 
 
 def evaluate(
@@ -43,15 +45,25 @@ def evaluate(
     size = len(loader.dataset)
     check_evaluators(evaluators, loader.dataset)
     unreadable: list[str] = []
+    reasons: dict[str, str] = {}
+    enlarged: list[str] = []
 
     def views() -> Iterator[AutoencoderView | SampleView]:
         hidden = rank_and_world_size()[0] > 0
         for batch in tqdm(loader, desc=title, unit='batch', disable=hidden, file=sys.stdout, mininterval=1):
             unreadable.extend(batch['unreadable'])
+            reasons.update(batch.get('reasons', {}))
+            enlarged.extend(batch.get('enlarged', [])[: max(0, _MAX_NAMES - len(enlarged))])
             yield view_of(batch)
 
     metrics = run_evaluators(evaluators, views(), size)
     unreadable = sorted(name for names in all_gather_object(unreadable) for name in names)
+    if unreadable:
+        named = [with_reason(name, reasons) for name in unreadable[:_MAX_NAMES]]
+        more = f' and {len(unreadable) - _MAX_NAMES} more' if len(unreadable) > _MAX_NAMES else ''
+        say_once(f'{title}: {len(unreadable)} unreadable images are left out: {", ".join(named)}{more}.')
+    if enlarged:
+        say_once(f'{title}: images smaller than the crop are enlarged, such as {", ".join(sorted(enlarged))}.')
     values, cases = split_cases(merge_metrics(metrics))
     return {
         'metrics': values,
@@ -72,12 +84,14 @@ def check_evaluators(evaluators: Sequence[Evaluator], dataset: Dataset) -> None:
     """Prepare evaluators for a data set.
 
     Raises:
-        ValueError: If it is too small for one of them, or lacks classes that one needs.
+        ValueError: If it is too small for one of them, lacks classes that one needs, or has images of another size
+            or crop than those that one compares with.
     """
     labels = dataset.labels() if hasattr(dataset, 'labels') else None
     for evaluator in evaluators:
         evaluator.check(len(dataset))
         evaluator.check_labels(labels)
+        evaluator.check_images(getattr(dataset, 'size', None), getattr(dataset, 'crop', None))
 
 
 def sample_view(batch: Mapping[str, Any]) -> SampleView:
@@ -168,7 +182,7 @@ class SampleBatches:
         files: PngSamples | NpzSamples | None = None,
         with_latents: bool = False,
     ) -> None:
-        self.dataset = _SampleSet(num_samples, identity)
+        self.dataset = _SampleSet(num_samples, draw.image_size, identity)
         self.draw, self.batch_size, self.files = draw, batch_size, files
         self.with_latents = with_latents and draw.generator.learns == 'latents'
         self.examples: list[Tensor] = []
@@ -215,8 +229,8 @@ class SampleBatches:
 class _SampleSet:
     """The size and identity of generated samples, in place of a data set."""
 
-    def __init__(self, count: int, identity: Mapping[str, Any]) -> None:
-        self._count, self._identity = count, identity
+    def __init__(self, count: int, size: int, identity: Mapping[str, Any]) -> None:
+        self._count, self.size, self._identity = count, size, identity
 
     def __len__(self) -> int:
         return self._count

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from eqzoo.data.loaders import with_reason
 from eqzoo.distributed import (
     all_gather_object,
     all_reduce,
@@ -22,6 +23,7 @@ from eqzoo.engine.checkpoints import CheckpointHook, latest_checkpoint
 from eqzoo.evaluators.codebook import perplexity
 from eqzoo.randomness import Stream, seeded
 from eqzoo.registry import HOOKS
+from eqzoo.text import printable
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -152,22 +154,34 @@ class StopHook(Hook):
 
 @HOOKS.register_module()
 class UnreadableHook(Hook):
-    """Warn of each unreadable image once, and log their number at the end."""
+    """Warn of each unreadable image once, and of the first enlarged one; log their numbers at the end."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
+        self.num_enlarged = 0
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Name the images that are missing from this batch."""
+        reasons = data_batch.get('reasons', {})
         for name in data_batch['unreadable']:
             if name not in self.names:
                 self.names.add(name)
-                runner.logger.warning(f'Unreadable image skipped: {name} ({len(self.names)} so far)')
+                named = printable(with_reason(name, reasons))
+                runner.logger.warning(f'Unreadable image skipped: {named} ({len(self.names)} so far)')
+        enlarged = data_batch.get('enlarged', [])
+        if enlarged and not self.num_enlarged:
+            runner.logger.warning(
+                f'Enlarged, being smaller than the crop: {printable(enlarged[0])}. on_small of the dataset says what '
+                "to do with such images: 'enlarge', 'skip' or 'refuse'."
+            )
+        self.num_enlarged += len(enlarged)
 
     def after_train(self, runner: Runner) -> None:
-        """Log the number of unreadable images."""
+        """Log the numbers of unreadable and of enlarged images."""
         if self.names:
             runner.logger.warning(f'{len(self.names)} unreadable images were skipped.')
+        if self.num_enlarged:
+            runner.logger.warning(f'{self.num_enlarged} images of the batches were enlarged.')
 
 
 @HOOKS.register_module()

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from eqzoo.data.loaders import with_reason
 from eqzoo.distributed import rank_and_world_size
 from eqzoo.engine.ema import averaged_model
 from eqzoo.engine.sampling import ImageSampler, batches
@@ -128,9 +129,11 @@ class SampleHook(Hook):
 def example_images(dataset: Dataset, count: int) -> Tensor:
     """Return up to `count` readable images spread evenly over `dataset`, (B, 3, H, W) in [-1, 1]."""
     places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
-    images = [item['image'] for item in map(dataset.__getitem__, places) if 'image' in item]
+    items = [dataset[place] for place in places]
+    images = [item['image'] for item in items if 'image' in item]
     if not images:
-        raise ValueError(f'None of the images {places} of {type(dataset).__name__} can be read.')
+        named = [with_reason(each['unreadable'], {each['unreadable']: each.get('reason', '?')}) for each in items]
+        raise ValueError(f'{type(dataset).__name__}: none of {len(items)} images can be read: {", ".join(named)}.')
     return to_float(torch.stack(images))
 
 

@@ -15,9 +15,9 @@ from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.autoencoder import autoencoder_digest
 from eqzoo.config import Config
 from eqzoo.data import ImageFolder, NpzImages
-from eqzoo.data.decoding import decode
+from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.loaders import build_eval_loader
-from eqzoo.data.sources import open_source
+from eqzoo.data.sources import left_out_remark, open_source
 from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
 from eqzoo.engine.evaluation import evaluate, sample_view
 from eqzoo.engine.generator_training import latents_card
@@ -50,8 +50,14 @@ def open_samples(path: str) -> Dataset:
     source = open_source(path)
     names = source.names()
     if not names:
-        raise ValueError(f'{path}: no images in this {source.kind}; give a folder, a zip or an npz file of samples.')
-    width, height = decode(source.read(names[0])).size
+        raise ValueError(
+            f'{path}: no images in this {source.kind}; give a folder, a zip or an npz file of samples. '
+            f'{left_out_remark(source)}'.rstrip()
+        )
+    try:
+        width, height = decode(source.read(names[0])).size
+    except (UnreadableImageError, OSError) as error:
+        raise ValueError(f'{path}: cannot read {names[0]} ({error}); replace or remove the file.') from None
     if width != height:
         raise ValueError(f'{path}: {names[0]} has {width} x {height} pixels; expected square samples.')
     return ImageFolder(path, width, crop='exact', on_unreadable='fail')
@@ -116,6 +122,7 @@ def reference_of_config(config: Config, against: str = 'images') -> tuple[Datase
             f'{config.filename}: none of its test_evaluators has an extractor and a data set for its reference of '
             f'{against}; expected one with {wanted}.'
         )
+    check_reference_sizes(config)
     parts = dict(reference=found.reference, extractor=found.extractor)
     if against == 'reconstructions':
         parts['autoencoder'] = config.model.autoencoder
@@ -124,6 +131,26 @@ def reference_of_config(config: Config, against: str = 'images') -> tuple[Datase
         listed = '; '.join(f'{each.what} (looked for: {each.where}). {each.remedy}' for _, each in lacks)
         raise ValueError(f'{config.filename} cannot be measured yet: {listed}')
     return build(found.reference), build(found.extractor)
+
+
+def check_reference_sizes(config: Config) -> None:
+    """Refuse references of another size than the images whose latents a generator learns, where its config has both.
+
+    Raises:
+        ValueError: Naming both sizes.
+    """
+    learned = (config.get('cache_dataloader') or {}).get('dataset', {}).get('size')
+    for evaluator in config.get('test_evaluators') or []:
+        _check_size(evaluator.get('reference'), learned)
+
+
+def _check_size(reference: Any, size: int | None) -> None:
+    theirs = reference.get('size', size) if _is_data(reference) else size
+    if size is not None and theirs != size:
+        raise ValueError(
+            f'test_evaluators: the reference {reference["type"]} has images of {theirs} x {theirs} pixels, the samples '
+            f'have {size} x {size}; set size={size} of the reference.'
+        )
 
 
 def _is_data(reference: Any) -> bool:
@@ -220,8 +247,8 @@ def measured_references(
         batch_size: Images that this process encodes and decodes at a time.
 
     Raises:
-        ValueError: If latents are to be compared and the generator makes codes or latents of another shape; or if a
-            file is of another autoencoder's reconstructions.
+        ValueError: If latents are to be compared and the generator makes codes or latents of another shape; if a
+            file is of another autoencoder's reconstructions; or if a data set has images of another size than samples.
     """
     if any(map(_is_latent, evaluators)):
         _check_has_latents(draw)
@@ -231,6 +258,7 @@ def measured_references(
     extractors = [each['extractor'] for each in evaluators if each.get('extractor')]
     default = extractors[0] if extractors else dict(type='EfficientNetLite0')
     for evaluator in evaluators:
+        _check_size(evaluator.get('reference'), draw.image_size)  # not after measuring it
         evaluator = dict(evaluator)
         reference = evaluator.get('reference')
         if _is_latent(evaluator) and _is_data(reference):

@@ -60,6 +60,11 @@ class ImageSampler:
         self.generator, self.autoencoder, self.sampler = generator, autoencoder, sampler
         self.labels, self.seed, self.precision = labels, seed, precision
 
+    @property
+    def image_size(self) -> int:
+        """Side of the samples, in pixels."""
+        return self.generator.latent_shape[-1] * self.autoencoder.downsample_factor
+
     def labels_of(self, numbers: Sequence[int]) -> Tensor:
         """Return the classes (B,) of the samples `numbers`."""
         found = [label_of(number, self.labels, self.generator.num_classes, self.seed) for number in numbers]
@@ -75,12 +80,19 @@ class ImageSampler:
 
     @torch.no_grad()
     def sample(self, numbers: Sequence[int]) -> Tensor:
-        """Return the samples `numbers` before decoding: latents (B, C, h, w) in generator units, or codes (B, h, w)."""
+        """Return the samples `numbers` before decoding: latents (B, C, h, w) in generator units, or codes (B, h, w).
+
+        Raises:
+            ValueError: If a latent is NaN or infinite.
+        """
         device = next(self.generator.parameters()).device
         streams = SampleStreams(self.seed, torch.tensor(numbers))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
             drawn = self.sampler(self.generator, self.labels_of(numbers).to(device), streams)
-        return drawn if self.generator.learns == 'codes' else drawn.float()
+        if self.generator.learns == 'codes':
+            return drawn
+        _check_finite_samples('latents', drawn, numbers)
+        return drawn.float()
 
     @torch.no_grad()
     def decode(self, drawn: Tensor, numbers: Sequence[int]) -> Tensor:
@@ -93,14 +105,19 @@ class ImageSampler:
             images = self.autoencoder.decode_tokens(drawn)
         else:
             images = self.autoencoder.decode(self.autoencoder.normalization.denormalize(drawn))
-        finite = images.isfinite().flatten(1).all(dim=1).cpu()
-        if not finite.all():  # as uint8 they would look like any other image
-            number = next(number for number, is_finite in zip(numbers, finite.tolist(), strict=True) if not is_finite)
-            raise ValueError(
-                f'sampling: NaN or infinite values in the pixels of sample {number}; expected finite ones. The weights '
-                "are damaged, training diverged, or the precision is too low (use sampling.precision='fp32')."
-            )
+        _check_finite_samples('pixels', images, numbers)  # as uint8 they would look like any other image
         return to_uint8(images)
+
+
+def _check_finite_samples(what: str, values: Tensor, numbers: Sequence[int]) -> None:
+    finite = values.isfinite().flatten(1).all(dim=1).cpu()
+    if not finite.all():
+        number = next(number for number, is_finite in zip(numbers, finite.tolist(), strict=True) if not is_finite)
+        raise ValueError(
+            f'sampling: NaN or infinite values in the {what} of sample {number}; expected finite ones. The weights '
+            'are damaged, training diverged, the guidance is too large, or the precision is too low (use '
+            "sampling.precision='fp32')."
+        )
 
 
 def label_of(number: int, labels: Labels, num_classes: int, seed: int) -> int:

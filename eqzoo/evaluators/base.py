@@ -39,13 +39,13 @@ class AutoencoderView:
     def latents(self) -> Tensor:
         """The posterior mean (B, C, h, w) in generator units."""
         with torch.no_grad():
-            return _finite('latents', self.autoencoder.latents(self.images), self.numbers)
+            return finite_values('latents', self.autoencoder.latents(self.images), self.numbers)
 
     @cached_property
     def reconstruction(self) -> Tensor:
         """The images decoded from the posterior mean, (B, 3, H, W), unclamped."""
         with torch.no_grad():
-            return _finite('reconstruction', self.autoencoder.decode(self._raw_latents), self.numbers)
+            return finite_values('reconstruction', self.autoencoder.decode(self._raw_latents), self.numbers)
 
     @cached_property
     def sampled_reconstruction(self) -> Tensor:
@@ -56,7 +56,7 @@ class AutoencoderView:
                 return self.reconstruction
             noise = SampleNoise(0, self.numbers)(posterior.mean)
             latents = posterior.mean + posterior.std * noise
-            return _finite('reconstruction', self.autoencoder.decode(latents), self.numbers)
+            return finite_values('reconstruction', self.autoencoder.decode(latents), self.numbers)
 
     @cached_property
     def images_uint8(self) -> Tensor:
@@ -96,7 +96,7 @@ class SampleView(NamedTuple):
     latents: Tensor | None = None
 
 
-def _finite(name: str, values: Tensor, numbers: Tensor) -> Tensor:
+def finite_values(name: str, values: Tensor, numbers: Tensor) -> Tensor:
     """Return `values` (B, ...) if all are finite."""
     finite = values.isfinite().flatten(1).all(dim=1)
     if not finite.all():
@@ -159,6 +159,17 @@ class Evaluator(ABC):
 
         Raises:
             ValueError: With what is needed.
+        """
+
+    def check_images(self, size: int | None, crop: str | None) -> None:  # noqa: B027 - overridden where needed
+        """Refuse images of another size or crop than those they are compared with; called after `check_labels`.
+
+        Args:
+            size: Side of the images, in pixels; None if the data set does not say.
+            crop: How they were cropped; None if the data set does not say, or does not crop.
+
+        Raises:
+            ValueError: Naming both.
         """
 
     def flush(self) -> None:  # noqa: B027 - overridden where needed

@@ -127,13 +127,18 @@ class GenerationMetric(Evaluator):
         if 'kid' in self.metrics and min(num_images, len(self._reference_features)) < self.kid_subset_size:
             raise ValueError(
                 f'kid: {num_images} samples and {len(self._reference_features)} images in the reference; subsets of '
-                f'{self.kid_subset_size} need at least that many; use more, set kid_subset_size, or leave kid out of '
-                'metrics.'
+                f'{self.kid_subset_size} need at least that many; use more, or leave kid out of metrics (in a '
+                'config, kid_subset_size is another way).'
             )
+
+    def check_images(self, size: int | None, crop: str | None) -> None:
+        """Refuse samples of another size or crop than the reference's images; see `Reference.check_images`."""
+        self.reference.check_images(size, crop)
 
     @torch.no_grad()
     def update(self, view: SampleView) -> None:
         """Add a batch of samples."""
+        self.reference.check_images(view.images.shape[-1])
         if view.labels is not None:
             self.keep('labels', view.labels, view.numbers)
         features = self.extractor(view.images)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from eqzoo.data import collate
 from eqzoo.distributed import all_gather_object, all_reduce, rank_and_world_size
-from eqzoo.evaluators.base import AutoencoderView
+from eqzoo.evaluators.base import AutoencoderView, finite_values
 from eqzoo.evaluators.gaussian import (
     FeatureMoments,
     MomentSums,
@@ -137,7 +137,7 @@ class InterpolationFrechet(LatentSample):
         for part in _own_batches(len(latents), self._batch_size, can_decode=self._autoencoder is not None):
             between = slerp(latents[part], others[partners[part]], self.position)
             decoded = self._autoencoder.decode(self._autoencoder.normalization.denormalize(between))
-            moments.add(self.extractor(to_uint8(decoded)).pooled)
+            moments.add(self.extractor(to_uint8(finite_values('interpolation', decoded, part))).pooled)
         self._autoencoder = None
         totals = MomentSums(*(total.cpu() for total in moments.sums))
         for total in totals:
@@ -171,7 +171,8 @@ class InterpolationFrechet(LatentSample):
         keys = [[(number, number) for number in numbers[part].tolist()] for part in batches]
         for batch in _load(self.reference, keys, self.num_workers):
             images = to_float(batch['images'].to(self._place))
-            self.keep('reference', self._autoencoder.latents(images).float(), batch['indices'])
+            latents_of = finite_values('latents', self._autoencoder.latents(images), batch['indices'])
+            self.keep('reference', latents_of.float(), batch['indices'])
         # a process without an autoencoder has none, but takes part
         found = self.gather().get('reference', latents[:0].cpu())
         if found.shape[1:] != latents.shape[1:]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eqzoo import __version__
-from eqzoo.distributed import all_gather_object, get_device, rank_and_world_size
+from eqzoo.distributed import all_gather_object, get_device, rank_and_world_size, say_once
 from eqzoo.evaluators.base import Evaluator, SampleView
 from eqzoo.evaluators.gaussian import FeatureMoments, Gaussian, moments_of
 from eqzoo.npz import NpzArchive, write_npz
@@ -104,6 +104,44 @@ class Reference:
             )
         return torch.from_numpy(features)
 
+    @property
+    def size(self) -> int | None:
+        """Side in pixels of the images that were measured: as `meta` says, or that of `arr_0`; None if unknown."""
+        stated = self.meta['data'].get('size') if self.meta is not None else None
+        return int(self.images().shape[1]) if stated is None and self.has_images else stated
+
+    def check_images(self, size: int | None, crop: str | None = None) -> None:
+        """Refuse samples of another size or crop than the images measured: their distances would be those of the sizes.
+
+        A file that states no size, such as pytorch-fid's, is accepted with a remark.
+
+        Args:
+            size: Side of the samples, in pixels; None if unknown.
+            crop: How the samples were cropped; None if unknown, 'exact' if they were not.
+
+        Raises:
+            ValueError: Naming both.
+        """
+        if size is None:
+            return
+        if self.size is None:
+            say_once(
+                f'{self.path}: does not say the size and the crop of its images; distances mean something only if they '
+                f'were those of the samples, {size} x {size} pixels.'
+            )
+            return
+        if size != self.size:
+            raise ValueError(
+                f'{self.path}: statistics of images of {self.size} x {self.size} pixels; the samples have {size} x '
+                f'{size}. Make a reference of that size: python tools/reference.py IMAGES FILE.npz --size {size}.'
+            )
+        theirs = (self.meta or {'data': {}})['data'].get('crop')
+        if crop not in (None, 'exact', theirs) and theirs is not None:
+            raise ValueError(
+                f'{self.path}: statistics of images cropped by {theirs!r}; these are cropped by {crop!r}. Crop both in '
+                f'one way, or make another reference: python tools/reference.py IMAGES FILE.npz --crop {crop}.'
+            )
+
     def card(self) -> dict[str, Any]:
         """Return the reference's identity, in JSON types; the hash is over the checksums of the statistics.
 
@@ -163,7 +201,11 @@ class Reference:
             meta = json.loads(str(self._archive.read(_META)))
         except json.JSONDecodeError:
             meta = None
-        if not isinstance(meta, dict) or not {'extractor', 'num_images', 'data'} <= meta.keys():
+        if (
+            not isinstance(meta, dict)
+            or not {'extractor', 'num_images', 'data'} <= meta.keys()
+            or not all(isinstance(meta[name], dict) for name in ('extractor', 'data'))
+        ):
             raise ValueError(
                 f"{self.path}: 'meta' is invalid; expected JSON with extractor, num_images and data; {_REMEDY}."
             )

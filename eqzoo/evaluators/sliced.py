@@ -274,9 +274,14 @@ class GenerationSlicedWasserstein(_KeptPatches):
         super().check(num_images)
         self.reference.images()
 
+    def check_images(self, size: int | None, crop: str | None) -> None:
+        """Refuse samples of another size or crop than the reference's images; see `Reference.check_images`."""
+        self.reference.check_images(size, crop)
+
     @torch.no_grad()
     def update(self, view: SampleView) -> None:
         """Keep patches of a batch."""
+        self.reference.check_images(view.images.shape[-1])
         self._keep('sample', view.images, view.numbers)
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:

@@ -92,6 +92,12 @@ def drop_labels(labels: Tensor, uniform: Tensor, probability: float, num_classes
     return labels.masked_fill(uniform.to(labels.device) < probability, num_classes)
 
 
+def check_finite(where: str, value: float) -> None:
+    """Raise a `ValueError` that names `where` if `value` is NaN or infinite, which comparisons let pass."""
+    if not math.isfinite(value):
+        raise ValueError(f'{where} must be a finite number, got {value}.')
+
+
 def count_macs(network: nn.Module) -> int:
     """Count the multiply-accumulates of one forward pass for one latent, which papers report as FLOPs.
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from eqzoo.generators.base import check_finite
 from eqzoo.registry import GUIDANCES
 
 
@@ -15,10 +16,11 @@ class Guidance:
             included (arXiv 2404.07724).
 
     Raises:
-        ValueError: If the interval is empty or not within [0, 1].
+        ValueError: If the interval is empty or not within [0, 1], or the scale is not finite.
     """
 
     def __init__(self, scale: float, *, interval: tuple[float, float] = (0.0, 1.0)) -> None:
+        check_finite(f'{type(self).__name__}.scale', scale)
         low, high = interval
         if not 0 <= low < high <= 1:
             raise ValueError(f'{type(self).__name__}.interval: got {interval}; expected 0 <= low < high <= 1.')

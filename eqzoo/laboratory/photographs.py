@@ -13,7 +13,7 @@ from torch import Tensor
 from eqzoo.data import ImageFolder
 from eqzoo.data.crops import center
 from eqzoo.data.decoding import UnreadableImageError, decode
-from eqzoo.data.sources import EXTENSIONS
+from eqzoo.data.sources import EXTENSIONS, FolderSource
 
 
 class Photographs(NamedTuple):
@@ -113,7 +113,7 @@ def _open(place: str, limit: int) -> tuple[list[str], Callable[[str], bytes], li
     if path.suffix.lower() in EXTENSIONS and not path.is_dir():
         if not path.exists():
             raise FileNotFoundError(f'images: there is no file {place!r}.')
-        return [path.name], lambda _: path.read_bytes(), []
+        return [path.name], FolderSource(path.parent).read, []
     folder = ImageFolder(place, 1, limit=limit)  # chooses the images; they are cropped later, when their size is known
     total = len(folder.source.names())
     chosen = f'{len(folder)} of the {total} images in {path.name} (--limit), always the same.'

@@ -3,7 +3,6 @@
 import base64
 import io
 import math
-import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -16,11 +15,10 @@ from eqzoo.files import replacing, write_json
 from eqzoo.report.cards import evaluator_of, protocol
 from eqzoo.report.charts import draw_chart
 from eqzoo.report.table import better, format_number, format_table
+from eqzoo.text import printable
 
 _WEBP_LIMIT = 16383  # pixels of a side
 _DIRECTIONS = {'↑': 'higher is better', '↓': 'lower is better', '': ''}
-# Characters that XML and HTML do not allow. Stray bytes of a file name arrive as lone surrogates.
-_NO_TEXT = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]')
 
 
 class EmbeddedPicture(NamedTuple):
@@ -54,7 +52,7 @@ def save_result(result: Mapping[str, Any], pictures: Mapping[str, Image.Image], 
         picture.save(folder / f'{title.lower().replace(" ", "_")}.png')
     write_report(folder / 'report.html', result, pictures)
     print(format_table({name: result['metrics']}))
-    print(f'Written: {folder}/metrics.json and {folder}/report.html')
+    print(printable(f'Written: {folder}/metrics.json and {folder}/report.html'))
 
 
 def write_report(path: str | Path, result: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> None:
@@ -89,8 +87,7 @@ def write_page(path: str | Path, template: str, values: dict[str, Any]) -> None:
 
     All `values` are escaped, except for the SVG of charts.
     """
-    page = _environment().get_template(template).render(values)
-    page = _NO_TEXT.sub(lambda match: f'\\x{ord(match[0]):02x}', page)
+    page = printable(_environment().get_template(template).render(values), lines=True)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding='utf-8')
 

@@ -5,6 +5,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from eqzoo.text import printable
+
 _HIGHER = {
     *('eq_rec', 'psnr', 'ssim', 'is', 'precision', 'recall', 'density', 'coverage', 'codebook/usage'),
     # easier for a generator
@@ -65,6 +67,7 @@ def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 def align_columns(lines: Sequence[Sequence[str]]) -> str:
     """Return lines of cells as text: the first column left-aligned, the others right-aligned and at least 7 wide."""
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     first, others = widths[0], [max(width, 7) for width in widths[1:]]
     return '\n'.join(
@@ -100,10 +103,10 @@ def escape_markdown(text: str) -> str:
         >>> print(escape_markdown('a|b <i>'))
         a\|b &lt;i>
     """
-    text = text.replace('\\', '\\\\').replace('&', '&amp;').replace('<', '&lt;')
+    text = ' '.join(text.split()).replace('\\', '\\\\').replace('&', '&amp;').replace('<', '&lt;')
     for mark in '|*`[]':
         text = text.replace(mark, f'\\{mark}')
-    return ' '.join(text.split())
+    return printable(text)
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from eqzoo.config import KEYS, Config, load_config
 from eqzoo.engine.phases import phases_of
 from eqzoo.engine.preflight import COMPONENT_KEYS, missing, missing_message
+from eqzoo.engine.references import check_reference_sizes
 from eqzoo.registry import Requirement
 from eqzoo.studies.plan import StudyPlan
 from eqzoo.studies.stages import StageCommand
@@ -26,12 +27,15 @@ def missing_of(study: Study, plan: StudyPlan) -> str:
     """Return the message about all files that stages need, that are not there, and that no stage writes; '' if none.
 
     Raises:
-        ValueError: For an unknown component, or an unknown or missing argument of one, with its config.
+        ValueError: For an unknown component, or an unknown or missing argument of one, with its config; or for a
+            reference of another size than a generator's images.
     """
     lacks: dict[tuple[str, Requirement], list[str]] = {}  # the configs, by place in them
     checked: dict[tuple[str, str], list[tuple[str, Requirement]]] = {}  # equal parts once: opening images takes time
     for command in [each for stage in plan.stages.values() if stage.record() is None for each in stage.commands]:
         for config in _configs(command):
+            if 'generator' in config.model:
+                check_reference_sizes(config)
             for key in _KEYS[command.tool]['generator' in config.model]:
                 part = key, str(config.get(key))
                 if part not in checked:

@@ -12,6 +12,7 @@ import yaml
 
 from eqzoo.config import configs_folder
 from eqzoo.files import did_you_mean
+from eqzoo.text import printable
 
 HUB = 'https://huggingface.co'
 
@@ -108,7 +109,8 @@ def resolve(source: str) -> ReleasedFile:
         source = f'{HUB}/{match["repository"]}/resolve/{match["revision"] or "main"}/{match["path"]}'
     known = {file.url: file for model in models().values() for file in model.files}
     name = PurePosixPath(urlsplit(source).path).name
-    if not name and source not in known:
+    # the last part of a URL becomes a file in the cache, beside the files of `eqzoo.zoo.download`
+    if source not in known and (name in ('', '.', '..', 'eqzoo.json', '.lock') or printable(name) != name):
         raise ValueError(f'weights: {source!r} names no file; expected a URL that ends in a file name.')
     return known.get(source) or ReleasedFile(source, name)
 

@@ -95,6 +95,32 @@ def test_mistakes_are_one_message(sets, capsys, monkeypatch):
     assert "0/small.png: 16 x 16 pixels; crop='exact' accepts 32 x 32 only" in message
 
 
+def test_statistics_of_another_size_or_crop_are_refused(sets, capsys):
+    run(reference, [str(sets / 'images'), str(sets / 'large.npz'), *OFFLINE, '--size', '64'])
+    run(reference, [str(sets / 'images'), str(sets / 'pil.npz'), *OFFLINE, '--size', '32', '--crop', 'resize_pil'])
+    words = [*OFFLINE, '--metrics', 'fd', '--min-images', '2', '--out', str(sets / 'work')]
+    message = fails(score, [str(sets / 'samples.npz'), str(sets / 'large.npz'), *words], capsys)
+    assert 'large.npz: statistics of images of 64 x 64 pixels; the samples have 32 x 32. Make' in message
+    assert 'tools/reference.py IMAGES FILE.npz --size 32' in message
+    message = fails(score, [str(sets / 'samples'), str(sets / 'pil.npz'), *words, '--crop', 'center'], capsys)
+    assert "pil.npz: statistics of images cropped by 'resize_pil'; these are cropped by 'center'" in message
+    assert run(score, [str(sets / 'samples'), str(sets / 'pil.npz'), *words])['metrics']['fd_effnet_lite0'] > 10
+
+
+def test_an_unreadable_sample_is_named_with_its_reason(sets, capsys):
+    (sets / 'samples' / '0' / '000.png').write_bytes(b'')
+    words = [*OFFLINE, '--metrics', 'fd', '--min-images', '2', '--out', str(sets / 'work')]
+    message = fails(score, [str(sets / 'samples'), str(sets / 'samples.npz'), *words], capsys)
+    assert message.endswith('samples: cannot read 0/000.png (the file is empty); replace or remove the file.')
+    message = fails(reference, [str(sets / 'samples'), str(sets / 'r.npz'), *OFFLINE, '--size', '32'], capsys)
+    assert 'samples: cannot read 0/000.png (the file is empty); replace or remove the file.' in message
+    (sets / 'images' / '0' / '000.png').rename(sets / 'images' / '0' / 'a.heic')
+    run(reference, [str(sets / 'images'), str(sets / 'r.npz'), *OFFLINE, '--size', '40'])
+    said = capsys.readouterr().err
+    assert 'images: 1 file is left out, since its name does not end as images do: 1 .heic.' in said
+    assert 'reference: images smaller than the crop are enlarged, such as 0/001.png (32 x 32), ' in said
+
+
 def test_a_reference_is_not_overwritten_unasked(sets, capsys):
     words = [str(sets / 'images'), str(sets / 'ref.npz'), *OFFLINE, '--size', '32', '--limit', '4']
     run(reference, words)
@@ -109,7 +135,10 @@ def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
     data = dict(type='ImageFolder', root=str(sets / 'images'), size=32)
     evaluators = [dict(type='GenerationMetric', extractor=dict(type='EfficientNetLite0'), reference=data)]
     config = 'configs/dit/dit_tiny_shapes.py'
-    run(reference, [config, str(sets / 'a.npz'), f'test_evaluators={evaluators!r}'])
+    message = fails(reference, [config, str(sets / 'a.npz'), f'test_evaluators={evaluators!r}'], capsys)
+    assert 'the reference ImageFolder has images of 32 x 32 pixels, the samples have 64 x 64; set size=64' in message
+    words = [f'test_evaluators={evaluators!r}', 'cache_dataloader.dataset.size=32']
+    run(reference, [config, str(sets / 'a.npz'), *words])
     run(reference, [str(sets / 'images'), str(sets / 'b.npz'), *OFFLINE, '--size', '32'])
     first, second = (np.load(sets / name) for name in ('a.npz', 'b.npz'))
     assert {*first.files} >= {'mu', 'sigma', 'arr_0'}
@@ -121,7 +150,8 @@ def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
     message = fails(reference, [str(sets / 'images'), str(sets / 'c.npz'), *OFFLINE, 'seed=1'], capsys)
     assert 'seed=1: keys can be set in a config only' in message
     evaluators[0]['reference']['root'] = str(sets / 'nowhere')
-    message = fails(reference, [config, str(sets / 'c.npz'), f'test_evaluators={evaluators!r}'], capsys)
+    words[0] = f'test_evaluators={evaluators!r}'
+    message = fails(reference, [config, str(sets / 'c.npz'), *words], capsys)
     assert f'{config} cannot be measured yet: ' in message
 
 
@@ -134,7 +164,7 @@ def test_a_configs_reconstructions_are_those_of_its_autoencoder(sets, capsys):
     from eqzoo.evaluators.reference import read_reference
     from eqzoo.registry import build
 
-    data = dict(type='ImageFolder', root=str(sets / 'images'), size=32)
+    data = dict(type='ImageFolder', root=str(sets / 'images'), size=64)
     metric = dict(type='GenerationMetric', extractor=dict(type='EfficientNetLite0'), reference=data)
     evaluators = [metric, dict(metric, against='reconstructions')]
     config = 'configs/dit/dit_tiny_shapes.py'

@@ -1,6 +1,7 @@
 """Image decoding: upright RGB pixels of every mode and orientation, and the cause of damage."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqzoo.data.decoding import UnreadableImageError, decode
+from eqzoo.data.decoding import FORMATS, UnreadableImageError, decode
 
 
 def encoded(image: Image.Image, kind: str = 'PNG', **options) -> bytes:
@@ -101,6 +102,116 @@ def test_half_transparent_is_blended():
 
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+
+def png(depth: int, colour: int, key: bytes, row: bytes, width: int) -> bytes:
+    """A PNG of one row with a transparent key (PNG, 11.3.1.1)."""
+    header = struct.pack('>IIBBBBB', width, 1, depth, colour, 0, 0, 0)
+    parts = [(b'IHDR', header), (b'tRNS', key), (b'IDAT', zlib.compress(b'\0' + row)), (b'IEND', b'')]
+    return b'\x89PNG\r\n\x1a\n' + b''.join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ('depth', 'key', 'row', 'shown'),
+    [
+        (2, 1, bytes([0b00_01_10_11]), [0, 255, 170, 255]),
+        (4, 9, bytes([0x09, 0x5F]), [0, 255, 85, 255]),
+        (8, 7, bytes([7, 8, 119, 255]), [255, 8, 119, 255]),
+        (16, 0, struct.pack('>4H', 0, 1, 40092, 65535), [255, 0, 156, 255]),
+        (16, 255, struct.pack('>4H', 255, 254, 256, 65535), [255, 1, 1, 255]),
+    ],
+)
+def test_a_grey_key_has_the_depth_of_the_file(depth, key, row, shown):
+    pixels = np.asarray(decode(png(depth, 0, struct.pack('>H', key), row, 4)))
+    assert pixels[0, :, 0].tolist() == shown
+    assert (pixels == pixels[..., :1]).all()
+
+
+@pytest.mark.parametrize('depth', [8, 16])
+def test_a_colour_is_transparent_if_all_its_bits_are_the_keys(depth):
+    # at 16 bits the second pixel differs from the key in a low byte alone, which 8-bit pixels do not have
+    key, near, far = ((200, 100, 50), (200, 100, 51), (0, 0, 0)) if depth == 16 else ((9, 8, 7), (9, 8, 6), (7, 8, 9))
+    pack = struct.Struct('>9H' if depth == 16 else '>9B').pack
+    shown = np.asarray(decode(png(depth, 2, struct.pack('>3H', *key), pack(*key, *near, *far), 3)))
+    high = 8 if depth == 16 else 0
+    assert shown[0].tolist() == [[255] * 3, [each >> high for each in near], [each >> high for each in far]]
+
+
+def tiff(image: Image.Image, **tags: int) -> bytes:
+    """An uncompressed TIFF of `image` with some tags of its directory overwritten."""
+    data = bytearray(encoded(image, 'TIFF'))
+    numbers = dict(bits=258, photometric=262, sample_format=339)
+    (start,) = struct.unpack_from('<I', data, 4)
+    for place in range(start + 2, start + 2 + 12 * struct.unpack_from('<H', data, start)[0], 12):
+        for name, value in tags.items():
+            if struct.unpack_from('<H', data, place)[0] == numbers[name]:
+                struct.pack_into('<H', data, place + 8, value)
+    return bytes(data)
+
+
+def test_integer_tiffs_are_shown_over_their_range_or_refused():
+    # of 12 bits, two values are three bytes: 0xfff 0x800, 0x7ff 0x010
+    data = bytearray(tiff(Image.fromarray(np.zeros((1, 4), np.uint16)), bits=12))
+    (where,) = struct.unpack_from('<I', data, data.index(struct.pack('<HHI', 273, 4, 1)) + 8)
+    data[where : where + 6] = bytes([0xFF, 0xF8, 0x00, 0x7F, 0xF0, 0x10])
+    assert np.asarray(decode(bytes(data)))[0, :, 0].tolist() == [255, 128, 127, 1]
+    deep = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
+    assert np.asarray(decode(tiff(deep, photometric=0)))[0, :, 0].tolist() == [255, 254, 0]
+    for values in (np.array([[0, 255]], np.int32), np.array([[0, 2**31 - 1]], np.int32)):
+        with pytest.raises(UnreadableImageError, match='32-bit integers of unknown range; save the image with 8 or 16'):
+            decode(encoded(Image.fromarray(values), 'TIFF'))
+
+
+@pytest.mark.parametrize('kind', ['AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP'])
+def test_every_format_is_read(kind):
+    if kind not in FORMATS:
+        pytest.skip(f'this build of Pillow does not read {kind}')
+    flat = Image.new('RGB', (16, 16), (40, 120, 200))
+    assert np.abs(np.asarray(decode(encoded(flat, kind))).astype(int) - (40, 120, 200)).max() <= 3
+
+
+def test_the_first_frame_of_an_animation_is_shown():
+    frames = [Image.new('RGB', (4, 4), colour) for colour in ('red', 'blue')]
+    for kind, options in (('GIF', {}), ('WEBP', dict(lossless=True))):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert np.unique(np.asarray(decode(data)).reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
+
+
+def test_no_program_is_started_whatever_the_name(tmp_path, monkeypatch):
+    """Pillow opens EPS by starting `gs`; an EPS may be called .jpg."""
+    program, trace = tmp_path / 'gs', tmp_path / 'started'
+    program.write_text(f'#!/bin/sh\ntouch {trace}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
+    eps = encoded(Image.fromarray(picture()), 'EPS')
+    with pytest.raises(UnreadableImageError, match='no image format that is read here .*PNG'):
+        decode(eps)
+    assert not trace.exists()
+
+
+class PluginError(Exception):
+    """An exception of a plugin's own."""
+
+
+@pytest.mark.parametrize('error', [RuntimeError, NotImplementedError, SystemError, struct.error, PluginError])
+def test_any_failure_of_a_decoder_is_an_unreadable_image(error, monkeypatch):
+    def fail(*_):
+        raise error('frame 0')
+
+    data = encoded(Image.fromarray(picture()))
+    monkeypatch.setattr('PIL.PngImagePlugin.PngImageFile.load', fail)
+    with pytest.raises(UnreadableImageError, match=f'{error.__name__}: frame 0'):
+        decode(data)
+
+
+@pytest.mark.parametrize('error', [MemoryError, KeyboardInterrupt])
+def test_what_is_not_the_images_fault_passes(error, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr('PIL.PngImagePlugin.PngImageFile.load', fail)
+    with pytest.raises(error):
+        decode(encoded(Image.fromarray(picture())))
 
 
 def bomb() -> bytes:

@@ -1,6 +1,9 @@
 """ImageFolder and its sources: names, labels, parts, errors, and a zip archive that equals its folder."""
 
+import os
 import pickle
+import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -91,12 +94,13 @@ def test_pixels_are_those_of_the_named_file(folder):
 
 
 def test_flat_folder_has_label_0(tmp_path):
-    for name in ('b.JPG', 'a.jpeg', 'c.webp', 'd.bmp', 'e.tif', 'f.tiff'):
-        Image.new('RGB', (8, 8)).save(tmp_path / name)
+    others = ['g.jfif', 'h.gif', 'i.ppm', 'j.PGM', 'k.jp2']
+    for name in ('b.JPG', 'a.jpeg', 'c.webp', 'd.bmp', 'e.tif', 'f.tiff', *others):
+        Image.new('L' if name == 'j.PGM' else 'RGB', (8, 8)).save(tmp_path / name)
     dataset = ImageFolder(tmp_path, 8)
-    assert dataset.names == ['a.jpeg', 'b.JPG', 'c.webp', 'd.bmp', 'e.tif', 'f.tiff']
+    assert dataset.names == ['a.jpeg', 'b.JPG', 'c.webp', 'd.bmp', 'e.tif', 'f.tiff', *others]
     assert dataset.classes == ['.']
-    assert {dataset[index]['label'] for index in range(6)} == {0}
+    assert {dataset[index]['label'] for index in range(11)} == {0}
 
 
 def test_linked_folders_are_followed_once(folder):
@@ -220,14 +224,14 @@ def cut_zip(folder):
 
 def empty_folder(folder):
     (folder / 'empty').mkdir()
-    return folder / 'empty', r'no images in this folder; expected .bmp, .jpeg, .jpg, .png'
+    return folder / 'empty', r'no images in this folder; expected .*.bmp, .gif, .jfif, .jp2, .jpeg, .jpg, .pgm, .png'
 
 
 def empty_zip(folder):
     path = folder.parent / 'empty.zip'
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('readme.txt', 'nothing')
-    return path, 'no images in this zip'
+    return path, r'no images in this zip; .*1 file is left out, since its name does not end as images do: 1 .txt\.'
 
 
 def bzip2_zip(folder):
@@ -273,6 +277,7 @@ def test_requirements_of_a_good_root_and_of_none(folder, archive):
     [
         (dict(size=0), 'size must be at least 1 pixel, got 0'),
         (dict(crop='centre'), "crop must be one of 'center', 'random_square', .*'exact', got 'centre'"),
+        (dict(on_small='grow'), "on_small must be 'enlarge', 'skip' or 'refuse', got 'grow'"),
         (dict(on_unreadable='ignore'), "on_unreadable must be 'skip' or 'fail', got 'ignore'"),
         (dict(part=(0.5, 0.2)), r'part must be \(from, to\) with 0 <= from < to <= 1'),
         (dict(part=(0, 1.5)), 'part must be'),
@@ -296,7 +301,9 @@ def damage(folder):
 def test_unreadable_images_are_left_out_and_listed(folder):
     damage(folder)
     batch = next(iter(build_eval_loader(ImageFolder(folder, 8), batch_size=6, num_workers=0)))
-    assert batch['unreadable'] == sorted(NAMES)[1:5]
+    assert batch['unreadable'] == list(batch['reasons']) == sorted(NAMES)[1:5]
+    assert batch['reasons'][NAMES[2]] == 'the file is empty'
+    assert 'no image format that is read here' in batch['reasons'][NAMES[4]]
     assert batch['indices'].tolist() == batch['draws'].tolist() == [0, 5]
     assert batch['images'].shape == (2, 3, 8, 8)
 
@@ -318,7 +325,79 @@ def test_damage_inside_a_zip_is_noticed(folder, tmp_path):
     archive.write_bytes(data.replace(content, content[:-30] + b'x' + content[-29:]))
     with pytest.raises(ValueError, match=r'cannot read ant/0.png \(bytes do not match their checksum'):
         ImageFolder(archive, 8, on_unreadable='fail')[0]
-    assert ImageFolder(archive, 8)[0, 4] == dict(unreadable='ant/0.png', index=0, draw=4)
+    reason = 'bytes do not match their checksum in the zip'
+    assert ImageFolder(archive, 8)[0, 4] == dict(unreadable='ant/0.png', reason=reason, index=0, draw=4)
+
+
+def test_small_images_are_enlarged_skipped_or_refused_and_listed(folder):
+    # the images are 10 x 12
+    large, small = ImageFolder(folder, 10)[0], ImageFolder(folder, 11)
+    assert 'enlarged' not in large
+    batch = collate([small[0], large | dict(image=small[1]['image'])])
+    assert batch['enlarged'] == ['ant/0.png (10 x 12)']
+    reason = '10 x 12 pixels, smaller than 11'
+    skipping = ImageFolder(folder, 11, on_small='skip')
+    assert skipping[2, 7] == dict(unreadable='ant/2.png', reason=reason, index=2, draw=7)
+    with pytest.raises(ValueError, match=f"insects: ant/0.png: {reason}; remove it, or set on_small='skip' or 'enl"):
+        ImageFolder(folder, 11, on_small='refuse')[0]
+    assert skipping.identity() == {**small.identity(), 'on_small': 'skip'}
+
+
+def test_files_that_are_no_images_are_counted_and_said_once(folder, tmp_path, capsys):
+    for name in ('ant/a.HEIC', 'ant/b.heic', 'bee/readme', f'bee/x.{"0" * 40}', 'bee/\x1b[2J.h\x1bc'):
+        (folder / name).write_bytes(b'')
+    for root in (folder, pack(folder, tmp_path / 'left.zip')):
+        for size in (8, 9):
+            ImageFolder(root, size)
+        said = capsys.readouterr().err
+        start = f'{root}: 6 files are left out, since their names do not end as images do: 2 .heic, '
+        assert said.startswith(start)
+        assert sorted(said.strip(' .\n')[len(start) :].split(', ')) == sorted(
+            ['1 .txt', '1 without an ending', '1 .…', '1 .h\\x1bc']
+        )
+        assert said.count('\n') == 1
+
+
+def test_a_pipe_and_a_file_of_a_gigabyte_are_unreadable(folder, monkeypatch):
+    monkeypatch.setattr(sources, 'MAX_BYTES', 1000)
+    (folder / NAMES[0]).unlink()
+    os.mkfifo(folder / NAMES[0])
+    with (folder / NAMES[1]).open('wb') as file:
+        file.truncate(1001)
+    dataset = ImageFolder(folder, 8)
+    assert dataset[0]['reason'] == 'not a regular file'
+    assert dataset[1]['reason'] == '1,001 bytes; an image of more than 1,000 is not read'
+
+
+def lying_zip(tmp_path, **claims):
+    """A zip of one PNG of 100,000 bytes, deflated, whose directory claims other sizes."""
+    path = tmp_path / 'lying.zip'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('0.png', bytes(100_000))
+    data = bytearray(path.read_bytes())
+    start = data.rindex(b'PK\x01\x02')  # APPNOTE.TXT 4.3.12
+    for name, offset in (('packed', 20), ('size', 24)):
+        if name in claims:
+            struct.pack_into('<I', data, start + offset, claims[name])
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('claims', 'reason'),
+    [
+        (dict(size=100), 'bytes do not match their checksum in the zip'),
+        (dict(size=2**32 - 2), '4,294,967,294 bytes; an image of more than 1,073,741,824 is not read'),
+        (dict(packed=2**32 - 2), 'the zip ends before this member does'),
+    ],
+)
+def test_sizes_that_a_zip_claims_take_no_memory(tmp_path, claims, reason):
+    dataset = ImageFolder(lying_zip(tmp_path, **claims), 8)
+    tracemalloc.start()
+    assert dataset[0]['reason'] == reason
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_index_beyond_the_end(folder):

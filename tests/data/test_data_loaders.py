@@ -124,16 +124,19 @@ def test_collate_values():
         )
         for value in range(3)
     ]
-    batch = collate([items[0], dict(unreadable='b.jpg', index=9, draw=9), items[2]])
+    batch = collate([items[0], dict(unreadable='b.jpg', reason='empty', index=9, draw=9), items[2]])
     assert batch['images'].dtype == torch.uint8
     assert batch['images'][:, 0, 0, 0].tolist() == [0, 2]
     assert {batch[key].dtype for key in ('labels', 'indices', 'draws')} == {torch.int64}
     assert (batch['labels'].tolist(), batch['indices'].tolist()) == ([1, 3], [2, 4])
     assert batch['draws'].tolist() == [2**40, 2**40 + 2]
-    assert batch['unreadable'] == ['b.jpg']
+    assert (batch['unreadable'], batch['reasons'], batch['enlarged']) == (['b.jpg'], {'b.jpg': 'empty'}, [])
 
 
 def test_a_batch_without_readable_images_is_an_error():
     items = [dict(unreadable=name, index=0, draw=0) for name in ('a.jpg', 'b.jpg')]
     with pytest.raises(ValueError, match=r'No image of this batch of 2 can be read: a.jpg, b.jpg\.'):
+        collate(items)
+    items = [dict(unreadable=f'{number}.jpg', reason='empty', index=0, draw=0) for number in range(10)]
+    with pytest.raises(ValueError, match=r'batch of 10 can be read: 0.jpg \(empty\), .*7.jpg \(empty\) and 2 more\.'):
         collate(items)

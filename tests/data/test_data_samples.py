@@ -143,12 +143,17 @@ def no_images(path):
 
 def few_labels(path):
     np.savez(path, PIXELS, LABELS[:4])
-    return r'arr_1 is \(4,\) of int64; expected the 9 classes'
+    return r'arr_1 is \(4,\) of int64, from 0 to 3; expected the 9 classes'
 
 
 def one_hot_labels(path):
     np.savez(path, PIXELS, np.eye(4)[LABELS])
     return r'arr_1 is \(9, 4\) of float64'
+
+
+def huge_label(path):
+    np.savez(path, arr_0=PIXELS, arr_1=np.array([0] * 8 + [2**62]))
+    return r'from 0 to 4611686018427387904; .*whole numbers from 0 to 1048575'
 
 
 def negative_labels(path):
@@ -168,6 +173,7 @@ def negative_labels(path):
         few_labels,
         one_hot_labels,
         negative_labels,
+        huge_label,
     ],
 )
 def test_bad_files_are_reported_by_constructor_and_preflight(path, case):

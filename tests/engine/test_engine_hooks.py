@@ -82,14 +82,17 @@ def test_decay_is_below_one():
 
 def test_unreadable_images_are_named_once_and_counted(caplog):
     runner, hook = SimpleNamespace(logger=logging.getLogger('test')), UnreadableHook()
-    for names in (['a.png'], [], ['a.png', 'b.png']):
-        hook.after_train_iter(runner, 0, {'unreadable': names})
+    for names in (['a.png'], [], ['a.png', 'b\x1b.png']):
+        reasons = {'b\x1b.png': 'the file is empty'}
+        hook.after_train_iter(runner, 0, {'unreadable': names, 'reasons': reasons, 'enlarged': names[1:]})
     hook.after_train(runner)
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
         'Unreadable image skipped: a.png (1 so far)',
-        'Unreadable image skipped: b.png (2 so far)',
+        r'Unreadable image skipped: b\x1b.png (the file is empty) (2 so far)',
+        r"Enlarged, being smaller than the crop: b\x1b.png. on_small of the dataset says what to do with such images: 'enlarge', 'skip' or 'refuse'.",
         '2 unreadable images were skipped.',
+        '1 images of the batches were enlarged.',
     ]
 
 

@@ -102,7 +102,7 @@ class Lossy(Exact):
 
 def draw(autoencoder, learns='latents', side=4):
     generator = SimpleNamespace(learns=learns, latent_shape=(autoencoder.latent_channels, side, side))
-    return SimpleNamespace(generator=generator, autoencoder=autoencoder)
+    return SimpleNamespace(generator=generator, autoencoder=autoencoder, image_size=2 * side)
 
 
 def metric(**arguments):

@@ -108,6 +108,59 @@ def test_a_sample_with_pixels_that_are_not_finite_is_named():
         draw([5, 6, 7])
 
 
+def test_a_latent_that_is_not_finite_is_named():
+    """A decoder may make finite pixels of it; and latents are scored as well."""
+
+    class Sampler(FirstNoise):
+        def __call__(self, generator, labels, streams):
+            latents = super().__call__(generator, labels, streams)
+            latents[labels == 2, 0, 1, 1] = float('-inf')
+            return latents
+
+    draw = ImageSampler(generator(), autoencoder(), Sampler(), labels='balanced')
+    assert draw.sample([4, 5]).isfinite().all()
+    with pytest.raises(ValueError, match='NaN or infinite values in the latents of sample 6'):
+        draw.sample([5, 6, 7])
+
+
+@pytest.mark.parametrize('sampler', ['DDPM', 'DDIM', 'ODE', 'dopri5', 'SDE', 'Confidence', 'Halton'])
+def test_a_network_with_a_weight_that_is_nan_gives_no_samples(sampler):
+    size = dict(size=(1, 16, 2), latent_channels=3, latent_size=4, num_classes=CLASSES)
+    if sampler in ('Confidence', 'Halton'):
+        network = dict(type='MaskTransformer', size=(1, 16, 2), num_codes=8, grid=4, num_classes=CLASSES)
+        config = dict(type='MaskGIT', network=network)
+        decoder = VQAutoencoder(3, 8, (8, 8), attention_levels=(), layers_per_block=1, norm_num_groups=4).eval()
+    elif sampler in ('DDPM', 'DDIM'):
+        config = dict(type='DiT', network=dict(type='DiffusionTransformer', **size), process='GaussianDiffusion')
+        decoder = autoencoder()
+    else:
+        network = dict(type='DiffusionTransformer', learn_sigma=False, **size)
+        config = dict(type='SiT', network=network, process='Interpolant')
+        decoder = autoencoder()
+    if 'process' in config:
+        config['process'] = dict(type=config['process'])
+    broken = build(config).eval()
+    next(broken.network.parameters()).data[0] = float('nan')
+    how = dict(type=sampler, steps=2) if sampler != 'dopri5' else dict(type='ODE')
+    if sampler == 'ODE':
+        how['method'] = 'euler'
+    with pytest.raises((ValueError, FloatingPointError), match='NaN or infinite|values that are not finite'):
+        ImageSampler(broken, decoder, build(how))([0, 1])
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_guidance_and_temperatures_are_finite(value):
+    for config, name in [
+        (dict(type='ClassifierFree', scale=value), 'ClassifierFree.scale'),
+        (dict(type='Confidence', guidance=value), 'Confidence.guidance'),
+        (dict(type='Confidence', gumbel_temperature=value), 'Confidence.gumbel_temperature'),
+        (dict(type='Halton', guidance=value), 'Halton.guidance'),
+        (dict(type='Halton', temperature=value), 'Halton.temperature'),
+    ]:
+        with pytest.raises(ValueError, match=f'{name} must be a finite number, got {value}'):
+            build(config)
+
+
 @pytest.mark.parametrize('sampler', [dict(type='DDPM', steps=3), dict(type='DDIM', steps=3)])
 def test_samples_do_not_depend_on_how_they_are_cut(sampler):
     draw = ImageSampler(generator(), autoencoder(), build(sampler), seed=3)

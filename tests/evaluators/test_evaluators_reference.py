@@ -60,6 +60,51 @@ def test_a_written_reference_is_read(path):
     assert frechet_distance(moments_of(), reference.pooled) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ('data', 'stored', 'size'),
+    [
+        (dict(DATA, size=8), 0, 8),
+        (dict(DATA, size=8), 10, 8),
+        (DATA, 10, 4),
+        (DATA, 0, None),
+    ],
+)
+def test_the_size_is_stated_or_that_of_the_images(tmp_path, data, stored, size, capsys):
+    pictures = dict(images=[images()], num_stored=10) if stored else {}
+    write_reference(tmp_path / 'a.npz', extractor(), moments_of(), data=data, **pictures)
+    reference = read_reference(tmp_path / 'a.npz')
+    assert reference.size == size
+    reference.check_images(size)
+    assert capsys.readouterr().err == ''
+    if size is None:
+        reference.check_images(16)
+        reference.check_images(16)
+        assert capsys.readouterr().err.count('a.npz: does not say the size and the crop of its images') == 1
+    else:
+        with pytest.raises(ValueError, match=f'of {size} x {size} pixels; the samples have 16 x 16. Make .*--size 16'):
+            reference.check_images(16)
+
+
+def test_the_size_of_a_foreign_file_is_that_of_its_images(tmp_path):
+    with write_npz(tmp_path / 'adm.npz') as npz:
+        npz.add('mu', np.zeros(2048))
+        npz.add('sigma', np.eye(2048))
+        npz.add_images('arr_0', [images(size=6)], 10)
+    reference = read_reference(tmp_path / 'adm.npz', INCEPTION)
+    reference.check_images(6, 'center')
+    with pytest.raises(ValueError, match='adm.npz: statistics of images of 6 x 6 pixels; the samples have 4 x 4'):
+        reference.check_images(4)
+
+
+def test_samples_that_were_cropped_otherwise_are_refused(tmp_path):
+    write_reference(tmp_path / 'a.npz', extractor(), moments_of(), data=dict(DATA, size=8, crop='center'))
+    reference = read_reference(tmp_path / 'a.npz')
+    for crop in (None, 'exact', 'center'):
+        reference.check_images(8, crop)
+    with pytest.raises(ValueError, match=r"a.npz: .* cropped by 'center'; these are cropped by 'resize_pil'"):
+        reference.check_images(8, 'resize_pil')
+
+
 def test_features_of_the_images_are_kept(tmp_path):
     features = torch.randn(10, 6, generator=torch.Generator().manual_seed(2))
     given = dict(data=DATA, images=[images()], num_stored=10)

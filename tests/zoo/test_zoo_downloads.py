@@ -300,6 +300,9 @@ def test_a_missing_file_comes_with_its_command():
         ('eqzoo://taesd/x.pth', 'expected eqzoo://taesd/diffusion_pytorch_model.safetensors'),
         ('eqzoo://sd-vea', r"Unknown model 'sd-vea'. Did you mean 'sd-vae'\?"),
         ('https://example.org/', 'https://example.org/.* names no file'),
+        ('https://example.org/a/..', 'names no file'),
+        ('https://example.org/a/eqzoo.json', 'names no file'),
+        ('https://example.org/a\x1b.pth', 'names no file'),
     ],
 )
 def test_sources_that_name_nothing(source, message):

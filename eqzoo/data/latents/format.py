@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ FORMAT = 'eqzoo latent store'
 VERSION = 2  # 1 had row checksums of another kind
 PLAN, INDEX = 'plan.json', 'index.json'
 STORAGE_TYPES = ('float32', 'float16', 'bfloat16')
+_CODE_TYPE = 'uint16'
 LABELS, CHECKSUMS = 'labels', 'checksums'
 FLIPPED = '_flip'  # the suffix of the tensors of mirrored images
 REMEDY = 'python tools/cache_latents.py CONFIG'
@@ -100,6 +102,12 @@ class StorePlan:
     def from_json(cls, data: Mapping[str, Any]) -> 'StorePlan':
         """Return the plan that `to_json` turned into `data`."""
         fields = {name: Field(each['dtype'], tuple(each['shape'])) for name, each in data['fields'].items()}
+        numbers = [data['num_images'], data['shard_images'], *(side for each in fields.values() for side in each.shape)]
+        if not all(type(number) is int and 0 < number < 1 << 40 for number in numbers):
+            raise ValueError(f'sizes must be whole numbers from 1, got {numbers}')
+        unknown = {each.dtype for each in fields.values()} - {*STORAGE_TYPES, _CODE_TYPE}
+        if unknown:
+            raise ValueError(f'unknown types of fields: {", ".join(map(repr, sorted(unknown)))}')
         return cls(**{**data, 'fields': fields})
 
     def differences(self, requested: 'StorePlan') -> list[str]:
@@ -168,7 +176,12 @@ def read_index(root: Path) -> StoreIndex:
     def parse(data: dict[str, Any]) -> StoreIndex:
         if data.pop('sha256') != _json_hash(data):
             raise ValueError('its content differs from its own hash')
-        return StoreIndex(**{**data, 'plan': StorePlan.from_json(data['plan'])})
+        index = StoreIndex(**{**data, 'plan': StorePlan.from_json(data['plan'])})
+        expected = map(shard_name, range(index.plan.num_shards))
+        # names could lead out of the folder
+        if len(index.shards) != index.plan.num_shards or any(map(ne, index.shards, expected)):
+            raise ValueError(f'its shards are not the {index.plan.num_shards} of the plan')
+        return index
 
     if not (root / INDEX).is_file():
         unfinished = f', but {PLAN}: it was begun and not finished' if (root / PLAN).is_file() else ''

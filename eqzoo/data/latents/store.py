@@ -319,7 +319,8 @@ class LatentStore(LatentDataset):
         # With draw = index, as it was cached: another draw may crop another part.
         item = self.images[index, index]
         if 'unreadable' in item:
-            raise ValueError(f'LatentStore.images: {item["unreadable"]} cannot be read any more; restore it.')
+            reason = f' ({item["reason"]})' if 'reason' in item else ''
+            raise ValueError(f'LatentStore.images: {item["unreadable"]} cannot be read any more{reason}; restore it.')
         return item['image'].flip(2) if flipped else item['image']
 
     def _row_name(self, index: int, flipped: bool) -> str:

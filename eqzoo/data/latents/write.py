@@ -243,9 +243,10 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 def _check_readable(item: dict[str, Any]) -> dict[str, Any]:
     """Return an item or a batch; refuse one that could not be read."""
     if item.get('unreadable'):
+        reason = f' ({item["reason"]})' if 'reason' in item else ''
         raise ValueError(
-            f'latent store: cannot read {item["unreadable"]}; a store has one row for each image; replace or remove '
-            'the file and run the command again.'
+            f'latent store: cannot read {item["unreadable"]}{reason}; a store has one row for each image; replace or '
+            'remove the file and run the command again.'
         )
     return item
 

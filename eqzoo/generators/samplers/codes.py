@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqzoo.generators.base import Generator, check_labels
+from eqzoo.generators.base import Generator, check_finite, check_labels
 from eqzoo.generators.maskgit import MaskGIT, check_schedule, codes_per_step
 from eqzoo.generators.samplers.base import check_steps
 from eqzoo.randomness import SampleStreams
@@ -30,6 +30,7 @@ class CodeSampler(ABC):
 
     def __init__(self, steps: int, *, temperature: float = 1.0) -> None:
         check_steps(f'{type(self).__name__}.steps', steps)
+        check_finite(f'{type(self).__name__}.temperature', temperature)
         if temperature <= 0:
             raise ValueError(f'{type(self).__name__}.temperature must be positive, got {temperature}.')
         self.steps, self.temperature = steps, temperature
@@ -91,6 +92,9 @@ class CodeSampler(ABC):
             codes: (B, T).
             labels: (B,).
             weight: w of the guidance.
+
+        Raises:
+            FloatingPointError: If a logit is NaN or infinite: a code would be drawn all the same.
         """
         network = generator.network
         grids = codes.view(-1, *generator.latent_shape)
@@ -101,7 +105,13 @@ class CodeSampler(ABC):
             both = network(torch.cat([grids, grids]), torch.cat([labels, nothing])).float()
             conditional, unconditional = both.chunk(2)
             logits = torch.lerp(unconditional, conditional, 1 + weight)
-        return (logits[..., : generator.num_codes] / self.temperature).softmax(dim=2)
+        probabilities = (logits[..., : generator.num_codes] / self.temperature).softmax(dim=2)
+        if probabilities.isnan().any():
+            raise FloatingPointError(
+                f'{type(self).__name__}: NaN or infinite values in the logits of the network. The weights are damaged, '
+                'training diverged, or the guidance is too large.'
+            )
+        return probabilities
 
     def first_probabilities(self, generator: MaskGIT, codes: Tensor, labels: Tensor, weight: float) -> Tensor:
         """Return `probabilities` for all-masked codes, with one prediction per class: they depend on nothing else."""
@@ -139,6 +149,8 @@ class Confidence(CodeSampler):
     ) -> None:
         super().__init__(steps, temperature=temperature)
         check_schedule('Confidence.schedule', schedule)
+        check_finite('Confidence.guidance', guidance)
+        check_finite('Confidence.gumbel_temperature', gumbel_temperature)
         if gumbel_temperature < 0:
             raise ValueError(f'Confidence.gumbel_temperature must be at least 0, got {gumbel_temperature}.')
         self.guidance, self.gumbel_temperature, self.schedule = guidance, gumbel_temperature, schedule
@@ -187,6 +199,7 @@ class Halton(CodeSampler):
         redraw: bool = False,
     ) -> None:
         super().__init__(steps, temperature=temperature)
+        check_finite('Halton.guidance', guidance)
         self.guidance, self.random_start, self.redraw = guidance, random_start, redraw
 
     def draw(self, generator: MaskGIT, labels: Tensor, streams: SampleStreams) -> Tensor:

@@ -150,7 +150,7 @@ def solve_adaptively(
         The solutions (B, ...) at `end`.
 
     Raises:
-        RuntimeError: If the flow is not finite, or a sample takes more than 10,000 steps.
+        FloatingPointError: If the flow is not finite, or a sample takes more than 10,000 steps.
     """
     x = x.clone()
     places = torch.arange(len(x))
@@ -168,7 +168,10 @@ def solve_adaptively(
         moved, slope, error = _step(flow, x[here], times[active], active, slopes[here], direction * size)
         ratio = _norm(error, torch.maximum(x[here].abs(), moved.abs()), rtol, atol)
         if not ratio.isfinite().all():
-            raise RuntimeError('dopri5: the network gives values that are not finite.')
+            raise FloatingPointError(
+                'dopri5: the network gives values that are not finite. The weights are damaged, training diverged, or '
+                'the guidance is too large.'
+            )
         accepted = ratio <= 1
         kept, kept_here = active[accepted], here[accepted.to(x.device)]
         x[kept_here], slopes[kept_here] = moved[accepted.to(x.device)], slope[accepted.to(x.device)]
@@ -178,7 +181,7 @@ def solve_adaptively(
         growth = (_SAFETY * ratio.clamp_min(1e-10) ** (-1 / _ORDER)).clamp(_SLOWEST, _FASTEST)
         # accepted steps never shrink the next one, rejected steps never grow it
         steps[active] = size * torch.where(accepted, growth.clamp_min(1.0), growth.clamp_max(1.0))
-    raise RuntimeError(f'dopri5: more than {_MOST_STEPS:,} steps; rtol and atol are too small for the network.')
+    raise FloatingPointError(f'dopri5: more than {_MOST_STEPS:,} steps; rtol and atol are too small for the network.')
 
 
 def _step(

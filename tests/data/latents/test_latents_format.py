@@ -1,5 +1,6 @@
 """Files of a latent store: row checksums, mapped shards; and the flips drawn for its rows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,18 @@ import pytest
 import torch
 from xxhash import xxh3_64_intdigest
 
-from eqzoo.data.latents.format import Field, ShardRows, StorePlan, open_shard, row_checksums, write_shard
+from eqzoo.data.latents.format import (
+    INDEX,
+    Field,
+    ShardRows,
+    StoreIndex,
+    StorePlan,
+    open_shard,
+    read_index,
+    row_checksums,
+    write_index,
+    write_shard,
+)
 from eqzoo.data.latents.store import draw_flips
 
 
@@ -82,3 +94,51 @@ def test_flips_are_fair_and_functions_of_seed_and_draw():
 
 def test_flips_are_those_of_earlier_runs():
     assert np.flatnonzero(draw_flips(3, np.arange(24))).tolist() == [0, 2, 8, 9, 13, 15, 23]
+
+
+PLAN = StorePlan('0' * 64, {}, 5, 3, False, 'fp32', {'mean': Field('float32', (4, 2, 2))})
+SHARDS = ['shard-00000.safetensors', 'shard-00001.safetensors']
+
+
+def index(shards=SHARDS, plan=PLAN):
+    return StoreIndex(plan, {}, ['0'], {}, None, dict.fromkeys(shards, 1), {})
+
+
+def test_an_index_that_is_whole_is_read(tmp_path):
+    write_index(tmp_path, index())
+    assert read_index(tmp_path) == index()
+
+
+@pytest.mark.parametrize(
+    'shards',
+    [
+        ['../../etc/passwd', SHARDS[1]],
+        ['/etc/passwd', SHARDS[1]],
+        [f'../{SHARDS[0]}', SHARDS[1]],
+        SHARDS[:1],
+        [*SHARDS, 'shard-00002.safetensors'],
+        SHARDS[::-1],
+    ],
+)
+def test_shards_have_the_names_of_the_plan(shards, tmp_path):
+    """Their own hash does not make names from outside right: whoever writes the file writes the hash."""
+    write_index(tmp_path, index(shards))
+    with pytest.raises(ValueError, match=f'{INDEX}: damaged or edited .*its shards are not the 2 of the plan'):
+        read_index(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(num_images=0), 'sizes must be whole numbers from 1'),
+        (dict(shard_images=-3), 'sizes must be whole numbers from 1'),
+        (dict(num_images=2**62), 'sizes must be whole numbers from 1'),
+        (dict(num_images=2.5), 'sizes must be whole numbers from 1'),
+        (dict(fields={'mean': Field('float32', (4, 'x'))}), 'sizes must be whole numbers from 1'),
+        (dict(fields={'mean': Field('load', (4,))}), "unknown types of fields: 'load'"),
+    ],
+)
+def test_sizes_and_types_of_a_plan_are_possible(change, message, tmp_path):
+    write_index(tmp_path, index(plan=replace(PLAN, **change)))
+    with pytest.raises(ValueError, match=f'{INDEX}: damaged or edited .*{message}'):
+        read_index(tmp_path)

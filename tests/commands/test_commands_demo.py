@@ -1,0 +1,76 @@
+"""`tools/demo.py`: its images are divided, and found wanting, before anything is trained."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eqzoo.commands import demo as module
+from eqzoo.commands.cli import run
+from eqzoo.commands.demo import demo
+from eqzoo.data import ImageFolder
+
+
+def save_images(folder, count):
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f'{number:03d}.png')
+    return folder
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """The commands that the demo would run."""
+    called = []
+
+    def fake(title, command, config, work_dir, steps, overrides):
+        called.append((command, overrides))
+        if command == 'test':
+            work_dir.mkdir(parents=True, exist_ok=True)
+            (work_dir / 'metrics.json').write_text(json.dumps(dict(metrics=dict(psnr=20.0))))
+
+    monkeypatch.setattr(module, '_run', fake)
+    monkeypatch.setattr(module, '_draw', lambda folder, data: None)
+    return called
+
+
+def datasets_of(overrides):
+    found = {}
+    for override in overrides:
+        loader, _, dataset = override.partition('.dataset=')
+        if dataset:
+            found[loader] = ImageFolder(**{k: v for k, v in eval(dataset).items() if k != 'type'})
+    return found
+
+
+@pytest.mark.parametrize(('count', 'sizes'), [(20, (17, 1, 2)), (49, (43, 2, 4)), (51, (49, 1, 1)), (80, (68, 4, 8))])
+def test_images_are_divided_among_training_validation_and_test(count, sizes, tmp_path, commands):
+    images = save_images(tmp_path / 'images', count)
+    run(demo, ['--images', str(images), '--size', '32', '--work-dir', str(tmp_path / 'work')])
+    assert [command for command, _ in commands] == ['train', 'train', 'test', 'train', 'test']
+    for _, overrides in commands:
+        data = datasets_of(overrides)
+        parts = [data[f'{name}_dataloader'].names for name in ('train', 'val', 'test')]
+        assert tuple(map(len, parts)) == sizes
+        assert sorted(name for part in parts for name in part) == [f'{number:03d}.png' for number in range(count)]
+
+
+def test_every_number_of_images_from_twenty_on_leaves_some_for_each_part(tmp_path):
+    for count in range(20, 400):
+        val, test = module._held_out(count, 'images')
+        assert 0 < round(val * count) < round(test * count) < count
+
+
+def test_too_few_and_unreadable_images_are_told_before_training(tmp_path, commands):
+    images = save_images(tmp_path / 'images', 19)
+    words = ['--images', str(images), '--size', '32', '--work-dir', str(tmp_path / 'work')]
+    with pytest.raises(SystemExit, match='images: 19 images; the demo needs 20 or more'):
+        run(demo, words)
+    save_images(images, 20)
+    for name in ImageFolder(images, 32, part=(0.9, 1.0)).names:
+        (images / name).write_bytes(b'')
+    with pytest.raises(SystemExit, match=r'none of 2 images can be read: \d+.png \(the file is empty\), \d+.png'):
+        run(demo, words)
+    assert commands == []
