@@ -226,6 +226,8 @@ def _class_for(config: Mapping[str, Any]) -> str:
     problem = None
     if name is None:
         problem = f'there is no {config["type"]} in diffusers'
+    elif name == 'AutoencoderKL' and config.get('feature_channels') not in (None, config['latent_channels']):
+        problem = "feature_channels (LDM's z_channels other than embed_dim) are unknown to diffusers"
     elif config['padding_mode'] != 'zeros':
         problem = f'padding_mode {config["padding_mode"]!r} is unknown to diffusers, whose outputs would differ'
     elif config.get('pooled'):

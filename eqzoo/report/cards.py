@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from eqzoo.report.results import Result, printable
+from eqzoo.report.results import Result
+from eqzoo.text import printable
 
 _ABSENT = object()
 _MAX_CHARACTERS = 60  # of a value in a message

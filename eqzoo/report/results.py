@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eqzoo.report.charts import check_curve
+from eqzoo.text import printable
 
 _FILE = 'metrics.json'
 
@@ -67,11 +68,6 @@ def run_names(paths: Sequence[Path]) -> list[str]:
     names = [printable('/'.join(each[-count:])) for each in parts]
     times = [names[: place + 1].count(name) for place, name in enumerate(names)]
     return [name if time == 1 else f'{name} #{time}' for name, time in zip(names, times, strict=True)]
-
-
-def printable(text: str) -> str:
-    """Spell out lone surrogates, which stand for stray bytes of file names and which no encoding can write."""
-    return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def _defect(content: Any) -> str:

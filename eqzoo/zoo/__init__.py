@@ -8,6 +8,7 @@ from eqzoo.zoo.download import (
     fetch_command,
     located,
     record_of,
+    weights_files,
     weights_requirements,
 )
 from eqzoo.zoo.index import ReleasedFile, ReleasedModel, find_model, is_remote, models, resolve
@@ -26,5 +27,6 @@ __all__ = [
     'models',
     'record_of',
     'resolve',
+    'weights_files',
     'weights_requirements',
 ]

@@ -173,6 +173,24 @@ def fetch_command(source: str | Path) -> str | None:
     return f'python tools/download.py {name or shlex.quote(str(source))}'
 
 
+def weights_files(weights: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    """Return the files that an argument `weights` names: none, one, or the two of 'ENCODER,DECODER'.
+
+    Example:
+        >>> weights_files('taesd_encoder.pth,taesd_decoder.pth')
+        ['taesd_encoder.pth', 'taesd_decoder.pth']
+    """
+    if weights is None:
+        return []
+    if isinstance(weights, Path) or (isinstance(weights, str) and (',' not in weights or Path(weights).exists())):
+        return [weights]
+    if not isinstance(weights, str):
+        return list(weights)
+    parts = weights.split(',')
+    # a URL may have commas of its own
+    return parts if all(map(is_remote, parts)) or not is_remote(weights) else [weights]
+
+
 def weights_requirements(what: str, weights: str | Path | Sequence[str | Path] | None) -> list[Requirement]:
     """Return the files of an argument `weights` that are missing; for a component's `requirements`.
 
@@ -184,11 +202,10 @@ def weights_requirements(what: str, weights: str | Path | Sequence[str | Path] |
         >>> weights_requirements('weights of DiT', 'nowhere.pth')[0].remedy
         'correct weights=PATH'
     """
-    files = weights if isinstance(weights, list | tuple) else [weights]
     return [
         Requirement(what, str(file), fetch_command(file) or 'correct weights=PATH')
-        for file in files
-        if file is not None and cached(file) is None
+        for file in weights_files(weights)
+        if cached(file) is None
     ]
 
 
