@@ -26,7 +26,7 @@ from eqzoo.checkpoints.read import (
 )
 from eqzoo.normalization import LatentNormalization
 from eqzoo.registry import AUTOENCODERS, build
-from eqzoo.zoo import located, weights_files
+from eqzoo.zoo import bare_url, located, weights_files
 
 Source = str | Path | Sequence[str | Path]
 
@@ -234,7 +234,7 @@ def autoencoder_digest(autoencoder: nn.Module) -> str:
 
 def quoted(source: Source) -> str:
     """Return `source` in quotes for a message."""
-    return repr(str(source)) if isinstance(source, str | Path) else ' and '.join(repr(str(path)) for path in source)
+    return ' and '.join(repr(bare_url(path)) for path in ([source] if isinstance(source, str | Path) else source))
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:

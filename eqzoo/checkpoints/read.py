@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eqzoo.checkpoints.pickled import UnreadableFileError, read_pickled
 from eqzoo.text import printable
-from eqzoo.zoo import located
+from eqzoo.zoo import located, shard_names
 
 # safetensors' metadata is text only; this entry of it is JSON of eqzoo's.
 METADATA_KEY = 'eqzoo'
@@ -91,7 +91,7 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Args:
         path: A safetensors file, whose content is flat, or one that `torch.save` wrote, whose
             content may be nested. Only safetensors have metadata. A folder of a run stands for its
-            newest checkpoint.
+            newest checkpoint, an index of shards (`….index.json`) for all of them.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -100,6 +100,8 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = checkpoint_in(located(path))
     if not path.is_file():
         raise _no_file(path)
+    if path.suffix == '.json':
+        return _read_shards(path), {}
     try:
         content, notes = _read_safetensors(path) if _is_safetensors(path) else (read_pickled(path), {})
     except UnreadableFileError as error:
@@ -365,6 +367,16 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if not isinstance(notes, dict):
             raise UnreadableFileError(f'the entry {METADATA_KEY!r} of its metadata is no JSON object')
         return {name: file.get_tensor(name) for name in file.keys()}, notes  # noqa: SIM118, it is no dict
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for name in shard_names(index):
+        content |= read_file(index.with_name(name))[0]
+    missing = [name for name in json.loads(index.read_text())['weight_map'] if name not in content]
+    if missing:
+        raise ValueError(f'weights: the shards of {str(index)!r} lack {first_names(missing)}; fetch them again.')
+    return content
 
 
 def _lit_ema(network: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> dict[str, Tensor]:
