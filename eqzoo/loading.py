@@ -4,13 +4,12 @@ This module must not be called `load.py`: importing a submodule `eqzoo.load` wou
 of that name in the package.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eqzoo.config import configs_folder, find_config, read_config
-from eqzoo.zoo import fetch, find_model, is_remote, models
+from eqzoo.zoo import fetch, find_model, is_remote, models, weights_files
 
 if TYPE_CHECKING:
     from eqzoo.autoencoders import Autoencoder
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 Source = str | Path | Sequence[str | Path]
 Kind = Literal['autoencoder', 'generator']
-
-_STEP = re.compile(r'iter_(\d+)\.pth')
 
 
 def load_component(
@@ -126,13 +123,9 @@ def _released_name(source: Source) -> str | None:
 def _local_paths(source: Source, name: str | None) -> list[Path]:
     if name is not None:
         return [fetch(f'eqzoo://{name}/{file.name}') for file in find_model(name).files]
-    if isinstance(source, str) and ',' in source and not Path(source).exists():
-        source = source.split(',')
-    if not isinstance(source, str | Path):
-        return [fetch(each) for each in source]
-    path = fetch(source)
-    checkpoints = {file: int(found[1]) for file in path.glob('iter_*.pth') if (found := _STEP.fullmatch(file.name))}
-    return [max(checkpoints, key=checkpoints.get, default=path)]
+    from eqzoo.checkpoints.read import checkpoint_in
+
+    return [checkpoint_in(fetch(each)) for each in weights_files(source)]
 
 
 def _components_of(config: str | Path | Mapping[str, Any]) -> dict[Kind, dict[str, Any]]:
@@ -169,7 +162,7 @@ def _check_kind(kind: Kind | None, wanted: Kind | None, source: Source) -> None:
 
 def _own_config(file: Any, path: Path) -> Mapping[str, Any]:
     """Return the config that a generator's file states."""
-    from eqzoo.checkpoints.config import check_types
+    from eqzoo.checkpoints.config import check_stated
     from eqzoo.checkpoints.generator import describe_state
     from eqzoo.registry import GENERATORS
 
@@ -179,5 +172,5 @@ def _own_config(file: Any, path: Path) -> Mapping[str, Any]:
             'attention heads; expected a name of the zoo, a checkpoint of eqzoo, or a config; give '
             "config='configs/….py', a config with model.generator that fits."
         )
-    check_types(file.config, GENERATORS, repr(str(path)))
+    check_stated(file.config, GENERATORS, repr(str(path)), num_tensors=len(file.state))
     return file.config

@@ -26,6 +26,7 @@ LAYERS = (
 
 # Modules with one importer that are a subject of their own, and why.
 SINGLE_IMPORTERS = {
+    'eqzoo.checkpoints.pickled': 'how a pickle is read without running it, beside what is in it',
     'eqzoo.data.drawing': 'how pictures are drawn, beside which pictures there are (Shapes)',
     'eqzoo.studies.plots': 'plots, beside the page that contains them',
     'eqzoo.studies.preflight': 'what a study lacks, for the one command that runs studies',

@@ -36,6 +36,8 @@ class KLAutoencoder(Autoencoder):
             decoder. The middle block always has attention.
         norm_num_groups: Groups of each GroupNorm; divides every width.
         quant_conv: Whether 1x1 convolutions stand between the networks and the latent.
+        feature_channels: Channels of the decoder's input, half of those of the encoder's output: LDM's
+            `z_channels`, where it differs from `embed_dim`. Needs `quant_conv`. Default: C.
         padding_mode: Padding of the convolutions: 'zeros', as in all public autoencoders, or
             'reflect'. Files of eqzoo state theirs.
         scale: See `LatentNormalization`, also for the next three.
@@ -67,6 +69,7 @@ class KLAutoencoder(Autoencoder):
         attention_levels: Sequence[int] = (),
         norm_num_groups: int = 32,
         quant_conv: bool = True,
+        feature_channels: int | None = None,
         padding_mode: PaddingMode = 'zeros',
         scale: PerChannel | None = None,
         shift: PerChannel | None = None,
@@ -75,9 +78,15 @@ class KLAutoencoder(Autoencoder):
         weights: str | Path | None = None,
     ) -> None:
         super().__init__(latent_channels, 2 ** (len(block_out_channels) - 1))
+        features = latent_channels if feature_channels is None else feature_channels
+        if features != latent_channels and not quant_conv:
+            raise ValueError(
+                f'KLAutoencoder.feature_channels: got {features} for latents of {latent_channels} channels without '
+                'quant_conv; expected the same number, or quant_conv=True.'
+            )
         self.padding_mode = padding_mode
         self.encoder, self.decoder = build_networks(
-            latent_channels,
+            features,
             block_out_channels,
             double_latent=True,
             layers_per_block=layers_per_block,
@@ -85,8 +94,8 @@ class KLAutoencoder(Autoencoder):
             norm_num_groups=norm_num_groups,
         )
         set_padding(self, padding_mode)
-        self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1) if quant_conv else nn.Identity()
-        self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1) if quant_conv else nn.Identity()
+        self.quant_conv = nn.Conv2d(2 * features, 2 * latent_channels, 1) if quant_conv else nn.Identity()
+        self.post_quant_conv = nn.Conv2d(latent_channels, features, 1) if quant_conv else nn.Identity()
         self.normalization = LatentNormalization(latent_channels, scale=scale, shift=shift, mean=mean, std=std)
         if weights is not None:
             load_autoencoder_weights(self, weights)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from eqzoo.autoencoders.base import Autoencoder, Bottleneck, Deterministic
 from eqzoo.autoencoders.networks import PaddingMode, build_networks, set_padding
@@ -135,10 +136,16 @@ class VQAutoencoder(Autoencoder):
 
         The penalty `codebook` is the weighted sum of codebook and commitment terms.
         """
-        # autocast would search the nearest code in half precision
+        codes = self.quantize.embedding.weight
+        precision = torch.promote_types(torch.promote_types(z.dtype, codes.dtype), torch.float32)
+        # autocast, or weights in half precision, would search the nearest code in half precision
         with torch.autocast(z.device.type, enabled=False):
-            latents, loss, (_, _, indices) = self.quantize(z.float())
-        return Bottleneck(latents, {'codebook': self.codebook_weight * loss}, indices)
+            if codes.dtype == precision:
+                found = self.quantize(z.to(precision))
+            else:
+                found = functional_call(self.quantize, {'embedding.weight': codes.to(precision)}, z.to(precision))
+        latents, loss, (_, _, indices) = found
+        return Bottleneck(latents.to(codes.dtype), {'codebook': self.codebook_weight * loss}, indices)
 
     def decode_latents(self, z: Tensor) -> Tensor:
         """Return the images (B, 3, H, W) of codes `z` (B, C, h, w)."""

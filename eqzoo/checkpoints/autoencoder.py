@@ -9,15 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqzoo.checkpoints.config import NORMALIZATION, check_types, infer_config, plain_config
+from eqzoo.checkpoints.config import NORMALIZATION, check_stated, infer_config, plain_config
 from eqzoo.checkpoints.diffusers import CLASSES, read_folder
 from eqzoo.checkpoints.keys import to_diffusers
-from eqzoo.checkpoints.read import below, check_tensors, find_states, first_names, read_file, split_parts
+from eqzoo.checkpoints.read import (
+    below,
+    check_finite,
+    check_tensors,
+    checkpoint_in,
+    find_states,
+    read_file,
+    split_parts,
+    unwrapped,
+    warn_of_unused,
+    with_average,
+)
 from eqzoo.normalization import LatentNormalization
 from eqzoo.registry import AUTOENCODERS, build
-from eqzoo.zoo import located
+from eqzoo.zoo import bare_url, located, weights_files
 
 Source = str | Path | Sequence[str | Path]
+
+_HALVES = ('encoder', 'decoder')
 
 
 @dataclass
@@ -59,19 +72,21 @@ def read_autoencoder(source: Source) -> AutoencoderFile:
 
     Args:
         source: A safetensors or torch file of eqzoo, LDM, taming, VA-VAE, MAR, Stable
-            Diffusion or diffusers; a folder of diffusers; or two files, of the encoder and of
-            the decoder, as taesd has them.
+            Diffusion or diffusers; a folder of diffusers, or of a run, for its newest checkpoint;
+            or two files, of the encoder and of the decoder, as taesd has them, also as
+            'ENCODER,DECODER'.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read safely, holds no named tensors, or a tensor of it
             is not finite.
     """
-    if not isinstance(source, str | Path):
-        return _check_finite(AutoencoderFile(to_diffusers(_read_halves(source))), source)
-    path = located(source)
+    files = weights_files(source)
+    if len(files) != 1 or not isinstance(source, str | Path):
+        return _checked(AutoencoderFile(to_diffusers(_read_halves(files))), source)
+    path = checkpoint_in(located(files[0]))
     if path.is_dir():
-        return _check_finite(AutoencoderFile(**read_folder(path)), source)
+        return _checked(AutoencoderFile(**read_folder(path)), source)
     return parse_autoencoder(*read_file(path), source)
 
 
@@ -86,30 +101,35 @@ def parse_autoencoder(content: Mapping[str, Any], notes: Mapping[str, Any], sour
     more = content.get('eqzoo') if isinstance(content.get('eqzoo'), Mapping) else {}
     more = more or {name: below(f'eqzoo.{name}', content) for name in ('normalization', 'trained')}
     notes = {**more, **notes}
-    trained, average = find_states({key: value for key, value in content.items() if not key.startswith('eqzoo.')})
+    trained, average, unused = find_states({key: v for key, v in content.items() if not key.startswith('eqzoo.')})
     if not trained:
         raise ValueError(
             f"weights: {str(source)!r} holds no named tensors; expected a state dict, or a dict with a 'state_dict'."
         )
-    parts = split_parts(trained)
-    averaged = split_parts(average).network if average else parts.average
     config = next(
         (each for each in (notes.get('config'), content.get('autoencoder')) if _is_component_config(each)), None
     )
-    # layers of a user's own class may have numbers for names, as taesd's have
-    numbered = config is None or config['type'] in CLASSES
-    state = to_diffusers(averaged or parts.network, numbered=numbered)
+    # in a user's own class, layers may have numbers for names, as taesd's have
+    is_known = config is None or config['type'] in CLASSES
+    parts = split_parts(trained, own_names=not is_known)
+    averaged, of_another = parts.average, ()
+    if average:
+        found = split_parts(average, own_names=not is_known).network
+        averaged = with_average(parts.network, found, 'the average')
+        of_another = () if averaged else tuple(f'average of {name}' for name in average)
+    warn_of_unused(unused, source)
+    state = to_diffusers(averaged or parts.network, numbered=is_known)
     state |= {f'normalization.{key}': value for key, value in (more.get('normalization') or {}).items()}
     file = AutoencoderFile(
         state,
         config=config,
-        trained=to_diffusers(parts.network, numbered=numbered) if averaged else more.get('trained') or None,
+        trained=to_diffusers(parts.network, numbered=is_known) if averaged else more.get('trained') or None,
         discriminator=parts.discriminator,
         log_variance=parts.log_variance,
         diffusers_fields=notes.get('diffusers_fields') or {},
-        left_out=parts.left_out,
+        left_out=(*parts.left_out, *of_another),
     )
-    return _check_finite(file, source)
+    return _checked(file, source)
 
 
 def load_autoencoder_weights(model: nn.Module, source: Source) -> None:
@@ -158,7 +178,8 @@ def choose_config(file: AutoencoderFile, source: Source, config: Mapping[str, An
         return config
     if file.config is None:
         return infer_config(file.state)
-    check_types(file.config, AUTOENCODERS, quoted(source))
+    check_stated(file.config, AUTOENCODERS, quoted(source), num_tensors=len(file.state))
+    _check_state(file.state, file.config, quoted(source))  # a file may state a network larger than memory
     return file.config
 
 
@@ -178,12 +199,8 @@ def complete_config(file: AutoencoderFile, source: Source, config: Mapping[str, 
     file.config = plain_config(chosen)
     if stated and not file.normalization:
         set_normalization(file, stated)
-    with torch.device('meta'):
-        wanted = build(file.config).state_dict()
-    if not file.normalization:
-        wanted = {key: value for key, value in wanted.items() if not key.startswith('normalization.')}
     for state in filter(None, (file.state, file.trained)):
-        check_tensors(state, wanted, f'convert: {source}')
+        _check_state(state, file.config, f'convert: {source}')
     return file
 
 
@@ -217,13 +234,22 @@ def autoencoder_digest(autoencoder: nn.Module) -> str:
 
 def quoted(source: Source) -> str:
     """Return `source` in quotes for a message."""
-    return repr(str(source)) if isinstance(source, str | Path) else ' and '.join(repr(str(path)) for path in source)
+    return ' and '.join(repr(bare_url(path)) for path in ([source] if isinstance(source, str | Path) else source))
 
 
 def _settings(model: nn.Module) -> dict[str, Any]:
     """Return the settings that change outputs, but no weight's name or shape."""
     norms = (module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm))
     return dict(padding_mode=getattr(model, 'padding_mode', None), norm_num_groups=next(norms, None))
+
+
+def _check_state(state: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -> None:
+    """Compare weights with those of the autoencoder that a config describes, which takes no memory."""
+    with torch.device('meta'):
+        wanted = build({key: value for key, value in config.items() if key not in ('weights', *NORMALIZATION)})
+    has_normalization = any(key.startswith('normalization.') for key in state)
+    names = [name for name in wanted.state_dict() if has_normalization or not name.startswith('normalization.')]
+    check_tensors(state, {name: wanted.state_dict()[name] for name in names}, where)
 
 
 def _is_component_config(value: object) -> bool:
@@ -233,22 +259,25 @@ def _is_component_config(value: object) -> bool:
 def _read_halves(paths: Sequence[str | Path]) -> dict[str, Tensor]:
     if len(paths) != 2:
         raise ValueError(f'weights: got {len(paths)} files; expected one, or the pair (encoder, decoder).')
-    states = {
-        name: find_states(read_file(path)[0])[0] for name, path in zip(('encoder', 'decoder'), paths, strict=True)
+    states = {name: find_states(read_file(path)[0]).trained for name, path in zip(_HALVES, paths, strict=True)}
+    return {
+        f'{name}.{unwrapped(key).removeprefix(f"{name}.")}': value
+        for name, state in states.items()
+        for key, value in state.items()
     }
-    return {f'{name}.{key}': value for name, state in states.items() for key, value in state.items()}
 
 
-def _check_finite(file: AutoencoderFile, source: Source) -> AutoencoderFile:
+def _checked(file: AutoencoderFile, source: Source) -> AutoencoderFile:
     named = {
         **file.state,
         **{f'trained {name}': value for name, value in (file.trained or {}).items()},
         **{f'discriminator {name}': value for name, value in file.discriminator.items()},
     }
-    bad = [name for name, value in named.items() if not torch.isfinite(value).all()]
-    if bad:
+    check_finite(named, quoted(source))
+    scale = file.normalization.get('scale')
+    if scale is not None and not (scale > 0).all():
         raise ValueError(
-            f'weights: {quoted(source)} holds NaN or infinite values in {len(bad)} tensors: {first_names(bad)}; '
-            'expected finite weights; fetch it again, or take an earlier checkpoint.'
+            f'weights: {quoted(source)} states a normalisation of scale {scale.flatten()[:8].tolist()}; expected '
+            'positive numbers; write the right ones: python tools/latent_stats.py CONFIG FILE.'
         )
     return file

@@ -1,19 +1,34 @@
 """The config of a component as its file states it, or inferred from the weights of an autoencoder."""
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from eqzoo.registry import KINDS, Kind, argument_defaults, find_component
+from eqzoo.checkpoints.read import first_names
+from eqzoo.registry import (
+    AUTOENCODERS,
+    GENERATORS,
+    NETWORKS,
+    PROCESSES,
+    VISION,
+    Kind,
+    argument_defaults,
+    find_component,
+)
 
 NORMALIZATION = ('scale', 'shift', 'mean', 'std')
 
 # The file holds the weights themselves, and the normalisation as buffers.
 _LEFT_OUT = ('weights', *NORMALIZATION)
+
+# Components inside those that files state. Others read data or files when they are built.
+_PARTS = (AUTOENCODERS, GENERATORS, NETWORKS, PROCESSES, VISION)
+
+# What a file states is built before it is compared with the file's tensors.
+_MAX_DEPTH, _MAX_VALUES = 8, 10_000
 
 # The groups of a GroupNorm leave no trace in its weights; all public autoencoders have 32.
 _GROUPS = 32
@@ -35,29 +50,31 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {'type': kept.pop('type'), **kept}
 
 
-def check_types(config: Mapping[str, Any], kind: Kind, where: str) -> None:
-    """Refuse a config from a file that names anything but components known here.
+def check_stated(config: Mapping[str, Any], kind: Kind, where: str, *, num_tensors: int) -> None:
+    """Refuse a config from a file that names anything but registered components, or describes a larger network.
 
     A config can name whatever can be imported and called. One that comes with a file may name
-    registered components and module classes that the user has already imported, nothing else.
+    registered components only: eqzoo's, and those that a config's `custom_imports` have registered.
+    A class that merely happens to be in memory is not enough.
 
     Args:
         config: `type` and arguments.
         kind: The required kind of the outermost component.
         where: The file, for the message.
+        num_tensors: The number of tensors in the file, more than which no network can have layers.
 
     Raises:
-        ValueError: With the names that are refused.
+        ValueError: With the names that are refused, or the values.
     """
-    outermost = str(config['type'])
-    refused = [] if outermost in kind.names() or _is_imported(outermost) else [outermost]
-    arguments = [value for key, value in config.items() if key != 'type']
-    refused += [name for name in _types(arguments) if not _is_registered(name) and not _is_imported(name)]
+    _check_size(config, where, num_tensors)
+    outermost, *parts = _types(config)
+    refused = [] if outermost in kind.names() else [outermost]
+    refused += [name for name in parts if not any(name in each.names() for each in _PARTS)]
     if refused:
         raise ValueError(
             f'weights: {where} says that it needs {", ".join(map(repr, refused))}; expected from a file are registered '
-            f'{kind.name}s ({", ".join(kind.names())}) and their parts; import the module that has it first, or give '
-            'a config.'
+            f'{kind.name}s ({", ".join(kind.names())}) and their parts; if you trust it, give a config: of a class of '
+            'your own, one with custom_imports.'
         )
 
 
@@ -81,13 +98,25 @@ def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     if any(key.startswith('encoder.layers.') for key in state):
         return plain_config(_infer_tiny(state))
+    if 'quantize.embed.weight' in state:
+        raise ValueError(
+            "weights: got the quantiser of taming's GumbelVQ, 'quantize.embed'; expected that of its VQModel, "
+            "'quantize.embedding'; choose another autoencoder."
+        )
     return plain_config(_infer_vq(state) if 'quantize.embedding.weight' in state else _infer_kl(state))
 
 
 def _infer_kl(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    channels = _shape(state, 'decoder.conv_in.weight')[1]
+    features = _shape(state, 'decoder.conv_in.weight')[1]
     has_quant_conv = 'quant_conv.weight' in state
-    return dict(type='KLAutoencoder', latent_channels=channels, quant_conv=has_quant_conv, **_infer_levels(state))
+    channels = _shape(state, 'post_quant_conv.weight')[1] if has_quant_conv else features
+    return dict(
+        type='KLAutoencoder',
+        latent_channels=channels,
+        feature_channels=None if features == channels else features,
+        quant_conv=has_quant_conv,
+        **_infer_levels(state),
+    )
 
 
 def _infer_vq(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -137,9 +166,18 @@ def _infer_tiny(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Return one more than the highest number that the group of `pattern` matches in the names."""
-    found = (re.match(pattern, key) for key in state)
-    return 1 + max((int(match.group(1)) for match in found if match), default=-1)
+    """Return how many numbers from 0 the group of `pattern` matches in the names.
+
+    Raises:
+        ValueError: If a number before the last is missing: a name may claim the billionth level.
+    """
+    found = {match.group(1) for key in state if (match := re.match(pattern, key))}
+    if found != set(map(str, range(len(found)))):
+        raise ValueError(
+            f'weights: {first_names(sorted(found))} are the numbers of {pattern}; expected 0, 1, 2, … without gaps; '
+            'the file lacks weights; fetch it again.'
+        )
+    return len(found)
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
@@ -161,14 +199,32 @@ def _types(value: Any) -> Iterator[str]:
             yield from _types(item)
 
 
-def _is_registered(name: str) -> bool:
-    return any(name in kind.module_dict for kind in KINDS)
+def _check_size(config: Mapping[str, Any], where: str, num_tensors: int) -> None:
+    """Refuse a config that is nested too deep, too long, or counts more layers than there are tensors."""
+    level, values = [config], 0
+    for _ in range(_MAX_DEPTH):
+        parts = [each for each in level if isinstance(each, Mapping)]
+        if any(_num_layers(part) > num_tensors for part in parts):
+            raise ValueError(
+                f'weights: {where} states a network of more layers than it has tensors, {num_tensors}; expected the '
+                'config of its weights; give a config.'
+            )
+        level = [item for each in level for item in (each.values() if isinstance(each, Mapping) else each)]
+        values += len(level)
+        level = [item for item in level if isinstance(item, Mapping | list | tuple)]
+        if values > _MAX_VALUES:
+            break
+    if level or values > _MAX_VALUES:
+        raise ValueError(f'weights: {where} states a config of too many values; expected a component; give a config.')
 
 
-def _is_imported(name: str) -> bool:
-    module, _, attribute = name.rpartition('.')
-    found = getattr(sys.modules.get(module), attribute, None)
-    return isinstance(found, type) and issubclass(found, nn.Module)
+def _num_layers(arguments: Mapping[str, Any]) -> int:
+    """Return the number of layers that the arguments of a network state at least."""
+    widths, blocks, size = (arguments.get(key) for key in ('block_out_channels', 'num_blocks', 'size'))
+    counts = [arguments.get('layers_per_block'), len(widths) if isinstance(widths, list | tuple) else 0]
+    counts += blocks if isinstance(blocks, list | tuple) else []
+    counts += size[:1] if isinstance(size, list | tuple) else []
+    return max((count for count in counts if isinstance(count, int)), default=0)
 
 
 def _plain(value: Any) -> Any:

@@ -13,12 +13,10 @@ from eqzoo.checkpoints.keys import to_diffusers
 from eqzoo.checkpoints.read import below, find_states, read_file
 from eqzoo.files import sha256_of
 from eqzoo.normalization import LatentNormalization
+from eqzoo.zoo import DIFFUSERS_COMPANION, DIFFUSERS_CONFIG, DIFFUSERS_WEIGHTS
 
-CONFIG = 'config.json'
-WEIGHTS = 'diffusion_pytorch_model.safetensors'
-COMPANION = 'eqzoo.safetensors'
-
-_WEIGHTS = (WEIGHTS, 'diffusion_pytorch_model.fp16.safetensors', 'diffusion_pytorch_model.bin')
+CONFIG, COMPANION = DIFFUSERS_CONFIG, DIFFUSERS_COMPANION
+WEIGHTS = DIFFUSERS_WEIGHTS[0]
 
 CLASSES = {'KLAutoencoder': 'AutoencoderKL', 'VQAutoencoder': 'VQModel', 'TinyAutoencoder': 'AutoencoderTiny'}
 
@@ -61,10 +59,11 @@ def read_folder(folder: Path) -> dict[str, Any]:
             `eqzoo.safetensors` was written for other files than the folder's.
     """
     fields = _read_json(folder / CONFIG)
-    file = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    file = next((folder / name for name in DIFFUSERS_WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise FileNotFoundError(
-            f'weights: the folder {str(folder)!r} has no weights; expected {" or ".join(_WEIGHTS)}; fetch one.'
+            f'weights: the folder {str(folder)!r} has no weights; expected {WEIGHTS}, its shards with their index, a '
+            'variant such as fp16, or .bin; fetch one.'
         )
     config, normalization, kept = from_diffusers(fields, str(folder / CONFIG))
     state = to_diffusers(find_states(read_file(file)[0])[0])
@@ -226,6 +225,8 @@ def _class_for(config: Mapping[str, Any]) -> str:
     problem = None
     if name is None:
         problem = f'there is no {config["type"]} in diffusers'
+    elif name == 'AutoencoderKL' and config.get('feature_channels') not in (None, config['latent_channels']):
+        problem = "feature_channels (LDM's z_channels other than embed_dim) are unknown to diffusers"
     elif config['padding_mode'] != 'zeros':
         problem = f'padding_mode {config["padding_mode"]!r} is unknown to diffusers, whose outputs would differ'
     elif config.get('pooled'):

@@ -8,17 +8,25 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from eqzoo.checkpoints.read import check_tensors, read_file
+from eqzoo.checkpoints.read import (
+    check_finite,
+    check_tensors,
+    find_states,
+    read_file,
+    unwrapped,
+    warn_of_unused,
+    with_average,
+)
 
-# Keys of the weights, the first that is there: eqzoo's average and weights; DiT's, SiT's and REPA's; MaskGIT's.
-_STATE_KEYS = ('ema_state_dict', 'state_dict', 'ema', 'model', 'model_state_dict')
+# Keys of the weights, the first that is there: eqzoo's; DiT's, SiT's and REPA's; MaskGIT's; DeepSpeed's.
+_STATE_KEYS = ('state_dict', 'model', 'model_state_dict', 'module')
 
-# Prefixes of a network's names: eqzoo's own; torch's DistributedDataParallel and compile.
-_PREFIXES = ('generator.', 'network.', 'module.', '_orig_mod.')
+# Prefixes of a network's names in eqzoo's checkpoints.
+_PREFIXES = ('generator.', 'network.')
 
 # REPA's files from before its release count the blocks after the projected one from 0.
-_LEGACY = re.compile(r'^decoder_blocks\.(\d+)\.')
-_BLOCK = re.compile(r'^(?:blocks|transformer\.layers)\.(\d+)\.')
+_LEGACY = re.compile(r'^decoder_blocks\.(\d{1,6})\.')
+_BLOCK = re.compile(r'^(?:blocks|transformer\.layers)\.(\d{1,6})\.')
 
 # The arguments that decide a network's shapes; the key says whether it is of codes.
 _ARGUMENTS = {
@@ -90,7 +98,7 @@ def read_generator(source: str | Path) -> GeneratorFile:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read safely, or holds no such network.
+        ValueError: If it cannot be read safely, holds no such network, or a weight is not finite.
     """
     return parse_generator(read_file(source)[0], source)
 
@@ -99,15 +107,19 @@ def parse_generator(content: Mapping[str, Any], source: str | Path) -> Generator
     """Return the generator in the content that `read_file` returned for `source`.
 
     Raises:
-        ValueError: If it holds no such network.
+        ValueError: If it holds no such network, or a weight is not finite.
     """
-    state = _network_state(content)
+    trained, average, unused = find_states(content, keys=_STATE_KEYS)
+    state, averaged = _bare(trained), _bare(average)
     if not any(_BLOCK.match(key) for key in state):
         raise ValueError(
             f'weights: {str(source)!r} holds no generator; expected the weights of DiT, SiT, REPA or MaskGIT, '
             'a file of their training scripts, or a checkpoint of eqzoo; an autoencoder goes to '
             'model.autoencoder.weights.'
         )
+    warn_of_unused(unused, source)
+    state = with_average(state, averaged, 'the average') or state
+    check_finite(state, repr(str(source)))
     config, latents = content.get('generator'), content.get('latents')
     return GeneratorFile(
         _without_legacy(state),
@@ -118,7 +130,9 @@ def parse_generator(content: Mapping[str, Any], source: str | Path) -> Generator
 
 def is_generator(content: Mapping[str, Any]) -> bool:
     """Return whether the content of a file is a generator's; REPA-E's files also have an autoencoder, `vae`."""
-    return 'vae' not in content and any(_BLOCK.match(key) for key in _network_state(content))
+    return 'vae' not in content and any(
+        _BLOCK.match(key) for key in _bare(find_states(content, keys=_STATE_KEYS).trained)
+    )
 
 
 def load_generator(network: nn.Module, source: str | Path) -> GeneratorFile:
@@ -183,15 +197,15 @@ def _size_name(depth: int, width: int, known: Mapping[str, Size] = SIZES) -> str
     return names.get((depth, width), f'({depth} blocks of {width})')
 
 
-def _network_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    nested = next((content[key] for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), content)
-    return {_bare(key): value for key, value in nested.items() if isinstance(key, str) and isinstance(value, Tensor)}
-
-
-def _bare(key: str) -> str:
-    while key.startswith(_PREFIXES):
-        key = key.split('.', 1)[1]
-    return key
+def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a network's weights under its own names."""
+    bare = {}
+    for key, value in state.items():
+        name = unwrapped(key)
+        while name.startswith(_PREFIXES):
+            name = name.split('.', 1)[1]
+        bare[name] = value
+    return bare
 
 
 def _without_legacy(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Names of autoencoder weights, from LDM, taming, taesd and older diffusers to present diffusers, and back to LDM."""
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -28,6 +29,9 @@ _WORDS = {
     'value': 'to_v',
     'proj_attn': 'to_out.0',
 }
+# a level of the decoder, up to a number that a network can have
+_LDM_LEVEL = re.compile(r'decoder\.up\.(\d{1,4})\.')
+
 _OLD_DIFFUSERS = ('query', 'key', 'value', 'proj_attn')
 
 # diffusers' words -> LDM's, longest first: 'resnets.0' has another meaning in the middle block.
@@ -55,11 +59,11 @@ def to_diffusers(state: Mapping[str, Tensor], *, numbered: bool = True) -> dict[
         ['encoder.mid_block.attentions.0.to_q.bias']
     """
     state = _name_tiny(state) if numbered else state
-    levels = [int(key.split('.')[2]) for key in state if key.startswith('decoder.up.')]
+    levels = [int(found[1]) for found in map(_LDM_LEVEL.match, state) if found]
     renamed = {}
     for key, value in state.items():
         words = key.split('.')
-        if key.startswith('decoder.up.'):
+        if _LDM_LEVEL.match(key):
             words[2] = str(max(levels) - int(words[2]))
         name = '.'.join(_WORDS.get(word, word) for word in words)
         is_pointwise = '.attentions.' in name and value.ndim == 4 and value.shape[2:] == (1, 1)
@@ -98,7 +102,7 @@ def _name_tiny(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     for key, value in state.items():
         network, _, rest = key.partition('.')
         number, _, tail = rest.partition('.')
-        if network in ('encoder', 'decoder') and number.isdigit():
+        if network in ('encoder', 'decoder') and number.isdecimal() and len(number) < 5:
             key = f'{network}.layers.{int(number) - (network == "decoder")}.{tail}'
         renamed[key] = value
     return renamed

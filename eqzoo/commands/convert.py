@@ -35,8 +35,7 @@ def convert(
     from eqzoo.loading import autoencoder_config
 
     check_destination(Path(destination), to, overwrite=overwrite)
-    is_pair = ',' in source and not Path(source).exists()
-    file = read_autoencoder(source.split(',') if is_pair else source)
+    file = read_autoencoder(source)
     origin = 'from the config' if config else 'from the file' if file.config else 'from shapes, norms with 32 groups'
     complete_config(file, source, autoencoder_config(config) if config else None)
     if scale is not None:
@@ -63,7 +62,7 @@ def _describe(file: 'AutoencoderFile', origin: str, notes: list[str]) -> list[st
 
 def _groups(names: tuple[str, ...]) -> str:
     """Name tensors by their first two words, each once."""
-    return ', '.join(dict.fromkeys('.'.join(name.split('.')[:2]) for name in names))
+    return printable(', '.join(dict.fromkeys('.'.join(name.split('.')[:2]) for name in names)))
 
 
 def _opening(file: 'AutoencoderFile', destination: str, to: str) -> list[str]:

@@ -8,7 +8,8 @@ def download(name: str | None = None, *, list: bool = False) -> None:
     """Download a released model, or list them.
 
     Args:
-        name: A name of the list; or a URL, https://… or hf://org/repository[@revision]/path.
+        name: A name of the list; or a URL, https://… or hf://org/repository[@revision]/path;
+            hf://org/repository for a folder of diffusers.
         list: Show the list.
     """
     if list:
@@ -19,6 +20,9 @@ def download(name: str | None = None, *, list: bool = False) -> None:
     sources = [name] if is_remote(name) else [f'eqzoo://{name}/{file.name}' for file in find_model(name).files]
     for source in sources:
         path = fetch(source)
+        if path.is_dir():
+            print(f'{path}\n  {", ".join(sorted(file.name for file in path.iterdir()))}')
+            continue
         record = record_of(source)
         checked = (
             'as published'

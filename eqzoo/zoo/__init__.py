@@ -8,14 +8,31 @@ from eqzoo.zoo.download import (
     fetch_command,
     located,
     record_of,
+    shard_names,
+    weights_files,
     weights_requirements,
 )
-from eqzoo.zoo.index import ReleasedFile, ReleasedModel, find_model, is_remote, models, resolve
+from eqzoo.zoo.index import (
+    DIFFUSERS_COMPANION,
+    DIFFUSERS_CONFIG,
+    DIFFUSERS_WEIGHTS,
+    ReleasedFile,
+    ReleasedModel,
+    bare_url,
+    find_model,
+    is_remote,
+    models,
+    resolve,
+)
 
 __all__ = [
+    'DIFFUSERS_COMPANION',
+    'DIFFUSERS_CONFIG',
+    'DIFFUSERS_WEIGHTS',
     'Patience',
     'ReleasedFile',
     'ReleasedModel',
+    'bare_url',
     'cache_folder',
     'cached',
     'fetch',
@@ -26,5 +43,7 @@ __all__ = [
     'models',
     'record_of',
     'resolve',
+    'shard_names',
+    'weights_files',
     'weights_requirements',
 ]

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from filelock import FileLock
@@ -26,7 +26,24 @@ from tqdm import tqdm
 
 from eqzoo.files import replacing, sha256_of, write_json
 from eqzoo.registry import Requirement
-from eqzoo.zoo.index import HUB, ReleasedFile, is_remote, models, resolve
+from eqzoo.zoo.index import (
+    DIFFUSERS_COMPANION,
+    DIFFUSERS_CONFIG,
+    DIFFUSERS_WEIGHTS,
+    HUB,
+    ReleasedFile,
+    bare_url,
+    is_hub_folder,
+    is_remote,
+    models,
+    resolve,
+)
+
+# A server may pack an answer that was asked for unpacked. Weights shrink by a tenth; this much is no weights file.
+_MAX_UNPACKING, _SLACK = 20, 1 << 20
+
+_HTML = re.compile(rb'\s*<(!doctype\s+html|html)', re.IGNORECASE)
+_HUB_ID = re.compile(r'[\w-][\w.-]*/[\w.-]+')
 
 CHUNK = 1 << 14  # bytes; a broken connection loses at most this much, since urllib3 discards the chunk it was reading
 
@@ -56,7 +73,7 @@ class DownloadRecord:
     """The note about a downloaded file that is kept beside it, as `eqzoo.json`.
 
     Args:
-        url: Its address.
+        url: Its address, without a password.
         sha256: Of the bytes downloaded (of the member, where they were an archive).
         size: Bytes.
         published: Whether the index has `sha256`; otherwise it was recorded on the first download.
@@ -78,15 +95,27 @@ class CachedFile:
     """
 
     def __init__(self, file: ReleasedFile) -> None:
-        readable = re.sub(r'[^\w.-]+', '-', file.url.partition('://')[2])[:60].strip('-')
-        self.folder = cache_folder() / f'{readable}-{hashlib.sha256(file.url.encode()).hexdigest()[:12]}'
+        self.folder = _place_of(file.url)
         self.path = self.folder / file.name
         self.part = self.folder / f'{file.name}.part'
         self.note = self.folder / 'eqzoo.json'
 
     def record(self) -> DownloadRecord | None:
-        """Return the note of the last complete download, if there was one."""
-        return DownloadRecord(**json.loads(self.note.read_text())) if self.note.is_file() else None
+        """Return the note of the last complete download, if there was one.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        if not self.note.is_file():
+            return None
+        try:
+            record = DownloadRecord(**json.loads(self.note.read_text()))
+            int(record.size), bytes.fromhex(record.sha256), datetime.datetime.fromisoformat(record.date)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f'download: {self.note} is damaged; delete {self.folder} to download the file again.'
+            ) from error
+        return record
 
     def is_whole(self) -> bool:
         """Return whether the file is there and has the size that was downloaded."""
@@ -108,7 +137,8 @@ def fetch(source: str | Path, *, patience: Patience = _PATIENCE) -> Path:
     index, from the Hub, or from its first download.
 
     Args:
-        source: A path, or a URL as `eqzoo.zoo.resolve` takes it.
+        source: A path; a URL as `eqzoo.zoo.resolve` takes it; or `hf://org/repository`, also with
+            a folder in it, for a folder of diffusers.
         patience: How long to wait for the server.
 
     Raises:
@@ -119,12 +149,16 @@ def fetch(source: str | Path, *, patience: Patience = _PATIENCE) -> Path:
     """
     if not is_remote(source):
         return located(source)
+    if is_hub_folder(source):
+        return _fetch_folder(str(source).rstrip('/'), patience)
     file = resolve(str(source))
     place = CachedFile(file)
     if place.is_whole():
         return place.path
     if os.environ.get('HF_HUB_OFFLINE', '').lower() in ('1', 'on', 'yes', 'true'):
-        raise OSError(f'download: {file.url} is not in the cache, and HF_HUB_OFFLINE is set; unset it to download.')
+        raise OSError(
+            f'download: {bare_url(file.url)} is not in the cache, and HF_HUB_OFFLINE is set; unset it to download.'
+        )
     place.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(place.folder / '.lock'):  # one process downloads, the others wait and find the file
         if not place.is_whole():
@@ -136,6 +170,9 @@ def cached(source: str | Path) -> Path | None:
     """Return the local path of `source` if it is on this machine; no server is asked."""
     if not is_remote(source):
         return Path(source) if Path(source).exists() else None
+    if is_hub_folder(source):
+        folder = _place_of(str(source).rstrip('/'))
+        return folder if folder.is_dir() else None
     place = CachedFile(resolve(str(source)))
     return place.path if place.is_whole() else None
 
@@ -150,7 +187,9 @@ def located(source: str | Path) -> Path:
     if path is None:
         command = fetch_command(source)
         remedy = f'fetch it: {command}' if command else 'correct weights=PATH.'
-        raise FileNotFoundError(f'weights: there is no file {str(source)!r}; {remedy}')
+        if command is None and _HUB_ID.fullmatch(str(source)):
+            remedy = f'correct weights=PATH; a repository of the Hugging Face Hub is hf://{source}.'
+        raise FileNotFoundError(f'weights: there is no file {bare_url(source)!r}; {remedy}')
     return path
 
 
@@ -168,9 +207,27 @@ def fetch_command(source: str | Path) -> str | None:
     """
     if not is_remote(source):
         return None
-    file = resolve(str(source))
+    file = None if is_hub_folder(source) else resolve(str(source))
     name = next((model.name for model in models().values() if file in model.files), None)
-    return f'python tools/download.py {name or shlex.quote(str(source))}'
+    return f'python tools/download.py {name or shlex.quote(bare_url(source))}'
+
+
+def weights_files(weights: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    """Return the files that an argument `weights` names: none, one, or the two of 'ENCODER,DECODER'.
+
+    Example:
+        >>> weights_files('taesd_encoder.pth,taesd_decoder.pth')
+        ['taesd_encoder.pth', 'taesd_decoder.pth']
+    """
+    if weights is None:
+        return []
+    if isinstance(weights, Path) or (isinstance(weights, str) and (',' not in weights or Path(weights).exists())):
+        return [weights]
+    if not isinstance(weights, str):
+        return list(weights)
+    parts = weights.split(',')
+    # a URL may have commas of its own
+    return parts if all(map(is_remote, parts)) or not is_remote(weights) else [weights]
 
 
 def weights_requirements(what: str, weights: str | Path | Sequence[str | Path] | None) -> list[Requirement]:
@@ -184,12 +241,67 @@ def weights_requirements(what: str, weights: str | Path | Sequence[str | Path] |
         >>> weights_requirements('weights of DiT', 'nowhere.pth')[0].remedy
         'correct weights=PATH'
     """
-    files = weights if isinstance(weights, list | tuple) else [weights]
     return [
         Requirement(what, str(file), fetch_command(file) or 'correct weights=PATH')
-        for file in files
-        if file is not None and cached(file) is None
+        for file in weights_files(weights)
+        if cached(file) is None
     ]
+
+
+def _place_of(url: str) -> Path:
+    """Return the folder in the cache of an address; a password in it leaves no trace there."""
+    parts = urlsplit(url)
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition('@')[2])) if '@' in parts.netloc else url
+    readable = re.sub(r'[^\w.-]+', '-', bare_url(url).partition('://')[2])[:60].strip('-')
+    return cache_folder() / f'{readable}-{hashlib.sha256(bare.encode()).hexdigest()[:12]}'
+
+
+def _fetch_folder(source: str, patience: Patience) -> Path:
+    """Download the files of a folder of diffusers, and return a folder of links to them."""
+    place = _place_of(source)
+    if place.is_dir():
+        return place
+
+    def find(names: Sequence[str]) -> Path | None:
+        for name in names:
+            try:
+                return fetch(f'{source}/{name}', patience=patience)
+            except FileNotFoundError:  # another variant, or none
+                continue
+        return None
+
+    files = [find([DIFFUSERS_CONFIG]), find(DIFFUSERS_WEIGHTS), find([DIFFUSERS_COMPANION])]
+    if None in files[:2]:
+        lacking = DIFFUSERS_CONFIG if files[0] is None else 'diffusion_pytorch_model.safetensors or another variant'
+        raise FileNotFoundError(
+            f'download: {source} has no {lacking}; expected a folder of diffusers; of a pipeline, give {source}/vae; '
+            'of another repository, a file: hf://org/repository/path/of/file.'
+        )
+    if files[1].suffix == '.json':
+        files += [fetch(f'{source}/{name}', patience=patience) for name in shard_names(files[1])]
+    with replacing(place) as temporary:
+        temporary.mkdir()
+        for file in filter(None, files):
+            (temporary / file.name).symlink_to(os.path.relpath(file, place))
+    return place
+
+
+def shard_names(index: Path) -> list[str]:
+    """Return the names of the files that an index of shards lists.
+
+    Raises:
+        ValueError: If it is no such index, or a name leaves its folder.
+    """
+    try:
+        names = list(dict.fromkeys(json.loads(index.read_text())['weight_map'].values()))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        names = []
+    if not names or not all(isinstance(name, str) and re.fullmatch(r'\w[\w.-]*', name) for name in names):
+        raise ValueError(
+            f"weights: {str(index)!r} is no index of shards; expected JSON with 'weight_map', from weights to names of "
+            'files beside it; fetch it again.'
+        )
+    return names
 
 
 def _download(file: ReleasedFile, place: CachedFile, patience: Patience) -> None:
@@ -216,32 +328,35 @@ def _download(file: ReleasedFile, place: CachedFile, patience: Patience) -> None
         _take_member(archive, file, place, expected, origin)
     sha256 = expected or sha256_of(place.path)
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
-    record = DownloadRecord(file.url, sha256, place.path.stat().st_size, file.sha256 is not None, date)
+    record = DownloadRecord(bare_url(file.url), sha256, place.path.stat().st_size, file.sha256 is not None, date)
     write_json(place.note, asdict(record))
 
 
 def _take_member(archive: Path, file: ReleasedFile, place: CachedFile, expected: str | None, origin: str) -> None:
     """Replace an archive by the file that is wanted from it; reading it also checks its CRC-32."""
+    url = bare_url(file.url)
     try:
         with zipfile.ZipFile(archive) as opened, replacing(place.path) as temporary:
             named = [name for name in opened.namelist() if Path(name).name == file.member]
             if not named:
-                raise ValueError(f'download: {file.url} has no {file.member}; it has {", ".join(opened.namelist())}.')
+                raise ValueError(
+                    f'download: {bare_url(file.url)} has no {file.member}; it has {", ".join(opened.namelist())}.'
+                )
             with opened.open(named[0]) as member, temporary.open('wb') as target:
                 shutil.copyfileobj(member, target)
             found = sha256_of(temporary)
             if expected not in (None, found):
                 raise ValueError(_refusal(file, place, f'got the sha256 {found}, expected {expected}.', origin))
     except zipfile.BadZipFile as error:
-        raise ValueError(f'download: {file.url} is no whole zip archive ({error}); try again.') from error
+        raise ValueError(f'download: {url} is no whole zip archive ({error}); try again.') from error
     finally:
         archive.unlink()
 
 
 def _refusal(file: ReleasedFile, place: CachedFile, reason: object, origin: str) -> str:
     return (
-        f'download: {file.url}: {reason} The expected hash was {origin}. The bytes were discarded; try again, or '
-        f'another mirror (HF_ENDPOINT). If the file was replaced on purpose, delete {place.folder} first.'
+        f'download: {bare_url(file.url)}: {reason} The expected hash was {origin}. The bytes were discarded; try '
+        f'again, or another mirror (HF_ENDPOINT). If the file was replaced on purpose, delete {place.folder} first.'
     )
 
 
@@ -302,8 +417,8 @@ class ResumingDownloader:
                 if attempt + 1 == self.patience.attempts:
                     kept = self.part.stat().st_size if self.part.exists() else 0
                     raise OSError(
-                        f'download: {url}: {error}, {self.patience.attempts} times; {kept:,} bytes are kept; run it '
-                        'again to continue from there.'
+                        f'download: {bare_url(url)}: {error}, {self.patience.attempts} times; {kept:,} bytes are kept; '
+                        'run it again to continue from there.'
                     ) from error
                 time.sleep(self.patience.pause * 2**attempt)
         self.part.replace(output_file)
@@ -322,16 +437,19 @@ class ResumingDownloader:
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             raise _TransientError(_failure(error)) from error
         except requests.RequestException as error:
-            raise OSError(f'download: {url}: {error}; correct the URL.') from error
+            raise OSError(f'download: {bare_url(url)}: {type(error).__name__}; correct the URL.') from error
 
     def _write(self, response: requests.Response, start: int) -> None:
         """Append the body to the first `start` bytes of the part, and check that all of it has come."""
         length = response.headers.get('Content-Length')
-        total = start + int(length) if length is not None else None
+        is_packed = response.headers.get('Content-Encoding', 'identity') != 'identity'  # then the length is of the pack
+        total = start + int(length) if length is not None and not is_packed else None
         if not start:
             etag = response.headers.get('ETag')
             self._discard()
-            if etag is not None and not etag.startswith('W/'):  # a weak ETag does not promise the same bytes
+            if (
+                etag is not None and not is_packed and not etag.startswith('W/')
+            ):  # a weak ETag does not promise the same bytes
                 self.tag.write_text(etag)
         name = self.part.name.removesuffix('.part')
         bar = tqdm(desc=name, total=total, initial=start, unit='B', unit_scale=True, mininterval=1)
@@ -340,11 +458,25 @@ class ResumingDownloader:
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
+                if is_packed and file.tell() > _MAX_UNPACKING * response.raw.tell() + _SLACK:
+                    raise OSError(
+                        f'download: {bare_url(response.url)}: the answer is packed and unpacks to more than '
+                        f'{_MAX_UNPACKING} times its bytes; expected a weights file; correct the URL.'
+                    )
             size = file.tell()
         if total is not None and size < total:
             raise _TransientError(f'the connection ended after {size:,} of {total:,} bytes')
+        with self.part.open('rb') as file:
+            is_page = _HTML.match(file.read(64)) is not None
+        if is_page or not size:
+            self._discard()
+            raise OSError(
+                f'download: {bare_url(response.url)}: the server sent {"a web page" if is_page else "nothing"}; '
+                'expected a file; correct the URL, or log in.'
+            )
 
     def _check_status(self, response: requests.Response, url: str) -> None:
+        url = bare_url(url)
         code = response.status_code
         if code in (requests.codes.not_found, requests.codes.gone):
             raise FileNotFoundError(f'download: {url}: there is no such file (status {code}); correct the name or URL.')

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
@@ -16,6 +16,20 @@ from eqzoo.text import printable
 
 HUB = 'https://huggingface.co'
 
+DIFFUSERS_CONFIG = 'config.json'
+DIFFUSERS_COMPANION = 'eqzoo.safetensors'
+
+# diffusers' names of weights: in full precision first, then its variants.
+_VARIANTS = ('', '.fp16', '.bf16', '.ema', '.non_ema')
+DIFFUSERS_WEIGHTS = tuple(
+    name
+    for variant in _VARIANTS
+    for kind in ('safetensors', 'bin')
+    for name in (f'diffusion_pytorch_model{variant}.{kind}', f'diffusion_pytorch_model.{kind}.index{variant}.json')
+)
+"""The files that may hold the weights of a folder of diffusers, the best first; an index lists the shards."""
+
+_HUB_FOLDER = re.compile(r'hf://[\w.-]+/[\w.-]+?(@[\w.-]+)?(/[\w-]+)*/?')
 _HUB_FILE = re.compile(r'hf://(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+?))?/(?P<path>[^@]+)')
 
 
@@ -86,6 +100,30 @@ def is_remote(source: str | Path) -> bool:
     return isinstance(source, str) and source.startswith(('https://', 'http://', 'hf://', 'eqzoo://'))
 
 
+def is_hub_folder(source: str | Path) -> bool:
+    """Return whether `source` is a repository of the Hub, or a folder in one: its last word has no ending.
+
+    Example:
+        >>> is_hub_folder('hf://org/name-v1.5'), is_hub_folder('hf://org/name/vae'), is_hub_folder('hf://org/name/a.pt')
+        (True, True, False)
+    """
+    return isinstance(source, str) and _HUB_FOLDER.fullmatch(source) is not None
+
+
+def bare_url(source: str | Path) -> str:
+    """Return a source for messages and notes: a URL without a user, a password and the values of a query.
+
+    Example:
+        >>> bare_url('https://me:secret@example.org/a.pt?token=1')
+        'https://example.org/a.pt?…'
+    """
+    if not is_remote(source):
+        return str(source)
+    parts = urlsplit(source)
+    place = parts.netloc.rpartition('@')[2] if parts.scheme in ('http', 'https') else parts.netloc
+    return urlunsplit((parts.scheme, place, parts.path, '…' if parts.query else '', ''))
+
+
 def resolve(source: str) -> ReleasedFile:
     """Return the public file that a remote source names, with all that the index knows about it.
 
@@ -111,7 +149,7 @@ def resolve(source: str) -> ReleasedFile:
     name = PurePosixPath(urlsplit(source).path).name
     # the last part of a URL becomes a file in the cache, beside the files of `eqzoo.zoo.download`
     if source not in known and (name in ('', '.', '..', 'eqzoo.json', '.lock') or printable(name) != name):
-        raise ValueError(f'weights: {source!r} names no file; expected a URL that ends in a file name.')
+        raise ValueError(f'weights: {bare_url(source)!r} names no file; expected a URL that ends in a file name.')
     return known.get(source) or ReleasedFile(source, name)
 
 

@@ -88,6 +88,7 @@ def test_classes_become_names():
         attention_levels=[],
         norm_num_groups=32,
         quant_conv=True,
+        feature_channels=None,
         padding_mode='zeros',
     )
 

@@ -24,6 +24,7 @@ class Page:
         moved_to: Another URL, to which every request is redirected.
         token: The only token that is accepted.
         sha256: The hash that the Hub states for the file, in the answer to HEAD.
+        encoding: The Content-Encoding of `content`.
     """
 
     content: bytes
@@ -33,6 +34,7 @@ class Page:
     moved_to: str | None = None
     token: str | None = None
     sha256: str | None = None
+    encoding: str | None = None
 
 
 class Site:
@@ -102,6 +104,7 @@ def handler_of(site):
                 return
             body = page.content[start:]
             headers = {'Content-Length': len(body)} | ({'ETag': page.etag} if page.etag else {})
+            headers |= {'Content-Encoding': page.encoding} if page.encoding else {}
             if wanted and page.ranges and same:
                 headers['Content-Range'] = f'bytes {start}-{len(page.content) - 1}/{len(page.content)}'
             self.answer(206 if 'Content-Range' in headers else 200, body='later', **headers)

@@ -1,14 +1,17 @@
 """Downloads from a server that truncates, corrupts, redirects, stalls and refuses."""
 
+import base64
+import gzip
 import hashlib
 import io
+import json
 import resource
 import threading
 import zipfile
 
 import pytest
 
-from eqzoo.zoo import cached, fetch, fetch_command, located, record_of, resolve
+from eqzoo.zoo import cached, fetch, fetch_command, located, record_of, resolve, weights_files
 from eqzoo.zoo.download import CHUNK, CachedFile, cache_folder
 
 CONTENT = bytes(range(256)) * 400  # 102,400 bytes
@@ -239,7 +242,7 @@ def test_of_an_archive_the_member_is_kept(site, patience, zoo):
 
 @pytest.mark.parametrize(
     ('content', 'message'),
-    [(zipped(other=b'x'), r'has no model.ckpt; it has other.ckpt'), (b'<html>', r'is no whole zip archive \(.*; try')],
+    [(zipped(other=b'x'), r'has no model.ckpt; it has other.ckpt'), (b'no zip', r'is no whole zip archive \(.*; try')],
 )
 def test_a_wrong_archive_is_refused(site, patience, zoo, content, message):
     url = site.add('/kl-f8.zip', content)
@@ -275,6 +278,131 @@ def test_two_at_once_download_once(site, patience):
     assert len(site.requests) == 1
 
 
+@pytest.mark.parametrize(('content', 'message'), [(b'', 'sent nothing'), (b'\n<!DOCTYPE HTML>..', 'sent a web page')])
+def test_an_answer_that_is_no_file_is_refused(site, patience, content, message):
+    url = site.add('/model.safetensors', content)
+    with pytest.raises(OSError, match=f'{message}; expected a file; correct the URL'):
+        fetch(url, patience=patience)
+    assert cached(url) is None
+    assert record_of(url) is None
+
+
+def test_a_packed_answer_is_unpacked_within_bounds(site, patience):
+    url = site.add('/a.safetensors', gzip.compress(CONTENT), encoding='gzip')
+    assert fetch(url, patience=patience).read_bytes() == CONTENT
+    bomb = site.add('/b.safetensors', gzip.compress(bytes(50_000_000)), encoding='gzip')
+    with pytest.raises(OSError, match='unpacks to more than 20 times its bytes'):
+        fetch(bomb, patience=patience)
+    assert CachedFile(resolve(bomb)).part.stat().st_size < 10_000_000
+
+
+def test_a_password_leaves_no_trace(site, patience, cache, capsys):
+    """Not in the cache, not in the note, not in a message; the server gets it."""
+    url = site.add('/a.safetensors?token=verysecret', CONTENT).replace('://', '://me:secret@')
+    path = fetch(url, patience=patience)
+    assert path.name == 'a.safetensors'
+    assert record_of(url).url == site.url + '/a.safetensors?…'
+    assert not [each for each in cache.rglob('*') if 'secret' in str(each)]
+    assert base64.b64decode(site.requests[0][1]['Authorization'].split()[1]) == b'me:secret'
+    failures = []
+    for refused in ('/none?key=secret', '/gone?key=secret'):
+        site.pages['/gone?key=secret'] = site.pages['/a.safetensors?token=verysecret']
+        site.pages['/gone?key=secret'].faults = [403]
+        with pytest.raises(OSError, match='download: http') as error:
+            fetch((site.url + refused).replace('://', '://me:secret@'), patience=patience)
+        failures.append(str(error.value))
+    with pytest.raises(FileNotFoundError) as error:
+        located('https://me:secret@example.org/a.pt?token=secret')
+    assert 'secret' not in ''.join([*failures, str(error.value), *capsys.readouterr()])
+
+
+@pytest.mark.parametrize('note', ['{', '[]', '{"url": 1}', '{"url":"","sha256":"x","size":1,"published":1,"date":""}'])
+def test_a_damaged_note_is_one_message(site, patience, note):
+    url = site.add('/a.safetensors', CONTENT)
+    path = fetch(url, patience=patience)
+    path.with_name('eqzoo.json').write_text(note)
+    with pytest.raises(ValueError, match=r'eqzoo\.json is damaged; delete .* to download the file again'):
+        fetch(url, patience=patience)
+
+
+class TestFoldersOfTheHub:
+    @pytest.fixture(autouse=True)
+    def _mirror(self, site, monkeypatch):
+        monkeypatch.setenv('HF_ENDPOINT', site.url)
+
+    def add(self, site, **files):
+        for name, content in files.items():
+            site.add(f'/org/name-v1.5/resolve/main/{name.replace("__", ".")}', content)
+
+    def test_a_folder_of_diffusers_is_fetched_once(self, site, patience):
+        self.add(site, config__json=b'{}', diffusion_pytorch_model__fp16__safetensors=CONTENT)
+        assert cached('hf://org/name-v1.5') is None
+        with pytest.raises(FileNotFoundError, match=r'fetch it: python tools/download\.py hf://org/name-v1\.5$'):
+            located('hf://org/name-v1.5')
+        folder = fetch('hf://org/name-v1.5', patience=patience)
+        assert sorted(each.name for each in folder.iterdir()) == [
+            'config.json',
+            'diffusion_pytorch_model.fp16.safetensors',
+        ]
+        assert (folder / 'diffusion_pytorch_model.fp16.safetensors').read_bytes() == CONTENT
+        count = len(site.requests)
+        assert fetch('hf://org/name-v1.5', patience=patience) == cached('hf://org/name-v1.5') == folder
+        assert len(site.requests) == count
+
+    def test_shards_are_fetched_and_stay_in_their_folder(self, site, patience):
+        index = json.dumps(dict(weight_map=dict(a='one.safetensors', b='two.safetensors', c='one.safetensors')))
+        name = 'diffusion_pytorch_model.safetensors.index.json'
+        self.add(site, config__json=b'{}', one__safetensors=b'1', two__safetensors=b'2', **{name: index.encode()})
+        folder = fetch('hf://org/name-v1.5', patience=patience)
+        assert sorted(each.name for each in folder.iterdir()) == [
+            'config.json',
+            name,
+            'one.safetensors',
+            'two.safetensors',
+        ]
+
+    @pytest.mark.parametrize('shard', ['../../x', '/etc/passwd', 'a/b', '', '..', 'a\x1b[2J', None, 3])
+    def test_shards_cannot_leave_their_folder(self, site, patience, shard):
+        index = json.dumps(dict(weight_map=dict(a=shard)))
+        self.add(site, config__json=b'{}', diffusion_pytorch_model__bin__index__json=index.encode())
+        with pytest.raises(ValueError, match='is no index of shards'):
+            fetch('hf://org/name-v1.5', patience=patience)
+
+    def test_other_repositories_are_named(self, site, patience):
+        with pytest.raises(FileNotFoundError, match=r'has no config\.json; .* give hf://org/name-v1\.5/vae'):
+            fetch('hf://org/name-v1.5', patience=patience)
+        self.add(site, config__json=b'{}')
+        with pytest.raises(FileNotFoundError, match=r'has no diffusion_pytorch_model\.safetensors or another'):
+            fetch('hf://org/name-v1.5/', patience=patience)
+
+
+def test_a_repository_of_the_hub_is_suggested():
+    with pytest.raises(FileNotFoundError, match=r'a repository of the Hugging Face Hub is hf://stabilityai/sd-vae'):
+        fetch('stabilityai/sd-vae')
+    with pytest.raises(FileNotFoundError, match=r'correct weights=PATH\.$'):
+        fetch('/work_dirs/sd-vae')
+
+
+@pytest.mark.parametrize(
+    ('weights', 'files'),
+    [
+        (None, []),
+        ('a.pth', ['a.pth']),
+        ('a.pth,b.pth', ['a.pth', 'b.pth']),
+        (['a.pth', 'b.pth'], ['a.pth', 'b.pth']),
+        ('https://x.org/a,b.pth', ['https://x.org/a,b.pth']),
+        ('https://x.org/a.pth,https://x.org/b.pth', ['https://x.org/a.pth', 'https://x.org/b.pth']),
+    ],
+)
+def test_the_files_of_an_argument(weights, files):
+    assert weights_files(weights) == files
+
+
+def test_a_comma_in_a_name_is_no_pair(tmp_path):
+    (tmp_path / 'a,b.pth').touch()
+    assert weights_files(str(tmp_path / 'a,b.pth')) == [str(tmp_path / 'a,b.pth')]
+
+
 def test_local_paths_are_themselves(tmp_path):
     path = tmp_path / 'model.pth'
     path.write_bytes(b'x')
@@ -300,7 +428,7 @@ def test_a_missing_file_comes_with_its_command():
         ('eqzoo://taesd/x.pth', 'expected eqzoo://taesd/diffusion_pytorch_model.safetensors'),
         ('eqzoo://sd-vea', r"Unknown model 'sd-vea'. Did you mean 'sd-vae'\?"),
         ('https://example.org/', 'https://example.org/.* names no file'),
-        ('https://example.org/a/..', 'names no file'),
+        ('https://example.org/a/..', 'https://example.org/a/.* names no file'),
         ('https://example.org/a/eqzoo.json', 'names no file'),
         ('https://example.org/a\x1b.pth', 'names no file'),
     ],

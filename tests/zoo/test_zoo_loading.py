@@ -171,7 +171,7 @@ class TestGenerators:
         assert not (tmp_path / 'sprung').exists()
 
     def test_a_folder_or_a_pair_is_no_generators(self, tmp_path):
-        with pytest.raises(ValueError, match='is a folder; expected a file'):
+        with pytest.raises(ValueError, match='is a folder without a checkpoint'):
             eqzoo.load(tmp_path, config=GENERATOR)
         (tmp_path / 'a.pth').touch()
         with pytest.raises(ValueError, match='got 2 files; expected one'):
