@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 
 from eqzoo.files import did_you_mean, nearest
+from eqzoo.registry.ranges import Component, check_arguments, in_words, parameters_of
 
 # All kinds of component; filled by eqzoo.registry.kinds, which imports this module.
 KINDS: list[Registry] = []
@@ -25,8 +27,8 @@ def build(config: Mapping[str, Any]) -> Any:
             built before; `init_cfg` stays a dict.
 
     Raises:
-        ValueError: For an unknown name, an unknown or a missing argument, or a value that a
-            component refuses. The message starts with the place in the config.
+        ValueError: For an unknown name, an unknown or a missing argument, a value that the argument's
+            annotation does not allow, or one that a component refuses. The message starts with the place in the config.
 
     Example:
         >>> build(dict(type='Compose', transforms=[dict(type='Flip'), dict(type='Rotate', turns=(2,))])).transforms[1]
@@ -84,9 +86,10 @@ def find_component(name: str) -> type | Callable | None:
         kind.import_from_location()
         if name in kind.module_dict:
             return kind.module_dict[name]
-    for kind in KINDS:
-        if kind.parent is not None and name in kind.parent.module_dict:
-            return kind.parent.module_dict[name]
+    for parent in [kind.parent for kind in KINDS if kind.parent is not None]:
+        parent.import_from_location()
+        if name in parent.module_dict:
+            return parent.module_dict[name]
     return None
 
 
@@ -103,23 +106,26 @@ def unknown_message(name: str, kind: Registry | None) -> str:
         kind = candidates[found] if found else None
     if kind is None:
         return f'Unknown component {name!r}. Registered: {_list_names(candidates)}.'
-    hint = did_you_mean(name, kind.names())
-    return f'Unknown {kind.name} {name!r}.{hint} Registered: {_list_names(kind.names())}.'
+    # mmengine's own too where eqzoo adds nothing to them, such as optimizers
+    names = kind.names() or sorted(kind.parent.module_dict if kind.parent is not None else ())
+    return f'Unknown {kind.name} {name!r}.{did_you_mean(name, names)} Registered: {_list_names(names)}.'
 
 
 def _build(config: Any, where: str, kind: Registry | None, defaults: Mapping[str, Any]) -> Any:
     if not _is_component(config):
-        raise TypeError(f"{where or 'build'}: a component's config is a dict with the key 'type', got {config!r}.")
+        raise ValueError(f"{where or 'build'}: a component's config is a dict with the key 'type', got {config!r}.")
     cls = _resolve(config['type'], where, kind)
     arguments = {**defaults, **{key: value for key, value in config.items() if key != 'type'}}
     _check_arguments(cls, arguments, where)
     built = {key: _build_value(key, value, f'{where}.{key}' if where else key) for key, value in arguments.items()}
     try:
         return cls(**built)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         if where:
             error.args = (f'{where}: {error}', *error.args[1:])
         raise
+    except TypeError as error:
+        raise ValueError(f'{where}: {error}' if where else str(error)) from error
 
 
 def _build_value(key: str, value: Any, where: str) -> Any:
@@ -159,9 +165,9 @@ def _in_kind(name: str, kind: Registry) -> type | Callable | None:
 
 
 def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: str) -> None:
-    """Refuse unknown arguments, and the absence of required ones."""
+    """Refuse unknown arguments, values that their annotations do not allow, and the absence of required ones."""
     try:
-        parameters = inspect.signature(cls).parameters
+        parameters = parameters_of(cls)
     except ValueError:  # a builtin without a signature checks its own arguments
         return
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -175,6 +181,24 @@ def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: 
     missing = [p.name for p in named if p.default is p.empty and p.name not in arguments]
     if missing:
         raise ValueError(f'{prefix}{cls.__name__} needs {", ".join(map(repr, missing))}.')
+    check_arguments(f'{prefix}{cls.__name__}', parameters, arguments)
+    for key, value in arguments.items():
+        if _is_component(value) and key in parameters:
+            _check_part(f'{prefix}{cls.__name__}.{key}', parameters[key].annotation, value['type'])
+
+
+def _check_part(place: str, annotation: Any, wanted: Any) -> None:
+    """Refuse a component of eqzoo where the annotation asks for another one; a user's own fits by what it can do."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    part = wanted if callable(wanted) else find_component(wanted)
+    if not isinstance(part, type) or not part.__module__.startswith('eqzoo.'):
+        return
+    if all(isinstance(each, type) and each is not Component and not issubclass(part, each) for each in options):
+        raise ValueError(f'{place} must be {in_words(annotation)}, got the {_kind_of(part)} {part.__name__}.')
+
+
+def _kind_of(part: type) -> str:
+    return next((kind.name for kind in KINDS if part in kind.module_dict.values()), 'class')
 
 
 def _list_names(names: Iterable[str]) -> str:

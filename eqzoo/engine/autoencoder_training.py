@@ -17,6 +17,7 @@ from eqzoo.images import to_float
 from eqzoo.losses import AdversarialLoss, ReconstructionLoss
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import MODELS, Corruption, Objective, Penalty
+from eqzoo.registry.ranges import NonNegativeFloat, PositiveInt
 from eqzoo.regularizers import LatentStep, ReconstructionPair
 
 
@@ -66,14 +67,12 @@ class AutoencoderTraining(Training):
         corruptions: Sequence[Corruption] = (),
         penalties: Sequence[Penalty] = (),
         adversarial_loss: AdversarialLoss | None = None,
-        encoder_rate: float = 1.0,
-        micro_batch_size: int | None = None,
+        encoder_rate: NonNegativeFloat = 1.0,
+        micro_batch_size: PositiveInt | None = None,
         precision: Literal['fp32', 'bf16'] = 'fp32',
         on_nonfinite: Literal['stop', 'skip'] = 'stop',
     ) -> None:
         super().__init__(micro_batch_size, precision, on_nonfinite)
-        if encoder_rate < 0:
-            raise ValueError(f'AutoencoderTraining.encoder_rate must not be negative, got {encoder_rate}.')
         if encoder_rate == 0 and penalties:
             names = ', '.join(type(each).__name__ for each in penalties)
             raise ValueError(

@@ -18,6 +18,7 @@ from eqzoo.engine.training import Training, add_to_means
 from eqzoo.generators.base import Generator, count_macs
 from eqzoo.randomness import SampleStreams, StepRandomness
 from eqzoo.registry import MODELS
+from eqzoo.registry.ranges import PositiveInt
 
 
 @MODELS.register_module()
@@ -45,7 +46,7 @@ class GeneratorTraining(Training):
         generator: Generator,
         autoencoder: Autoencoder,
         *,
-        micro_batch_size: int | None = None,
+        micro_batch_size: PositiveInt | None = None,
         precision: Literal['fp32', 'bf16'] = 'fp32',
         on_nonfinite: Literal['stop', 'skip'] = 'stop',
     ) -> None:

@@ -28,6 +28,7 @@ from eqzoo.engine.training import Training, compile_blocks
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, build
+from eqzoo.registry.ranges import PositiveInt
 
 # Hooks of every run, whatever its config has.
 _HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook', 'ScalarsHook', 'StopHook')
@@ -173,7 +174,9 @@ class StepLoop(BaseLoop):
         val_interval: Steps between validations; the last step is always validated.
     """
 
-    def __init__(self, runner: Runner, dataloader: DataLoader, max_iters: int, val_interval: int = 1000) -> None:
+    def __init__(
+        self, runner: Runner, dataloader: DataLoader, max_iters: PositiveInt, val_interval: PositiveInt = 1000
+    ) -> None:
         super().__init__(runner, dataloader)
         self.max_iters = max_iters
         self.val_interval = val_interval

@@ -34,10 +34,6 @@ class Training(nn.Module):
         self, micro_batch_size: int | None, precision: Literal['fp32', 'bf16'], on_nonfinite: Literal['stop', 'skip']
     ) -> None:
         super().__init__()
-        if on_nonfinite not in ('stop', 'skip'):
-            raise ValueError(f"{type(self).__name__}.on_nonfinite must be 'stop' or 'skip', got {on_nonfinite!r}.")
-        if precision not in ('fp32', 'bf16'):
-            raise ValueError(f"{type(self).__name__}.precision must be 'fp32' or 'bf16', got {precision!r}.")
         self.micro_batch_size = micro_batch_size
         self.precision = precision
         self.on_nonfinite = on_nonfinite

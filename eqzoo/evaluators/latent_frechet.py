@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
 from eqzoo.evaluators.gaussian import (
@@ -21,6 +22,7 @@ from eqzoo.evaluators.gaussian import (
 )
 from eqzoo.evaluators.reference import SMOKE_REFERENCE
 from eqzoo.registry import EVALUATORS, Requirement
+from eqzoo.registry.ranges import PositiveInt
 
 _FEATURES = {
     'full': 'all values of a latent, C x h x w',
@@ -144,10 +146,10 @@ class GenerationLatentFrechet(_LatentSums):
 
     def __init__(
         self,
-        reference: LatentReference,
+        reference: LatentReference | Dataset,
         features: Sequence[str] = LATENT_FEATURES,
         *,
-        min_images: int | None = None,
+        min_images: PositiveInt | None = None,
     ) -> None:
         if not isinstance(reference, LatentReference):
             raise ValueError(_reference_message(reference))

@@ -65,12 +65,6 @@ class Network(nn.Module):
         """Return the arguments of `forward` for one latent, or for the codes of one image."""
 
 
-def check_probability(where: str, probability: float) -> None:
-    """Raise a `ValueError` that names `where` unless `probability` is in [0, 1]."""
-    if not 0 <= probability <= 1:
-        raise ValueError(f'{where} must be in [0, 1], got {probability}.')
-
-
 def check_labels(labels: Tensor, num_classes: int) -> None:
     """Check that `labels` (B,) on the CPU are classes, 0 to `num_classes` - 1, or `num_classes`, which is no class.
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from eqzoo.registry import GUIDANCES
+from eqzoo.registry.ranges import PositiveInt
 
 
 class Guidance:
@@ -48,11 +49,9 @@ class ClassifierFree(Guidance):
     """
 
     def __init__(
-        self, scale: float, *, interval: tuple[float, float] = (0.0, 1.0), channels: int | None = None
+        self, scale: float, *, interval: tuple[float, float] = (0.0, 1.0), channels: PositiveInt | None = None
     ) -> None:
         super().__init__(scale, interval=interval)
-        if channels is not None and channels < 1:
-            raise ValueError(f'ClassifierFree.channels must be at least 1 or None, got {channels}.')
         self.channels = channels
 
     def __call__(self, network: nn.Module, x: Tensor, times: Tensor, labels: Tensor, noise_time: Tensor) -> Tensor:

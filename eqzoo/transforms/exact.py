@@ -31,7 +31,7 @@ class Rotate(Transform):
     parameter = 'angle / degrees'
 
     def __init__(self, turns: Collection[int] = _TURNS) -> None:
-        if not isinstance(turns, Collection) or not turns or not all(k in _TURNS for k in turns):
+        if not turns or not all(k in _TURNS for k in turns):
             raise ValueError(f'Rotate.turns must be a non-empty subset of {_TURNS}, got {turns!r}.')
         self.turns = tuple(k for k in _TURNS if k in turns)
 
@@ -60,7 +60,7 @@ class Flip(Transform):
     """
 
     def __init__(self, axes: Collection[str] = ('horizontal', 'vertical')) -> None:
-        if not isinstance(axes, Collection) or not axes or not all(axis in _DIMS for axis in axes):
+        if not axes or not all(axis in _DIMS for axis in axes):
             raise ValueError(f'Flip.axes must be a non-empty subset of {tuple(_DIMS)}, got {axes!r}.')
         # in a fixed order: a set of strings has another order in each process, which would draw another axis
         self.axes = tuple(axis for axis in _DIMS if axis in axes)

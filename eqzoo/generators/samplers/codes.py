@@ -9,9 +9,9 @@ from torch import Tensor
 
 from eqzoo.generators.base import Generator, check_labels
 from eqzoo.generators.maskgit import MaskGIT, check_schedule, codes_per_step
-from eqzoo.generators.samplers.base import check_steps
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
+from eqzoo.registry.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class CodeSampler(ABC):
@@ -29,9 +29,6 @@ class CodeSampler(ABC):
     """
 
     def __init__(self, steps: int, *, temperature: float = 1.0) -> None:
-        check_steps(f'{type(self).__name__}.steps', steps)
-        if temperature <= 0:
-            raise ValueError(f'{type(self).__name__}.temperature must be positive, got {temperature}.')
         self.steps, self.temperature = steps, temperature
 
     @classmethod
@@ -130,17 +127,15 @@ class Confidence(CodeSampler):
 
     def __init__(
         self,
-        steps: int = 8,
+        steps: PositiveInt = 8,
         *,
         guidance: float = 3.0,
-        gumbel_temperature: float = 4.5,
-        temperature: float = 1.0,
+        gumbel_temperature: NonNegativeFloat = 4.5,
+        temperature: PositiveFloat = 1.0,
         schedule: str = 'arccos',
     ) -> None:
         super().__init__(steps, temperature=temperature)
         check_schedule('Confidence.schedule', schedule)
-        if gumbel_temperature < 0:
-            raise ValueError(f'Confidence.gumbel_temperature must be at least 0, got {gumbel_temperature}.')
         self.guidance, self.gumbel_temperature, self.schedule = guidance, gumbel_temperature, schedule
 
     def draw(self, generator: MaskGIT, labels: Tensor, streams: SampleStreams) -> Tensor:
@@ -179,10 +174,10 @@ class Halton(CodeSampler):
 
     def __init__(
         self,
-        steps: int = 32,
+        steps: PositiveInt = 32,
         *,
         guidance: float = 2.0,
-        temperature: float = 1.0,
+        temperature: PositiveFloat = 1.0,
         random_start: bool = False,
         redraw: bool = False,
     ) -> None:
