@@ -93,6 +93,8 @@ def check_value(place: str, annotation: Any, value: Any) -> None:
         ValueError: ODE.steps must be a whole number of at least 1, got 0.
     """
     if not accepts(annotation, value):
+        for index, each in enumerate(_items(annotation, value)):  # the first wrong item of a list is named
+            check_value(f'{place}[{index}]', *each)
         raise ValueError(f'{place} must be {_wanted(annotation, value)}, got {_shown(value)}{_hint(annotation, value)}')
 
 
@@ -142,7 +144,7 @@ def in_words(annotation: Any, *, plural: bool = False) -> str:
     if origin in (Union, UnionType):
         return _either(list(dict.fromkeys(in_words(each, plural=plural) for each in arguments)))
     if origin is Literal:
-        return _either([repr(each) for each in arguments])
+        return f'{"items, each " if plural else ""}{_either([repr(each) for each in arguments])}'
     if annotation in (None, NoneType):
         return 'None'
     names = {
@@ -169,8 +171,8 @@ def in_words(annotation: Any, *, plural: bool = False) -> str:
                 else f'({", ".join(map(in_words, arguments))})'
             )
         return f'a list of {in_words(arguments[0], plural=True)}' if arguments else 'a list'
-    name = '' if kind is Component or kind is Callable else f' {kind.__name__}'
-    return f'components{name}' if plural else f'a component{name and f" ({name.strip()})"}, dict(type=…)'
+    name = '' if kind in (Component, Callable) else f' ({kind.__name__})'
+    return f'components{name}' if plural else f'a component{name}, dict(type=…)'
 
 
 def check_arguments(place: str, parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any]) -> None:
@@ -262,6 +264,20 @@ def _items_fit(kind: type, arguments: tuple[Any, ...], value: Collection) -> boo
     if kind is tuple and arguments and Ellipsis not in arguments:
         return len(value) == len(arguments) and all(map(accepts, arguments, value))
     return not arguments or all(accepts(arguments[0], item) for item in value)
+
+
+def _items(annotation: Any, value: Any) -> Iterator[tuple[Any, Any]]:
+    """Return the items of a sequence with the annotation of each; none if it is not a sequence, or of another length."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if not isinstance(value, list | tuple):
+        return
+    for kind, arguments in [(get_origin(each), get_args(each)) for each in options]:
+        if kind is tuple and Ellipsis not in arguments:
+            yield from zip(arguments, value, strict=True) if len(arguments) == len(value) else ()
+        elif arguments and isinstance(kind, type) and issubclass(kind, Iterable) and not issubclass(kind, Mapping):
+            yield from ((arguments[0], item) for item in value)
 
 
 def _pairs(arguments: tuple[Any, ...], items: Collection) -> Iterator[tuple[Any, Any]]:
