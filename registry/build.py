@@ -1,7 +1,7 @@
 """Look up, check and build components from nested configs, innermost first, with errors that say where."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -42,8 +42,15 @@ def build_in(config: Mapping[str, Any], default_args: Mapping[str, Any] | None =
     return _build(config, '', registry, default_args or {})
 
 
-def check_config(config: Any, where: str = '') -> Iterator[tuple[str, type | Callable, dict[str, Any]]]:
+def check_config(
+    config: Any, where: str = '', *, supplied: Collection[str] = ()
+) -> Iterator[tuple[str, type | Callable, dict[str, Any]]]:
     """Check every component of a nested config against its constructor, building nothing.
+
+    Args:
+        config: A component's config, or dicts and lists of them.
+        where: Its place, for messages.
+        supplied: Names of arguments that are supplied when the components are built.
 
     Yields:
         For each component, outermost first: its place in the config, its class and its
@@ -55,15 +62,15 @@ def check_config(config: Any, where: str = '') -> Iterator[tuple[str, type | Cal
     if _is_component(config):
         cls = _resolve(config['type'], where, None)
         arguments = {key: value for key, value in config.items() if key != 'type'}
-        _check_arguments(cls, arguments, where)
+        _check_arguments(cls, arguments, where, supplied)
         yield where, cls, arguments
         config = {key: value for key, value in arguments.items() if key not in _KEPT_AS_DICT}
     if isinstance(config, Mapping):
         for key, value in config.items():
-            yield from check_config(value, f'{where}.{key}' if where else str(key))
+            yield from check_config(value, f'{where}.{key}' if where else str(key), supplied=supplied)
     elif isinstance(config, list | tuple):
         for index, value in enumerate(config):
-            yield from check_config(value, f'{where}[{index}]')
+            yield from check_config(value, f'{where}[{index}]', supplied=supplied)
 
 
 def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
@@ -164,7 +171,9 @@ def _in_kind(name: str, kind: Registry) -> type | Callable | None:
     return next((each.module_dict[name] for each in parents if name in each.module_dict), None)
 
 
-def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: str) -> None:
+def _check_arguments(
+    cls: type | Callable, arguments: Mapping[str, Any], where: str, supplied: Collection[str] = ()
+) -> None:
     """Refuse unknown arguments, values that their annotations do not allow, and the absence of required ones."""
     try:
         parameters = parameters_of(cls)
@@ -178,7 +187,7 @@ def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: 
             if key not in names:
                 hint, known = did_you_mean(key, names), ', '.join(names) or 'none'
                 raise ValueError(f'{prefix}{cls.__name__} has no argument {key!r}.{hint} Expected one of: {known}.')
-    missing = [p.name for p in named if p.default is p.empty and p.name not in arguments]
+    missing = [p.name for p in named if p.default is p.empty and p.name not in {*arguments, *supplied}]
     if missing:
         raise ValueError(f'{prefix}{cls.__name__} needs {", ".join(map(repr, missing))}.')
     check_arguments(f'{prefix}{cls.__name__}', parameters, arguments)

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 T = TypeVar('T')
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Range:
     """Bounds of a number, such as `Annotated[float, Range(above=0)]`; of a sequence's length with `of_length`.
 
@@ -47,7 +47,7 @@ class Range:
             and (self.below is None or number < self.below)
         )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         low = self.at_least if self.above is None else self.above
         high = self.at_most if self.below is None else self.below
         if None not in (low, high):
@@ -119,7 +119,8 @@ def accepts(annotation: Any, value: Any) -> bool:
     if annotation is str:
         return isinstance(value, str)
     kind = origin or annotation
-    if not isinstance(kind, type) or kind is object or kind is type:  # Any, a type variable, a name of a type
+    # a type variable, the name of a type
+    if not isinstance(kind, type) or kind in (Any, object, type, inspect.Parameter.empty):
         return True
     if issubclass(kind, PathLike):
         return isinstance(value, kind)
@@ -128,7 +129,7 @@ def accepts(annotation: Any, value: Any) -> bool:
             accepts(each, item) for items in (value, value.values()) for each, item in _pairs(arguments, items)
         )
     if issubclass(kind, Iterable) and kind.__module__ in ('builtins', 'collections.abc'):
-        return isinstance(value, Iterator) or _is_collection(value) and _items_fit(kind, arguments, value)
+        return isinstance(value, Iterator) or (_is_collection(value) and _items_fit(kind, arguments, value))
     return not _is_plain(value)
 
 
@@ -267,7 +268,7 @@ def _items_fit(kind: type, arguments: tuple[Any, ...], value: Collection) -> boo
 
 
 def _items(annotation: Any, value: Any) -> Iterator[tuple[Any, Any]]:
-    """Return the items of a sequence with the annotation of each; none if it is not a sequence, or of another length."""
+    """Return the annotation and the value of each item of a list; nothing if it is none, or of another length."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)

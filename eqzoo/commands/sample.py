@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqzoo.config import load_config
+from eqzoo.config import load_config, require
 
 if TYPE_CHECKING:
     from eqzoo.data.samples import NpzSamples, PngSamples
@@ -41,6 +41,7 @@ def sample(
         smoke: For the checkpoint of a `--smoke` run.
     """
     config = load_config(config_file, overrides)
+    require(config, 'samples', 'model')
 
     from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink

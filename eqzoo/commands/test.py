@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eqzoo.config import Config, load_config
+from eqzoo.config import Config, load_config, require
 from eqzoo.files import sha256_of
 from eqzoo.registry import build
 
@@ -35,6 +35,7 @@ def test(
         samples: For a generator: a folder or an npz file to write its images to as well, as in tools/sample.py.
     """
     config = load_config(config_file, overrides)
+    require(config, 'evaluation', 'model.autoencoder', 'test_dataloader|sampling', 'test_evaluators|evaluators')
 
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink

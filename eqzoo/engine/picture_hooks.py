@@ -42,6 +42,15 @@ class PictureHook(Hook):
         self.interval = interval
         self.num_images = num_images
 
+    def before_run(self, runner: Runner) -> None:
+        """Check that there are images to draw.
+
+        Raises:
+            ValueError: If there is no validation data.
+        """
+        if runner.val_loop is None:
+            raise ValueError('PictureHook draws images of val_dataloader, which is missing; add it, or leave it out.')
+
     @master_only
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draw the grid if it is due."""

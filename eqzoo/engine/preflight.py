@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from eqzoo.config import KEYS, Config
 from eqzoo.registry import Requirement, build, check_config
+from eqzoo.schema import check_foreign
 
 # Keys of a config that hold components, in the order they are reported.
 COMPONENT_KEYS = tuple(name for name, key in KEYS.items() if key.holds_components)
@@ -25,6 +26,7 @@ def check_training(config: Config, command: str, opened: Mapping[str, Dataset] |
     """
     for key in COMPONENT_KEYS:
         list(check_config(config.get(key), key))
+    check_foreign(config)
     return check_ready(config, command, [key for key in COMPONENT_KEYS if KEYS[key].is_for_training], opened)
 
 

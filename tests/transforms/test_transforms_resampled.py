@@ -234,7 +234,10 @@ def test_every_argument_of_perspective_and_warp_changes_something():
             r'Perspective.max_angle must be .* at most 19.5 degrees, for a field of view of 90, got 30\.',
         ),
         (lambda: Perspective(field_of_view=0), r'Perspective.field_of_view must be in \(0, 120\], got 0\.'),
-        (lambda: Perspective(interpolation='area'), r"Perspective.interpolation must be 'bicubic' or 'bilinear', got 'area'\."),
+        (
+            lambda: Perspective(interpolation='area'),
+            r"Perspective.interpolation must be 'bicubic' or 'bilinear', got 'area'\.",
+        ),
         (
             lambda: Perspective(eval_angles=(0, 10)),
             r'Perspective.eval_angles must be .* at most 37.2 degrees.*, got \(0, 10\)\.',

@@ -270,7 +270,8 @@ def test_wrong_arguments(make, message):
 def test_parts_that_are_no_transforms_are_refused(cls):
     name = cls.__name__
     with pytest.raises(
-        ValueError, match=rf'{name}.transforms\[1\] must be a component \(EquivarianceTransform\), dict\(type=…\), got 3'
+        ValueError,
+        match=rf'{name}.transforms\[1\] must be a component \(EquivarianceTransform\), dict\(type=…\), got 3',
     ):
         cls([Rotate(), 3])
     with pytest.raises(ValueError, match=rf'{name}.transforms\[0\] must be a transform .*, got <class .*Rotate'):
