@@ -73,6 +73,7 @@ class Component:
 
 
 _LARGEST_INT = 2**63 - 1  # torch's and numpy's
+_CONFIG = ', dict(type=…)'
 _LONGEST_VALUE = 100  # characters of a value in a message
 
 
@@ -143,7 +144,7 @@ def in_words(annotation: Any, *, plural: bool = False) -> str:
         limits = [f'of {each}' if str(each).startswith('at ') else str(each) for each in bounds]
         return ' '.join([in_words(arguments[0], plural=plural), *limits])
     if origin in (Union, UnionType):
-        return _either(list(dict.fromkeys(in_words(each, plural=plural) for each in arguments)))
+        return _union(arguments, lambda each: in_words(each, plural=plural))
     if origin is Literal:
         return f'{"items, each " if plural else ""}{_either([repr(each) for each in arguments])}'
     if annotation in (None, NoneType):
@@ -173,7 +174,7 @@ def in_words(annotation: Any, *, plural: bool = False) -> str:
             )
         return f'a list of {in_words(arguments[0], plural=True)}' if arguments else 'a list'
     name = '' if kind in (Component, Callable) else f' ({kind.__name__})'
-    return f'components{name}' if plural else f'a component{name}, dict(type=…)'
+    return f'components{name}' if plural else f'a component{name}{_CONFIG}'
 
 
 def check_arguments(place: str, parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any]) -> None:
@@ -286,6 +287,17 @@ def _pairs(arguments: tuple[Any, ...], items: Collection) -> Iterator[tuple[Any,
     return ((annotation, item) for item in items)
 
 
+def _union(options: tuple[Any, ...], words_of: Callable[[Any], str]) -> str:
+    """Return the words for one of several annotations, without repetition."""
+    words: list[str] = []
+    for each in options:
+        words += map(repr, get_args(each)) if get_origin(each) is Literal else [words_of(each)]
+    parts = [each for each in words if each.endswith(_CONFIG)]
+    if len(parts) > 1:  # of several classes, 'dict(type=…)' once
+        words = [each.removesuffix(_CONFIG) if each in parts[:-1] else each for each in words]
+    return _either(list(dict.fromkeys(words)))
+
+
 def _either(words: list[str]) -> str:
     return ' or '.join([', '.join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
@@ -293,7 +305,7 @@ def _either(words: list[str]) -> str:
 def _wanted(annotation: Any, value: Any) -> str:
     """Return what an annotation allows, as `in_words`; of a number out of its range, the range alone."""
     if get_origin(annotation) in (Union, UnionType):
-        return _either(list(dict.fromkeys(_wanted(each, value) for each in get_args(annotation))))
+        return _union(get_args(annotation), lambda each: _wanted(each, value))
     if get_origin(annotation) is Annotated:
         base, *bounds = get_args(annotation)
         if base in (int, float) and accepts(base, value):

@@ -70,7 +70,7 @@ class InterpolationFrechet(LatentSample):
         position: Annotated[float, Range(at_least=0, at_most=1)] = 0.5,
         max_images: PositiveInt = 50_000,
         min_images: PositiveInt | None = None,
-        reference: Dataset | None = None,
+        reference: Dataset | str | None = None,
         max_reference: PositiveInt = 50_000,
         num_workers: NonNegativeInt = 0,
     ) -> None:
