@@ -9,8 +9,21 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
+from mmengine.registry import Registry
+
 from eqzoo.files import did_you_mean
-from eqzoo.registry import check_config
+from eqzoo.registry import (
+    DATASETS,
+    EVALUATORS,
+    HOOKS,
+    MODELS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    SAMPLERS,
+    VISION,
+    VISUALIZERS,
+    check_config,
+)
 from eqzoo.registry.ranges import (
     Component,
     Decay,
@@ -97,6 +110,23 @@ _FOREIGN: dict[str, Any] = {
     'interval': PositiveInt,
 }
 
+_KINDS_OF_KEYS = {
+    'model': MODELS,
+    'train_dataloader': DATASETS,
+    'val_dataloader': DATASETS,
+    'test_dataloader': DATASETS,
+    'cache_dataloader': DATASETS,
+    'cache_encoder': VISION,
+    'evaluators': EVALUATORS,
+    'test_evaluators': EVALUATORS,
+    'default_hooks': HOOKS,
+    'custom_hooks': HOOKS,
+    'sampling': SAMPLERS,
+    'optim_wrapper': OPTIMIZERS,
+    'param_scheduler': PARAM_SCHEDULERS,
+    'visualizer': VISUALIZERS,
+}
+
 # Optimizers that a training step cannot use.
 _UNFIT = {'LBFGS': 'computes the loss several times a step', 'SparseAdam': 'is for sparse gradients'}
 
@@ -119,20 +149,25 @@ _EXTRAS = {
 }
 
 
-def check_keys(config: Mapping[str, Any], name: str = '') -> None:
+def check_keys(config: Mapping[str, Any]) -> None:
     """Check the types and ranges of all keys of a config that are no arguments of components.
 
     Args:
-        config: The config of a run, or a part of one.
-        name: Of its file, for messages.
+        config: The config of a run, or a part of one; a top-level key may always be missing.
 
     Raises:
         ValueError: For the first wrong, unknown or missing key.
     """
-    where = f'Config {name}: ' if name else ''
     present = {key: value for key, value in config.items() if not (key in _MAY_BE_NONE and value is None)}
     known = {key: wanted for key, wanted in SCHEMA.items() if key.rstrip('?') in present}
-    _check(where, '', known, present)
+    _check('', known, present)
+
+
+def kind_of_key(config: Mapping[str, Any], key: str) -> Registry | None:
+    """Return the kind of the components under a top-level key of a config; None where it says nothing."""
+    if key == 'optim_wrapper' and any('type' in each for each in (config.get(key) or {}).values()):
+        return None  # wrappers, with optimizers in them
+    return _KINDS_OF_KEYS.get(key)
 
 
 def check_foreign(config: Mapping[str, Any]) -> None:
@@ -144,13 +179,8 @@ def check_foreign(config: Mapping[str, Any]) -> None:
         ValueError: For an unknown name or argument, a value out of range, or a package that is not installed.
     """
     for key in ('optim_wrapper', 'param_scheduler', 'visualizer', 'default_hooks', 'custom_hooks'):
-        value = config.get(key)
-        for where, cls, arguments in check_config(value, key, supplied=_SUPPLIED.get(key, ())):
-            if cls.__module__.startswith('eqzoo.'):
-                continue
-            for name, given in arguments.items():
-                if name in _FOREIGN:
-                    check_value(f'{where}.{name}', _FOREIGN[name], given)
+        options = dict(kind=kind_of_key(config, key), supplied=_SUPPLIED.get(key, ()), annotations=_FOREIGN)
+        for where, cls, _ in check_config(config.get(key), key, **options):
             if key == 'optim_wrapper' and cls.__name__ in _UNFIT:
                 reason = _UNFIT[cls.__name__]
                 raise ValueError(f'{where}: {cls.__name__} {reason}, which training does not; expected AdamW, for one.')
@@ -163,29 +193,29 @@ def check_foreign(config: Mapping[str, Any]) -> None:
     for name, wrapper in (config.get('optim_wrapper') or {}).items():
         clipping = wrapper.get('clip_grad')
         if clipping is not None:
-            _check('', f'optim_wrapper.{name}.clip_grad', {'max_norm': PositiveFloat}, clipping)
+            _check(f'optim_wrapper.{name}.clip_grad', {'max_norm': PositiveFloat}, clipping)
 
 
-def _check(where: str, place: str, schema: Any, value: Any) -> None:
+def _check(place: str, schema: Any, value: Any) -> None:
     if not isinstance(schema, Mapping):
-        check_value(f'{where}{place}', schema, value)
+        check_value(place, schema, value)
         return
     if not isinstance(value, Mapping):
-        check_value(f'{where}{place}', dict, value)
+        check_value(place, dict, value)
     if '*' in schema:
         for key, item in value.items():
-            _check(where, f'{place}.{key}', schema['*'], item)
+            _check(f'{place}.{key}', schema['*'], item)
         return
     required = [key for key in schema if not key.endswith('?')]
     names = [key.rstrip('?') for key in schema]
     for key in value:
         if key not in names:
             raise ValueError(
-                f'{where}{place} has no key {key!r}.{did_you_mean(str(key), names)} Its keys: {", ".join(names)}.'
+                f'{place} has no key {key!r}.{did_you_mean(str(key), names)} Its keys: {", ".join(names)}.'
             )
     missing = [key for key in required if key not in value]
     if missing:
-        raise ValueError(f'{where}{place} needs {", ".join(map(repr, missing))}.')
+        raise ValueError(f'{place} needs {", ".join(map(repr, missing))}.')
     for key, wanted in schema.items():
         if key.rstrip('?') in value:
-            _check(where, f'{place}.{key.rstrip("?")}'.lstrip('.'), wanted, value[key.rstrip('?')])
+            _check(f'{place}.{key.rstrip("?")}'.lstrip('.'), wanted, value[key.rstrip('?')])

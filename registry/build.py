@@ -9,10 +9,19 @@ from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 
 from eqzoo.files import did_you_mean, nearest
+from eqzoo.registry.contracts import Corruption, EquivarianceTransform, Objective, Penalty
 from eqzoo.registry.ranges import Component, check_arguments, in_words, parameters_of
 
 # All kinds of component; filled by eqzoo.registry.kinds, which imports this module.
 KINDS: list[Registry] = []
+
+# A contract is a set of methods, which components of other kinds may have as well.
+_KINDS_OF_CONTRACTS = {
+    EquivarianceTransform: 'transform',
+    Objective: 'regulariser',
+    Corruption: 'regulariser',
+    Penalty: 'regulariser',
+}
 
 # mmengine applies these dicts itself, after the component exists.
 _KEPT_AS_DICT = ('init_cfg',)
@@ -43,14 +52,21 @@ def build_in(config: Mapping[str, Any], default_args: Mapping[str, Any] | None =
 
 
 def check_config(
-    config: Any, where: str = '', *, supplied: Collection[str] = ()
+    config: Any,
+    where: str = '',
+    *,
+    kind: Registry | None = None,
+    supplied: Collection[str] = (),
+    annotations: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, type | Callable, dict[str, Any]]]:
     """Check every component of a nested config against its constructor, building nothing.
 
     Args:
         config: A component's config, or dicts and lists of them.
         where: Its place, for messages.
+        kind: The kind of the outermost components; None for any.
         supplied: Names of arguments that are supplied when the components are built.
+        annotations: Annotations of the arguments of classes that are not eqzoo's, where they say more than theirs.
 
     Yields:
         For each component, outermost first: its place in the config, its class and its
@@ -60,17 +76,19 @@ def check_config(
         ValueError: As `build`, but for values that only a constructor can judge.
     """
     if _is_component(config):
-        cls = _resolve(config['type'], where, None)
+        cls = _resolve(config['type'], where, kind)
         arguments = {key: value for key, value in config.items() if key != 'type'}
-        _check_arguments(cls, arguments, where, supplied)
+        _check_arguments(cls, arguments, where, supplied, annotations)
         yield where, cls, arguments
         config = {key: value for key, value in arguments.items() if key not in _KEPT_AS_DICT}
+        kind = None
+    more = dict(kind=kind, supplied=supplied, annotations=annotations)
     if isinstance(config, Mapping):
         for key, value in config.items():
-            yield from check_config(value, f'{where}.{key}' if where else str(key), supplied=supplied)
+            yield from check_config(value, f'{where}.{key}' if where else str(key), **more)
     elif isinstance(config, list | tuple):
         for index, value in enumerate(config):
-            yield from check_config(value, f'{where}[{index}]', supplied=supplied)
+            yield from check_config(value, f'{where}[{index}]', **more)
 
 
 def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
@@ -93,10 +111,9 @@ def find_component(name: str) -> type | Callable | None:
         kind.import_from_location()
         if name in kind.module_dict:
             return kind.module_dict[name]
-    for parent in [kind.parent for kind in KINDS if kind.parent is not None]:
-        parent.import_from_location()
-        if name in parent.module_dict:
-            return parent.module_dict[name]
+    for kind in KINDS:
+        if kind.parent is not None and name in kind.parent.module_dict:
+            return kind.parent.module_dict[name]
     return None
 
 
@@ -172,13 +189,19 @@ def _in_kind(name: str, kind: Registry) -> type | Callable | None:
 
 
 def _check_arguments(
-    cls: type | Callable, arguments: Mapping[str, Any], where: str, supplied: Collection[str] = ()
+    cls: type | Callable,
+    arguments: Mapping[str, Any],
+    where: str,
+    supplied: Collection[str] = (),
+    annotations: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse unknown arguments, values that their annotations do not allow, and the absence of required ones."""
     try:
         parameters = parameters_of(cls)
     except ValueError:  # a builtin without a signature checks its own arguments
         return
+    if annotations and not cls.__module__.startswith('eqzoo.'):
+        parameters = {key: p.replace(annotation=annotations.get(key, p.annotation)) for key, p in parameters.items()}
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = [p.name for p in named]
     prefix = f'{where}: ' if where else ''
@@ -199,11 +222,20 @@ def _check_arguments(
 def _check_part(place: str, annotation: Any, wanted: Any) -> None:
     """Refuse a component of eqzoo where the annotation asks for another one; a user's own fits by what it can do."""
     options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    options = [get_origin(each) if get_origin(each) is Callable else each for each in options]
     part = wanted if callable(wanted) else find_component(wanted)
     if not isinstance(part, type) or not part.__module__.startswith('eqzoo.'):
         return
-    if all(isinstance(each, type) and each is not Component and not issubclass(part, each) for each in options):
+    if not any(_fits(part, each) for each in options):
         raise ValueError(f'{place} must be {in_words(annotation)}, got the {_kind_of(part)} {part.__name__}.')
+
+
+def _fits(part: type, wanted: Any) -> bool:
+    """Return whether a component's class fits an annotation, as far as that can be told from its kind and methods."""
+    if not isinstance(wanted, type) or wanted is Component:
+        return True
+    kind = _KINDS_OF_CONTRACTS.get(wanted)
+    return issubclass(part, wanted) and kind in (None, _kind_of(part))
 
 
 def _kind_of(part: type) -> str:

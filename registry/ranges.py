@@ -51,10 +51,11 @@ class Range:
         low = self.at_least if self.above is None else self.above
         high = self.at_most if self.below is None else self.below
         if None not in (low, high):
-            return f'in {"[" if self.above is None else "("}{low:g}, {high:g}{"]" if self.below is None else ")"}'
+            ends = '[' if self.above is None else '(', ']' if self.below is None else ')'
+            return f'in {ends[0]}{_figure(low)}, {_figure(high)}{ends[1]}'
         if low is not None:
-            return f'at least {low:g}' if self.above is None else f'above {low:g}'
-        return f'at most {high:g}' if self.below is None else f'below {high:g}'
+            return f'at least {_figure(low)}' if self.above is None else f'above {_figure(low)}'
+        return f'at most {_figure(high)}' if self.below is None else f'below {_figure(high)}'
 
 
 PositiveInt = Annotated[int, Range(at_least=1)]
@@ -139,6 +140,8 @@ def in_words(annotation: Any, *, plural: bool = False) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         bounds = [each for each in arguments[1:] if isinstance(each, Range)]
+        if bounds and bounds[0].of_length and arguments[0] is str:
+            return 'text that is not empty'
         if bounds and bounds[0].of_length:
             return in_words(arguments[0]).replace('a list of', 'a list of one or more', 1)
         limits = [f'of {each}' if str(each).startswith('at ') else str(each) for each in bounds]
@@ -311,6 +314,10 @@ def _wanted(annotation: Any, value: Any) -> str:
         if base in (int, float) and accepts(base, value):
             return ' and '.join(str(each) for each in bounds if isinstance(each, Range))
     return in_words(annotation)
+
+
+def _figure(number: float) -> str:
+    return f'{number:,}' if isinstance(number, int) else f'{number:g}'
 
 
 def _shown(value: Any) -> str:

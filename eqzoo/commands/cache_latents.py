@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eqzoo.config import Config, image_dataloader, load_config, require
 from eqzoo.registry import build
+from eqzoo.registry.ranges import PositiveInt
 
 if TYPE_CHECKING:
     from eqzoo.data.latents.format import StoreIndex
@@ -26,7 +27,7 @@ def cache_latents(
     flip: bool = False,
     dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32',
     precision: Literal['fp32', 'bf16'] = 'fp32',
-    shard_images: int | None = None,
+    shard_images: PositiveInt | None = None,
     verify: bool = False,
     smoke: bool = False,
 ) -> 'WrittenStore | None':

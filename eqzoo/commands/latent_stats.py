@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eqzoo.config import image_dataloader, load_config, require
 from eqzoo.registry import build
+from eqzoo.registry.ranges import PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ def latent_stats(
     *,
     overrides: list[str],
     normalization: Literal['scale', 'shift_scale', 'per_channel'] = 'scale',
-    num_images: int = 10_000,
+    num_images: PositiveInt = 10_000,
     exports: str | None = None,
     measure_only: bool = False,
     smoke: bool = False,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqzoo.config import load_config, require
+from eqzoo.registry.ranges import PositiveInt
 
 if TYPE_CHECKING:
     from eqzoo.data.samples import NpzSamples, PngSamples
@@ -20,7 +21,7 @@ def sample(
     *,
     overrides: list[str],
     out: str,
-    num: int | None = None,
+    num: PositiveInt | None = None,
     labels: str | None = None,
     smoke: bool = False,
 ) -> Path:

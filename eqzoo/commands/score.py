@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from eqzoo.registry.ranges import NonNegativeInt, PositiveInt
+
 
 def score(
     samples: str,
@@ -10,10 +12,10 @@ def score(
     *,
     extractor: str = 'FIDInception',
     metrics: str | None = None,
-    min_images: int | None = None,
+    min_images: PositiveInt | None = None,
     crop: str = 'center',
-    batch_size: int = 64,
-    num_workers: int = 0,
+    batch_size: PositiveInt = 64,
+    num_workers: NonNegativeInt = 0,
     out: str | None = None,
 ) -> dict[str, Any]:
     """Compare a set of samples with a reference set; write metrics.json and report.html.

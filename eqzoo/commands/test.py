@@ -7,6 +7,7 @@ from typing import Any
 from eqzoo.config import Config, load_config, require
 from eqzoo.files import sha256_of
 from eqzoo.registry import build
+from eqzoo.registry.ranges import PositiveInt
 
 _COLUMNS = 8
 
@@ -17,7 +18,7 @@ def test(
     *,
     overrides: list[str],
     smoke: bool = False,
-    images: int = 8,
+    images: PositiveInt = 8,
     samples: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a config; write metrics.json, report.html and pictures to its work directory.
