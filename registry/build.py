@@ -104,6 +104,8 @@ def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
 
 def find_component(name: str) -> type | Callable | None:
     """Return the component registered as `name` in any kind, or as mmengine's own; None if there is none."""
+    if not isinstance(name, str):  # a config may have anything
+        return None
     for kind in KINDS:
         if name in kind.module_dict:
             return kind.module_dict[name]
@@ -171,6 +173,8 @@ def _is_component(config: Any) -> bool:
 def _resolve(wanted: Any, where: str, kind: Registry | None) -> type | Callable:
     if callable(wanted):
         return wanted
+    if not isinstance(wanted, str):
+        raise ValueError(f'{f"{where}." if where else ""}type must be a name or a class, got {wanted!r}.')
     found = _in_kind(wanted, kind) if kind is not None else find_component(wanted)
     if found is None and '.' in wanted:
         try:

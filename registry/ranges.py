@@ -273,11 +273,10 @@ def _items_fit(kind: type, arguments: tuple[Any, ...], value: Collection) -> boo
 
 def _items(annotation: Any, value: Any) -> Iterator[tuple[Any, Any]]:
     """Return the annotation and the value of each item of a list; nothing if it is none, or of another length."""
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     if not isinstance(value, list | tuple):
         return
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    options = [get_args(each)[0] if get_origin(each) is Annotated else each for each in options]
     for kind, arguments in [(get_origin(each), get_args(each)) for each in options]:
         if kind is tuple and Ellipsis not in arguments:
             yield from zip(arguments, value, strict=True) if len(arguments) == len(value) else ()

@@ -100,7 +100,7 @@ def test_mistakes_are_one_message(sets, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (['--metrics', 'fid'], "--metrics: there is no 'fid'. Did you mean 'fd'? Expected any of fd, sfd, is, pr"),
+        (['--metrics', 'fid'], r"--metrics: there is no 'fid'. Did you mean 'fd'\? Expected any of fd, sfd, is, pr"),
         (['--metrics', 'is'], "--metrics: is: effnet_lite0 is not FID's Inception; leave it out"),
         (['--metrics', 'kid'], '--metrics: kid: it needs 1,000 images or more, and there are 12 samples and 14 images'),
         (['--metrics', 'fd'], '12 samples, but it needs 1281 or more for a covariance of full rank; .* --min-images 2'),
