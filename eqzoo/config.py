@@ -16,6 +16,7 @@ from mmengine.config import Config
 
 from eqzoo.files import did_you_mean, nearest
 from eqzoo.registry import argument_defaults
+from eqzoo.schema import check_keys
 
 
 class Key(NamedTuple):
@@ -59,6 +60,8 @@ KEYS = {
 }
 
 _DEFAULTS = {'seed': 0, 'resume': None, 'device': 'auto', 'sharding': None}
+# Data sets without images.
+_LATENTS = ('LatentStore', 'LightningDiTLatents', 'NpyLatents')
 _NOT_OF_A_RUN = {'_base_', 'zoo'}
 _PACKAGE = Path(__file__).resolve().parent
 _WORDS = {'true': True, 'false': False, 'none': None}
@@ -79,8 +82,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         ValueError: If the file is missing or broken, a top-level name looks like a misspelt
-            key, an override has no `=`, an unknown key or a value of another type, hooks have no
-            names, or a module of `custom_imports` cannot be imported.
+            key, an override has no `=`, an unknown key or a value of another type, a key that is no
+            component's argument is out of its range (`eqzoo.schema`), hooks have no names, or a module of
+            `custom_imports` cannot be imported.
     """
     path = find_config(path)
     try:
@@ -95,7 +99,55 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         apply_override(config, override)
     _check_hooks(config.get('custom_hooks', {}), path)
+    check_keys(config)
     return config
+
+
+def require(config: Mapping[str, Any], task: str, *keys: str) -> None:
+    """Check that a config has what a task needs.
+
+    Args:
+        config: A config of `load_config`.
+        task: What it is needed for, in words: `'training'`.
+        keys: The keys, as `model.autoencoder`; of 'a|b' one is enough.
+
+    Raises:
+        ValueError: Naming the missing keys, what the file is, and the command for it.
+    """
+    lacking = [key for key in keys if not any(_has(config, each) for each in key.split('|'))]
+    if not lacking:
+        return
+    name, model = config.filename, config.get('model') or {}
+    if 'study' in read_config(name):
+        hint = f'it is a study: python tools/study.py {name}'
+    elif 'generator' in model:
+        hint = f'it is the config of a generator: train it with python tools/train.py {name}'
+    elif 'autoencoder' in model and 'train_dataloader' in config:
+        hint = f'it is the config of an autoencoder: train it with python tools/train.py {name}'
+    else:
+        hint = (
+            'expected a run, such as configs/eqvae/sd_rot_scale.py. Files of configs/_base_ and configs/zoo are '
+            'parts of runs'
+        )
+    names = ', '.join(key.replace('|', ' or ') for key in lacking)
+    raise ValueError(f'{name} describes no {task}: it has no {names}; {hint}.')
+
+
+def image_dataloader(config: Config) -> dict[str, Any]:
+    """Return the config of the loader whose images become latents: `cache_dataloader`, otherwise `train_dataloader`.
+
+    Raises:
+        ValueError: If neither has images: a generator learns from latents.
+    """
+    for key in ('cache_dataloader', 'train_dataloader'):
+        loader = config.get(key)
+        kind = loader['dataset'].get('type') if loader else None
+        if loader and getattr(kind, '__name__', kind) not in _LATENTS:
+            return loader
+    raise ValueError(
+        f'{config.filename}: no images to encode: it has no cache_dataloader, and train_dataloader is of latents; '
+        'expected cache_dataloader=dict(batch_size=…, num_workers=…, dataset=dict(type=ImageFolder, …)); add it.'
+    )
 
 
 def find_config(path: str | Path) -> Path:
@@ -192,7 +244,7 @@ def parse_value(text: str) -> Any:
         return _WORDS[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: thousands of brackets or signs
         return text
 
 
@@ -246,6 +298,13 @@ def _package_folder(package: str) -> str:
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(f'no package {package!r}')
     return next(iter(spec.submodule_search_locations))
+
+
+def _has(config: Mapping[str, Any], key: str) -> bool:
+    """Return whether `a.b` of a config is there and not None."""
+    first, _, rest = key.partition('.')
+    value = config.get(first)
+    return value is not None and (not rest or (isinstance(value, Mapping) and _has(value, rest)))
 
 
 def _check_names(config: Config, path: Path) -> None:

@@ -32,6 +32,14 @@ _CHOSEN = {'device': 'auto'}
 _SAID: set[str] = set()
 
 
+def total_memory() -> int:
+    """Return the bytes of memory of the device that `get_device` names; the machine's, if it is no GPU."""
+    device = torch.device(get_device())
+    if device.type == 'cuda':
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+
+
 def get_device() -> str:
     """Return the type of device that this process computes on: 'cuda', 'mps' or 'cpu'."""
     if _CHOSEN['device'] != 'auto':

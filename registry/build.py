@@ -1,16 +1,27 @@
 """Look up, check and build components from nested configs, innermost first, with errors that say where."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 
 from eqzoo.files import did_you_mean, nearest
+from eqzoo.registry.contracts import Corruption, EquivarianceTransform, Objective, Penalty
+from eqzoo.registry.ranges import Component, check_arguments, in_words, parameters_of
 
 # All kinds of component; filled by eqzoo.registry.kinds, which imports this module.
 KINDS: list[Registry] = []
+
+# A contract is a set of methods, which components of other kinds may have as well.
+_KINDS_OF_CONTRACTS = {
+    EquivarianceTransform: 'transform',
+    Objective: 'regulariser',
+    Corruption: 'regulariser',
+    Penalty: 'regulariser',
+}
 
 # mmengine applies these dicts itself, after the component exists.
 _KEPT_AS_DICT = ('init_cfg',)
@@ -25,8 +36,8 @@ def build(config: Mapping[str, Any]) -> Any:
             built before; `init_cfg` stays a dict.
 
     Raises:
-        ValueError: For an unknown name, an unknown or a missing argument, or a value that a
-            component refuses. The message starts with the place in the config.
+        ValueError: For an unknown name, an unknown or a missing argument, a value that the argument's
+            annotation does not allow, or one that a component refuses. The message starts with the place in the config.
 
     Example:
         >>> build(dict(type='Compose', transforms=[dict(type='Flip'), dict(type='Rotate', turns=(2,))])).transforms[1]
@@ -40,8 +51,22 @@ def build_in(config: Mapping[str, Any], default_args: Mapping[str, Any] | None =
     return _build(config, '', registry, default_args or {})
 
 
-def check_config(config: Any, where: str = '') -> Iterator[tuple[str, type | Callable, dict[str, Any]]]:
+def check_config(
+    config: Any,
+    where: str = '',
+    *,
+    kind: Registry | None = None,
+    supplied: Collection[str] = (),
+    annotations: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[str, type | Callable, dict[str, Any]]]:
     """Check every component of a nested config against its constructor, building nothing.
+
+    Args:
+        config: A component's config, or dicts and lists of them.
+        where: Its place, for messages.
+        kind: The kind of the outermost components; None for any.
+        supplied: Names of arguments that are supplied when the components are built.
+        annotations: Annotations of the arguments of classes that are not eqzoo's, where they say more than theirs.
 
     Yields:
         For each component, outermost first: its place in the config, its class and its
@@ -51,17 +76,19 @@ def check_config(config: Any, where: str = '') -> Iterator[tuple[str, type | Cal
         ValueError: As `build`, but for values that only a constructor can judge.
     """
     if _is_component(config):
-        cls = _resolve(config['type'], where, None)
+        cls = _resolve(config['type'], where, kind)
         arguments = {key: value for key, value in config.items() if key != 'type'}
-        _check_arguments(cls, arguments, where)
+        _check_arguments(cls, arguments, where, supplied, annotations)
         yield where, cls, arguments
         config = {key: value for key, value in arguments.items() if key not in _KEPT_AS_DICT}
+        kind = None
+    more = dict(kind=kind, supplied=supplied, annotations=annotations)
     if isinstance(config, Mapping):
         for key, value in config.items():
-            yield from check_config(value, f'{where}.{key}' if where else str(key))
+            yield from check_config(value, f'{where}.{key}' if where else str(key), **more)
     elif isinstance(config, list | tuple):
         for index, value in enumerate(config):
-            yield from check_config(value, f'{where}[{index}]')
+            yield from check_config(value, f'{where}[{index}]', **more)
 
 
 def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
@@ -77,6 +104,8 @@ def argument_defaults(wanted: str | Callable) -> dict[str, Any]:
 
 def find_component(name: str) -> type | Callable | None:
     """Return the component registered as `name` in any kind, or as mmengine's own; None if there is none."""
+    if not isinstance(name, str):  # a config may have anything
+        return None
     for kind in KINDS:
         if name in kind.module_dict:
             return kind.module_dict[name]
@@ -103,23 +132,26 @@ def unknown_message(name: str, kind: Registry | None) -> str:
         kind = candidates[found] if found else None
     if kind is None:
         return f'Unknown component {name!r}. Registered: {_list_names(candidates)}.'
-    hint = did_you_mean(name, kind.names())
-    return f'Unknown {kind.name} {name!r}.{hint} Registered: {_list_names(kind.names())}.'
+    # mmengine's own too where eqzoo adds nothing to them, such as optimizers
+    names = kind.names() or sorted(kind.parent.module_dict if kind.parent is not None else ())
+    return f'Unknown {kind.name} {name!r}.{did_you_mean(name, names)} Registered: {_list_names(names)}.'
 
 
 def _build(config: Any, where: str, kind: Registry | None, defaults: Mapping[str, Any]) -> Any:
     if not _is_component(config):
-        raise TypeError(f"{where or 'build'}: a component's config is a dict with the key 'type', got {config!r}.")
+        raise ValueError(f"{where or 'build'}: a component's config is a dict with the key 'type', got {config!r}.")
     cls = _resolve(config['type'], where, kind)
     arguments = {**defaults, **{key: value for key, value in config.items() if key != 'type'}}
     _check_arguments(cls, arguments, where)
     built = {key: _build_value(key, value, f'{where}.{key}' if where else key) for key, value in arguments.items()}
     try:
         return cls(**built)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         if where:
             error.args = (f'{where}: {error}', *error.args[1:])
         raise
+    except TypeError as error:
+        raise ValueError(f'{where}: {error}' if where else str(error)) from error
 
 
 def _build_value(key: str, value: Any, where: str) -> Any:
@@ -141,6 +173,8 @@ def _is_component(config: Any) -> bool:
 def _resolve(wanted: Any, where: str, kind: Registry | None) -> type | Callable:
     if callable(wanted):
         return wanted
+    if not isinstance(wanted, str):
+        raise ValueError(f'{f"{where}." if where else ""}type must be a name or a class, got {wanted!r}.')
     found = _in_kind(wanted, kind) if kind is not None else find_component(wanted)
     if found is None and '.' in wanted:
         try:
@@ -158,12 +192,20 @@ def _in_kind(name: str, kind: Registry) -> type | Callable | None:
     return next((each.module_dict[name] for each in parents if name in each.module_dict), None)
 
 
-def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: str) -> None:
-    """Refuse unknown arguments, and the absence of required ones."""
+def _check_arguments(
+    cls: type | Callable,
+    arguments: Mapping[str, Any],
+    where: str,
+    supplied: Collection[str] = (),
+    annotations: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse unknown arguments, values that their annotations do not allow, and the absence of required ones."""
     try:
-        parameters = inspect.signature(cls).parameters
+        parameters = parameters_of(cls)
     except ValueError:  # a builtin without a signature checks its own arguments
         return
+    if annotations and not cls.__module__.startswith('eqzoo.'):
+        parameters = {key: p.replace(annotation=annotations.get(key, p.annotation)) for key, p in parameters.items()}
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = [p.name for p in named]
     prefix = f'{where}: ' if where else ''
@@ -172,9 +214,36 @@ def _check_arguments(cls: type | Callable, arguments: Mapping[str, Any], where: 
             if key not in names:
                 hint, known = did_you_mean(key, names), ', '.join(names) or 'none'
                 raise ValueError(f'{prefix}{cls.__name__} has no argument {key!r}.{hint} Expected one of: {known}.')
-    missing = [p.name for p in named if p.default is p.empty and p.name not in arguments]
+    missing = [p.name for p in named if p.default is p.empty and p.name not in {*arguments, *supplied}]
     if missing:
         raise ValueError(f'{prefix}{cls.__name__} needs {", ".join(map(repr, missing))}.')
+    check_arguments(f'{prefix}{cls.__name__}', parameters, arguments)
+    for key, value in arguments.items():
+        if _is_component(value) and key in parameters:
+            _check_part(f'{prefix}{cls.__name__}.{key}', parameters[key].annotation, value['type'])
+
+
+def _check_part(place: str, annotation: Any, wanted: Any) -> None:
+    """Refuse a component of eqzoo where the annotation asks for another one; a user's own fits by what it can do."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    options = [get_origin(each) if get_origin(each) is Callable else each for each in options]
+    part = wanted if callable(wanted) else find_component(wanted)
+    if not isinstance(part, type) or not part.__module__.startswith('eqzoo.'):
+        return
+    if not any(_fits(part, each) for each in options):
+        raise ValueError(f'{place} must be {in_words(annotation)}, got the {_kind_of(part)} {part.__name__}.')
+
+
+def _fits(part: type, wanted: Any) -> bool:
+    """Return whether a component's class fits an annotation, as far as that can be told from its kind and methods."""
+    if not isinstance(wanted, type) or wanted is Component:
+        return True
+    kind = _KINDS_OF_CONTRACTS.get(wanted)
+    return issubclass(part, wanted) and kind in (None, _kind_of(part))
+
+
+def _kind_of(part: type) -> str:
+    return next((kind.name for kind in KINDS if part in kind.module_dict.values()), 'class')
 
 
 def _list_names(names: Iterable[str]) -> str:

@@ -1,18 +1,21 @@
 """Registries: one for each kind of component, children of mmengine's."""
 
 from collections.abc import Callable, Sequence
+from types import FunctionType
 
 from mmengine.registry import Registry, root
 
 from eqzoo.registry.build import KINDS, build_in
+from eqzoo.registry.ranges import checks_arguments
 
 
 class Kind(Registry):
     """A registry of one kind of component.
 
-    It differs from mmengine's `Registry` in three ways: names are unique over all kinds, so
+    It differs from mmengine's `Registry` in four ways: names are unique over all kinds, so
     that nested configs need not say which kind they mean; `build` builds nested configs
-    innermost first; an unknown name is answered with the nearest one.
+    innermost first; an unknown name is answered with the nearest one; a registered class checks
+    its constructor's arguments by their annotations (`eqzoo.registry.ranges`).
 
     Args:
         name: One component of this kind, in the words of messages: `'transform'`.
@@ -40,6 +43,9 @@ class Kind(Registry):
                         f'names are unique over all kinds: choose another for this {self.name}.'
                     )
         super()._register_module(module, module_name, force)
+        constructor = getattr(module, '__init__', None)
+        if isinstance(module, type) and isinstance(constructor, FunctionType):
+            module.__init__ = checks_arguments(constructor)
 
 
 def _kind(name: str, parent: str | None = None, *locations: str) -> Kind:
@@ -65,6 +71,10 @@ LOOPS = _kind('loop', 'LOOPS', 'eqzoo.engine')
 LOG_PROCESSORS = _kind('log processor', 'LOG_PROCESSORS', 'eqzoo.engine')
 MODEL_WRAPPERS = _kind('model wrapper', 'MODEL_WRAPPERS', 'eqzoo.engine')
 OPTIM_WRAPPERS = _kind('optimizer wrapper', 'OPTIM_WRAPPERS', 'eqzoo.engine')
+OPTIMIZERS = _kind('optimizer', 'OPTIMIZERS', 'mmengine.optim')
+PARAM_SCHEDULERS = _kind('parameter scheduler', 'PARAM_SCHEDULERS', 'mmengine.optim')
+VISUALIZERS = _kind('visualizer', 'VISUALIZERS', 'mmengine.visualization')
+VISUALIZER_BACKENDS = _kind('visualizer backend', 'VISBACKENDS', 'mmengine.visualization')
 OPTIM_WRAPPER_CONSTRUCTORS = _kind('optimizer constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'eqzoo.engine')
 
 # mmengine warns once for every root registry without a child in the default scope.

@@ -9,6 +9,7 @@ LAYERS = (
     ('images', 'distributed', 'npz'),
     ('gradients',),
     ('registry',),
+    ('schema',),
     ('config',),
     ('zoo',),
     ('normalization',),

@@ -11,6 +11,7 @@ from eqzoo.autoencoders.networks import PaddingMode, build_networks, set_padding
 from eqzoo.checkpoints import load_autoencoder_weights
 from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
+from eqzoo.registry.ranges import Filled, NonNegativeInt, PositiveInt
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
@@ -62,12 +63,12 @@ class KLAutoencoder(Autoencoder):
 
     def __init__(
         self,
-        latent_channels: int = 4,
-        block_out_channels: Sequence[int] = _F8_CHANNELS,
+        latent_channels: PositiveInt = 4,
+        block_out_channels: Filled[PositiveInt] = _F8_CHANNELS,
         *,
-        layers_per_block: int = 2,
-        attention_levels: Sequence[int] = (),
-        norm_num_groups: int = 32,
+        layers_per_block: PositiveInt = 2,
+        attention_levels: Sequence[NonNegativeInt] = (),
+        norm_num_groups: PositiveInt = 32,
         quant_conv: bool = True,
         feature_channels: int | None = None,
         padding_mode: PaddingMode = 'zeros',

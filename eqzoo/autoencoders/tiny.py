@@ -11,6 +11,7 @@ from eqzoo.autoencoders.networks import PaddingMode, set_padding
 from eqzoo.checkpoints import load_autoencoder_weights
 from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
+from eqzoo.registry.ranges import Filled, NonNegativeInt, PositiveInt
 
 _POOL_WIDENING = 4
 _POOL_GROUPS = 4
@@ -51,10 +52,10 @@ class TinyAutoencoder(Autoencoder):
 
     def __init__(
         self,
-        latent_channels: int = 4,
-        num_blocks: Sequence[int] = (1, 3, 3, 3),
+        latent_channels: PositiveInt = 4,
+        num_blocks: Filled[NonNegativeInt] = (1, 3, 3, 3),
         *,
-        width: int = 64,
+        width: PositiveInt = 64,
         pooled: bool = False,
         padding_mode: PaddingMode = 'zeros',
         scale: PerChannel | None = None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from eqzoo.autoencoders.networks import PaddingMode, build_networks, set_padding
 from eqzoo.checkpoints import load_autoencoder_weights
 from eqzoo.normalization import LatentNormalization, PerChannel
 from eqzoo.registry import AUTOENCODERS
+from eqzoo.registry.ranges import Filled, NonNegativeFloat, NonNegativeInt, PositiveInt, Range
 
 _F16_CHANNELS = (128, 128, 256, 256, 512)
 
@@ -65,17 +66,17 @@ class VQAutoencoder(Autoencoder):
 
     def __init__(
         self,
-        latent_channels: int = 256,
-        num_codes: int = 1024,
-        block_out_channels: Sequence[int] = _F16_CHANNELS,
+        latent_channels: PositiveInt = 256,
+        num_codes: Annotated[int, Range(at_least=2)] = 1024,
+        block_out_channels: Filled[PositiveInt] = _F16_CHANNELS,
         *,
-        feature_channels: int | None = None,
-        layers_per_block: int = 2,
-        attention_levels: Sequence[int] = (4,),
-        norm_num_groups: int = 32,
-        beta: float = 0.25,
-        beta_on: str = 'codebook',
-        codebook_weight: float = 1.0,
+        feature_channels: PositiveInt | None = None,
+        layers_per_block: PositiveInt = 2,
+        attention_levels: Sequence[NonNegativeInt] = (4,),
+        norm_num_groups: PositiveInt = 32,
+        beta: NonNegativeFloat = 0.25,
+        beta_on: Literal['codebook', 'commitment'] = 'codebook',
+        codebook_weight: NonNegativeFloat = 1.0,
         padding_mode: PaddingMode = 'zeros',
         scale: PerChannel | None = None,
         shift: PerChannel | None = None,
@@ -86,10 +87,6 @@ class VQAutoencoder(Autoencoder):
         # here, since only building a network needs it
         from taming.modules.vqvae.quantize import VectorQuantizer2
 
-        if num_codes < 2:
-            raise ValueError(f'VQAutoencoder.num_codes must be at least 2, got {num_codes}.')
-        if beta_on not in ('codebook', 'commitment'):
-            raise ValueError(f"VQAutoencoder.beta_on must be 'codebook' or 'commitment', got {beta_on!r}.")
         super().__init__(latent_channels, 2 ** (len(block_out_channels) - 1))
         features = latent_channels if feature_channels is None else feature_channels
         self.num_codes = num_codes

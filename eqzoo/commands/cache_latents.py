@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eqzoo.config import Config, load_config
+from eqzoo.config import Config, image_dataloader, load_config, require
 from eqzoo.registry import build
+from eqzoo.registry.ranges import PositiveInt
 
 if TYPE_CHECKING:
     from eqzoo.data.latents.format import StoreIndex
@@ -26,7 +27,7 @@ def cache_latents(
     flip: bool = False,
     dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32',
     precision: Literal['fp32', 'bf16'] = 'fp32',
-    shard_images: int | None = None,
+    shard_images: PositiveInt | None = None,
     verify: bool = False,
     smoke: bool = False,
 ) -> 'WrittenStore | None':
@@ -50,6 +51,7 @@ def cache_latents(
         smoke: A tiny autoencoder with random weights, on built-in data.
     """
     config = load_config(config_file, overrides)
+    require(config, 'images to encode', 'model.autoencoder', 'cache_dataloader|train_dataloader')
 
     import torch
     from tqdm import tqdm
@@ -66,7 +68,7 @@ def cache_latents(
         return None
     use_device(config.device)
     config = shrink(config) if smoke else config
-    loader = _image_loader(config)
+    loader = image_dataloader(config)
     _choose_weights(config, checkpoint, smoke=smoke)
     # the store itself need not be there, nor what training needs
     parts = dict(autoencoder=config.model.autoencoder, images=loader, encoder=config.get('cache_encoder'))
@@ -112,18 +114,6 @@ def _root_of(config: Config) -> str:
     return dataset['root']
 
 
-def _image_loader(config: Config) -> dict[str, Any]:
-    """Return the config of the loader whose images become latents."""
-    for key in ('cache_dataloader', 'train_dataloader'):
-        loader = config.get(key)
-        if loader and not _is_latents(loader['dataset']):
-            return loader
-    raise ValueError(
-        f'{config.filename}: no images to encode: it has no cache_dataloader, and train_dataloader is of latents; '
-        'expected cache_dataloader=dict(batch_size=…, num_workers=…, dataset=dict(type=ImageFolder, …)); add it.'
-    )
-
-
 def _choose_weights(config: Config, checkpoint: str | None, *, smoke: bool) -> None:
     if checkpoint is not None:
         config.model.autoencoder.weights = checkpoint
@@ -142,11 +132,6 @@ def _is_store(dataset: Any) -> bool:
 def _is_flipping(config: Config) -> bool:
     dataset = config.get('train_dataloader', {}).get('dataset', {})
     return _is_store(dataset) and dataset.get('flip', False)
-
-
-def _is_latents(dataset: Any) -> bool:
-    kind = dataset.get('type')
-    return getattr(kind, '__name__', kind) in (_STORE, 'LightningDiTLatents', 'NpyLatents')
 
 
 def _verify(root: Path) -> None:

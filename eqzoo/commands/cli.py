@@ -72,6 +72,9 @@ _OUT_OF_MEMORY = (
     'batch_size.'
 )
 
+# Messages of torch about sizes that no memory holds.
+_NO_MEMORY = re.compile(r"can't allocate memory|[Ss]torage size calculation overflowed|not enough memory|overflow")
+
 # The message of torch when the system has killed a process of a loader.
 _LOST_WORKER = re.compile(r'DataLoader worker \(.*\) (is killed|exited)')
 
@@ -118,7 +121,7 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, prog
     arguments = parse(function, sys.argv[1:] if argv is None else argv, program=program)
     try:
         return function(**arguments)
-    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+    except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
         message = _message(error)
         if message is None or os.environ.get('EQZOO_TRACEBACK') == '1':
             raise
@@ -131,10 +134,25 @@ def parse(function: Callable[..., Any], argv: Sequence[str], *, program: str | N
     """Return the arguments with which `run` calls `function` for the command line `argv`."""
     parser = _parser_of(function, program)
     if 'overrides' not in inspect.signature(function).parameters:
-        return parser.parse_args(list(argv)).as_dict()
-    overrides = [word for word in argv if _OVERRIDE.match(word)]
-    words = [word for word in argv if not _OVERRIDE.match(word)]
-    return {'overrides': overrides, **parser.parse_args(words).as_dict()}
+        arguments = parser.parse_args(list(argv)).as_dict()
+    else:
+        overrides = [word for word in argv if _OVERRIDE.match(word)]
+        words = [word for word in argv if not _OVERRIDE.match(word)]
+        arguments = {'overrides': overrides, **parser.parse_args(words).as_dict()}
+    _check_options(function, arguments)
+    return arguments
+
+
+def _check_options(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """End the program with a message if a number is out of the range that the function's annotation states."""
+    from eqzoo.registry.ranges import check_value  # here: `eqzoo --help` needs no registry
+
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in arguments and arguments[name] is not parameter.default:
+            try:
+                check_value(_option(name), parameter.annotation, arguments[name])
+            except ValueError as error:
+                sys.exit(f'error: {error}')
 
 
 def _parser_of(function: Callable[..., Any], program: str | None) -> 'ArgumentParser':
@@ -199,9 +217,13 @@ def _message(error: Exception) -> str | None:
         # not imported for this: an error of torch's own cannot be raised without torch
         if isinstance(error, getattr(sys.modules.get('torch'), 'OutOfMemoryError', ())):
             return f'{text}{_OUT_OF_MEMORY}'
+        if _NO_MEMORY.search(text):
+            return f'too little memory ({text.splitlines()[0]}).{_OUT_OF_MEMORY}'
         if _LOST_WORKER.match(text):
             return f'{text} Too little memory, or /dev/shm too small: lower num_workers of the dataloader.'
         return None
+    if isinstance(error, MemoryError):
+        return f'too little memory{text and f" ({text})"}.{_OUT_OF_MEMORY}'
     # an error raised in a process of a loader arrives with that process's traceback as its text
     return text.strip().splitlines()[-1].split(': ', 1)[-1] if 'Original Traceback' in text else text
 

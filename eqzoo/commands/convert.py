@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from eqzoo.registry.ranges import PositiveFloat
 from eqzoo.text import printable
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ def convert(
     *,
     to: Literal['diffusers', 'ldm', 'eqzoo'],
     config: str | None = None,
-    scale: float | None = None,
+    scale: PositiveFloat | None = None,
     overwrite: bool = False,
 ) -> None:
     """Convert an autoencoder's file, bit for bit, with its discriminator and averaged weights.

@@ -10,6 +10,7 @@ from eqzoo.commands.cli import COMMANDS
 from eqzoo.config import load_config
 from eqzoo.files import write_json
 from eqzoo.registry import build
+from eqzoo.registry.ranges import PositiveInt
 
 _CONFIGS = {'plain': 'configs/demo/plain.py', 'eq': 'configs/demo/rot_scale.py'}
 _START = 'configs/demo/pretrain.py'
@@ -20,9 +21,9 @@ def demo(
     *,
     overrides: list[str],
     images: str | None = None,
-    size: int = 64,
-    pretrain_steps: int = 1200,
-    steps: int = 500,
+    size: PositiveInt = 64,
+    pretrain_steps: PositiveInt = 1200,
+    steps: PositiveInt = 500,
     work_dir: str = 'work_dirs/demo',
 ) -> None:
     """Show that EQ-VAE works: pretrain a small autoencoder, fine-tune it plainly and with EQ, compare.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eqzoo.files import write_json
+from eqzoo.registry.ranges import PositiveInt
 
 
 def laboratory(
@@ -13,9 +14,9 @@ def laboratory(
     *,
     out: str,
     names: str | None = None,
-    size: int = 256,
-    limit: int = 8,
-    shown: int = 4,
+    size: PositiveInt = 256,
+    limit: PositiveInt = 8,
+    shown: PositiveInt = 4,
     angles: str = '5,15,30,45,90,180',
     scales: str = '0.25,0.5,0.75',
     device: str = 'auto',
@@ -35,9 +36,6 @@ def laboratory(
         scales: Between 0 and 1, separated by commas; rounded to whole cells of the latents.
         device: 'auto' (a GPU if there is one), 'cpu' or 'cuda'.
     """
-    for option, value in (('size', size), ('limit', limit), ('shown', shown)):
-        if value < 1:
-            raise ValueError(f'--{option}: got {value}; expected a whole number from 1.')
     wanted = _numbers('angles', angles), _numbers('scales', scales)
 
     from eqzoo.distributed import get_device, use_device

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from eqzoo.config import load_config
+from eqzoo.config import image_dataloader, load_config, require
 from eqzoo.registry import build
+from eqzoo.registry.ranges import PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ def latent_stats(
     *,
     overrides: list[str],
     normalization: Literal['scale', 'shift_scale', 'per_channel'] = 'scale',
-    num_images: int = 10_000,
+    num_images: PositiveInt = 10_000,
     exports: str | None = None,
     measure_only: bool = False,
     smoke: bool = False,
@@ -28,7 +29,8 @@ def latent_stats(
     Equivariant fine-tuning moves them: EQ-SDXL-VAE's scale went from 0.13025 to 0.1275.
 
     Args:
-        config_file: The config that the checkpoint belongs to; its training images are measured.
+        config_file: The config that the checkpoint belongs to; its training images are measured, of a generator's
+            config those of its latents.
         checkpoint: A checkpoint of eqzoo, or an output of tools/convert.py.
         overrides: Keys of the config to set, as key=value.
         normalization: scale: one factor, as in SD-VAE and SDXL-VAE. shift_scale: one shift and one
@@ -39,6 +41,7 @@ def latent_stats(
         smoke: For the checkpoint of a `--smoke` run.
     """
     config = load_config(config_file, overrides)
+    require(config, 'images to measure', 'model.autoencoder', 'cache_dataloader|train_dataloader')
 
     from eqzoo.checkpoints.write import writable_format, write_normalization
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
@@ -71,8 +74,10 @@ def _images(config: Any, num_images: int) -> Iterator['Tensor']:
     from eqzoo.distributed import rank_and_world_size
     from eqzoo.images import to_float
 
-    dataset = _EvenlySpread(build(config.train_dataloader.dataset), num_images)
-    loader = config.get('val_dataloader') or config.train_dataloader
+    images = image_dataloader(config)
+    dataset = _EvenlySpread(build(images['dataset']), num_images)
+    # of a generator's config these are the images of its store; an autoencoder's training batches may be small
+    loader = config.get('val_dataloader') or images
     rank, world_size = rank_and_world_size()
     batches = build_eval_loader(
         dataset,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from eqzoo.config import load_config
+from eqzoo.registry.ranges import NonNegativeInt, PositiveInt
 
 
 def reference(
@@ -11,13 +12,13 @@ def reference(
     *,
     overrides: list[str],
     extractor: str = 'FIDInception',
-    size: int = 256,
+    size: PositiveInt = 256,
     crop: str = 'center',
-    limit: int | None = None,
-    num_stored: int = 10_000,
+    limit: PositiveInt | None = None,
+    num_stored: NonNegativeInt = 10_000,
     labels: str = 'balanced',
-    batch_size: int = 64,
-    num_workers: int = 0,
+    batch_size: PositiveInt = 64,
+    num_workers: NonNegativeInt = 0,
     reconstructions: bool = False,
     overwrite: bool = False,
 ) -> None:

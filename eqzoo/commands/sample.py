@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqzoo.config import load_config
+from eqzoo.config import load_config, require
+from eqzoo.registry.ranges import PositiveInt
 
 if TYPE_CHECKING:
     from eqzoo.data.samples import NpzSamples, PngSamples
@@ -20,7 +21,7 @@ def sample(
     *,
     overrides: list[str],
     out: str,
-    num: int | None = None,
+    num: PositiveInt | None = None,
     labels: str | None = None,
     smoke: bool = False,
 ) -> Path:
@@ -41,6 +42,7 @@ def sample(
         smoke: For the checkpoint of a `--smoke` run.
     """
     config = load_config(config_file, overrides)
+    require(config, 'samples', 'model')
 
     from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink

@@ -1,7 +1,13 @@
 """`tools/score.py`: compare a set of samples with a reference."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from eqzoo.files import did_you_mean
+from eqzoo.registry.ranges import NonNegativeInt, PositiveInt, Range
+
+_METRICS = ('fd', 'sfd', 'is', 'pr', 'kid', 'swd')
+_KID_SUBSET = 1000  # images of a subset, as everywhere
 
 
 def score(
@@ -10,10 +16,10 @@ def score(
     *,
     extractor: str = 'FIDInception',
     metrics: str | None = None,
-    min_images: int | None = None,
+    min_images: Annotated[int, Range(at_least=2)] | None = None,
     crop: str | None = None,
-    batch_size: int = 64,
-    num_workers: int = 0,
+    batch_size: PositiveInt = 64,
+    num_workers: NonNegativeInt = 0,
     out: str | None = None,
 ) -> dict[str, Any]:
     """Compare a set of samples with a reference set; write metrics.json and report.html.
@@ -37,11 +43,16 @@ def score(
     from eqzoo.report.page import save_result
 
     folder = Path(out or Path('work_dirs/score') / Path(samples).stem)
+    # all that can be wrong is found before anything is measured
+    chosen = _chosen(metrics)
     data = open_samples(samples)
+    source = _open_reference(reference, data.size, crop)
     network = build_extractor(extractor)
+    chosen = _possible(chosen, network, len(data), source, min_images)
+    folder.mkdir(parents=True, exist_ok=True)
     init_distributed()
-    statistics = _reference(reference, network, data.size, crop, folder, (batch_size, num_workers))
-    evaluators = _evaluators(network, statistics, metrics, min_images)
+    statistics = source if isinstance(source, str) else _measured(source, network, folder, (batch_size, num_workers))
+    evaluators = _evaluators(network, statistics, chosen, min_images)
     rank, world_size = rank_and_world_size()
     loader = build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
     result = evaluate(evaluators, loader, sample_view)
@@ -52,25 +63,95 @@ def score(
     return result
 
 
-def _reference(path: str, extractor: Any, size: int, crop: str | None, folder: Path, loading: tuple[int, int]) -> str:
-    """Return the file of statistics: `path`, or one measured from its images with this extractor."""
-    from eqzoo.engine.references import make_reference, open_images
+def _chosen(metrics: str | None) -> list[str] | None:
+    """Return the names in `--metrics`; None for all."""
+    if metrics is None:
+        return None
+    names = [name.strip() for name in metrics.split(',')]
+    for name in names:
+        if name not in _METRICS:
+            raise ValueError(
+                f'--metrics: there is no {name!r}.{did_you_mean(name, _METRICS)} Expected any of '
+                f'{", ".join(_METRICS)}, separated by commas.'
+            )
+    return names
+
+
+def _open_reference(path: str, size: int, crop: str | None) -> Any:
+    """Return the file of statistics `path`, or the data set of its images."""
+    from eqzoo.engine.references import open_images
     from eqzoo.evaluators.reference import read_reference
     from eqzoo.npz import NpzArchive
 
     if Path(path).suffix == '.npz' and 'mu' in NpzArchive(path):
         read_reference(path).check_images(size, crop)  # of the option --crop, which it would otherwise ignore
         return path
+    return open_images(path, size, crop or 'center')
+
+
+def _possible(
+    chosen: list[str] | None, extractor: Any, num_samples: int, source: Any, min_images: int | None
+) -> list[str] | None:
+    """Return the metrics to measure: `chosen`, or without it None for all, or a list if KID has too few images.
+
+    Raises:
+        ValueError: If a chosen metric is not possible, or there are too few images.
+    """
+    counts = [('samples', num_samples)]
+    if not isinstance(source, str):
+        counts.append(('images in the reference', len(source)))
+    if chosen is None or 'fd' in chosen:
+        needed = min_images or extractor.num_features + 1
+        for name, count in counts:
+            if count < needed:
+                raise ValueError(
+                    f'{extractor.frechet_key}: {count} {name}, but it needs {needed} or more for a covariance of full '
+                    'rank; use more, or --min-images 2 for a number that is comparable at this number only.'
+                )
+    lacks = {} if not isinstance(source, str) else _lacks(source)
+    if not extractor.num_spatial:
+        lacks['sfd'] = f'{extractor.key} has no spatial features'
+    if not extractor.frechet_key.startswith('fid'):
+        lacks['is'] = f"{extractor.key} is not FID's Inception"
+    for name in chosen or ():
+        if name in lacks:
+            raise ValueError(f'--metrics: {name}: {lacks[name]}; leave it out.')
+    few = [f'{count} {name}' for name, count in counts if count < _KID_SUBSET]
+    if few and chosen is not None and 'kid' in chosen:
+        raise ValueError(
+            f'--metrics: kid: it needs {_KID_SUBSET:,} images or more, and there are {" and ".join(few)}; leave it out.'
+        )
+    if not few or chosen is not None:
+        return chosen
+    if 'kid' not in lacks:
+        print(f'kid is left out: it needs {_KID_SUBSET:,} images or more, and there are {" and ".join(few)}.')
+    return [name for name in _METRICS if name != 'kid' and name not in lacks]
+
+
+def _lacks(statistics: str) -> dict[str, str]:
+    """Return the metrics that a file of statistics does not allow, each with the reason."""
+    from eqzoo.npz import NpzArchive
+
+    archive = NpzArchive(statistics)
+    lacks = {} if 'mu_s' in archive else {'sfd': f'{statistics} has no mu_s and sigma_s'}
+    if 'arr_0' not in archive:
+        lacks |= dict.fromkeys(('pr', 'kid', 'swd'), f'{statistics} has no images (arr_0)')
+    return lacks
+
+
+def _measured(data: Any, extractor: Any, folder: Path, loading: tuple[int, int]) -> str:
+    """Measure the reference's images, and return the file of their statistics."""
+    from eqzoo.engine.references import make_reference
+
     made = folder / f'reference_{extractor.key}.npz'
-    print(f'Measuring the reference {path} …')
-    make_reference(open_images(path, size, crop or 'center'), extractor, made, loading=loading)
+    print(f'Measuring the reference, {len(data):,} images …')
+    make_reference(data, extractor, made, loading=loading)
     return str(made)
 
 
-def _evaluators(extractor: Any, reference: str, metrics: str | None, min_images: int | None) -> list[Any]:
+def _evaluators(extractor: Any, reference: str, chosen: list[str] | None, min_images: int | None) -> list[Any]:
     from eqzoo.evaluators import GenerationMetric, GenerationSlicedWasserstein
 
-    chosen = None if metrics is None else [name.strip() for name in metrics.split(',')]
     features = chosen if chosen is None else [name for name in chosen if name != 'swd']
     evaluators: list[Any] = []
     if features is None or features:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eqzoo.commands.cli import COMMANDS
+from eqzoo.registry.ranges import PositiveInt
 
 if TYPE_CHECKING:
     from eqzoo.studies import StageCommand, Study, StudyPlan
@@ -14,10 +15,10 @@ def study(
     config_file: str,
     *,
     overrides: list[str],
-    seeds: int = 3,
+    seeds: PositiveInt = 3,
     resume: bool = False,
     dry_run: bool = False,
-    jobs: int | None = None,
+    jobs: PositiveInt | None = None,
     work_dir: str = 'work_dirs/studies',
     out: str | None = None,
     into: str | None = None,
@@ -39,9 +40,6 @@ def study(
         into: A Markdown file in which the table replaces the part between `<!-- study: NAME -->` and
             `<!-- end of study -->`.
     """
-    if seeds < 1 or (jobs is not None and jobs < 1):
-        raise ValueError(f'--seeds and --jobs must be at least 1, got {seeds} and {jobs}.')
-
     from eqzoo.engine.work_dir import own_folder
     from eqzoo.studies import load_study, plan_study, run_stages
     from eqzoo.studies.criterion import write_down

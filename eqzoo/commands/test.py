@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eqzoo.config import Config, load_config
+from eqzoo.config import Config, load_config, require
 from eqzoo.files import sha256_of
 from eqzoo.registry import build
+from eqzoo.registry.ranges import PositiveInt
 
 _COLUMNS = 8
 
@@ -17,7 +18,7 @@ def test(
     *,
     overrides: list[str],
     smoke: bool = False,
-    images: int = 8,
+    images: PositiveInt = 8,
     samples: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a config; write metrics.json, report.html and pictures to its work directory.
@@ -35,6 +36,7 @@ def test(
         samples: For a generator: a folder or an npz file to write its images to as well, as in tools/sample.py.
     """
     config = load_config(config_file, overrides)
+    require(config, 'evaluation', 'model.autoencoder', 'test_dataloader|sampling', 'test_evaluators|evaluators')
 
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqzoo.config import Config, load_config, to_python
+from eqzoo.config import Config, load_config, require, to_python
 from eqzoo.registry import build
 from eqzoo.text import printable
 
@@ -36,17 +36,12 @@ def train(
     if show:
         print(to_python(config), end='')
         return
-    lacking = [key for key in ('model', 'train_dataloader', 'optim_wrapper', 'train_cfg') if key not in config]
-    if lacking:
-        raise ValueError(
-            f'{config_file} describes no training: it has no {", ".join(lacking)}; expected a run, such as '
-            'configs/eqvae/sd_rot_scale.py. Files of configs/_base_ and configs/zoo are parts of runs, and '
-            'a study is run by tools/study.py.'
-        )
+    require(config, 'training', 'model', 'train_dataloader', 'optim_wrapper', 'train_cfg')
 
     from eqzoo.distributed import close_distributed, failures_of_others, init_distributed, use_device
     from eqzoo.engine import shrink
     from eqzoo.engine.phases import phases_of
+    from eqzoo.engine.runner import rehearse
     from eqzoo.engine.work_dir import own_folder
 
     use_device(config.device)
@@ -54,7 +49,8 @@ def train(
     datasets = _check(phases, f'python tools/train.py {config_file}')
     if dry_run:
         for phase, own in zip(phases, datasets, strict=True):
-            described = describe(phase.config, own)
+            model = rehearse(phase.config, own, resume=None if smoke else resume)
+            described = describe(phase.config, own, model)
             print(printable((f'phase {phase.name}:\n' if phase.name else '') + described, lines=True))
         print('Nothing is missing.')
         return
@@ -106,9 +102,15 @@ def _run(phases: 'Sequence[Phase]', datasets: Sequence[Mapping[str, Any]], *, re
     return None
 
 
-def describe(config: Config, datasets: Mapping[str, Any]) -> str:
-    """Describe the run of `config` in a few lines; builds the model, and takes the data sets that preflight opened."""
-    model, data = build(config.model), datasets.get('train_dataloader.dataset')
+def describe(config: Config, datasets: Mapping[str, Any], model: Any = None) -> str:
+    """Describe the run of `config` in a few lines.
+
+    Args:
+        config: The config of the run.
+        datasets: The data sets that preflight opened, by their places in the config; others are built.
+        model: What is trained; built from the config if it is not given.
+    """
+    model, data = build(config.model) if model is None else model, datasets.get('train_dataloader.dataset')
     data = build(config.train_dataloader.dataset) if data is None else data
     model.check_data(data)
     size = config.train_dataloader.batch_size

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from eqzoo.data.sources import EXTENSIONS, ImageSource, Names, left_out_remark, 
 from eqzoo.distributed import say_once
 from eqzoo.files import did_you_mean
 from eqzoo.registry import DATASETS, Requirement
+from eqzoo.registry.ranges import NonNegativeInt, PositiveInt, Probability
 from eqzoo.text import printable
 
 WHOLE = (0.0, 1.0)
@@ -53,28 +55,20 @@ class ImageFolder(Dataset):
 
     def __init__(
         self,
-        root: str,
-        size: int,
+        root: str | Path,
+        size: PositiveInt,
         *,
         below: str = '',
         crop: str = 'center',
         flip: bool = False,
-        part: Sequence[float] = WHOLE,
-        limit: int | None = None,
-        on_unreadable: str = 'skip',
-        on_small: str = 'enlarge',
-        seed: int = 0,
+        part: tuple[Probability, Probability] = WHOLE,
+        limit: PositiveInt | None = None,
+        on_unreadable: Literal['skip', 'fail'] = 'skip',
+        on_small: Literal['enlarge', 'skip', 'refuse'] = 'enlarge',
+        seed: NonNegativeInt = 0,
     ) -> None:
-        if size < 1:
-            raise ValueError(f'ImageFolder.size must be at least 1 pixel, got {size}.')
         if crop not in CROPS:
             raise ValueError(f'ImageFolder.crop must be one of {", ".join(map(repr, CROPS))}, got {crop!r}.')
-        if on_unreadable not in ('skip', 'fail'):
-            raise ValueError(f"ImageFolder.on_unreadable must be 'skip' or 'fail', got {on_unreadable!r}.")
-        if on_small not in ('enlarge', 'skip', 'refuse'):
-            raise ValueError(f"ImageFolder.on_small must be 'enlarge', 'skip' or 'refuse', got {on_small!r}.")
-        if seed < 0:
-            raise ValueError(f'ImageFolder.seed must not be negative, got {seed}.')
         self.size, self.crop, self.flip, self.seed = size, crop, flip, seed
         self.part, self.limit = tuple(part), limit
         self.on_unreadable, self.on_small = on_unreadable, on_small
@@ -204,10 +198,8 @@ def _open(root: str, below: str) -> tuple[ImageSource, Names]:
 
 def _select(names: Names, part: Sequence[float], limit: int | None, *, root: str) -> Names:
     """Return the names in `part` of the fixed shuffle, at most `limit`, sorted."""
-    if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
+    if not part[0] < part[1]:
         raise ValueError(f'ImageFolder.part must be (from, to) with 0 <= from < to <= 1, got {tuple(part)}.')
-    if limit is not None and limit < 1:
-        raise ValueError(f'ImageFolder.limit must be at least 1 or None, got {limit}.')
     if tuple(part) == WHOLE and (limit is None or limit >= len(names)):
         return names
     shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode(errors='surrogateescape')).digest())

@@ -1,11 +1,14 @@
 """Loaders of training and evaluation, their samplers, and dataset keys: an index, or (index, draw)."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+_BYTES_A_VALUE = 1 + 4  # of a pixel: as it is read, and as a float
 
 # An index, or (index, draw), where draw is the number of the sample in the run.
 Key = int | tuple[int, int]
@@ -201,6 +204,7 @@ def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
         raise ValueError(
             f'batch_size is over all ranks and must be a whole multiple of their number {world_size}, got {batch_size}.'
         )
+    _check_memory(dataset, batch_size // world_size)
     return DataLoader(
         dataset,
         batch_size=batch_size // world_size,
@@ -212,6 +216,20 @@ def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
         # Its own generator: otherwise the loader draws from the global one and so changes later draws.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _check_memory(dataset: Dataset, batch_size: int) -> None:
+    """Refuse a batch whose images alone take more memory than the machine has."""
+    side = getattr(dataset, 'size', None)  # of images; a data set of a user's may not tell
+    if not isinstance(side, int):
+        return
+    needed = batch_size * 3 * side**2 * _BYTES_A_VALUE
+    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    if needed > memory:
+        raise ValueError(
+            f'batch_size: {batch_size:,} images of {side:,} x {side:,} pixels take {needed / 2**30:,.1f} GiB, this '
+            f'machine has {memory / 2**30:,.1f} GiB; expected smaller batches, or smaller images (dataset.size).'
+        )
 
 
 def _check_shares(name: str, size: int, rank: int, world_size: int) -> None:

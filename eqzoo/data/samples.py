@@ -17,6 +17,7 @@ from eqzoo.data.loaders import Key, split_key
 from eqzoo.files import replacing, write_json
 from eqzoo.npz import NpzArchive, write_npz
 from eqzoo.registry import DATASETS, Requirement
+from eqzoo.registry.ranges import PositiveInt
 from eqzoo.text import printable
 
 _IMAGES, _LABELS = 'arr_0', 'arr_1'  # ADM's names
@@ -45,9 +46,7 @@ class NpzImages(Dataset):
         ValueError: If it is not a readable npz file, has no images, or images of another form.
     """
 
-    def __init__(self, path: str, size: int | None = None, *, limit: int | None = None) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f'NpzImages.limit must be at least 1 or None, got {limit}.')
+    def __init__(self, path: str | Path, size: PositiveInt | None = None, *, limit: PositiveInt | None = None) -> None:
         self._archive = NpzArchive(path)
         self._mapped: np.ndarray | None = None
         num_images, *sides = _checked_shape(self._archive, self._pixels, size)

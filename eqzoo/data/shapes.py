@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from eqzoo.data.drawing import (
 )
 from eqzoo.data.loaders import Key, split_key
 from eqzoo.registry import DATASETS
+from eqzoo.registry.ranges import NonNegativeInt, PositiveInt, Range
 
 # Raise when `render` changes its pictures: results on other pictures are not comparable.
 RECIPE = 1
@@ -60,22 +61,14 @@ class Shapes(Dataset):
 
     def __init__(
         self,
-        num_images: int = 10_000,
-        size: int = 64,
+        num_images: PositiveInt = 10_000,
+        size: Annotated[int, Range(at_least=16)] = 64,
         *,
-        num_classes: int = len(OUTLINES),
-        seed: int = 0,
+        num_classes: Annotated[int, Range(at_least=1, at_most=len(OUTLINES))] = len(OUTLINES),
+        seed: NonNegativeInt = 0,
         flip: bool = False,
-        cache_bytes: int = 512 * 2**20,
+        cache_bytes: NonNegativeInt = 512 * 2**20,
     ) -> None:
-        if num_images < 1:
-            raise ValueError(f'Shapes.num_images must be at least 1, got {num_images}.')
-        if size < 16:
-            raise ValueError(f'Shapes.size must be at least 16 pixels, got {size}.')
-        if not 1 <= num_classes <= len(OUTLINES):
-            raise ValueError(f'Shapes.num_classes must be in 1 to {len(OUTLINES)}, got {num_classes}.')
-        if seed < 0:
-            raise ValueError(f'Shapes.seed must not be negative, got {seed}.')
         self.num_images, self.size, self.seed, self.flip = num_images, size, seed, flip
         self.classes = list(OUTLINES)[:num_classes]
         self.cache_bytes = cache_bytes

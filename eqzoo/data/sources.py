@@ -3,6 +3,8 @@
 import os
 import stat
 import struct
+import sys
+import time
 import weakref
 import zipfile
 import zlib
@@ -40,6 +42,8 @@ _LONGEST = 9  # characters of an ending that is counted by its name
 
 # The errors of zipfile on a damaged directory, and on one of another version of the format.
 _BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error, ValueError)
+_SECONDS_TO_LINE = 2
+_MOST_FOLDERS = 100_000  # ImageNet-21k has 22,000
 _AT_ONCE = 100_000  # names joined at once while a list is packed
 
 
@@ -113,9 +117,11 @@ class FolderSource:
         """Return the paths of the images relative to the root, with '/', sorted."""
         found: list[str] = []
         self.left_out.clear()
+        watch = _Walk(self.root)
         folders = [(str(self.root), '', frozenset([os.path.realpath(self.root)]))]
         while folders:
             folder, prefix, above = folders.pop()
+            watch.enter(len(found))
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir():
@@ -148,6 +154,38 @@ class FolderSource:
             return (self.root / name).stat().st_size
         except OSError:
             return 0
+
+
+class _Walk:
+    """Watch over a walk through a folder: it says what it is doing, and ends where there are hardly any images.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.num_folders = root, 0
+        self._next_line = time.monotonic() + _SECONDS_TO_LINE
+
+    def enter(self, num_images: int) -> None:
+        """Count one more folder, with the images found so far.
+
+        Raises:
+            ValueError: If there are many more folders than images: the root is not a folder of images.
+        """
+        self.num_folders += 1
+        if self.num_folders > _MOST_FOLDERS and num_images < self.num_folders:
+            raise ValueError(
+                f'{self.root}: {num_images:,} images in the first {_MOST_FOLDERS:,} folders; expected a folder of '
+                'images; give the one that they are in.'
+            )
+        if time.monotonic() >= self._next_line:
+            self._next_line += _SECONDS_TO_LINE
+            print(
+                f'Looking for images in {self.root}: {num_images:,} in {self.num_folders:,} folders so far; Ctrl-C '
+                'stops it.',
+                file=sys.stderr,
+            )
 
 
 class ZipSource:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eqzoo.checkpoints.config import plain_config
-from eqzoo.engine.training import Training, add_to_means
+from eqzoo.engine.training import Training, add_to_means, bytes_kept
 from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.images import to_float
 from eqzoo.losses import AdversarialLoss, ReconstructionLoss
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import MODELS, Corruption, Objective, Penalty
+from eqzoo.registry.ranges import NonNegativeFloat, PositiveInt
 from eqzoo.regularizers import LatentStep, ReconstructionPair
 
 
@@ -66,14 +67,12 @@ class AutoencoderTraining(Training):
         corruptions: Sequence[Corruption] = (),
         penalties: Sequence[Penalty] = (),
         adversarial_loss: AdversarialLoss | None = None,
-        encoder_rate: float = 1.0,
-        micro_batch_size: int | None = None,
+        encoder_rate: NonNegativeFloat = 1.0,
+        micro_batch_size: PositiveInt | None = None,
         precision: Literal['fp32', 'bf16'] = 'fp32',
         on_nonfinite: Literal['stop', 'skip'] = 'stop',
     ) -> None:
         super().__init__(micro_batch_size, precision, on_nonfinite)
-        if encoder_rate < 0:
-            raise ValueError(f'AutoencoderTraining.encoder_rate must not be negative, got {encoder_rate}.')
         if encoder_rate == 0 and penalties:
             names = ', '.join(type(each).__name__ for each in penalties)
             raise ValueError(
@@ -130,8 +129,16 @@ class AutoencoderTraining(Training):
         side = getattr(dataset, 'size', None)  # a data set of a user's may not tell
         if side is None:
             return
+        grid = self.autoencoder.grid(side, side)
         for part in parts:
-            part.check_grid(self.autoencoder.grid(side, side))
+            part.check_grid(grid)
+
+    def kept_bytes(self, dataset: Dataset) -> int:
+        """Return the bytes that encoder and decoder keep of one image in a step; 0 for a user's own autoencoder."""
+        side = getattr(dataset, 'size', None)
+        if side is None or not type(self.autoencoder).__module__.startswith('eqzoo.'):
+            return 0
+        return bytes_kept(_ThereAndBack(self.autoencoder), torch.empty(1, 3, side, side, device='meta'))
 
     def train_step(
         self, batch: Mapping[str, Any], optimizers: Mapping[str, OptimWrapper], randomness: StepRandomness
@@ -260,6 +267,18 @@ class AutoencoderTraining(Training):
             loss = loss + pair.weight * further
             parts |= {f'{name}/{pair.name}': value for name, value in more.items()}
         return loss, parts
+
+
+class _ThereAndBack(nn.Module):
+    """Encode and decode, as one module."""
+
+    def __init__(self, autoencoder: nn.Module) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the reconstruction."""
+        return self.autoencoder.decode_latents(self.autoencoder.encode(images).mean)
 
 
 def _rate_in_words(rate: float) -> str:

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from eqzoo.distributed import rank_and_world_size
 from eqzoo.files import replacing, zip_damage
 from eqzoo.registry import HOOKS
+from eqzoo.registry.ranges import PositiveInt
 
 _LOG_VALUES = 1000  # values of each scalar kept in a checkpoint: the longest window of a log's mean
 
@@ -72,21 +73,13 @@ class CheckpointHook(Hook):
 
     def __init__(
         self,
-        interval: int = 1000,
+        interval: PositiveInt = 1000,
         *,
-        max_keep_ckpts: int = 2,
-        keep_every: int | None = None,
+        max_keep_ckpts: PositiveInt | Literal[-1] = 2,
+        keep_every: PositiveInt | None = None,
         save_best: str | None = None,
         rule: Literal['less', 'greater'] = 'less',
     ) -> None:
-        if interval < 1 or (keep_every is not None and keep_every < 1):
-            raise ValueError(
-                f'CheckpointHook.interval and keep_every must be at least 1, got {interval}, {keep_every}.'
-            )
-        if max_keep_ckpts < 1 and max_keep_ckpts != -1:
-            raise ValueError(f'CheckpointHook.max_keep_ckpts must be at least 1, or -1 for all, got {max_keep_ckpts}.')
-        if rule not in ('less', 'greater'):
-            raise ValueError(f"CheckpointHook.rule must be 'less' or 'greater', got {rule!r}.")
         self.interval, self.max_keep_ckpts, self.keep_every = interval, max_keep_ckpts, keep_every
         self.save_best, self.rule = save_best, rule
 

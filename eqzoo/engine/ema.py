@@ -11,6 +11,7 @@ from torch import nn
 from eqzoo.distributed import local_shard
 from eqzoo.engine.sharding import copy_sharded, is_sharded
 from eqzoo.registry import HOOKS
+from eqzoo.registry.ranges import Decay
 
 
 @HOOKS.register_module()
@@ -27,9 +28,7 @@ class EMAHook(Hook):
 
     priority = 'NORMAL'
 
-    def __init__(self, decay: float = 0.9999) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f'EMAHook.decay must be in [0, 1), got {decay}.')
+    def __init__(self, decay: Decay = 0.9999) -> None:
         self.decay = decay
 
     def before_run(self, runner: Runner) -> None:

@@ -14,10 +14,11 @@ from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.autoencoder import autoencoder_digest
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.data.latents import LatentDataset
-from eqzoo.engine.training import Training, add_to_means
+from eqzoo.engine.training import Training, add_to_means, bytes_kept
 from eqzoo.generators.base import Generator, count_macs
 from eqzoo.randomness import SampleStreams, StepRandomness
 from eqzoo.registry import MODELS
+from eqzoo.registry.ranges import PositiveInt
 
 
 @MODELS.register_module()
@@ -45,7 +46,7 @@ class GeneratorTraining(Training):
         generator: Generator,
         autoencoder: Autoencoder,
         *,
-        micro_batch_size: int | None = None,
+        micro_batch_size: PositiveInt | None = None,
         precision: Literal['fp32', 'bf16'] = 'fp32',
         on_nonfinite: Literal['stop', 'skip'] = 'stop',
     ) -> None:
@@ -152,6 +153,14 @@ class GeneratorTraining(Training):
             )
         normalization = self.autoencoder.normalization
         dataset.check_autoencoder(self._latents['autoencoder'], normalization.shift, normalization.scale)
+
+    def kept_bytes(self, dataset: Dataset) -> int:
+        """Return the bytes that the network keeps of one latent in a step; 0 for a user's own network."""
+        network = self.generator.network
+        if not type(network).__module__.startswith('eqzoo.'):
+            return 0
+        inputs = [each.to('meta') for each in network.example_inputs()]
+        return bytes_kept(network, *inputs) // len(inputs[0])
 
     @cached_property
     def _latents(self) -> dict[str, Any]:

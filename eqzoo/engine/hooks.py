@@ -23,6 +23,7 @@ from eqzoo.engine.checkpoints import CheckpointHook, latest_checkpoint
 from eqzoo.evaluators.codebook import perplexity
 from eqzoo.randomness import Stream, seeded
 from eqzoo.registry import HOOKS
+from eqzoo.registry.ranges import PositiveInt
 from eqzoo.text import printable
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -112,7 +113,7 @@ class StopHook(Hook):
 
     priority = 'LOWEST'
 
-    def __init__(self, interval: int = 8) -> None:
+    def __init__(self, interval: PositiveInt = 8) -> None:
         self.interval = interval
         self.received = 0
         self.stopped_at: int | None = None
@@ -201,9 +202,7 @@ class CodebookHook(Hook):
         ValueError: If `revive_after` is not positive.
     """
 
-    def __init__(self, revive_after: int | None = None) -> None:
-        if revive_after is not None and revive_after < 1:
-            raise ValueError(f'CodebookHook.revive_after must be at least 1 step, or None, got {revive_after}.')
+    def __init__(self, revive_after: PositiveInt | None = None) -> None:
         self.revive_after = revive_after
         self.idle: Tensor | None = None
         self._features: list[Tensor] = []

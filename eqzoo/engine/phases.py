@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from eqzoo.config import set_key
 from eqzoo.engine.checkpoints import latest_whole_checkpoint, step_of
+from eqzoo.schema import check_keys
 
 
 class Phase(NamedTuple):
@@ -72,6 +73,7 @@ def phases_of(config: Config, prepare: Callable[[Config], Config] = lambda confi
         own.pop('phases')
         for key, value in changed.items():
             set_key(own, key, value, place=f'phases.{name}')
+        check_keys(own)
         own = prepare(own)
         if number < len(changes):
             own.work_dir = str(Path(own.work_dir) / name)

@@ -21,6 +21,7 @@ from eqzoo.engine.sharding import is_sharded
 from eqzoo.images import to_float
 from eqzoo.pictures import autoencoder_rows, draw_grid, sample_rows
 from eqzoo.registry import HOOKS
+from eqzoo.registry.ranges import NonNegativeInt, PositiveInt
 
 _SAMPLES_AT_ONCE = 16
 
@@ -38,9 +39,18 @@ class PictureHook(Hook):
 
     priority = 'BELOW_NORMAL'
 
-    def __init__(self, interval: int = 1000, num_images: int = 8) -> None:
+    def __init__(self, interval: PositiveInt = 1000, num_images: PositiveInt = 8) -> None:
         self.interval = interval
         self.num_images = num_images
+
+    def before_run(self, runner: Runner) -> None:
+        """Check that there are images to draw.
+
+        Raises:
+            ValueError: If there is no validation data.
+        """
+        if runner.val_loop is None:
+            raise ValueError('PictureHook draws images of val_dataloader, which is missing; add it, or leave it out.')
 
     @master_only
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -82,10 +92,10 @@ class SampleHook(Hook):
         self,
         sampler: Callable[..., Tensor],
         *,
-        interval: int = 5000,
-        num_classes: int = 8,
-        num_samples: int = 8,
-        seed: int = 0,
+        interval: PositiveInt = 5000,
+        num_classes: PositiveInt = 8,
+        num_samples: PositiveInt = 8,
+        seed: NonNegativeInt = 0,
     ) -> None:
         self.sampler = sampler
         self.interval = interval

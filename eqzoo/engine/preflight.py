@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from eqzoo.config import KEYS, Config
 from eqzoo.registry import Requirement, build, check_config
+from eqzoo.schema import check_foreign, kind_of_key
 
 # Keys of a config that hold components, in the order they are reported.
 COMPONENT_KEYS = tuple(name for name, key in KEYS.items() if key.holds_components)
@@ -24,7 +25,8 @@ def check_training(config: Config, command: str, opened: Mapping[str, Dataset] |
     See `check_ready` for arguments, returned value and errors.
     """
     for key in COMPONENT_KEYS:
-        list(check_config(config.get(key), key))
+        list(check_config(config.get(key), key, kind=kind_of_key(config, key)))
+    check_foreign(config)
     return check_ready(config, command, [key for key in COMPONENT_KEYS if KEYS[key].is_for_training], opened)
 
 
@@ -76,7 +78,9 @@ def _inspect(
     lacks: list[tuple[str, Requirement]] = []
     datasets: dict[str, Dataset] = {}
     # a list: all names are checked before anything is opened
-    for where, cls, arguments in [part for key in keys for part in check_config(config.get(key), key)]:
+    for where, cls, arguments in [
+        part for key in keys for part in check_config(config.get(key), key, kind=kind_of_key(config, key))
+    ]:
         if where in given:
             datasets[where] = given[where]
         opened = any(f'{where}.'.startswith(f'{place}.') for place in datasets)  # itself, or as a part of another

@@ -1,9 +1,11 @@
 """Runner: mmengine's, built from a config, with eqzoo's own loops and log."""
 
+import copy
 import itertools
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,10 +26,11 @@ from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint
 from eqzoo.engine.evaluation import check_evaluators, merge_metrics, run_evaluators
 from eqzoo.engine.sharding import shard
-from eqzoo.engine.training import Training, compile_blocks
+from eqzoo.engine.training import Training, check_memory, compile_blocks
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, build
+from eqzoo.registry.ranges import PositiveInt
 
 # Hooks of every run, whatever its config has.
 _HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook', 'ScalarsHook', 'StopHook')
@@ -72,6 +75,7 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
         compile_blocks(model.blocks())
     loader = train_loader(config, datasets.get('train_dataloader.dataset'))
     model.check_data(loader.dataset)
+    check_memory(model, loader.dataset, loader.batch_size)
     has_validation = config.get('val_dataloader') is not None
     return QuietRunner(
         model=model,
@@ -98,6 +102,39 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
         default_scope='eqzoo',
         cfg=_FormattedConfig(config.to_dict(), filename=config.filename),
     )
+
+
+def rehearse(config: Config, datasets: Mapping[str, Dataset] | None = None, *, resume: bool | None = None) -> Training:
+    """Build everything that a run builds before its first step, in a folder that is removed; return the model.
+
+    Nothing is written to the run's own folder, and nothing is logged or drawn.
+
+    Args:
+        config: The config of the run.
+        datasets: As in `build_runner`.
+        resume: As in `build_runner`; None does not look for checkpoints.
+
+    Raises:
+        ValueError: For whatever the run would refuse.
+    """
+    if resume is not None:
+        _checkpoint_to_resume(config, resume)
+    with tempfile.TemporaryDirectory() as folder:
+        own = Config(copy.deepcopy(config.to_dict()), filename=config.filename)
+        own.update(work_dir=folder, visualizer=None, compile=False, resume=None)
+        runner = build_runner(own, datasets=datasets)
+        # as mmengine's Runner.train does
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+        if runner._val_loop is not None:
+            runner._val_loop = runner.build_val_loop(runner._val_loop)
+        runner.call_hook('before_run')
+        for handler in list(runner.logger.handlers):
+            if isinstance(handler, logging.FileHandler):
+                handler.close()
+                runner.logger.removeHandler(handler)
+    return runner.model
 
 
 def train_loader(config: Config, dataset: Dataset | None = None) -> DataLoader:
@@ -173,7 +210,9 @@ class StepLoop(BaseLoop):
         val_interval: Steps between validations; the last step is always validated.
     """
 
-    def __init__(self, runner: Runner, dataloader: DataLoader, max_iters: int, val_interval: int = 1000) -> None:
+    def __init__(
+        self, runner: Runner, dataloader: DataLoader, max_iters: PositiveInt, val_interval: PositiveInt = 1000
+    ) -> None:
         super().__init__(runner, dataloader)
         self.max_iters = max_iters
         self.val_interval = val_interval

@@ -164,7 +164,7 @@ def check_has_sampling(config: Config) -> None:
     Raises:
         ValueError: If it does not.
     """
-    if 'generator' not in config.model or 'sampling' not in config:
+    if 'generator' not in config.model or config.get('sampling') is None:
         raise ValueError(
             f'{config.filename}: describes no samples; expected model.generator and '
             'sampling=dict(num_samples=…, batch_size=…, sampler=dict(type=…)); see configs/dit.'

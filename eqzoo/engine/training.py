@@ -9,9 +9,10 @@ import torch
 import torch._functorch.config
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.data import Dataset
 
-from eqzoo.distributed import average_gradients, full_tensor
+from eqzoo.distributed import average_gradients, full_tensor, get_device, total_memory
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import OPTIM_WRAPPERS
 
@@ -34,10 +35,6 @@ class Training(nn.Module):
         self, micro_batch_size: int | None, precision: Literal['fp32', 'bf16'], on_nonfinite: Literal['stop', 'skip']
     ) -> None:
         super().__init__()
-        if on_nonfinite not in ('stop', 'skip'):
-            raise ValueError(f"{type(self).__name__}.on_nonfinite must be 'stop' or 'skip', got {on_nonfinite!r}.")
-        if precision not in ('fp32', 'bf16'):
-            raise ValueError(f"{type(self).__name__}.precision must be 'fp32' or 'bf16', got {precision!r}.")
         self.micro_batch_size = micro_batch_size
         self.precision = precision
         self.on_nonfinite = on_nonfinite
@@ -85,6 +82,10 @@ class Training(nn.Module):
             ValueError: Naming the difference.
         """
 
+    def kept_bytes(self, dataset: Dataset) -> int:
+        """Return the bytes of memory that the network keeps of one sample in a step; 0 if that is not known."""
+        return 0
+
     def autocast(self, device: torch.device) -> AbstractContextManager:
         """Return a context in which the network computes in `precision`."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16')
@@ -120,6 +121,54 @@ class Training(nn.Module):
         for start in range(0, size, step):
             part = slice(start, min(start + step, size))
             yield part, (part.stop - start) / size
+
+
+def check_memory(model: Training, dataset: Dataset, batch_size: int) -> None:
+    """Refuse a batch that the memory of the device cannot hold.
+
+    Counted is what the network alone keeps for its backward pass: losses, discriminator and optimizer need more.
+
+    Args:
+        model: The training.
+        dataset: Its data.
+        batch_size: Samples of a step on this process.
+
+    Raises:
+        ValueError: With the memory that is needed, and the largest batch that could fit.
+    """
+    at_once = min(model.micro_batch_size or batch_size, batch_size)
+    with torch.random.fork_rng(devices=[]):
+        each = model.kept_bytes(dataset) // (2 if model.precision == 'bf16' else 1)
+    memory = total_memory()
+    if each and at_once * each > memory:
+        raise ValueError(
+            f'train_dataloader.batch_size: {at_once:,} samples at once need more than {at_once * each / 2**30:,.1f} '
+            f'GiB, {get_device()} has {memory / 2**30:,.1f} GiB; expected at most {memory // each:,} at once; set '
+            'model.micro_batch_size, a smaller batch_size, or smaller images.'
+        )
+
+
+def bytes_kept(network: nn.Module, *inputs: Tensor) -> int:
+    """Return the bytes that a forward pass keeps for the backward pass, weights not counted; nothing is computed.
+
+    Args:
+        network: A module on any device, in training mode.
+        inputs: On the device 'meta'.
+    """
+    weights = {
+        name: torch.empty_like(value, device='meta').requires_grad_(value.requires_grad)
+        for name, value in (*network.named_parameters(), *network.named_buffers())
+    }
+    own = {each.untyped_storage()._cdata for each in weights.values()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        functional_call(network, weights, inputs)
+    return sum(each.untyped_storage().nbytes() for place, each in kept.items() if place not in own)
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:

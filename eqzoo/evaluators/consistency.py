@@ -11,6 +11,7 @@ from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.evaluators.neighbours import nearest_neighbors
 from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS
+from eqzoo.registry.ranges import Filled, PositiveInt
 
 _REMEDY = 'use images in folders of their classes, directly below the root, or leave the evaluator out'
 
@@ -35,10 +36,8 @@ class NeighborConsistency(Evaluator):
             `check_labels`, if there are no classes.
     """
 
-    def __init__(self, neighbors: Sequence[int] = (5, 10)) -> None:
+    def __init__(self, neighbors: Filled[PositiveInt] = (5, 10)) -> None:
         super().__init__()
-        if not neighbors or min(neighbors) < 1:
-            raise ValueError(f'NeighborConsistency.neighbors must be numbers of at least 1, got {neighbors}.')
         self.neighbors = tuple(neighbors)
         self._classes: dict[str, Any] = {}  # of the card; known once evaluated
 

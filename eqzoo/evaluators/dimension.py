@@ -1,7 +1,7 @@
 """Intrinsic dimension of latents by TwoNN: from the ratio of the distances to the two nearest neighbours."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from eqzoo.evaluators.latents import LatentSample
 from eqzoo.evaluators.neighbours import nearest_neighbors
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS
+from eqzoo.registry.ranges import PositiveInt, Range
 
 DISCARD_FRACTION = 0.1  # of Facco et al. 2017; `fraction=0.9` in DADApy, which EQ-VAE used
 NUM_RESAMPLES = 100
@@ -36,10 +37,10 @@ class IntrinsicDimension(LatentSample):
         ValueError: If `min_images` is below 10 or above `max_images`.
     """
 
-    def __init__(self, *, max_images: int = 10_000, min_images: int = 100) -> None:
+    def __init__(
+        self, *, max_images: PositiveInt = 10_000, min_images: Annotated[int, Range(at_least=MIN_POINTS)] = 100
+    ) -> None:
         super().__init__(max_images, min_images)
-        if min_images < MIN_POINTS:
-            raise ValueError(f'IntrinsicDimension.min_images must be at least {MIN_POINTS}, got {min_images}.')
         self._num_points = 0  # known once evaluated
 
     @classmethod

@@ -16,6 +16,7 @@ from eqzoo.evaluators.gaussian import (
 )
 from eqzoo.evaluators.reference import read_reference
 from eqzoo.registry import EVALUATORS
+from eqzoo.registry.ranges import PositiveInt
 from eqzoo.vision import FeatureExtractor
 
 
@@ -42,7 +43,7 @@ class ReconstructionFrechet(Evaluator):
     """
 
     def __init__(
-        self, extractor: FeatureExtractor, *, reference: str | None = None, min_images: int | None = None
+        self, extractor: FeatureExtractor, *, reference: str | None = None, min_images: PositiveInt | None = None
     ) -> None:
         super().__init__()
         self.extractor = extractor

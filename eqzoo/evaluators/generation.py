@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from eqzoo.evaluators.base import Evaluator, SampleView
 from eqzoo.evaluators.gaussian import (
@@ -18,6 +19,7 @@ from eqzoo.evaluators.neighbours import check_features, manifold_scores
 from eqzoo.evaluators.reference import SMOKE_REFERENCE, Reference, image_features, read_reference
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS, Requirement
+from eqzoo.registry.ranges import PositiveInt
 from eqzoo.vision import FeatureExtractor
 
 _METRICS = {
@@ -66,13 +68,13 @@ class GenerationMetric(Evaluator):
     def __init__(
         self,
         extractor: FeatureExtractor,
-        reference: str | Reference,
+        reference: str | Reference | Dataset,
         metrics: Sequence[str] | None = None,
         *,
         against: Literal['images', 'reconstructions'] = 'images',
-        min_images: int | None = None,
-        splits: int = 10,
-        kid_subset_size: int = 1000,
+        min_images: PositiveInt | None = None,
+        splits: PositiveInt = 10,
+        kid_subset_size: PositiveInt = 1000,
     ) -> None:
         super().__init__()
         self.extractor = extractor

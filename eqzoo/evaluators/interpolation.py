@@ -1,7 +1,7 @@
 """Fréchet distance of decoded interpolations between neighbouring latents, which predicts a generator's FID (iFID)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from eqzoo.evaluators.neighbours import nearest_neighbors
 from eqzoo.images import to_float, to_uint8
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS
+from eqzoo.registry.ranges import NonNegativeInt, PositiveInt, Range
 from eqzoo.vision import FeatureExtractor
 
 _SEED, _REFERENCE_SEED = 2, 3
@@ -65,19 +66,15 @@ class InterpolationFrechet(LatentSample):
         self,
         extractor: FeatureExtractor,
         *,
-        neighbors: int = 10,
-        position: float = 0.5,
-        max_images: int = 50_000,
-        min_images: int | None = None,
-        reference: Dataset | None = None,
-        max_reference: int = 50_000,
-        num_workers: int = 0,
+        neighbors: PositiveInt = 10,
+        position: Annotated[float, Range(at_least=0, at_most=1)] = 0.5,
+        max_images: PositiveInt = 50_000,
+        min_images: PositiveInt | None = None,
+        reference: Dataset | str | None = None,
+        max_reference: PositiveInt = 50_000,
+        num_workers: NonNegativeInt = 0,
     ) -> None:
         super().__init__(max_images, choose_min_images(min_images, extractor.num_features))
-        if neighbors < 1:
-            raise ValueError(f'InterpolationFrechet.neighbors must be at least 1, got {neighbors}.')
-        if not 0 <= position <= 1:
-            raise ValueError(f'InterpolationFrechet.position must be in [0, 1], got {position}.')
         if reference is not None:
             _check_is_data(reference)
             _refuse_few(min(len(reference), max_reference), neighbors)

@@ -5,10 +5,11 @@ Heusel et al. 2017, Eq. 6, on latents in place of Inception features.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
 from eqzoo.evaluators.gaussian import (
@@ -21,6 +22,7 @@ from eqzoo.evaluators.gaussian import (
 )
 from eqzoo.evaluators.reference import SMOKE_REFERENCE
 from eqzoo.registry import EVALUATORS, Requirement
+from eqzoo.registry.ranges import Filled, PositiveInt
 
 _FEATURES = {
     'full': 'all values of a latent, C x h x w',
@@ -144,10 +146,10 @@ class GenerationLatentFrechet(_LatentSums):
 
     def __init__(
         self,
-        reference: LatentReference,
-        features: Sequence[str] = LATENT_FEATURES,
+        reference: LatentReference | Dataset | str,
+        features: Filled[Literal['full', 'cells']] = LATENT_FEATURES,
         *,
-        min_images: int | None = None,
+        min_images: PositiveInt | None = None,
     ) -> None:
         if not isinstance(reference, LatentReference):
             raise ValueError(_reference_message(reference))

@@ -78,13 +78,6 @@ class ReconstructionMetric(Evaluator):
         latent: Literal['mean', 'sample'] | None = None,
     ) -> None:
         super().__init__()
-        for name, value, expected in (
-            ('protocol', protocol, tuple(_PROTOCOLS)),
-            ('average', average, ('image', 'global')),
-            ('latent', latent, ('mean', 'sample', None)),
-        ):
-            if value not in expected:
-                raise ValueError(f'ReconstructionMetric.{name} must be one of {expected}, got {value!r}.')
         self.protocol, self.average = protocol, average
         self._ssim, own, self._values = _PROTOCOLS[protocol]
         self.latent = latent or own
@@ -145,10 +138,10 @@ class PerceptualMetric(Evaluator):
         ValueError: If `values` is neither.
     """
 
-    def __init__(self, distance: Any, *, values: Literal['uint8', 'float'] = 'uint8') -> None:
+    def __init__(
+        self, distance: Callable[[Tensor, Tensor], Tensor], *, values: Literal['uint8', 'float'] = 'uint8'
+    ) -> None:
         super().__init__()
-        if values not in ('uint8', 'float'):
-            raise ValueError(f"PerceptualMetric.values must be 'uint8' or 'float', got {values!r}.")
         self.distance, self.values = distance, values
         self._key = distance.key if values == 'uint8' else f'{distance.key}_float'
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
 from eqzoo.evaluators.reference import SMOKE_REFERENCE, Reference, read_reference
@@ -256,7 +257,7 @@ class GenerationSlicedWasserstein(_KeptPatches):
         FileNotFoundError: If it does not exist.
     """
 
-    def __init__(self, reference: str | Reference) -> None:
+    def __init__(self, reference: str | Reference | Dataset) -> None:
         super().__init__()
         self.reference = read_reference(reference) if not isinstance(reference, Reference) else reference
 

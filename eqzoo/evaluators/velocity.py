@@ -11,6 +11,7 @@ from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.evaluators.latents import JACKKNIFE_GROUPS, LatentSample, jackknife_error
 from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS
+from eqzoo.registry.ranges import PositiveInt
 
 NUM_STEPS = 5  # of the flip-flop iteration, as in the public implementation
 MIN_CLASS_IMAGES = 4  # as in the public implementation
@@ -51,7 +52,7 @@ class VelocityVariance(LatentSample):
         ValueError: By `check` and `check_labels`, if there are fewer than 4 images of any class.
     """
 
-    def __init__(self, *, by_class: bool = True, max_images: int = 50_000) -> None:
+    def __init__(self, *, by_class: bool = True, max_images: PositiveInt = 50_000) -> None:
         super().__init__(max_images, MIN_CLASS_IMAGES)
         self.by_class = by_class
         self._classes: dict[str, Any] = {}  # of the card; known once evaluated

@@ -65,12 +65,6 @@ class Network(nn.Module):
         """Return the arguments of `forward` for one latent, or for the codes of one image."""
 
 
-def check_probability(where: str, probability: float) -> None:
-    """Raise a `ValueError` that names `where` unless `probability` is in [0, 1]."""
-    if not 0 <= probability <= 1:
-        raise ValueError(f'{where} must be in [0, 1], got {probability}.')
-
-
 def check_labels(labels: Tensor, num_classes: int) -> None:
     """Check that `labels` (B,) on the CPU are classes, 0 to `num_classes` - 1, or `num_classes`, which is no class.
 
@@ -90,12 +84,6 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
 def drop_labels(labels: Tensor, uniform: Tensor, probability: float, num_classes: int) -> Tensor:
     """Replace `labels` (B,) by `num_classes`, no class, where `uniform` (B,) is below `probability`."""
     return labels.masked_fill(uniform.to(labels.device) < probability, num_classes)
-
-
-def check_finite(where: str, value: float) -> None:
-    """Raise a `ValueError` that names `where` if `value` is NaN or infinite, which comparisons let pass."""
-    if not math.isfinite(value):
-        raise ValueError(f'{where} must be a finite number, got {value}.')
 
 
 def count_macs(network: nn.Module) -> int:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqzoo.generators.base import Generator, check_probability, drop_labels
+from eqzoo.generators.base import Generator, drop_labels
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import GENERATORS, PROCESSES
+from eqzoo.registry.ranges import PositiveInt, Probability
 
 _HALF_BIN = 1 / 255  # half the step of 8-bit pixels in [-1, 1]; ADM and DiT keep it for latents
 _MIN_PROBABILITY = 1e-12  # as ADM clamps before the logarithm
@@ -46,8 +47,8 @@ class GaussianDiffusion:
         ValueError: If there are too few steps, or the schedule is unknown.
     """
 
-    def __init__(self, num_steps: int = 1000, schedule: Literal['linear', 'cosine'] = 'linear') -> None:
-        least = _MIN_STEPS.get(schedule, 2)
+    def __init__(self, num_steps: PositiveInt = 1000, schedule: Literal['linear', 'cosine'] = 'linear') -> None:
+        least = _MIN_STEPS[schedule]
         if num_steps < least:
             raise ValueError(f'GaussianDiffusion.num_steps: got {num_steps}; expected at least {least}.')
         self.num_steps, self.schedule = num_steps, schedule
@@ -150,11 +151,10 @@ class DiT(Generator):
         ValueError: If `process` is of another kind, or the probability is outside [0, 1].
     """
 
-    def __init__(self, network: nn.Module, process: GaussianDiffusion, *, p_unconditional: float = 0.1) -> None:
+    def __init__(self, network: nn.Module, process: GaussianDiffusion, *, p_unconditional: Probability = 0.1) -> None:
         super().__init__(network)
         if not isinstance(process, GaussianDiffusion):
             raise ValueError(f'DiT.process: got {type(process).__name__}; expected GaussianDiffusion; see also SiT.')
-        check_probability('DiT.p_unconditional', p_unconditional)
         self.process, self.p_unconditional = process, p_unconditional
 
     def loss(self, batch: Mapping[str, Any], streams: SampleStreams) -> dict[str, Tensor]:

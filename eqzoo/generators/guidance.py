@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from eqzoo.generators.base import check_finite
 from eqzoo.registry import GUIDANCES
+from eqzoo.registry.ranges import PositiveInt
 
 
 class Guidance:
@@ -16,11 +16,10 @@ class Guidance:
             included (arXiv 2404.07724).
 
     Raises:
-        ValueError: If the interval is empty or not within [0, 1], or the scale is not finite.
+        ValueError: If the interval is empty or not within [0, 1].
     """
 
     def __init__(self, scale: float, *, interval: tuple[float, float] = (0.0, 1.0)) -> None:
-        check_finite(f'{type(self).__name__}.scale', scale)
         low, high = interval
         if not 0 <= low < high <= 1:
             raise ValueError(f'{type(self).__name__}.interval: got {interval}; expected 0 <= low < high <= 1.')
@@ -50,11 +49,9 @@ class ClassifierFree(Guidance):
     """
 
     def __init__(
-        self, scale: float, *, interval: tuple[float, float] = (0.0, 1.0), channels: int | None = None
+        self, scale: float, *, interval: tuple[float, float] = (0.0, 1.0), channels: PositiveInt | None = None
     ) -> None:
         super().__init__(scale, interval=interval)
-        if channels is not None and channels < 1:
-            raise ValueError(f'ClassifierFree.channels must be at least 1 or None, got {channels}.')
         self.channels = channels
 
     def __call__(self, network: nn.Module, x: Tensor, times: Tensor, labels: Tensor, noise_time: Tensor) -> Tensor:

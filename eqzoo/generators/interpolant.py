@@ -6,9 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from eqzoo.generators.base import Generator, check_probability, drop_labels
+from eqzoo.generators.base import Generator, drop_labels
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import GENERATORS, PROCESSES
+from eqzoo.registry.ranges import Probability
 
 # distances that SiT keeps from the ends of the path where a formula divides by zero
 _TRAIN_MARGIN_VP = 1e-5
@@ -77,15 +78,6 @@ class Interpolant:
         network_time: Literal['data_to_noise', 'noise_to_data'] = 'data_to_noise',
         time_sampling: Literal['uniform', 'lognormal'] = 'uniform',
     ) -> None:
-        for name, value, options in (
-            ('path', path, tuple(PATHS)),
-            ('prediction', prediction, ('velocity', 'score', 'noise')),
-            ('weighting', weighting, ('none', 'velocity', 'likelihood')),
-            ('network_time', network_time, ('data_to_noise', 'noise_to_data')),
-            ('time_sampling', time_sampling, ('uniform', 'lognormal')),
-        ):
-            if value not in options:
-                raise ValueError(f'Interpolant.{name}: got {value!r}; expected one of {", ".join(map(repr, options))}.')
         if prediction == 'velocity' and weighting != 'none':
             raise ValueError(
                 f"Interpolant.weighting: got {weighting!r}; expected 'none' with prediction='velocity', whose loss has "
@@ -194,12 +186,11 @@ class SiT(Generator):
         ValueError: If `process` is of another kind, or the probability is outside [0, 1].
     """
 
-    def __init__(self, network: nn.Module, process: Interpolant, *, p_unconditional: float = 0.1) -> None:
+    def __init__(self, network: nn.Module, process: Interpolant, *, p_unconditional: Probability = 0.1) -> None:
         super().__init__(network)
         name = type(self).__name__
         if not isinstance(process, Interpolant):
             raise ValueError(f'{name}.process: got {type(process).__name__}; expected Interpolant; see also DiT.')
-        check_probability(f'{name}.p_unconditional', p_unconditional)
         self.process, self.p_unconditional = process, p_unconditional
 
     def loss(self, batch: Mapping[str, Any], streams: SampleStreams) -> dict[str, Tensor]:

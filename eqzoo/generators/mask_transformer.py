@@ -3,8 +3,8 @@
 Names and shapes of the weights are those of Besnier and Chen's release (arXiv 2310.14400), version 1.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from eqzoo.checkpoints.generator import MASKGIT_SIZES, load_generator, size_of
 from eqzoo.generators.base import Network, check_labels
 from eqzoo.registry import NETWORKS
+from eqzoo.registry.ranges import PositiveFloat, PositiveInt, Range
 
 _EPS = 1e-12  # of the LayerNorms outside the blocks, as released
 _PUBLISHED_MLP = 3072  # in every published size, whatever its width
@@ -51,25 +52,20 @@ class MaskTransformer(Network):
 
     def __init__(
         self,
-        size: str | Sequence[int] = 'base',
-        num_codes: int = 1024,
+        size: str | tuple[PositiveInt, PositiveInt, PositiveInt] = 'base',
+        num_codes: Annotated[int, Range(at_least=2)] = 1024,
         *,
-        grid: int = 16,
-        num_classes: int = 1000,
-        mlp_width: int | None = None,
-        dropout: float = 0.1,
+        grid: PositiveInt = 16,
+        num_classes: PositiveInt = 1000,
+        mlp_width: PositiveInt | None = None,
+        dropout: Annotated[float, Range(at_least=0, below=1)] = 0.1,
         checkpointing: bool = False,
-        init_std: float | None = None,
+        init_std: PositiveFloat | None = None,
         weights: str | None = None,
-        weights_grid: int | None = None,
+        weights_grid: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         depth, width, heads = size_of(size, MASKGIT_SIZES)
-        for name, value, least in (('num_codes', num_codes, 2), ('grid', grid, 1), ('num_classes', num_classes, 1)):
-            if value < least:
-                raise ValueError(f'MaskTransformer.{name} must be at least {least}, got {value}.')
-        if not 0 <= dropout < 1:
-            raise ValueError(f'MaskTransformer.dropout must be in [0, 1), got {dropout}.')
         self.num_codes, self.num_classes, self.checkpointing = num_codes, num_classes, checkpointing
         self.latent_shape = (grid, grid)
         hidden = mlp_width or (_PUBLISHED_MLP if isinstance(size, str) else 4 * width)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqzoo.generators.base import Generator, check_probability, drop_labels
+from eqzoo.generators.base import Generator, drop_labels
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import GENERATORS
+from eqzoo.registry.ranges import Probability
 
 # the masked share at r in [0, 1], which falls from 1 to 0, and its mean over r
 _SHARES = {
@@ -47,16 +48,12 @@ class MaskGIT(Generator):
         network: nn.Module,
         *,
         schedule: str = 'arccos',
-        p_unconditional: float = 0.1,
-        label_smoothing: float = 0.1,
+        p_unconditional: Probability = 0.1,
+        label_smoothing: Probability = 0.1,
         loss_on: Literal['all', 'masked'] = 'all',
     ) -> None:
         super().__init__(network)
         check_schedule('MaskGIT.schedule', schedule)
-        check_probability('MaskGIT.p_unconditional', p_unconditional)
-        check_probability('MaskGIT.label_smoothing', label_smoothing)
-        if loss_on not in ('all', 'masked'):
-            raise ValueError(f"MaskGIT.loss_on must be 'all' or 'masked', got {loss_on!r}.")
         self.schedule, self.loss_on = schedule, loss_on
         self.p_unconditional, self.label_smoothing = p_unconditional, label_smoothing
 

@@ -1,6 +1,6 @@
 """REPA: SiT with tokens aligned to the features of a frozen vision encoder (arXiv 2410.06940)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from eqzoo.generators.interpolant import Interpolant, SiT
 from eqzoo.generators.transformer import DiffusionTransformer
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import GENERATORS, NETWORKS
+from eqzoo.registry.ranges import Filled, NonNegativeFloat, PositiveInt, Probability
 
 
 @NETWORKS.register_module()
@@ -33,18 +34,18 @@ class AlignedTransformer(DiffusionTransformer):
 
     def __init__(
         self,
-        size: str | Sequence[int] = 'XL',
-        patch_size: int = 2,
+        size: str | tuple[PositiveInt, PositiveInt, PositiveInt] = 'XL',
+        patch_size: PositiveInt = 2,
         *,
-        latent_channels: int = 4,
-        latent_size: int = 32,
-        num_classes: int = 1000,
+        latent_channels: PositiveInt = 4,
+        latent_size: PositiveInt = 32,
+        num_classes: PositiveInt = 1000,
         learn_sigma: bool = False,
         qk_norm: bool = False,
         checkpointing: bool = False,
-        feature_dims: Sequence[int] = (768,),
-        tap: int = 8,
-        projector_width: int = 2048,
+        feature_dims: Filled[PositiveInt] = (768,),
+        tap: PositiveInt = 8,
+        projector_width: PositiveInt = 2048,
         weights: str | None = None,
     ) -> None:
         super().__init__(
@@ -57,10 +58,8 @@ class AlignedTransformer(DiffusionTransformer):
             qk_norm=qk_norm,
             checkpointing=checkpointing,
         )
-        if not 1 <= tap <= len(self.blocks):
+        if tap > len(self.blocks):
             raise ValueError(f'AlignedTransformer.tap: got {tap}; expected a block, 1 to {len(self.blocks)}.')
-        if not feature_dims or min(feature_dims) < 1:
-            raise ValueError(f"AlignedTransformer.feature_dims: got {feature_dims}; expected each encoder's width.")
         self.tap, self.feature_dims = tap, tuple(feature_dims)
         width = self.pos_embed.shape[2]
         self.projectors = nn.ModuleList([_projector(width, projector_width, dim) for dim in feature_dims])
@@ -107,14 +106,12 @@ class REPA(SiT):
         process: Interpolant,
         *,
         encoder: Callable[[Tensor], Tensor] | None = None,
-        weight: float = 0.5,
-        p_unconditional: float = 0.1,
+        weight: NonNegativeFloat = 0.5,
+        p_unconditional: Probability = 0.1,
     ) -> None:
         super().__init__(network, process, p_unconditional=p_unconditional)
         if not hasattr(network, 'forward_with_features'):
             raise ValueError(f'REPA.network: got {type(network).__name__}; expected AlignedTransformer.')
-        if weight < 0:
-            raise ValueError(f'REPA.weight must not be negative, got {weight}.')
         width = getattr(encoder, 'num_features', network.feature_dims[0])
         if network.feature_dims != (width,):
             raise ValueError(

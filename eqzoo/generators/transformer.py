@@ -1,7 +1,7 @@
 """The diffusion transformer of DiT and SiT: latents, time and class in, a prediction out (arXiv 2212.09748)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from eqzoo.checkpoints.generator import load_generator, size_of
 from eqzoo.generators.base import Network, check_labels
 from eqzoo.registry import NETWORKS
+from eqzoo.registry.ranges import PositiveInt
 
 _FREQUENCIES = 256  # values of a time's embedding before its MLP
 _MLP_RATIO = 4
@@ -45,12 +46,12 @@ class DiffusionTransformer(Network):
 
     def __init__(
         self,
-        size: str | Sequence[int] = 'XL',
-        patch_size: int = 2,
+        size: str | tuple[PositiveInt, PositiveInt, PositiveInt] = 'XL',
+        patch_size: PositiveInt = 2,
         *,
-        latent_channels: int = 4,
-        latent_size: int = 32,
-        num_classes: int = 1000,
+        latent_channels: PositiveInt = 4,
+        latent_size: PositiveInt = 32,
+        num_classes: PositiveInt = 1000,
         learn_sigma: bool = True,
         qk_norm: bool = False,
         checkpointing: bool = False,
@@ -59,13 +60,11 @@ class DiffusionTransformer(Network):
         super().__init__()
         name = type(self).__name__
         depth, width, heads = size_of(size)
-        if patch_size < 1 or latent_size % patch_size:
+        if latent_size % patch_size:
             raise ValueError(
                 f'{name}.patch_size: got {patch_size} for latents of {latent_size} x {latent_size}; expected a '
                 f'divisor of {latent_size}; change patch_size or latent_size.'
             )
-        if num_classes < 1:
-            raise ValueError(f'{name}.num_classes must be at least 1, got {num_classes}.')
         self.latent_shape = (latent_channels, latent_size, latent_size)
         self.patch_size, self.num_classes, self.checkpointing = patch_size, num_classes, checkpointing
         self.out_channels = latent_channels * (2 if learn_sigma else 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eqzoo.gradients import gradient_ratio
 from eqzoo.registry import LOSSES, MODELS, Requirement
+from eqzoo.registry.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from eqzoo.zoo import weights_requirements
 
 
@@ -31,7 +32,12 @@ class PatchGAN(nn.Module):
     """
 
     def __init__(
-        self, num_layers: int = 3, width: int = 64, *, in_channels: int = 3, weights: str | Path | None = None
+        self,
+        num_layers: PositiveInt = 3,
+        width: PositiveInt = 64,
+        *,
+        in_channels: PositiveInt = 3,
+        weights: str | Path | None = None,
     ) -> None:
         super().__init__()
         self.num_layers = num_layers
@@ -82,7 +88,12 @@ class AdversarialLoss(nn.Module):
     """
 
     def __init__(
-        self, discriminator: nn.Module, weight: float = 0.5, *, start_step: int = 0, adaptive: bool = True
+        self,
+        discriminator: nn.Module,
+        weight: NonNegativeFloat = 0.5,
+        *,
+        start_step: NonNegativeInt = 0,
+        adaptive: bool = True,
     ) -> None:
         super().__init__()
         self.discriminator = discriminator

@@ -40,9 +40,7 @@ class LPIPS:
         FileNotFoundError: If the trunk's file is not found.
     """
 
-    def __init__(self, net: Literal['vgg', 'alex'] = 'vgg', weights: str | None = None) -> None:
-        if net not in _TRUNKS:
-            raise ValueError(f'LPIPS.net must be one of {", ".join(_TRUNKS)}, got {net!r}.')
+    def __init__(self, net: Literal['vgg', 'alex'] = 'vgg', weights: str | Path | None = None) -> None:
         # imported here: with torchvision it takes seconds to import
         import lpips
 
@@ -112,7 +110,7 @@ class FeatureDistance:
 
     def __init__(self, extractor: FeatureExtractor) -> None:
         if not hasattr(extractor, 'maps'):
-            raise TypeError(f'FeatureDistance.extractor must have feature maps, got {type(extractor).__name__}.')
+            raise ValueError(f'FeatureDistance.extractor must have feature maps, got {type(extractor).__name__}.')
         self.extractor = extractor
 
     @property

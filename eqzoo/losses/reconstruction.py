@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from eqzoo.registry import LOSSES
+from eqzoo.registry.ranges import NonNegativeFloat
 
 
 @LOSSES.register_module()
@@ -53,14 +54,12 @@ class ReconstructionLoss(nn.Module):
         pixel: Callable[[Tensor, Tensor], Tensor],
         perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
         *,
-        perceptual_weight: float = 1.0,
+        perceptual_weight: NonNegativeFloat = 1.0,
         reduction: Literal['sum', 'mean'] = 'sum',
         log_variance: float = 0.0,
         learn_log_variance: bool = False,
     ) -> None:
         super().__init__()
-        if reduction not in ('sum', 'mean'):
-            raise ValueError(f"ReconstructionLoss.reduction must be 'sum' or 'mean', got {reduction!r}.")
         self.pixel = pixel
         self.perceptual = perceptual
         self.perceptual_weight = perceptual_weight

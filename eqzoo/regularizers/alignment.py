@@ -1,7 +1,7 @@
 """Alignment of latents with the features of a frozen vision network: the VF loss of VA-VAE (arXiv 2501.01423)."""
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from eqzoo.images import to_uint8
 from eqzoo.registry import REGULARIZERS, Grid
+from eqzoo.registry.ranges import NonNegativeFloat, Range
 from eqzoo.regularizers.penalties import weighted
 from eqzoo.regularizers.step import LatentStep
 from eqzoo.vision.base import VisionEncoder
@@ -40,16 +41,13 @@ class FeatureAlignment(nn.Module):
     def __init__(
         self,
         encoder: VisionEncoder,
-        weight: float = 0.1,
+        weight: NonNegativeFloat = 0.1,
         *,
-        cosine_margin: float = 0.5,
-        distance_margin: float = 0.25,
+        cosine_margin: Annotated[float, Range(at_least=0, at_most=1)] = 0.5,
+        distance_margin: Annotated[float, Range(at_least=0, at_most=1)] = 0.25,
         adaptive: bool = True,
     ) -> None:
         super().__init__()
-        for name, margin in (('cosine_margin', cosine_margin), ('distance_margin', distance_margin)):
-            if not 0 <= margin <= 1:
-                raise ValueError(f'FeatureAlignment.{name} must be in [0, 1], got {margin}.')
         self.weight, self.adaptive = weight, adaptive
         self.cosine_margin, self.distance_margin = cosine_margin, distance_margin
         self._outside = (encoder,)  # a tuple hides it from nn.Module, and thus from checkpoints and optimizers

@@ -7,13 +7,14 @@ own stream. It acts on what the decoder gets, after an objective's transform and
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import REGULARIZERS
+from eqzoo.registry.ranges import Filled, PositiveFloat, PositiveInt, Probability, Range
 
 
 @REGULARIZERS.register_module()
@@ -40,20 +41,12 @@ class LatentNoise:
 
     def __init__(
         self,
-        sigma: float,
+        sigma: PositiveFloat,
         kind: Literal['fixed', 'drawn', 'interpolated'] = 'drawn',
         *,
         unit: Literal['std', 'latent'] = 'std',
-        p: float = 1.0,
+        p: Annotated[float, Range(above=0, at_most=1)] = 1.0,
     ) -> None:
-        if sigma <= 0:
-            raise ValueError(f'LatentNoise.sigma must be above 0, got {sigma}.')
-        if kind not in ('fixed', 'drawn', 'interpolated'):
-            raise ValueError(f"LatentNoise.kind must be 'fixed', 'drawn' or 'interpolated', got {kind!r}.")
-        if unit not in ('std', 'latent'):
-            raise ValueError(f"LatentNoise.unit must be 'std' or 'latent', got {unit!r}.")
-        if not 0 < p <= 1:
-            raise ValueError(f'LatentNoise.p must be a probability in (0, 1], got {p}.')
         self.sigma, self.kind, self.unit, self.p = sigma, kind, unit, p
 
     def __call__(self, latents: Tensor, streams: SampleStreams) -> Tensor:
@@ -93,24 +86,18 @@ class LatentMask(nn.Module):
     def __init__(
         self,
         of: Literal['cells', 'channels'] = 'cells',
-        shares: Sequence[float] = (0.0, 0.25, 0.5, 0.75),
-        probabilities: Sequence[float] | None = (0.7, 0.1, 0.1, 0.1),
+        shares: Filled[Annotated[float, Range(at_least=0, below=1)]] = (0.0, 0.25, 0.5, 0.75),
+        probabilities: Sequence[Probability] | None = (0.7, 0.1, 0.1, 0.1),
         *,
-        block: int = 1,
+        block: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        if of not in ('cells', 'channels'):
-            raise ValueError(f"LatentMask.of must be 'cells' or 'channels', got {of!r}.")
-        if not shares or not all(0 <= share < 1 for share in shares):
-            raise ValueError(f'LatentMask.shares must be in [0, 1), got {shares!r}.')
         probabilities = probabilities or [1 / len(shares)] * len(shares)
-        if len(probabilities) != len(shares) or min(probabilities) < 0 or not math.isclose(sum(probabilities), 1):
+        if len(probabilities) != len(shares) or not math.isclose(sum(probabilities), 1):
             raise ValueError(
                 f'LatentMask.probabilities must be {len(shares)} numbers that add up to 1, one for each share, got '
                 f'{probabilities!r}.'
             )
-        if block < 1:
-            raise ValueError(f'LatentMask.block must be at least 1, got {block}.')
         self.of, self.shares, self.probabilities, self.block = of, tuple(shares), tuple(probabilities), block
         self.token: nn.Parameter | None = None
 

@@ -5,8 +5,7 @@ takes a `LatentStep` from images to reconstructions and returns the pairs, the m
 sees that one alone.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from torch import Generator, Tensor
 
 from eqzoo.dct import dct, inverse_dct
 from eqzoo.registry import REGULARIZERS, EquivarianceTransform, Grid
+from eqzoo.registry.ranges import Filled, NonNegativeFloat, PositiveInt, Probability, Range
 from eqzoo.regularizers.step import LatentStep, ReconstructionPair
 from eqzoo.transforms import IsotropicScale
 
@@ -67,17 +67,12 @@ class ImplicitEquivariance:
     def __init__(
         self,
         transform: EquivarianceTransform,
-        p_equivariance: float = 0.5,
+        p_equivariance: Probability = 0.5,
         *,
-        p_low_resolution: float = 0.25,
+        p_low_resolution: Probability = 0.25,
         low_resolution: EquivarianceTransform | None = None,
         act_on: Literal['features', 'codes'] = 'features',
     ) -> None:
-        if act_on not in ('features', 'codes'):
-            raise ValueError(f"ImplicitEquivariance.act_on must be 'features' or 'codes', got {act_on!r}.")
-        for name, value in (('p_equivariance', p_equivariance), ('p_low_resolution', p_low_resolution)):
-            if not 0 <= value <= 1:
-                raise ValueError(f'ImplicitEquivariance.{name} must be a probability in [0, 1], got {value}.')
         self.transform = transform
         self.p_equivariance = p_equivariance
         self.p_low_resolution = p_low_resolution
@@ -154,13 +149,9 @@ class DownsampledReconstruction:
         ValueError: If a factor is no whole number above 1, or `weight` is negative.
     """
 
-    def __init__(self, factors: Sequence[int] = (2, 4), weight: float = 0.25) -> None:
-        if not factors or not all(isinstance(factor, int) and factor > 1 for factor in factors):
-            raise ValueError(
-                f'DownsampledReconstruction.factors must be whole numbers above 1, such as (2, 4), got {factors!r}.'
-            )
-        if weight < 0:
-            raise ValueError(f'DownsampledReconstruction.weight must not be negative, got {weight}.')
+    def __init__(
+        self, factors: Filled[Annotated[int, Range(at_least=2)]] = (2, 4), weight: NonNegativeFloat = 0.25
+    ) -> None:
         self.factors = tuple(factors)
         self.weight = weight
 
@@ -211,10 +202,8 @@ class SpectralMask:
         ValueError: If an argument is out of range.
     """
 
-    def __init__(self, block: int = 8, kept: Sequence[int] = (15, 7, 5, 3)) -> None:
-        if block < 2:
-            raise ValueError(f'SpectralMask.block must be at least 2, got {block}.')
-        if not kept or not all(isinstance(k, int) and 1 <= k < 2 * block for k in kept):
+    def __init__(self, block: Annotated[int, Range(at_least=2)] = 8, kept: Filled[PositiveInt] = (15, 7, 5, 3)) -> None:
+        if not all(k < 2 * block for k in kept):
             raise ValueError(
                 f'SpectralMask.kept must be whole numbers from 1 to {2 * block - 1}, the diagonals of a block of '
                 f'{block}, got {kept!r}.'

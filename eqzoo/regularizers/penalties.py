@@ -7,7 +7,7 @@ training, which checks that the penalty fits and makes weights of its own. `Feat
 `eqzoo.regularizers.alignment`.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Generator, Tensor
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from eqzoo.dct import dct
 from eqzoo.gradients import gradient_ratio
 from eqzoo.registry import REGULARIZERS, EquivarianceTransform, Grid
+from eqzoo.registry.ranges import NonNegativeFloat, PositiveFloat, Range
 from eqzoo.regularizers.step import LatentStep
 
 _EPSILON = 1e-8
@@ -32,7 +33,7 @@ class KLDivergence:
         weight: 1e-6 in LDM and EQ-VAE, beside a reconstruction loss summed over pixels.
     """
 
-    def __init__(self, weight: float = 1e-6) -> None:
+    def __init__(self, weight: NonNegativeFloat = 1e-6) -> None:
         self.weight = weight
 
     def prepare(self, autoencoder: Any) -> None:
@@ -67,9 +68,9 @@ class VarianceExpansion:
         ValueError: If `delta` is not above 0.
     """
 
-    def __init__(self, weight: float = 0.1, *, delta: float = 1.0, magnitude_weight: float = 1e-6) -> None:
-        if delta <= 0:
-            raise ValueError(f'VarianceExpansion.delta must be above 0, got {delta}.')
+    def __init__(
+        self, weight: NonNegativeFloat = 0.1, *, delta: PositiveFloat = 1.0, magnitude_weight: NonNegativeFloat = 1e-6
+    ) -> None:
         self.weight = weight
         self.delta = delta
         self.magnitude_weight = magnitude_weight
@@ -106,7 +107,9 @@ class ExplicitEquivariance:
         stop_gradient: Whether E(τ∘x) is a constant, the paper's second variant.
     """
 
-    def __init__(self, transform: EquivarianceTransform, weight: float = 0.1, *, stop_gradient: bool = False) -> None:
+    def __init__(
+        self, transform: EquivarianceTransform, weight: NonNegativeFloat = 0.1, *, stop_gradient: bool = False
+    ) -> None:
         self.transform = transform
         self.weight = weight
         self.stop_gradient = stop_gradient
@@ -145,9 +148,9 @@ class SpectrumMatching:
         ValueError: If there are fewer than 2 rings.
     """
 
-    def __init__(self, weight: float = 0.01, *, delta: float = 1.0, bins: int = 16) -> None:
-        if bins < 2:
-            raise ValueError(f'SpectrumMatching.bins must be at least 2, got {bins}.')
+    def __init__(
+        self, weight: NonNegativeFloat = 0.01, *, delta: float = 1.0, bins: Annotated[int, Range(at_least=2)] = 16
+    ) -> None:
         self.weight = weight
         self.delta = delta
         self.bins = bins
@@ -199,12 +202,13 @@ class LocalCorrelation:
     """
 
     def __init__(
-        self, weight: float = 0.002, *, threshold: float = 0.75, window: int = 2, adaptive: bool = True
+        self,
+        weight: NonNegativeFloat = 0.002,
+        *,
+        threshold: Annotated[float, Range(above=-1, at_most=1)] = 0.75,
+        window: Annotated[int, Range(at_least=2)] = 2,
+        adaptive: bool = True,
     ) -> None:
-        if not -1 < threshold <= 1:
-            raise ValueError(f'LocalCorrelation.threshold must be a correlation in (-1, 1], got {threshold}.')
-        if window < 2:
-            raise ValueError(f'LocalCorrelation.window must be at least 2, got {window}.')
         self.weight = weight
         self.threshold = threshold
         self.window = window

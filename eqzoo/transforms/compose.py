@@ -1,6 +1,5 @@
 """Transforms made of transforms: a sequence of them, or one of several."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, EquivarianceTransform, Grid
+from eqzoo.registry.ranges import PositiveFloat
 from eqzoo.transforms.base import Transform, require_transform, valid_area
 
 
@@ -71,10 +71,12 @@ class Choice(Transform):
         TypeError: If one is not a transform.
     """
 
-    def __init__(self, transforms: Sequence[EquivarianceTransform], weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, transforms: Sequence[EquivarianceTransform], weights: Sequence[PositiveFloat] | None = None
+    ) -> None:
         self.transforms = _require_transforms('Choice', transforms)
         self.weights = (1.0,) * len(self.transforms) if weights is None else tuple(weights)
-        if len(self.weights) != len(self.transforms) or not all(0 < each < math.inf for each in self.weights):
+        if len(self.weights) != len(self.transforms):
             raise ValueError(f'Choice.weights must be {len(self.transforms)} positive numbers, got {self.weights}.')
 
     def sample(self, generator: Generator, grid: Grid) -> tuple[int, Any]:
@@ -113,7 +115,7 @@ def _transform_area(transform: EquivarianceTransform, valid: Tensor, params: Any
 def _require_transforms(name: str, transforms: Sequence[EquivarianceTransform]) -> tuple[EquivarianceTransform, ...]:
     """Return `transforms` as a tuple, after checking that there is one and that all are transforms."""
     if not isinstance(transforms, Iterable):
-        raise TypeError(f'{name}.transforms must be a list of transforms, got {transforms!r}; put it in brackets.')
+        raise ValueError(f'{name}.transforms must be a list of transforms, got {transforms!r}; put it in brackets.')
     transforms = tuple(transforms)
     if not transforms:
         raise ValueError(f'{name}.transforms must hold at least one transform, got none.')

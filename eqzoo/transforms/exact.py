@@ -1,11 +1,12 @@
 """Rotation by quarter turns, and flips: exact, no resampling."""
 
-from collections.abc import Collection
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, Grid
+from eqzoo.registry.ranges import Filled
 from eqzoo.transforms.base import Transform
 
 _TURNS = (1, 2, 3)
@@ -30,9 +31,7 @@ class Rotate(Transform):
 
     parameter = 'angle / degrees'
 
-    def __init__(self, turns: Collection[int] = _TURNS) -> None:
-        if not isinstance(turns, Collection) or not turns or not all(k in _TURNS for k in turns):
-            raise ValueError(f'Rotate.turns must be a non-empty subset of {_TURNS}, got {turns!r}.')
+    def __init__(self, turns: Filled[Literal[1, 2, 3]] = _TURNS) -> None:
         self.turns = tuple(k for k in _TURNS if k in turns)
 
     def sample(self, generator: Generator, grid: Grid) -> int:
@@ -59,9 +58,7 @@ class Flip(Transform):
         ValueError: If `axes` is empty or contains anything else.
     """
 
-    def __init__(self, axes: Collection[str] = ('horizontal', 'vertical')) -> None:
-        if not isinstance(axes, Collection) or not axes or not all(axis in _DIMS for axis in axes):
-            raise ValueError(f'Flip.axes must be a non-empty subset of {tuple(_DIMS)}, got {axes!r}.')
+    def __init__(self, axes: Filled[Literal['horizontal', 'vertical']] = ('horizontal', 'vertical')) -> None:
         # in a fixed order: a set of strings has another order in each process, which would draw another axis
         self.axes = tuple(axis for axis in _DIMS if axis in axes)
 

@@ -1,13 +1,13 @@
 """Perspective: a picture seen from another viewpoint, with straight but converging lines."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, Grid
+from eqzoo.registry.ranges import Filled, PositiveFloat, Range
 from eqzoo.transforms.resampled import Resampled, centre
 
 View = tuple[float, float]  # angle away from straight on and its direction, in degrees
@@ -57,23 +57,17 @@ class Perspective(Resampled):
 
     def __init__(
         self,
-        max_angle: float = 30,
+        max_angle: PositiveFloat = 30,
         *,
-        field_of_view: float = 50,
+        field_of_view: Annotated[float, Range(above=0, at_most=120)] = 50,
         interpolation: Literal['bicubic', 'bilinear'] = 'bicubic',
-        eval_angles: Sequence[float] = (5, 10, 20, 30),
+        eval_angles: Filled[float] = (5, 10, 20, 30),
     ) -> None:
-        if not 0 < field_of_view <= 120:
-            raise ValueError(f'Perspective.field_of_view must be in (0, 120] degrees, got {field_of_view}.')
         largest = math.degrees(math.atan(1 / (_NEAREST_HORIZON * math.sqrt(2) * _half_width(field_of_view))))
         limit = f'{largest:.1f} degrees, for a field of view of {field_of_view:g}'
-        if not 0 < max_angle <= largest:
+        if not max_angle <= largest:
             raise ValueError(f'Perspective.max_angle must be above 0 and at most {limit}, got {max_angle}.')
-        if (
-            not isinstance(eval_angles, Sequence)
-            or not eval_angles
-            or not all(0 < abs(angle) <= largest for angle in eval_angles)
-        ):
+        if not all(0 < abs(angle) <= largest for angle in eval_angles):
             raise ValueError(
                 f'Perspective.eval_angles must be one or more nonzero angles of at most {limit}, got {eval_angles!r}.'
             )

@@ -2,14 +2,14 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, Grid
+from eqzoo.registry.ranges import Filled, Range
 from eqzoo.transforms.base import Transform
 
 _INTERPOLATIONS = ('bicubic', 'bilinear')
@@ -31,10 +31,6 @@ class Resampled(Transform):
     """
 
     def __init__(self, interpolation: Literal['bicubic', 'bilinear'] = 'bicubic') -> None:
-        if interpolation not in _INTERPOLATIONS:
-            raise ValueError(
-                f'{type(self).__name__}.interpolation must be one of {_INTERPOLATIONS}, got {interpolation!r}.'
-            )
         self.interpolation = interpolation
 
     @abstractmethod
@@ -101,18 +97,12 @@ class Turn(Resampled):
 
     def __init__(
         self,
-        maximum: float = 180,
+        maximum: Annotated[float, Range(above=0, at_most=180)] = 180,
         *,
         interpolation: Literal['bicubic', 'bilinear'] = 'bicubic',
-        eval_angles: Sequence[float] = (5, 15, 30, 45),
+        eval_angles: Filled[float] = (5, 15, 30, 45),
     ) -> None:
-        if not 0 < maximum <= 180:
-            raise ValueError(f'Turn.maximum must be in (0, 180] degrees, got {maximum}.')
-        if (
-            not isinstance(eval_angles, Sequence)
-            or not eval_angles
-            or not all(math.isfinite(angle) and angle % 360 for angle in eval_angles)
-        ):
+        if not all(angle % 360 for angle in eval_angles):
             raise ValueError(
                 f'Turn.eval_angles must be one or more angles in degrees, no full turns, got {eval_angles!r}.'
             )

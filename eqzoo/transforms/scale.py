@@ -1,15 +1,15 @@
 """Scaling down to sizes that are whole on the latent grid, and hence on the images."""
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, Grid
+from eqzoo.registry.ranges import Filled, Range
 from eqzoo.transforms.base import Transform
 
 Scales = tuple[Fraction, Fraction]  # of height and of width
@@ -22,19 +22,12 @@ class _Scale(Transform):
 
     def __init__(
         self,
-        minimum: float = 0.25,
+        minimum: Annotated[float, Range(above=0, below=1)] = 0.25,
         *,
         interpolation: Literal['bilinear', 'bicubic'] = 'bilinear',
         antialias: bool = False,
-        eval_scales: Sequence[float] = (0.25, 0.5, 0.75),
+        eval_scales: Filled[Annotated[float, Range(above=0, below=1)]] = (0.25, 0.5, 0.75),
     ) -> None:
-        name = type(self).__name__
-        if not 0 < minimum < 1:
-            raise ValueError(f'{name}.minimum must be in (0, 1), got {minimum}.')
-        if interpolation not in ('bilinear', 'bicubic'):
-            raise ValueError(f"{name}.interpolation must be 'bilinear' or 'bicubic', got {interpolation!r}.")
-        if not isinstance(eval_scales, Sequence) or not eval_scales or not all(0 < scale < 1 for scale in eval_scales):
-            raise ValueError(f'{name}.eval_scales must be one or more numbers in (0, 1), got {eval_scales!r}.')
         self.minimum = minimum
         self.interpolation = interpolation
         self.antialias = antialias

@@ -1,6 +1,5 @@
 """Shift by parts of a latent cell, as of a crop that is off by some pixels."""
 
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
 
@@ -8,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, Grid
+from eqzoo.registry.ranges import Filled, PositiveFloat, PositiveInt
 from eqzoo.transforms.base import Transform
 
 Shifts = tuple[Fraction, Fraction]  # down and to the right, as parts of height and width
@@ -43,19 +43,15 @@ class Shift(Transform):
 
     def __init__(
         self,
-        maximum: float = 1,
+        maximum: PositiveFloat = 1,
         *,
-        steps: int = 8,
+        steps: PositiveInt = 8,
         interpolation: Literal['fourier', 'bilinear'] = 'fourier',
-        eval_shifts: Sequence[float] = (0.25, 0.5, 0.75, 1),
+        eval_shifts: Filled[float] = (0.25, 0.5, 0.75, 1),
     ) -> None:
-        if steps < 1:
-            raise ValueError(f'Shift.steps must be at least 1, got {steps}.')
         if not maximum * steps >= 1:
             raise ValueError(f'Shift.maximum must be at least 1/{steps} cell, the smallest step, got {maximum}.')
-        if interpolation not in _INTERPOLATIONS:
-            raise ValueError(f'Shift.interpolation must be one of {_INTERPOLATIONS}, got {interpolation!r}.')
-        if not isinstance(eval_shifts, Sequence) or not eval_shifts or not all(shift != 0 for shift in eval_shifts):
+        if not all(shift != 0 for shift in eval_shifts):
             raise ValueError(f'Shift.eval_shifts must be one or more nonzero numbers of cells, got {eval_shifts!r}.')
         self.maximum = maximum
         self.steps = steps

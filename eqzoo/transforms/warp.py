@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from eqzoo.registry import TRANSFORMS, Grid
+from eqzoo.registry.ranges import Filled, PositiveFloat, PositiveInt
 from eqzoo.transforms.resampled import Resampled
 
 Waves = tuple[tuple[float, ...], tuple[float, ...]]  # amplitudes of the displacement down and to the right
@@ -53,27 +54,19 @@ class Warp(Resampled):
 
     def __init__(
         self,
-        amplitude: float = 0.15,
+        amplitude: PositiveFloat = 0.15,
         *,
-        modes: int = 3,
+        modes: PositiveInt = 3,
         interpolation: Literal['bicubic', 'bilinear'] = 'bicubic',
-        eval_amplitudes: Sequence[float] = (0.05, 0.1, 0.15),
+        eval_amplitudes: Filled[PositiveFloat] = (0.05, 0.1, 0.15),
     ) -> None:
-        if not isinstance(modes, int):
-            raise TypeError(f'Warp.modes must be a whole number, got {modes!r}.')
-        if modes < 1:
-            raise ValueError(f'Warp.modes must be at least 1, got {modes}.')
         limit = _limit(modes)
-        if not 0 < amplitude < limit:
+        if not amplitude < limit:
             raise ValueError(
                 f'Warp.amplitude must be above 0 and below {limit:.4g} of the side, or {modes} modes might fold, '
                 f'got {amplitude}.'
             )
-        if (
-            not isinstance(eval_amplitudes, Sequence)
-            or not eval_amplitudes
-            or not all(0 < each < limit for each in eval_amplitudes)
-        ):
+        if not all(each < limit for each in eval_amplitudes):
             raise ValueError(
                 f'Warp.eval_amplitudes must be one or more numbers above 0 and below {limit:.4g}, '
                 f'got {eval_amplitudes!r}.'

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eqzoo.registry import VISION, Requirement
+from eqzoo.registry.ranges import PositiveInt
 from eqzoo.vision.base import FeatureExtractor, Features
 from eqzoo.vision.vit import IMAGENET, ViTTokens, named_file
 from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights, zoo_file
@@ -42,8 +43,6 @@ class DINOv2(FeatureExtractor):
     """
 
     def __init__(self, size: Literal['s', 'b', 'l'] = 'l', *, weights: str | Path | None = None) -> None:
-        if size not in _EXTRACTOR_SIZES:
-            raise ValueError(f'DINOv2.size must be one of {", ".join(_EXTRACTOR_SIZES)}, got {size!r}.')
         # imported here: timm takes seconds to import, and a config is checked without it
         import timm
 
@@ -104,10 +103,8 @@ class DINOv2Tokens(ViTTokens):
     """
 
     def __init__(
-        self, size: Literal['s', 'b', 'l', 'g'] = 'b', *, grid: int = 16, weights: str | Path | None = None
+        self, size: Literal['s', 'b', 'l', 'g'] = 'b', *, grid: PositiveInt = 16, weights: str | Path | None = None
     ) -> None:
-        if size not in _SIZES:
-            raise ValueError(f'DINOv2Tokens.size must be one of {", ".join(_SIZES)}, got {size!r}.')
         super().__init__(_timm_name(size), f'dinov2_vit{size}14_tokens', _known_file(size), grid, weights)
 
     @classmethod

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from eqzoo.registry import VISION, Requirement
+from eqzoo.registry.ranges import PositiveInt, Range
 from eqzoo.vision.base import FeatureExtractor, Features, VisionEncoder
 from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights
 
@@ -47,9 +48,9 @@ class EfficientNetLite0(FeatureExtractor):
     num_features = 1280
     num_logits = 1000
 
-    def __init__(self, weights: str | Path | None = None, *, size: int = _SIZE) -> None:
-        if size < _STRIDE:
-            raise ValueError(f'EfficientNetLite0.size: got {size}; expected at least {_STRIDE} pixels.')
+    def __init__(
+        self, weights: str | Path | None = None, *, size: Annotated[int, Range(at_least=_STRIDE)] = _SIZE
+    ) -> None:
         # imported here: timm takes seconds to import, and a config is checked without it
         import timm
 
@@ -109,9 +110,13 @@ class EfficientNetLite0Tokens(VisionEncoder):
         ValueError: If there is no map of this stride, or the size is no multiple of it.
     """
 
-    def __init__(self, stride: int = 16, size: int | None = None, *, weights: str | Path | None = None) -> None:
-        if stride not in _CHANNELS:
-            raise ValueError(f'EfficientNetLite0Tokens.stride: got {stride}; expected 4, 8, 16 or 32.')
+    def __init__(
+        self,
+        stride: Literal[4, 8, 16, 32] = 16,
+        size: PositiveInt | None = None,
+        *,
+        weights: str | Path | None = None,
+    ) -> None:
         if size is not None and (size < stride or size % stride):
             raise ValueError(f'EfficientNetLite0Tokens.size: got {size}; expected a multiple of stride={stride}.')
         self._extractor = EfficientNetLite0(weights)

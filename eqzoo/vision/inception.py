@@ -50,8 +50,6 @@ class FIDInception(FeatureExtractor):
     num_logits = 1008
 
     def __init__(self, weights: str | Path | None = None, *, resize: Literal['tf1', 'pytorch-fid'] = 'tf1') -> None:
-        if resize not in _VARIANTS:
-            raise ValueError(f"FIDInception.resize must be 'tf1' or 'pytorch-fid', got {resize!r}.")
         with torch.device('meta'):
             self.network = _build()
         self._weights = load_frozen(self.network, _known_file(), weights)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eqzoo.registry import VISION, Requirement
+from eqzoo.registry.ranges import PositiveInt
 from eqzoo.vision.base import VisionEncoder
 from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights
 
@@ -35,8 +36,6 @@ class ViTTokens(VisionEncoder):
     """Whether tokens are taken before the network's last norm."""
 
     def __init__(self, name: str, key: str, file: KnownFile, grid: int, weights: str | Path | None) -> None:
-        if grid < 1:
-            raise ValueError(f'{type(self).__name__}.grid must be at least 1, got {grid}.')
         patch = int(name.split('patch')[1].split('_')[0])
         self.grid, self.size = grid, grid * patch
         # imported here: timm takes seconds to import, and a config is checked without it
@@ -87,7 +86,7 @@ class _TokensOfNamedFile(ViTTokens):
     where: ClassVar[str]
     """The page or address of its weights."""
 
-    def __init__(self, weights: str | Path | None = None, *, grid: int = 16) -> None:
+    def __init__(self, weights: str | Path | None = None, *, grid: PositiveInt = 16) -> None:
         name = type(self).__name__.removesuffix('Tokens').lower()
         super().__init__(self.timm_name, f'{name}_tokens', named_file(self.title, self.where), grid, weights)
 

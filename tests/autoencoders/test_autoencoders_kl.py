@@ -126,9 +126,12 @@ def test_attention_sits_at_the_named_level_of_both_networks():
     assert [hasattr(block, 'attentions') for block in autoencoder.decoder.up_blocks] == [True, False, False]
 
 
-@pytest.mark.parametrize('level', [-1, 3])
-def test_refuses_attention_at_an_unknown_level(level):
-    with pytest.raises(ValueError, match=rf'attention_levels: got \({level},\); .* 0 to 2'):
+@pytest.mark.parametrize(
+    ('level', 'message'),
+    [(-1, r'attention_levels\[0\] must be at least 0, got -1'), (3, r'attention_levels: got \(3,\); .* 0 to 2')],
+)
+def test_refuses_attention_at_an_unknown_level(level, message):
+    with pytest.raises(ValueError, match=message):
         KLAutoencoder(**TINY, attention_levels=(level,))
 
 

@@ -43,7 +43,7 @@ def test_reflection_equals_explicit_padding():
 def test_padding_modes_have_the_same_names():
     states = [set(KLAutoencoder(4, (8, 8), norm_num_groups=4, padding_mode=mode).state_dict()) for mode in MODES]
     assert states[0] == states[1]
-    with pytest.raises(ValueError, match=r"padding_mode must be one of zeros, reflect, got 'wrap'"):
+    with pytest.raises(ValueError, match=r"padding_mode must be 'zeros' or 'reflect', got 'wrap'"):
         KLAutoencoder(4, (8, 8), norm_num_groups=4, padding_mode='wrap')
 
 

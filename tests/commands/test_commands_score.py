@@ -1,6 +1,7 @@
 """`tools/score.py` and `tools/reference.py`: folders, zips and npz files against each other."""
 
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_mistakes_are_one_message(sets, capsys, monkeypatch):
     out = ['--out', str(sets / 'work')]
     assert 'no such folder or zip of images' in fails(score, [str(sets / 'none'), images, *OFFLINE, *out], capsys)
     message = fails(score, [samples, images, *OFFLINE, *out], capsys)
-    assert 'fd_effnet_lite0: 12 images, but it needs 1281 or more' in message
+    assert 'fd_effnet_lite0: 12 samples, but it needs 1281 or more' in message
     message = fails(score, [samples, images, '--extractor', 'EfficientNetLite', *out], capsys)
     assert "Unknown feature extractor 'EfficientNetLite'. Did you mean 'EfficientNetLite0'?" in message
     monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(sets))
@@ -90,6 +91,7 @@ def test_mistakes_are_one_message(sets, capsys, monkeypatch):
     assert 'FIDInception' in message
     assert 'tools/download.py fid-inception' in message
     assert '--extractor EfficientNetLite0' in message
+    assert not list((sets / 'work').iterdir())  # all of this before anything is measured
     Image.fromarray(pixels(1, 3, size=16)[0]).save(sets / 'samples' / '0' / 'small.png')
     message = fails(score, [samples, images, *OFFLINE, '--metrics', 'fd', '--min-images', '2', *out], capsys)
     assert "0/small.png: 16 x 16 pixels; crop='exact' accepts 32 x 32 only" in message
@@ -119,6 +121,37 @@ def test_an_unreadable_sample_is_named_with_its_reason(sets, capsys):
     said = capsys.readouterr().err
     assert 'images: 1 file is left out, since its name does not end as images do: 1 .heic.' in said
     assert 'reference: images smaller than the crop are enlarged, such as 0/001.png (32 x 32), ' in said
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--metrics', 'fid'], r"--metrics: there is no 'fid'. Did you mean 'fd'\? Expected any of fd, sfd, is, pr"),
+        (['--metrics', 'is'], "--metrics: is: effnet_lite0 is not FID's Inception; leave it out"),
+        (['--metrics', 'kid'], '--metrics: kid: it needs 1,000 images or more, and there are 12 samples and 14 images'),
+        (['--metrics', 'fd'], '12 samples, but it needs 1281 or more for a covariance of full rank; .* --min-images 2'),
+        (['--metrics', 'fd', '--min-images', '14'], '12 samples, but it needs 14 or more'),
+        (['--min-images', '1'], '--min-images must be at least 2 or None, got 1'),
+        (['--crop', 'middle'], "crop must be one of .*, got 'middle'"),
+        (['--batch-size', '0'], '--batch-size must be at least 1, got 0'),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is(sets, words, message, capsys, monkeypatch):
+    monkeypatch.setattr('eqzoo.engine.references.make_reference', lambda *_, **__: pytest.fail('measured'))
+    images = [str(sets / 'samples'), str(sets / 'images'), *OFFLINE, '--out', str(sets / 'work' / 'out')]
+    assert re.search(message, fails(score, [*images, *words], capsys))
+    assert not (sets / 'work' / 'out').exists()
+
+
+def test_kid_is_left_out_of_a_small_set_and_said(sets, capsys):
+    words = [str(sets / 'samples'), str(sets / 'images'), *OFFLINE, '--min-images', '2', '--out', str(sets / 'work')]
+    result = run(score, words)
+    assert 'kid is left out: it needs 1,000 images or more, and there are 12 samples and 14' in capsys.readouterr().out
+    assert [name for name in result['metrics'] if name.startswith(('fd', 'kid', 'precision', 'swd'))] == [
+        'fd_effnet_lite0',
+        'precision_effnet_lite0',
+        'swd',
+    ]
 
 
 def test_a_reference_is_not_overwritten_unasked(sets, capsys):

@@ -173,9 +173,9 @@ def test_identity_and_description_differ_between_sets():
     ('arguments', 'message'),
     [
         (dict(num_images=0), 'num_images must be at least 1, got 0'),
-        (dict(size=15), 'size must be at least 16 pixels, got 15'),
-        (dict(num_classes=11), 'num_classes must be in 1 to 10, got 11'),
-        (dict(seed=-1), 'seed must not be negative, got -1'),
+        (dict(size=15), 'size must be at least 16, got 15'),
+        (dict(num_classes=11), r'num_classes must be in \[1, 10\], got 11'),
+        (dict(seed=-1), 'seed must be at least 0, got -1'),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -142,7 +142,9 @@ def test_transforms_are_checked_at_once():
         EquivarianceError({})
     with pytest.raises(ValueError, match="names without a slash, got {'a/b': Flip"):
         EquivarianceError({'a/b': Flip()})
-    with pytest.raises(TypeError, match=r"EquivarianceError.transforms\['turn'\] must be a transform .* got 90"):
+    with pytest.raises(
+        ValueError, match=r"EquivarianceError.transforms must be a dict of components .* got {'turn': 90}"
+    ):
         EquivarianceError({'turn': 90})
 
 

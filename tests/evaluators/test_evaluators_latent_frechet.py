@@ -1,7 +1,6 @@
 """Fréchet distance of latents: values of an independent computation, closed forms, and sets that have none."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -112,7 +111,7 @@ def test_too_few_samples_and_too_small_references_are_refused():
 
 @pytest.mark.parametrize('features', [(), ('full', 'mean'), 'cells'])
 def test_other_features_are_refused(features):
-    with pytest.raises(ValueError, match=rf"subset of \('full', 'cells'\), got {re.escape(repr(features))}"):
+    with pytest.raises(ValueError, match=r"GenerationLatentFrechet.features.* must be .*'full' or 'cells', got "):
         GenerationLatentFrechet(reference(), features)
     with pytest.raises(ValueError, match=r'features must be a non-empty subset'):
         LatentReferenceMoments(SHAPE, features)

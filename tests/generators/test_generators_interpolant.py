@@ -132,11 +132,11 @@ def test_at_lognormal_times_the_ratio_of_noise_to_data_is_lognormal(path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(path='cosine'), "Interpolant.path: got 'cosine'; expected one of 'linear', 'gvp', 'vp'"),
-        (dict(prediction='data'), "prediction: got 'data'; expected one of 'velocity', 'score', 'noise'"),
-        (dict(weighting='snr'), "weighting: got 'snr'; expected one of 'none', 'velocity', 'likelihood'"),
-        (dict(network_time='up'), "network_time: got 'up'; expected one of 'data_to_noise', 'noise_to_data'"),
-        (dict(time_sampling='edm'), "time_sampling: got 'edm'; expected one of 'uniform', 'lognormal'"),
+        (dict(path='cosine'), "Interpolant.path must be 'linear', 'gvp' or 'vp', got 'cosine'"),
+        (dict(prediction='data'), "prediction must be 'velocity', 'score' or 'noise', got 'data'"),
+        (dict(weighting='snr'), "weighting must be 'none', 'velocity' or 'likelihood', got 'snr'"),
+        (dict(network_time='up'), "network_time must be 'data_to_noise' or 'noise_to_data', got 'up'"),
+        (dict(time_sampling='edm'), "time_sampling must be 'uniform' or 'lognormal', got 'edm'"),
         (dict(weighting='velocity'), "weighting: got 'velocity'; expected 'none'"),
         (dict(path='vp', time_sampling='lognormal'), "time_sampling: got 'lognormal' with path='vp'; .* use 'uniform'"),
     ],

@@ -236,7 +236,7 @@ def test_unfit_arguments_are_refused(batch_of_images):
         REPA(aligned(feature_dims=(6, 7)), Interpolant())
     with pytest.raises(ValueError, match='REPA.network: got DiffusionTransformer; expected AlignedTransformer'):
         REPA(DiffusionTransformer(**SHAPE), Interpolant())
-    with pytest.raises(ValueError, match='REPA.weight must not be negative, got -1'):
+    with pytest.raises(ValueError, match='REPA.weight must be at least 0, got -1'):
         REPA(aligned(), Interpolant(), weight=-1)
     with pytest.raises(ValueError, match='no features, and there is no encoder; .*cache_encoder'):
         REPA(aligned(), Interpolant()).loss(batch_of_images, three_streams())

@@ -373,7 +373,7 @@ def test_halton_redraws_codes_only_if_asked(redraw):
 def test_unfit_arguments_are_refused(kind):
     with pytest.raises(ValueError, match=f'{kind.__name__}.steps must be at least 1, got 0'):
         kind(0)
-    with pytest.raises(ValueError, match=f'{kind.__name__}.temperature must be positive, got 0'):
+    with pytest.raises(ValueError, match=f'{kind.__name__}.temperature must be above 0, got 0'):
         kind(4, temperature=0)
     with pytest.raises(ValueError, match=f'{kind.__name__}.steps: got 17; expected 1 to 16'):
         kind(17).check(certain())

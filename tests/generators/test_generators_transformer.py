@@ -255,11 +255,11 @@ def test_latents_of_another_shape_are_refused():
     ('arguments', 'message'),
     [
         (dict(patch_size=3), r'patch_size: got 3 for latents of 8 x 8; expected a divisor of 8'),
-        (dict(patch_size=0), r'patch_size: got 0 for latents of 8 x 8'),
+        (dict(patch_size=0), r'patch_size must be at least 1, got 0'),
         (dict(size='XXL'), r"size: got 'XXL'; .*S, B, L, XL"),
         (dict(size=(2, 32, 3)), r'size: got \(2, 32, 3\)'),
         (dict(size=(2, 6, 3)), r'size: got \(2, 6, 3\)'),
-        (dict(size=(2, 32)), r'size: got \(2, 32\)'),
+        (dict(size=(2, 32)), r'size must be text or 3 whole numbers of at least 1, got \(2, 32\)'),
         (dict(num_classes=0), 'DiffusionTransformer.num_classes must be at least 1, got 0'),
     ],
 )
@@ -272,9 +272,9 @@ def test_impossible_networks_are_refused(arguments, message):
     ('arguments', 'message'),
     [
         (dict(tap=4), 'AlignedTransformer.tap: got 4; expected a block, 1 to 3'),
-        (dict(tap=0), 'AlignedTransformer.tap: got 0'),
-        (dict(feature_dims=()), 'feature_dims: got .*; expected each encoder'),
-        (dict(feature_dims=(3, 0)), 'feature_dims: got .3, 0.'),
+        (dict(tap=0), 'AlignedTransformer.tap must be at least 1, got 0'),
+        (dict(feature_dims=()), 'feature_dims must be a list of one or more whole numbers'),
+        (dict(feature_dims=(3, 0)), r'feature_dims\[1\] must be at least 1, got 0'),
     ],
 )
 def test_impossible_projections_are_refused(arguments, message):

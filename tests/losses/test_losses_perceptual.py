@@ -53,7 +53,7 @@ def test_lpips_names_the_missing_file(tmp_path, monkeypatch):
     assert requirement.remedy == 'python tools/download.py lpips-vgg16'
     with pytest.raises(FileNotFoundError, match='vgg16-397923af.pth.*; fetch it: python tools/download.py lpips-vgg16'):
         LPIPS()
-    with pytest.raises(ValueError, match=r"LPIPS.net must be one of vgg, alex, got 'squeeze'"):
+    with pytest.raises(ValueError, match=r"LPIPS.net must be 'vgg' or 'alex', got 'squeeze'"):
         LPIPS('squeeze')
 
 
@@ -147,5 +147,5 @@ def test_images_of_16_pixels_and_autocast(distance, images):
 def test_key_card_and_refused_extractors(distance):
     assert distance.key == 'distance_effnet_lite0'
     assert distance.card()['extractor'] == distance.extractor.card()
-    with pytest.raises(TypeError, match='FeatureDistance.extractor .* got str'):
+    with pytest.raises(ValueError, match="FeatureDistance.extractor must be a component .*, got 'effnet'"):
         FeatureDistance('effnet')

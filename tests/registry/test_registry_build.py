@@ -91,8 +91,8 @@ def test_a_constructors_own_error_says_where():
         build(dict(type=Branch, leaves=[], by_name=dict(a=dict(type=Leaf, size=-1))))
 
 
-def test_no_dict_with_a_type_is_a_type_error():
-    with pytest.raises(TypeError, match="a dict with the key 'type', got 3"):
+def test_what_is_no_dict_with_a_type_is_refused():
+    with pytest.raises(ValueError, match="a dict with the key 'type', got 3"):
         build(3)
 
 

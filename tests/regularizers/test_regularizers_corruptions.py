@@ -72,7 +72,7 @@ def test_the_gradient_of_the_unit_is_not_followed(latents):
         (dict(sigma=0), r'sigma must be above 0, got 0'),
         (dict(sigma=1, kind='none'), r"kind must be 'fixed', 'drawn' or 'interpolated', got 'none'"),
         (dict(sigma=1, unit='px'), r"unit must be 'std' or 'latent', got 'px'"),
-        (dict(sigma=1, p=0), r'p must be a probability in \(0, 1\], got 0'),
+        (dict(sigma=1, p=0), r'p must be in \(0, 1\], got 0'),
     ],
 )
 def test_noise_arguments(arguments, message):
@@ -132,7 +132,7 @@ def test_the_last_channels_are_zero(latents):
     ('arguments', 'message'),
     [
         (dict(of='rows'), r"of must be 'cells' or 'channels', got 'rows'"),
-        (dict(shares=(1.0,), probabilities=None), r'shares must be in \[0, 1\), got \(1.0,\)'),
+        (dict(shares=(1.0,), probabilities=None), r'shares\[0\] must be in \[0, 1\), got 1.0'),
         (dict(shares=(0.5,)), r'probabilities must be 1 numbers that add up to 1'),
         (dict(shares=(0.5, 0.1), probabilities=(0.5, 0.4)), r'probabilities must be 2 numbers that add up to 1'),
         (dict(block=0), r'block must be at least 1, got 0'),

@@ -238,7 +238,7 @@ def test_an_adaptive_weight_balances_the_gradients_at_the_encoders_last_layer():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(threshold=1.5), r'threshold must be a correlation in \(-1, 1\], got 1.5'),
+        (dict(threshold=1.5), r'threshold must be in \(-1, 1\], got 1.5'),
         (dict(window=1), r'window must be at least 2, got 1'),
     ],
 )

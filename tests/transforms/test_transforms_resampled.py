@@ -213,13 +213,13 @@ def test_every_argument_of_perspective_and_warp_changes_something():
     [
         (lambda: Affine(181), r'Affine.max_angle must be in \[0, 180\], got 181\.'),
         (lambda: Affine(min_zoom=0.4), r'Affine.min_zoom must be in \[0.5, 1\], got 0.4\.'),
-        (lambda: Affine(max_zoom=math.nan), r'Affine.max_zoom must be in \[1, 2\], got nan\.'),
+        (lambda: Affine(max_zoom=math.nan), r'Affine.max_zoom must be a number, got nan\.'),
         (lambda: Affine(max_stretch=0.8), r'Affine.max_stretch must be in \[1, 2\], got 0.8\.'),
         (lambda: Affine(max_shear=-1), r'Affine.max_shear must be in \[0, 45\], got -1\.'),
         (lambda: Affine(max_shift=0.6), r'Affine.max_shift must be in \[0, 0.5\], got 0.6\.'),
         (
             lambda: Affine(interpolation='nearest'),
-            r"Affine.interpolation must be one of \('bicubic', 'bilinear'\), got",
+            r"Affine.interpolation must be 'bicubic' or 'bilinear', got",
         ),
         (
             lambda: Affine(0, min_zoom=1, max_zoom=1, max_stretch=1, max_shear=0, max_shift=0),
@@ -227,14 +227,17 @@ def test_every_argument_of_perspective_and_warp_changes_something():
         ),
         (
             lambda: Perspective(0),
-            r'Perspective.max_angle must be above 0 and at most 37.2 degrees, for a .* of 50, got 0',
+            r'Perspective.max_angle must be above 0, got 0',
         ),
         (
             lambda: Perspective(field_of_view=90),
             r'Perspective.max_angle must be .* at most 19.5 degrees, for a field of view of 90, got 30\.',
         ),
-        (lambda: Perspective(field_of_view=0), r'Perspective.field_of_view must be in \(0, 120\] degrees, got 0\.'),
-        (lambda: Perspective(interpolation='area'), r"Perspective.interpolation must be one of .*, got 'area'\."),
+        (lambda: Perspective(field_of_view=0), r'Perspective.field_of_view must be in \(0, 120\], got 0\.'),
+        (
+            lambda: Perspective(interpolation='area'),
+            r"Perspective.interpolation must be 'bicubic' or 'bilinear', got 'area'\.",
+        ),
         (
             lambda: Perspective(eval_angles=(0, 10)),
             r'Perspective.eval_angles must be .* at most 37.2 degrees.*, got \(0, 10\)\.',
@@ -249,9 +252,9 @@ def test_every_argument_of_perspective_and_warp_changes_something():
             lambda: Warp(modes=5),
             r'Warp.amplitude must be above 0 and below 0.1454 of the side, or 5 modes .*, got 0.15\.',
         ),
-        (lambda: Warp(0), r'Warp.amplitude must be above 0 and below .*, got 0\.'),
+        (lambda: Warp(0), r'Warp.amplitude must be above 0, got 0\.'),
         (lambda: Warp(modes=0), r'Warp.modes must be at least 1, got 0\.'),
-        (lambda: Warp(interpolation='area'), r"Warp.interpolation must be one of .*, got 'area'\."),
+        (lambda: Warp(interpolation='area'), r"Warp.interpolation must be 'bicubic' or 'bilinear', got 'area'\."),
         (
             lambda: Warp(eval_amplitudes=(0.1, 0.2)),
             r'Warp.eval_amplitudes must be one or more numbers above 0 and below 0.1945, got \(0.1, 0.2\)\.',
@@ -265,5 +268,5 @@ def test_wrong_arguments(make, message):
 
 
 def test_modes_must_be_whole():
-    with pytest.raises(TypeError, match=r'Warp.modes must be a whole number, got 2.5\.'):
+    with pytest.raises(ValueError, match=r'Warp.modes must be a whole number of at least 1, got 2.5\.'):
         Warp(modes=2.5)

@@ -46,18 +46,18 @@ def test_half_precision_is_resampled_in_single(transform):
     ('make', 'message'),
     [
         (lambda: Shift(0.1), 'Shift.maximum must be at least 1/8 cell, the smallest step, got 0.1'),
-        (lambda: Shift(math.nan), 'Shift.maximum must be at least'),
+        (lambda: Shift(math.nan), 'Shift.maximum must be a number above 0, got nan'),
         (lambda: Shift(steps=0), 'Shift.steps must be at least 1, got 0'),
         (
             lambda: Shift(interpolation='bicubic'),
-            r"Shift.interpolation must be one of \('fourier', 'bilinear'\), got 'bic",
+            r"Shift.interpolation must be 'fourier' or 'bilinear', got 'bic",
         ),
         (lambda: Shift(eval_shifts=()), r'Shift.eval_shifts must be .*, got \(\)'),
         (lambda: Shift(eval_shifts=(0, 1)), r'Shift.eval_shifts must be .*, got \(0, 1\)'),
         (lambda: Shift()(torch.zeros(1, 1, 4, 4), (Fraction(1), NONE)), 'Shift: 1 of the side; shifts must be shorter'),
-        (lambda: Turn(0), r'Turn.maximum must be in \(0, 180\] degrees, got 0'),
-        (lambda: Turn(interpolation='fourier'), r"Turn.interpolation must be one of \('bicubic', 'bilinear'\)"),
-        (lambda: Turn(eval_angles=30), 'Turn.eval_angles must be one or more angles in degrees, no full turns, got 30'),
+        (lambda: Turn(0), r'Turn.maximum must be in \(0, 180\], got 0'),
+        (lambda: Turn(interpolation='fourier'), r"Turn.interpolation must be 'bicubic' or 'bilinear'"),
+        (lambda: Turn(eval_angles=30), 'Turn.eval_angles must be a list of one or more numbers, got 30'),
         (lambda: Turn(eval_angles=(30, 360)), r'Turn.eval_angles must be .* got \(30, 360\)'),
     ],
 )

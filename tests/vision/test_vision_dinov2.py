@@ -97,7 +97,7 @@ def test_requirements_and_refusals(tmp_path, monkeypatch):
     (requirement,) = DINOv2.requirements({'size': 'b'})
     assert 'dinov2_vitb14_pretrain.pth' in requirement.where
     assert DINOv2.requirements(DINOv2.smoke({'size': 'l'})) == []
-    with pytest.raises(ValueError, match="DINOv2.size must be one of s, b, l, got 'g'"):
+    with pytest.raises(ValueError, match="DINOv2.size must be 's', 'b' or 'l', got 'g'"):
         DINOv2('g')
     torch.save({'pos_embed': torch.zeros(1, 5, 384)}, tmp_path / 'cut.pth')
     with pytest.raises(ValueError, match='cut.pth.* does not fit the network: 173 missing: cls_token'):

@@ -60,7 +60,7 @@ def test_another_size_is_another_metric(extractor):
     torch.testing.assert_close(small(images).logits, extractor.network(images.float() / 127.5 - 1))
     assert (small.frechet_key, extractor.frechet_key) == ('fd_effnet_lite0_64px', 'fd_effnet_lite0')
     assert small.card()['resize'] == '64 pixels, bicubic, antialiased'
-    with pytest.raises(ValueError, match='EfficientNetLite0.size: got 31; expected at least 32'):
+    with pytest.raises(ValueError, match='EfficientNetLite0.size must be at least 32, got 31'):
         EfficientNetLite0(size=31)
 
 

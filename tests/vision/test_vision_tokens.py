@@ -90,11 +90,11 @@ def test_clips_images_are_normalised_as_clip_does():
 
 
 def test_mistakes_are_refused(images):
-    with pytest.raises(ValueError, match='DINOv2Tokens.size must be one of s, b, l, g'):
+    with pytest.raises(ValueError, match="DINOv2Tokens.size must be 's', 'b', 'l' or 'g', got 'xl'"):
         DINOv2Tokens('xl')
     with pytest.raises(ValueError, match='DINOv2Tokens.grid must be at least 1, got 0'):
         DINOv2Tokens('s', grid=0, weights='random')
-    with pytest.raises(ValueError, match='EfficientNetLite0Tokens.stride: got 2; expected 4, 8, 16 or 32'):
+    with pytest.raises(ValueError, match='EfficientNetLite0Tokens.stride must be 4, 8, 16 or 32, got 2'):
         EfficientNetLite0Tokens(2)
     with pytest.raises(ValueError, match='size: got 40; expected a multiple of stride=16'):
         EfficientNetLite0Tokens(16, 40)

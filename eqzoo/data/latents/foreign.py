@@ -14,6 +14,7 @@ from torch import Tensor
 from eqzoo.data.latents.format import STORAGE_TYPES, Field, MappedTensors
 from eqzoo.data.latents.store import LatentDataset, convert_rows, empty_batch
 from eqzoo.registry import DATASETS, Requirement
+from eqzoo.registry.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 
 _FEATURES_SUFFIX, _LABELS_SUFFIX = '_features', '_labels'  # folders of fast-DiT and EQ-VAE
 _LATENTS, _FLIPPED, _LABELS = 'latents', 'latents_flip', 'labels'  # tensors of LightningDiT
@@ -37,8 +38,6 @@ class _ForeignLatents(LatentDataset):
         flip: bool = False,
         seed: int = 0,
     ) -> None:
-        if num_classes < 1:
-            raise ValueError(f'{type(self).__name__}.num_classes must be at least 1, got {num_classes}.')
         classes = [str(label) for label in range(num_classes)]
         super().__init__(shift, scale, autoencoder={}, latent_shape=latent_shape, classes=classes, flip=flip, seed=seed)
 
@@ -90,16 +89,14 @@ class LightningDiTLatents(_ForeignLatents):
 
     def __init__(
         self,
-        root: str,
-        num_classes: int = 1000,
+        root: str | Path,
+        num_classes: PositiveInt = 1000,
         *,
         flip: bool = False,
         latent_norm: bool = True,
-        latent_multiplier: float = 1.0,
-        seed: int = 0,
+        latent_multiplier: PositiveFloat = 1.0,
+        seed: NonNegativeInt = 0,
     ) -> None:
-        if not latent_multiplier > 0:
-            raise ValueError(f'LightningDiTLatents.latent_multiplier must be positive, got {latent_multiplier}.')
         self.root = Path(root).expanduser()
         self._names = sorted(path.name for path in self.root.glob('*.safetensors'))
         if not self._names:
@@ -229,9 +226,7 @@ class NpyLatents(_ForeignLatents):
         ValueError: If there are several pairs of folders, or an argument is out of range.
     """
 
-    def __init__(self, root: str, num_classes: int = 1000, *, scale: float = 0.18215) -> None:
-        if not scale > 0:
-            raise ValueError(f'NpyLatents.scale must be positive, got {scale}.')
+    def __init__(self, root: str | Path, num_classes: PositiveInt = 1000, *, scale: PositiveFloat = 0.18215) -> None:
         self.root = Path(root).expanduser()
         self._latents, self._labels_folder = _folders(self.root)
         self._names = _names(self._latents, self._labels_folder)

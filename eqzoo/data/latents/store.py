@@ -27,6 +27,7 @@ from eqzoo.data.latents.format import (
 from eqzoo.data.loaders import Key
 from eqzoo.normalization import normalization_difference
 from eqzoo.registry import DATASETS, Requirement
+from eqzoo.registry.ranges import NonNegativeInt
 
 # The columns of a batch and their names in an item.
 _SINGULAR = {'labels': 'label', 'indices': 'index', 'draws': 'draw', 'images': 'image'}
@@ -66,8 +67,6 @@ class LatentDataset(Dataset):
         flip: bool,
         seed: int,
     ) -> None:
-        if seed < 0:
-            raise ValueError(f'{type(self).__name__}.seed must not be negative, got {seed}.')
         self.flip, self.seed = flip, seed
         self.latent_shape, self.classes = tuple(latent_shape), list(classes)
         self._shift, self._scale = shift, scale
@@ -188,7 +187,9 @@ class LatentStore(LatentDataset):
             no mirrored copy, or `images` are not the encoded ones.
     """
 
-    def __init__(self, root: str, *, flip: bool = False, images: Dataset | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, root: str | Path, *, flip: bool = False, images: Dataset | None = None, seed: NonNegativeInt = 0
+    ) -> None:
         self.root = Path(root).expanduser()
         self.index = read_index(self.root)
         self.plan = self.index.plan

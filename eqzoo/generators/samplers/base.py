@@ -73,9 +73,3 @@ class Sampler(ABC):
         if self.guidance is None:
             return network(x, times, labels).float()
         return self.guidance(network, x, times, labels, noise_time).float()
-
-
-def check_steps(where: str, steps: int, least: int = 1) -> None:
-    """Raise a `ValueError` that names `where` if `steps` is below `least`."""
-    if steps < least:
-        raise ValueError(f'{where} must be at least {least}, got {steps}.')

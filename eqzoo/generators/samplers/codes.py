@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqzoo.generators.base import Generator, check_finite, check_labels
+from eqzoo.generators.base import Generator, check_labels
 from eqzoo.generators.maskgit import MaskGIT, check_schedule, codes_per_step
-from eqzoo.generators.samplers.base import check_steps
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
+from eqzoo.registry.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class CodeSampler(ABC):
@@ -29,10 +29,6 @@ class CodeSampler(ABC):
     """
 
     def __init__(self, steps: int, *, temperature: float = 1.0) -> None:
-        check_steps(f'{type(self).__name__}.steps', steps)
-        check_finite(f'{type(self).__name__}.temperature', temperature)
-        if temperature <= 0:
-            raise ValueError(f'{type(self).__name__}.temperature must be positive, got {temperature}.')
         self.steps, self.temperature = steps, temperature
 
     @classmethod
@@ -140,19 +136,15 @@ class Confidence(CodeSampler):
 
     def __init__(
         self,
-        steps: int = 8,
+        steps: PositiveInt = 8,
         *,
         guidance: float = 3.0,
-        gumbel_temperature: float = 4.5,
-        temperature: float = 1.0,
+        gumbel_temperature: NonNegativeFloat = 4.5,
+        temperature: PositiveFloat = 1.0,
         schedule: str = 'arccos',
     ) -> None:
         super().__init__(steps, temperature=temperature)
         check_schedule('Confidence.schedule', schedule)
-        check_finite('Confidence.guidance', guidance)
-        check_finite('Confidence.gumbel_temperature', gumbel_temperature)
-        if gumbel_temperature < 0:
-            raise ValueError(f'Confidence.gumbel_temperature must be at least 0, got {gumbel_temperature}.')
         self.guidance, self.gumbel_temperature, self.schedule = guidance, gumbel_temperature, schedule
 
     def draw(self, generator: MaskGIT, labels: Tensor, streams: SampleStreams) -> Tensor:
@@ -191,15 +183,14 @@ class Halton(CodeSampler):
 
     def __init__(
         self,
-        steps: int = 32,
+        steps: PositiveInt = 32,
         *,
         guidance: float = 2.0,
-        temperature: float = 1.0,
+        temperature: PositiveFloat = 1.0,
         random_start: bool = False,
         redraw: bool = False,
     ) -> None:
         super().__init__(steps, temperature=temperature)
-        check_finite('Halton.guidance', guidance)
         self.guidance, self.random_start, self.redraw = guidance, random_start, redraw
 
     def draw(self, generator: MaskGIT, labels: Tensor, streams: SampleStreams) -> Tensor:

@@ -15,9 +15,10 @@ from torch import Tensor
 from eqzoo.generators.base import Generator
 from eqzoo.generators.guidance import Guidance
 from eqzoo.generators.interpolant import Interpolant
-from eqzoo.generators.samplers.base import Sampler, check_steps
+from eqzoo.generators.samplers.base import Sampler
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
+from eqzoo.registry.ranges import PositiveFloat, PositiveInt
 
 # x (A, ...), times (A,) on the CPU, indices (A,) of these samples in the batch on the CPU -> dx/dt (A, ...)
 Flow = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -68,17 +69,12 @@ class ODE(Sampler):
         self,
         method: Literal['euler', 'heun', 'dopri5'] = 'dopri5',
         *,
-        steps: int = 50,
-        rtol: float = 1e-3,
-        atol: float = 1e-6,
+        steps: PositiveInt = 50,
+        rtol: PositiveFloat = 1e-3,
+        atol: PositiveFloat = 1e-6,
         guidance: Guidance | None = None,
     ) -> None:
         super().__init__(guidance)
-        if method not in ('euler', 'heun', 'dopri5'):
-            raise ValueError(f"ODE.method: got {method!r}; expected 'euler', 'heun' or 'dopri5'.")
-        check_steps('ODE.steps', steps)
-        if min(rtol, atol) <= 0:
-            raise ValueError(f'ODE.rtol and ODE.atol must be positive, got {rtol} and {atol}.')
         self.method, self.steps, self.rtol, self.atol = method, steps, rtol, atol
 
     @classmethod

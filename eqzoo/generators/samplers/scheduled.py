@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 from eqzoo.generators.base import Generator
 from eqzoo.generators.diffusion import GaussianDiffusion
 from eqzoo.generators.guidance import Guidance
-from eqzoo.generators.samplers.base import Sampler, check_steps
+from eqzoo.generators.samplers.base import Sampler
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
+from eqzoo.registry.ranges import PositiveInt, Range
 
 
 class _Scheduled(Sampler):
@@ -27,12 +28,10 @@ class _Scheduled(Sampler):
 
     process = GaussianDiffusion
     # ADM's spacing contains the first and the last trained step, and may contain all
-    least_steps: ClassVar[int] = 2
     unused_steps: ClassVar[int] = 0
 
     def __init__(self, steps: int, guidance: Guidance | None) -> None:
         super().__init__(guidance)
-        check_steps(f'{type(self).__name__}.steps', steps, self.least_steps)
         self.steps = steps
 
     def check(self, generator: Generator) -> None:
@@ -45,8 +44,8 @@ class _Scheduled(Sampler):
         trained = generator.process.num_steps
         if self.steps > trained - self.unused_steps:
             raise ValueError(
-                f'{type(self).__name__}.steps: got {self.steps}; expected {self.least_steps} to '
-                f'{trained - self.unused_steps}; the generator was trained with {trained}.'
+                f'{type(self).__name__}.steps: got {self.steps}; expected at most {trained - self.unused_steps}; the '
+                f'generator was trained with {trained}.'
             )
 
     @classmethod
@@ -97,7 +96,7 @@ class DDPM(_Scheduled):
         guidance: See `Sampler`.
     """
 
-    def __init__(self, steps: int = 250, *, guidance: Guidance | None = None) -> None:
+    def __init__(self, steps: Annotated[int, Range(at_least=2)] = 250, *, guidance: Guidance | None = None) -> None:
         super().__init__(steps, guidance)
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
@@ -127,10 +126,14 @@ class DDIM(_Scheduled):
         ValueError: If eta is out of range, or there are too few steps.
     """
 
-    def __init__(self, steps: int = 50, *, eta: float = 0.0, guidance: Guidance | None = None) -> None:
+    def __init__(
+        self,
+        steps: Annotated[int, Range(at_least=2)] = 50,
+        *,
+        eta: Annotated[float, Range(at_least=0, at_most=1)] = 0.0,
+        guidance: Guidance | None = None,
+    ) -> None:
         super().__init__(steps, guidance)
-        if not 0 <= eta <= 1:
-            raise ValueError(f'DDIM.eta must be in [0, 1], got {eta}.')
         self.eta = eta
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
@@ -153,9 +156,9 @@ class DPMSolver(_Scheduled):
         guidance: See `Sampler`.
     """
 
-    least_steps, unused_steps = 1, 1  # its spacing stops before the first trained step
+    unused_steps = 1  # its spacing stops before the first trained step
 
-    def __init__(self, steps: int = 20, *, guidance: Guidance | None = None) -> None:
+    def __init__(self, steps: PositiveInt = 20, *, guidance: Guidance | None = None) -> None:
         super().__init__(steps, guidance)
 
     def draw(self, generator: Generator, noise: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:

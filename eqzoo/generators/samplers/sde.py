@@ -2,7 +2,7 @@
 
 import math
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from torch import Tensor
 from eqzoo.generators.base import Generator
 from eqzoo.generators.guidance import Guidance
 from eqzoo.generators.interpolant import Coefficients, Interpolant
-from eqzoo.generators.samplers.base import Sampler, check_steps
+from eqzoo.generators.samplers.base import Sampler
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
+from eqzoo.registry.ranges import NonNegativeFloat, Range
 
 _FORMS = ('sigma', 'linear', 'sbdm', 'constant', 'decreasing', 'increasing-decreasing')
 _LAST_STEPS = ('mean', 'tweedie', 'euler', None)
@@ -44,24 +45,15 @@ class SDE(Sampler):
 
     def __init__(
         self,
-        steps: int = 250,
+        steps: Annotated[int, Range(at_least=2)] = 250,
         *,
         diffusion: Literal['sigma', 'linear', 'sbdm', 'constant', 'decreasing', 'increasing-decreasing'] = 'sigma',
-        diffusion_scale: float = 1.0,
+        diffusion_scale: NonNegativeFloat = 1.0,
         last_step: Literal['mean', 'tweedie', 'euler'] | None = 'mean',
-        last_step_size: float = 0.04,
+        last_step_size: Annotated[float, Range(above=0, below=1)] = 0.04,
         guidance: Guidance | None = None,
     ) -> None:
         super().__init__(guidance)
-        check_steps('SDE.steps', steps, 2)
-        if diffusion not in _FORMS:
-            raise ValueError(f'SDE.diffusion: got {diffusion!r}; expected one of {", ".join(map(repr, _FORMS))}.')
-        if last_step not in _LAST_STEPS:
-            raise ValueError(f'SDE.last_step: got {last_step!r}; expected one of {", ".join(map(repr, _LAST_STEPS))}.')
-        if not 0 < last_step_size < 1:
-            raise ValueError(f'SDE.last_step_size must be in (0, 1), got {last_step_size}.')
-        if diffusion_scale < 0:
-            raise ValueError(f'SDE.diffusion_scale must not be negative, got {diffusion_scale}.')
         self.steps, self.diffusion, self.diffusion_scale = steps, diffusion, diffusion_scale
         self.last_step, self.last_step_size = last_step, last_step_size
 

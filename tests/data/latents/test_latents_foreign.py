@@ -86,7 +86,7 @@ def test_lightningdit_refusals(shards, tmp_path_factory):
         LightningDiTLatents(str(root), 18)[6]
     with pytest.raises(ValueError, match='num_classes must be at least 1, got 0'):
         LightningDiTLatents(str(root), 0)
-    with pytest.raises(ValueError, match='latent_multiplier must be positive, got 0'):
+    with pytest.raises(ValueError, match='latent_multiplier must be above 0, got 0'):
         LightningDiTLatents(str(root), latent_multiplier=0)
     shard = root / 'latents_rank00_shard001.safetensors'
     content = shard.read_bytes()
@@ -170,7 +170,7 @@ def test_npy_refusals(tmp_path):
     with pytest.raises(ValueError, match='several sets of latents: a_features, imagenet256_features'):
         NpyLatents(str(tmp_path))
     (tmp_path / 'a_features').rmdir()
-    with pytest.raises(ValueError, match='scale must be positive, got -1'):
+    with pytest.raises(ValueError, match='scale must be above 0, got -1'):
         NpyLatents(str(tmp_path), scale=-1)
     with pytest.raises(ValueError, match='label 4; expected 0 to 3'):
         NpyLatents(str(tmp_path), 4)[2]

@@ -308,7 +308,7 @@ def test_indices_and_seeds_out_of_range(root):
         LatentStore(root)[COUNT]
     with pytest.raises(IndexError, match='Index -1'):
         LatentStore(root).__getitems__([(0, 0), (-1, 0)])
-    with pytest.raises(ValueError, match='LatentStore.seed must not be negative, got -1'):
+    with pytest.raises(ValueError, match='LatentStore.seed must be at least 0, got -1'):
         LatentStore(root, seed=-1)
 
 
