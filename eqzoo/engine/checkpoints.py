@@ -26,15 +26,24 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 def latest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     """Return the newest undamaged checkpoint, and a line about each newer one that is damaged.
 
-    Every byte is read and compared with the checksums in the file.
+    Every byte is read and compared with the checksums in the file, and its contents are read as a resume reads them.
     """
     damage = []
     for file in sorted(_numbered(work_dir), key=step_of, reverse=True):
-        reason = zip_damage(file)
+        reason = zip_damage(file) or _unreadable(file)
         if reason is None:
             return file, damage
         damage.append(f'{file.name}: {reason}')
     return None, damage
+
+
+def _unreadable(file: Path) -> str | None:
+    """Return why torch cannot read a checkpoint, or None."""
+    try:
+        torch.load(file, map_location='cpu', weights_only=True, mmap=True)  # without its tensors' bytes
+    except Exception as error:  # whatever torch makes of damage that is in no checksum, or of another kind of file
+        return f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+    return None
 
 
 def step_of(file: Path) -> int | None:

@@ -23,6 +23,7 @@ from eqzoo.data import build_eval_loader, build_train_loader
 from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint
 from eqzoo.engine.evaluation import check_evaluators, merge_metrics, run_evaluators
+from eqzoo.engine.hooks import StopHook
 from eqzoo.engine.sharding import shard
 from eqzoo.engine.training import Training, compile_blocks
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
@@ -294,6 +295,15 @@ class _FormattedConfig(Config):
 
 class QuietRunner(Runner):
     """mmengine's Runner, with its dumps and boilerplate in the log file only."""
+
+    def train(self) -> nn.Module:
+        """Train, and give signals back to their previous handlers, however it ends."""
+        try:
+            return super().train()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, StopHook):
+                    hook.restore()
 
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """Build the logger, and keep dumps and boilerplate off the terminal."""
