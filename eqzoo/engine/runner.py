@@ -21,9 +21,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from eqzoo.data import build_eval_loader, build_train_loader
 from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
-from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint
+from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint, read_checkpoint
 from eqzoo.engine.evaluation import check_evaluators, merge_metrics, run_evaluators
 from eqzoo.engine.hooks import StopHook
+from eqzoo.engine.resume import (
+    Change,
+    Settings,
+    changes_since,
+    check_changes,
+    concerns_best,
+    concerns_optimizers,
+    describe_changes,
+    keep_old_values,
+)
 from eqzoo.engine.sharding import shard
 from eqzoo.engine.training import Training, compile_blocks
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
@@ -64,6 +74,7 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
     """
     datasets = datasets or {}
     checkpoint = _checkpoint_to_resume(config, resume)
+    changes = _changes_since(checkpoint, config) if checkpoint else []
     mmengine.device.utils.DEVICE = get_device()  # where mmengine's Runner moves the model
     torch.manual_seed(config.seed)
     model = build(config.model)
@@ -74,7 +85,7 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
     loader = train_loader(config, datasets.get('train_dataloader.dataset'))
     model.check_data(loader.dataset)
     has_validation = config.get('val_dataloader') is not None
-    return QuietRunner(
+    runner = QuietRunner(
         model=model,
         work_dir=config.work_dir,
         train_dataloader=loader,
@@ -99,6 +110,10 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
         default_scope='eqzoo',
         cfg=_FormattedConfig(config.to_dict(), filename=config.filename),
     )
+    runner.changes = changes
+    if changes:
+        runner.logger.info(describe_changes(changes, checkpoint.name))  # into the log file: it has several lines
+    return runner
 
 
 def train_loader(config: Config, dataset: Dataset | None = None) -> DataLoader:
@@ -305,6 +320,18 @@ class QuietRunner(Runner):
                 if isinstance(hook, StopHook):
                     hook.restore()
 
+    changes: Sequence[Change] = ()
+    """What has changed in the config since the checkpoint that is resumed from."""
+
+    def resume(self, filename: str, **options: Any) -> None:
+        """Load a checkpoint, and put what the config has changed since in the place of the checkpoint's own."""
+        settings = Settings(self) if concerns_optimizers(self.changes) else None
+        super().resume(filename, resume_param_scheduler=settings is None, **options)
+        if settings is not None:
+            settings.restore(self, self.iter)
+        if concerns_best(self.changes):
+            self.message_hub.runtime_info.pop('best_score', None)
+
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """Build the logger, and keep dumps and boilerplate off the terminal."""
         logger = super().build_logger(log_level, log_file, **kwargs)
@@ -366,6 +393,27 @@ def _checkpoint_to_resume(config: Config, resume: bool) -> Path | None:
     for each in damaged:
         print(f'Skipped a damaged checkpoint: {each}')
     return whole
+
+
+def _changes_since(checkpoint: Path, config: Config) -> list[Change]:
+    """Return what `config` changes since a checkpoint, and print it; values that are kept are set in `config`.
+
+    Raises:
+        ValueError: If a change is refused.
+    """
+    meta = read_checkpoint(checkpoint, mmap=True).get('meta')
+    stored = meta.get('cfg') if isinstance(meta, dict) else None
+    now = _FormattedConfig(config.to_dict(), filename=config.filename).pretty_text
+    is_first = rank_and_world_size()[0] == 0
+    try:
+        changes = changes_since(stored if isinstance(stored, str) else '', now)
+    except ValueError as error:
+        raise ValueError(f'--resume: the config in {checkpoint} cannot be compared: {error}') from None
+    check_changes(changes, checkpoint)
+    if changes and is_first:
+        print(describe_changes(changes, checkpoint.name))
+    keep_old_values(config, changes)
+    return changes
 
 
 def _is_for_the_terminal(record: logging.LogRecord) -> bool:
