@@ -1,6 +1,6 @@
 """Fetch released weights: python tools/download.py NAME, or --list."""
 
-from eqzoo.commands.cli import run_command
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run_command('download')
+    run_tool('download')

@@ -1,6 +1,6 @@
 """Draw images from a generator: python tools/sample.py CONFIG [CHECKPOINT] --out DIR|FILE.npz [key=value ...]."""
 
-from eqzoo.commands.cli import run_command
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run_command('sample')
+    run_tool('sample')

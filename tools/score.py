@@ -1,6 +1,6 @@
 """Score samples against a reference: python tools/score.py SAMPLES REFERENCE [--extractor EfficientNetLite0]."""
 
-from eqzoo.commands.cli import run_command
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run_command('score')
+    run_tool('score')

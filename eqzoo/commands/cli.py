@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _main(words)
 
 
-def run_command(name: str) -> None:
+def run_tool(name: str) -> None:
     """Call the command `name` with the program's command line, as the scripts in tools/ do."""
     with _one_line_on_interrupt():  # its modules are loaded in here: importing torch takes seconds
         run(COMMANDS[name].load())

@@ -98,7 +98,7 @@ class Change(NamedTuple):
         return f'{self.rule.policy:<7}  {self.key}: {_short(self.old)}, now {_short(self.new)}{reason}'
 
 
-def changes_since(old: str, new: str) -> list[Change]:
+def config_changes(old: str, new: str) -> list[Change]:
     """Return what differs between two configs, given as text that mmengine has formatted.
 
     An argument that one of them leaves out has its default. Paths below the work directory count from there.

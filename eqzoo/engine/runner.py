@@ -27,10 +27,10 @@ from eqzoo.engine.hooks import StopHook
 from eqzoo.engine.resume import (
     Change,
     Settings,
-    changes_since,
     check_changes,
     concerns_best,
     concerns_optimizers,
+    config_changes,
     describe_changes,
     keep_old_values,
 )
@@ -80,8 +80,8 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
     model = build(config.model)
     broadcast_weights(model)
     sharded = _shard_if_asked(config, model)
-    if config.get('compile', False):
-        compile_blocks(model.blocks())
+    if options := config.get('compile', False):
+        compile_blocks(model.blocks(), **({} if options is True else options))
     loader = train_loader(config, datasets.get('train_dataloader.dataset'))
     model.check_data(loader.dataset)
     has_validation = config.get('val_dataloader') is not None
@@ -332,6 +332,9 @@ class QuietRunner(Runner):
         if concerns_best(self.changes):
             self.message_hub.runtime_info.pop('best_score', None)
 
+    def _maybe_compile(self, target: str) -> None:
+        """Do nothing: mmengine would compile the whole `train_step` too, whose random streams Dynamo cannot follow."""
+
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """Build the logger, and keep dumps and boilerplate off the terminal."""
         logger = super().build_logger(log_level, log_file, **kwargs)
@@ -406,7 +409,7 @@ def _changes_since(checkpoint: Path, config: Config) -> list[Change]:
     now = _FormattedConfig(config.to_dict(), filename=config.filename).pretty_text
     is_first = rank_and_world_size()[0] == 0
     try:
-        changes = changes_since(stored if isinstance(stored, str) else '', now)
+        changes = config_changes(stored if isinstance(stored, str) else '', now)
     except ValueError as error:
         raise ValueError(f'--resume: the config in {checkpoint} cannot be compared: {error}') from None
     check_changes(changes, checkpoint)

@@ -122,16 +122,20 @@ class Training(nn.Module):
             yield part, (part.stop - start) / size
 
 
-def compile_blocks(blocks: Iterable[nn.Module]) -> None:
+def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
     """Compile each module separately, in place; the names of weights stay.
 
     Image sizes may change from step to step with a transform's scale: torch recompiles once and
     then keeps them dynamic.
+
+    Args:
+        blocks: The modules.
+        **options: Those of `torch.compile`, such as `backend`.
     """
     # The adaptive weight of an adversarial loss differentiates a graph twice, which torch < 2.12 otherwise refuses.
     torch._functorch.config.donated_buffer = False
     for block in blocks:
-        block.compile()
+        block.compile(**options)
 
 
 def add_to_means(log: dict[str, Tensor], parts: Mapping[str, Tensor], share: float) -> None:

@@ -12,7 +12,7 @@ from eqzoo.commands.cli import run
 from eqzoo.commands.train import train
 from eqzoo.config import load_config
 from eqzoo.engine import build_runner, read_checkpoint, shrink
-from eqzoo.engine.resume import RULES, changes_since
+from eqzoo.engine.resume import RULES, config_changes
 
 CONFIG = """
 from mmengine.config import read_base
@@ -264,7 +264,7 @@ work_dir = '/a'
     ],
 )
 def test_each_kind_of_key_has_its_policy(old, new, expected):
-    found = changes_since(BASE, BASE.replace(old, new))
+    found = config_changes(BASE, BASE.replace(old, new))
     assert [f'{each.rule.policy} {each.key}' for each in found] == expected
 
 
@@ -279,13 +279,13 @@ def test_a_generators_autoencoder_is_no_more_trained(root):
         ("weights='a'", "weights='b'"): 'kept model.generator.network.weights',
     }
     for (old, new), expected in kinds.items():
-        (change,) = changes_since(text, text.replace(old, new))
+        (change,) = config_changes(text, text.replace(old, new))
         assert f'{change.rule.policy} {change.key}' == expected
 
 
 def test_paths_in_a_folder_that_was_moved_are_the_same():
     old = BASE.replace('weights=None', "weights='/a/first/iter_4.pth'")
-    assert changes_since(old, old.replace('/a', '/b')) == []
+    assert config_changes(old, old.replace('/a', '/b')) == []
 
 
 def test_the_best_of_another_measure_is_chosen_anew(tmp_path):
