@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_IS_FOLDER = 0x10  # the bit of MS-DOS's attributes in a zip archive's directory
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -80,8 +82,13 @@ def zip_damage(path: str | Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             entry = archive.testzip()
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+            # torch takes the content of an entry that is marked as a folder for nothing, and reads random memory
+            marked = [each.filename for each in archive.infolist() if each.external_attr & _IS_FOLDER]
+    except Exception as error:  # a flipped bit may look like encryption, another compression, or an unknown version
         return f'{type(error).__name__}: {error}'
+    for name in marked:
+        if not name.endswith('/'):
+            return f'{name} is marked as a folder'
     return None if entry is None else f'the checksum of {entry} fails'
 
 

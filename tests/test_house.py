@@ -32,6 +32,7 @@ SINGLE_IMPORTERS = {
     'eqzoo.studies.plots': 'plots, beside the page that contains them',
     'eqzoo.studies.preflight': 'what a study lacks, for the one command that runs studies',
     'eqzoo.studies.report': 'the page of a study, for the one command that runs studies',
+    'eqzoo.engine.resume': 'what a changed config does to a resumed run, with its table of policies',
     # one file per benchmark, for the one command that runs them
     'eqzoo.benchmarks.autoencoders': '',
     'eqzoo.benchmarks.evaluation': '',

@@ -1,7 +1,6 @@
 """Encode images to a latent store: python tools/cache_latents.py CONFIG [CHECKPOINT] [--out DIR] [key=value ...]."""
 
-from eqzoo.commands.cache_latents import cache_latents
-from eqzoo.commands.cli import run
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run(cache_latents)
+    run_tool('cache-latents')

@@ -1,7 +1,6 @@
 """Convert an autoencoder's file: python tools/convert.py SRC DST --to {diffusers,ldm,eqzoo}."""
 
-from eqzoo.commands.cli import run
-from eqzoo.commands.convert import convert
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run(convert)
+    run_tool('convert')

@@ -1,7 +1,6 @@
 """Plain fine-tuning against equivariant fine-tuning in a few minutes: python tools/demo.py."""
 
-from eqzoo.commands.cli import run
-from eqzoo.commands.demo import demo
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run(demo)
+    run_tool('demo')

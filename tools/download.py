@@ -1,7 +1,6 @@
 """Fetch released weights: python tools/download.py NAME, or --list."""
 
-from eqzoo.commands.cli import run
-from eqzoo.commands.download import download
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run(download)
+    run_tool('download')

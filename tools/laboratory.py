@@ -1,7 +1,6 @@
 """Look into latent spaces: python tools/laboratory.py MODEL [MODEL ...] IMAGES --out DIR."""
 
-from eqzoo.commands.cli import run
-from eqzoo.commands.laboratory import laboratory
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run(laboratory)
+    run_tool('laboratory')

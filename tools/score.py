@@ -1,7 +1,6 @@
 """Score samples against a reference: python tools/score.py SAMPLES REFERENCE [--extractor EfficientNetLite0]."""
 
-from eqzoo.commands.cli import run
-from eqzoo.commands.score import score
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run(score)
+    run_tool('score')

@@ -1,7 +1,6 @@
 """Run a grid of configs over seeds and collect its table: python tools/study.py CONFIG [--seeds N] [--resume]."""
 
-from eqzoo.commands.cli import run
-from eqzoo.commands.study import study
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run(study)
+    run_tool('study')

@@ -1,7 +1,6 @@
 """Evaluate what a config describes: python tools/test.py CONFIG [CHECKPOINT] [key=value ...]."""
 
-from eqzoo.commands.cli import run
-from eqzoo.commands.test import test
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run(test)
+    run_tool('test')

@@ -1,7 +1,6 @@
 """Train what a config describes: python tools/train.py CONFIG [key=value ...] [--smoke] [--dry-run] [--resume]."""
 
-from eqzoo.commands.cli import run
-from eqzoo.commands.train import train
+from eqzoo.commands.cli import run_tool
 
 if __name__ == '__main__':
-    run(train)
+    run_tool('train')

@@ -7,8 +7,10 @@ stand in for its subcommands, which would need the functions of all commands, an
 import inspect
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,6 +84,17 @@ _LOST_WORKER = re.compile(r'DataLoader worker \(.*\) (is killed|exited)')
 def main(argv: Sequence[str] | None = None) -> None:
     """Call the command named by the first word with the rest of the command line."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with _one_line_on_interrupt():
+        _main(words)
+
+
+def run_tool(name: str) -> None:
+    """Call the command `name` with the program's command line, as the scripts in tools/ do."""
+    with _one_line_on_interrupt():  # its modules are loaded in here: importing torch takes seconds
+        run(COMMANDS[name].load())
+
+
+def _main(words: list[str]) -> None:
     if words[:1] == ['--version']:
         print(f'eqzoo {__version__}')
         return
@@ -102,7 +115,8 @@ def run_benchmark(argv: Sequence[str] | None = None, *, program: str | None = No
     words = list(sys.argv[1:] if argv is None else argv)
     program = program or os.path.basename(sys.argv[0])  # noqa: PTH119
     name = _chosen(words, BENCHMARKS, program)
-    run(BENCHMARKS[name].load(), words[1:], program=f'{program} {name}')
+    with _one_line_on_interrupt():
+        run(BENCHMARKS[name].load(), words[1:], program=f'{program} {name}')
 
 
 def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, program: str | None = None) -> Any:
@@ -126,8 +140,17 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, prog
         if message is None or os.environ.get('EQZOO_TRACEBACK') == '1':
             raise
         sys.exit(f'error: {printable(message, lines=True)}')
+
+
+@contextmanager
+def _one_line_on_interrupt() -> Iterator[None]:
+    """End the program on Ctrl-C with one line and a shell's exit status for it, 130."""
+    try:
+        yield
     except KeyboardInterrupt:
-        sys.exit('interrupted')
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one, while the interpreter ends, is silent
+        print('interrupted', file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def parse(function: Callable[..., Any], argv: Sequence[str], *, program: str | None = None) -> dict[str, Any]:

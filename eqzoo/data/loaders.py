@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from eqzoo.data.workers import worker_options
+
 _BYTES_A_VALUE = 1 + 4  # of a pixel: as it is read, and as a float
 
 # An index, or (index, draw), where draw is the number of the sample in the run.
@@ -33,7 +35,8 @@ def build_train_loader(
     Args:
         dataset: A dataset with keys (index, draw).
         batch_size: B, over all ranks.
-        num_workers: Processes that read for this rank; 0 reads in this process. It changes no result.
+        num_workers: Processes that read for this rank; 0 reads in this process. It changes no result,
+            and is capped to the number of cores.
         seed: Seed of the order of the images.
         shuffle: Whether to shuffle each epoch.
         rank: This process.
@@ -54,7 +57,8 @@ def build_eval_loader(
     Args:
         dataset: A dataset with keys (index, draw); the draw is the index.
         batch_size: Images of a batch over all ranks; the last batch may be smaller.
-        num_workers: Processes that read for this rank; 0 reads in this process. It changes no result.
+        num_workers: Processes that read for this rank; 0 reads in this process. It changes no result,
+            and is capped to the number of cores.
         rank: This process.
         world_size: Number of ranks.
 
@@ -209,7 +213,7 @@ def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
         dataset,
         batch_size=batch_size // world_size,
         sampler=sampler,
-        num_workers=num_workers,
+        **worker_options(num_workers),
         collate_fn=getattr(dataset, 'collate', collate),  # datasets of latents return batches
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,

@@ -27,15 +27,24 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 def latest_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     """Return the newest undamaged checkpoint, and a line about each newer one that is damaged.
 
-    Every byte is read and compared with the checksums in the file.
+    Every byte is read and compared with the checksums in the file, and its contents are read as a resume reads them.
     """
     damage = []
     for file in sorted(_numbered(work_dir), key=step_of, reverse=True):
-        reason = zip_damage(file)
+        reason = zip_damage(file) or _unreadable(file)
         if reason is None:
             return file, damage
         damage.append(f'{file.name}: {reason}')
     return None, damage
+
+
+def _unreadable(file: Path) -> str | None:
+    """Return why torch cannot read a checkpoint, or None."""
+    try:
+        read_checkpoint(file, mmap=True)
+    except Exception as error:  # whatever torch makes of damage that is in no checksum, or of another kind of file
+        return f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+    return None
 
 
 def step_of(file: Path) -> int | None:
@@ -44,9 +53,14 @@ def step_of(file: Path) -> int | None:
     return int(number) if number.isdigit() else None
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a training checkpoint without running any code that it contains."""
-    return torch.load(path, map_location='cpu', weights_only=True)
+def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Read a training checkpoint without running any code that it contains.
+
+    Args:
+        path: The file.
+        mmap: Leave the tensors' bytes in the file until they are used.
+    """
+    return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
 
 
 @HOOKS.register_module()
@@ -54,8 +68,10 @@ class CheckpointHook(Hook):
     """Save a checkpoint every N steps and after the last; keep the newest and the best.
 
     Files are `iter_<step>.pth`, and `best_<metric>_iter_<step>.pth` for the best validation so far.
-    A file is written before an older one is deleted. Differs from mmengine's: that deletes first, and
-    remembers paths instead of looking into the folder.
+    A file is written before an older one is deleted. A checkpoint of a step that is not due, which a signal or an
+    earlier end of the run has left, is kept until the next one is written: a run that was stopped or killed has in
+    the end the files of one that was not. Differs from mmengine's: that deletes first, and remembers paths instead
+    of looking into the folder.
 
     Args:
         interval: N.
@@ -83,6 +99,11 @@ class CheckpointHook(Hook):
         self.interval, self.max_keep_ckpts, self.keep_every = interval, max_keep_ckpts, keep_every
         self.save_best, self.rule = save_best, rule
 
+    def before_train(self, runner: Runner) -> None:
+        """Delete checkpoints that the run would have deleted before it was killed."""
+        if rank_and_world_size()[0] == 0:
+            self._prune(runner, runner.iter)
+
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Save if a checkpoint is due."""
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
@@ -93,7 +114,7 @@ class CheckpointHook(Hook):
         step = runner.iter + 1
         _write(runner, f'iter_{step}.pth', step)
         if rank_and_world_size()[0] == 0:
-            self._prune(Path(runner.work_dir))
+            self._prune(runner, step)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Save the weights if they are the best so far.
@@ -122,17 +143,25 @@ class CheckpointHook(Hook):
                     file.unlink()
         runner.logger.info(f'Best {self.save_best} so far, {value:.4f}: {name}')
 
-    def _prune(self, folder: Path) -> None:
+    def _prune(self, runner: Runner, step: int) -> None:
+        """Delete checkpoints up to `step`, the newest, that are not kept."""
         if self.max_keep_ckpts == -1:
             return
-        for file in sorted(_numbered(folder), key=step_of)[: -self.max_keep_ckpts]:
-            if self.keep_every is None or step_of(file) % self.keep_every:
-                file.unlink()
+        # later ones are damaged: the run has resumed before them, and will replace them
+        files = {step_of(file): file for file in _numbered(runner.work_dir) if step_of(file) <= step}
+        due = sorted(each for each in files if each % self.interval == 0 or each == runner.max_iters)
+        kept = {step, *due[-self.max_keep_ckpts :]}
+        if self.keep_every is not None:
+            kept |= {each for each in due if each % self.keep_every == 0}
+        for each in files.keys() - kept:
+            files[each].unlink()
 
 
 def _write(runner: Runner, name: str, step: int) -> None:
     """Save a checkpoint, after calling the hooks' `before_checkpoint` on every process."""
     runner.call_hook('before_checkpoint')  # mmengine calls `before_save_checkpoint` on the first process only
+    # mmengine's counter of begun steps is one ahead at a resumed run's first validation
+    runner.message_hub.update_info('iter', step - 1)
     runner.save_checkpoint(runner.work_dir, name, by_epoch=False, meta=dict(epoch=0, iter=step))
 
 
@@ -176,17 +205,22 @@ class PlainCheckpointHook(Hook):
                 checkpoint[key] = _plain(checkpoint[key])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Compare the names of the checkpoint's tensors with the model's.
+        """Compare the names, shapes and types of the checkpoint's tensors with the model's.
 
         Raises:
             ValueError: If they differ.
         """
-        have, want = set(checkpoint['state_dict']), set(runner.model.state_dict())
-        if have != want:
+        # mmengine would run this text as Python; eqzoo writes none
+        checkpoint['meta'].pop('config', None)
+        have, want = checkpoint['state_dict'], runner.model.state_dict()
+        missing, unknown = want.keys() - have.keys(), have.keys() - want.keys()
+        others = [name for name in want.keys() & have.keys() if _form(have[name]) != _form(want[name])]
+        if missing or unknown or others:
+            first = f': {min(others)} is {_form(have[min(others)])}, not {_form(want[min(others)])}' if others else ''
             raise ValueError(
-                f'The checkpoint does not fit the model: {len(want - have)} tensors are missing '
-                f'({_first_names(want - have)}), {len(have - want)} are unknown ({_first_names(have - want)}). '
-                'Resume with the config it was made with.'
+                f'The checkpoint does not fit the model: {len(missing)} tensors are missing '
+                f'({_first_names(missing)}), {len(unknown)} are unknown ({_first_names(unknown)}), '
+                f'{len(others)} have another shape or type{first}. Resume with the config it was made with.'
             )
         self._log = checkpoint.get('log', {})
 
@@ -236,6 +270,11 @@ def _plain(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_plain(item) for item in value)
     return value
+
+
+def _form(value: Any) -> str:
+    """Return a tensor's type and shape in words."""
+    return f'{value.dtype} {tuple(value.shape)}' if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def _first_names(names: set[str]) -> str:

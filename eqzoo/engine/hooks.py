@@ -1,6 +1,7 @@
 """Training hooks: logged scalars, stopping on signals, unreadable images, idle codes of a codebook."""
 
 import math
+import os
 import signal
 from collections.abc import Mapping
 from types import FrameType
@@ -26,7 +27,7 @@ from eqzoo.registry import HOOKS
 from eqzoo.registry.ranges import PositiveInt
 from eqzoo.text import printable
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 _STEPS_AT_ONCE = 100  # steps whose values wait on the device if there is no logger to read them earlier
 _MAX_NAMES = 8  # images named in a message
@@ -103,9 +104,10 @@ class ScalarsHook(Hook):
 
 @HOOKS.register_module()
 class StopHook(Hook):
-    """Finish the step, save a checkpoint and stop on SIGTERM or SIGUSR1, which SLURM sends before the time is up.
+    """Finish the step, save a checkpoint and stop on Ctrl-C, or on SIGTERM or SIGUSR1, which SLURM sends at the end.
 
-    Several processes agree every few steps, since a signal reaches them in different steps.
+    A second Ctrl-C stops at once, without saving. Several processes agree every few steps, since a signal reaches
+    them in different steps.
 
     Args:
         interval: Steps between agreements.
@@ -125,6 +127,10 @@ class StopHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Restore the previous signal handlers."""
+        self.restore()
+
+    def restore(self) -> None:
+        """Restore the previous signal handlers, also after a failure, of which hooks are not told."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -150,6 +156,11 @@ class StopHook(Hook):
         return bool(self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self.received == signal.SIGINT:
+                raise KeyboardInterrupt
+            if rank_and_world_size()[0] == 0:  # not print, which a signal may have interrupted
+                os.write(2, b'\nStopping after this step, which is saved. Ctrl-C again stops at once.\n')
         self.received = self.received or number  # the first counts: SLURM and torchrun both send one
 
 

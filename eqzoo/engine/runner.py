@@ -23,8 +23,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from eqzoo.data import build_eval_loader, build_train_loader
 from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
-from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint
+from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint, read_checkpoint
 from eqzoo.engine.evaluation import check_evaluators, merge_metrics, run_evaluators
+from eqzoo.engine.hooks import StopHook
+from eqzoo.engine.resume import (
+    Change,
+    Settings,
+    check_changes,
+    concerns_best,
+    concerns_optimizers,
+    config_changes,
+    describe_changes,
+    keep_old_values,
+)
 from eqzoo.engine.sharding import shard
 from eqzoo.engine.training import Training, check_memory, compile_blocks
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
@@ -66,18 +77,19 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
     """
     datasets = datasets or {}
     checkpoint = _checkpoint_to_resume(config, resume)
+    changes = _changes_since(checkpoint, config) if checkpoint else []
     mmengine.device.utils.DEVICE = get_device()  # where mmengine's Runner moves the model
     torch.manual_seed(config.seed)
     model = build(config.model)
     broadcast_weights(model)
     sharded = _shard_if_asked(config, model)
-    if config.get('compile', False):
-        compile_blocks(model.blocks())
+    if options := config.get('compile', False):
+        compile_blocks(model.blocks(), **({} if options is True else options))
     loader = train_loader(config, datasets.get('train_dataloader.dataset'))
     model.check_data(loader.dataset)
     check_memory(model, loader.dataset, loader.batch_size)
     has_validation = config.get('val_dataloader') is not None
-    return QuietRunner(
+    runner = QuietRunner(
         model=model,
         work_dir=config.work_dir,
         train_dataloader=loader,
@@ -102,6 +114,10 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
         default_scope='eqzoo',
         cfg=_FormattedConfig(config.to_dict(), filename=config.filename),
     )
+    runner.changes = changes
+    if changes:
+        runner.logger.info(describe_changes(changes, checkpoint.name))  # into the log file: it has several lines
+    return runner
 
 
 def rehearse(config: Config, datasets: Mapping[str, Dataset] | None = None, *, resume: bool | None = None) -> Training:
@@ -334,6 +350,30 @@ class _FormattedConfig(Config):
 class QuietRunner(Runner):
     """mmengine's Runner, with its dumps and boilerplate in the log file only."""
 
+    def train(self) -> nn.Module:
+        """Train, and give signals back to their previous handlers, however it ends."""
+        try:
+            return super().train()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, StopHook):
+                    hook.restore()
+
+    changes: Sequence[Change] = ()
+    """What has changed in the config since the checkpoint that is resumed from."""
+
+    def resume(self, filename: str, **options: Any) -> None:
+        """Load a checkpoint, and put what the config has changed since in the place of the checkpoint's own."""
+        settings = Settings(self) if concerns_optimizers(self.changes) else None
+        super().resume(filename, resume_param_scheduler=settings is None, **options)
+        if settings is not None:
+            settings.restore(self, self.iter)
+        if concerns_best(self.changes):
+            self.message_hub.runtime_info.pop('best_score', None)
+
+    def _maybe_compile(self, target: str) -> None:
+        """Do nothing: mmengine would compile the whole `train_step` too, whose random streams Dynamo cannot follow."""
+
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """Build the logger, and keep dumps and boilerplate off the terminal."""
         logger = super().build_logger(log_level, log_file, **kwargs)
@@ -395,6 +435,27 @@ def _checkpoint_to_resume(config: Config, resume: bool) -> Path | None:
     for each in damaged:
         print(f'Skipped a damaged checkpoint: {each}')
     return whole
+
+
+def _changes_since(checkpoint: Path, config: Config) -> list[Change]:
+    """Return what `config` changes since a checkpoint, and print it; values that are kept are set in `config`.
+
+    Raises:
+        ValueError: If a change is refused.
+    """
+    meta = read_checkpoint(checkpoint, mmap=True).get('meta')
+    stored = meta.get('cfg') if isinstance(meta, dict) else None
+    now = _FormattedConfig(config.to_dict(), filename=config.filename).pretty_text
+    is_first = rank_and_world_size()[0] == 0
+    try:
+        changes = config_changes(stored if isinstance(stored, str) else '', now)
+    except ValueError as error:
+        raise ValueError(f'--resume: the config in {checkpoint} cannot be compared: {error}') from None
+    check_changes(changes, checkpoint)
+    if changes and is_first:
+        print(describe_changes(changes, checkpoint.name))
+    keep_old_values(config, changes)
+    return changes
 
 
 def _is_for_the_terminal(record: logging.LogRecord) -> bool:

@@ -171,16 +171,20 @@ def bytes_kept(network: nn.Module, *inputs: Tensor) -> int:
     return sum(each.untyped_storage().nbytes() for place, each in kept.items() if place not in own)
 
 
-def compile_blocks(blocks: Iterable[nn.Module]) -> None:
+def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
     """Compile each module separately, in place; the names of weights stay.
 
     Image sizes may change from step to step with a transform's scale: torch recompiles once and
     then keeps them dynamic.
+
+    Args:
+        blocks: The modules.
+        **options: Those of `torch.compile`, such as `backend`.
     """
     # The adaptive weight of an adversarial loss differentiates a graph twice, which torch < 2.12 otherwise refuses.
     torch._functorch.config.donated_buffer = False
     for block in blocks:
-        block.compile()
+        block.compile(**options)
 
 
 def add_to_means(log: dict[str, Tensor], parts: Mapping[str, Tensor], share: float) -> None:

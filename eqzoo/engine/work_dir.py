@@ -5,15 +5,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from eqzoo.distributed import rank_and_world_size
+
+# The lock files that this process holds.
+_HELD: set[IO[str]] = set()
 
 
 @contextmanager
 def own_folder(path: str | Path, key: str = 'work_dir') -> Iterator[Path]:
     """Create the folder and lock it for the duration of the block; the OS releases the lock if the process dies.
 
-    Of several processes of one run, only the first locks it.
+    Of several processes of one run, only the first locks it. Its forked processes, such as those of a loader, do not
+    inherit the lock.
 
     Args:
         path: The folder.
@@ -42,7 +47,26 @@ def own_folder(path: str | Path, key: str = 'work_dir') -> Iterator[Path]:
                 f'{key}: {folder} is in use by another run ({lock.read().strip() or "just started"}); wait for it, or '
                 f'choose another {key}.'
             ) from None
-        lock.truncate(0)
-        lock.write(f'process {os.getpid()} on {os.uname().nodename}\n')
-        lock.flush()
-        yield folder
+        _HELD.add(lock)
+        try:
+            lock.truncate(0)
+            lock.write(f'process {os.getpid()} on {os.uname().nodename}\n')
+            lock.flush()
+            yield folder
+        finally:
+            _HELD.discard(lock)
+
+
+def _close_inherited() -> None:
+    """Close the locks of the parent in a process that it has just forked.
+
+    A lock of `flock` lives until every copy of its descriptor is closed: a loader's processes would hold it for
+    seconds after the main process was killed. A record lock (`lockf`) is not inherited, but a process that has one
+    gets it a second time, and loses it with the first of its descriptors that it closes.
+    """
+    for lock in _HELD:
+        lock.close()
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eqzoo.data import collate
+from eqzoo.data.workers import worker_options
 from eqzoo.distributed import all_gather_object, all_reduce, rank_and_world_size
 from eqzoo.evaluators.base import AutoencoderView, finite_values
 from eqzoo.evaluators.gaussian import (
@@ -231,7 +232,8 @@ def _load(dataset: Dataset, keys: Sequence[Sequence[tuple[int, int]]], num_worke
     """Return a loader of batches of a data set by their keys."""
     # its own generator: otherwise the loader draws from the global one
     generator = torch.Generator().manual_seed(0)
-    return DataLoader(dataset, batch_sampler=keys, collate_fn=collate, num_workers=num_workers, generator=generator)
+    options = worker_options(num_workers)
+    return DataLoader(dataset, batch_sampler=keys, collate_fn=collate, generator=generator, **options)
 
 
 def _check_is_data(reference: Any) -> None:

@@ -262,6 +262,8 @@ def _outcome(future: Future) -> Outcome:
 def _prepare_worker(numbers: Any, jobs: int) -> None:
     """Assign a GPU or a share of the threads to this worker, and make it end with the study."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Ctrl-C reaches all processes: a training saves, as its own handler has it; the others have nothing to say
+    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     number = numbers.get()
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())

@@ -34,9 +34,7 @@ def test_every_tool_is_a_command(root):
     tools = {path.stem.replace('_', '-'): path.read_text() for path in (root / 'tools').glob('*.py')}
     assert set(tools) == set(COMMANDS) - {'configs'}
     for name in set(tools) - {'benchmark'}:
-        module, function = COMMANDS[name].function.split(':')
-        assert f'from eqzoo.commands.{module} import {function}\n' in tools[name]
-        assert f"if __name__ == '__main__':\n    run({function})\n" in tools[name]
+        assert tools[name].endswith(f"if __name__ == '__main__':\n    run_tool('{name}')\n")
 
 
 def test_help_and_version_import_no_torch():

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -64,3 +65,13 @@ class DeleteImages(_At):
     def harm(self, runner, batch, folder, keep, every=1):
         for file in sorted(Path(folder).rglob('*.png'))[keep::every]:
             file.unlink()
+
+
+@HOOKS.register_module()
+class SignalGroup(_At):
+    """Signals to the whole process group, as a terminal, SLURM and torchrun send them."""
+
+    def harm(self, runner, batch, names):
+        for name in names:
+            os.killpg(os.getpgid(0), getattr(signal, name))
+            time.sleep(0.2)  # until it has arrived, here and in the processes of the loader

@@ -48,6 +48,38 @@ def test_the_newest_are_kept_and_the_last_step_is_saved(tmp_path):
     assert runner.calls.count('before_checkpoint') == 4
 
 
+def test_a_stopped_run_has_in_the_end_the_files_of_one_that_was_not(tmp_path):
+    runner, hook = Runner(tmp_path), CheckpointHook(3, max_keep_ckpts=2, keep_every=4)
+    (tmp_path / 'iter_12.pth').touch()  # damaged: the run has resumed before it
+    for step in (3, 6, 8):
+        runner.iter = step - 1
+        hook.save(runner)
+    assert runner.files() == {'iter_3.pth', 'iter_6.pth', 'iter_8.pth', 'iter_12.pth'}  # a signal came in step 8
+    runner.iter = 8
+    hook.before_train(runner)
+    assert runner.files() == {'iter_3.pth', 'iter_6.pth', 'iter_8.pth', 'iter_12.pth'}
+    train(hook, runner)
+    assert runner.files() == {'iter_9.pth', 'iter_10.pth', 'iter_12.pth'}
+
+
+def test_what_a_killed_run_had_no_time_to_delete_is_deleted_at_the_next_start(tmp_path):
+    runner, hook = Runner(tmp_path), CheckpointHook(3, max_keep_ckpts=2)
+    for step in (6, 9, 10):
+        (tmp_path / f'iter_{step}.pth').touch()
+    runner.iter = 10
+    hook.before_train(runner)
+    assert runner.files() == {'iter_9.pth', 'iter_10.pth'}
+
+
+def test_the_counter_of_a_checkpoint_is_that_of_its_step(tmp_path):
+    runner, hook = Runner(tmp_path), CheckpointHook(3, save_best='error')
+    for counted in (3, 4):  # as it is in a run, and after a resume
+        runner.iter = 4
+        runner.message_hub.update_info('iter', counted)
+        hook.after_val_epoch(runner, {'error': 1.0 / counted})
+        assert runner.message_hub.get_info('iter') == 3
+
+
 def test_some_are_kept_for_good_and_others_files_are_left_alone(tmp_path):
     (tmp_path / 'iter_mine.pth').touch()
     runner = Runner(tmp_path)

@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 
+from eqzoo.config import load_config
+from eqzoo.engine import build_runner, shrink
 from eqzoo.engine.training import compile_blocks
 from eqzoo.registry import build, find_component
 
@@ -13,6 +15,23 @@ SHAPES = {
     'TinyAutoencoder': dict(num_blocks=(1, 1, 1)),
     'VQAutoencoder': dict(block_out_channels=(8, 8, 8), attention_levels=()),
 }
+
+
+def test_a_training_compiles_its_blocks_and_nothing_else(tmp_path, monkeypatch):
+    """Through mmengine's Runner, which on `compile` compiles the whole step as well; that crashed every autoencoder."""
+    compiled = []
+    monkeypatch.setattr(torch, 'compile', lambda function, **options: compiled.append((function, options)) or function)
+    config = shrink(load_config('configs/demo/rot_scale.py', [f'work_dir={tmp_path}', 'visualizer=none']))
+    config.custom_hooks, config.val_dataloader = {}, None
+    config.train_cfg.max_iters = 1
+    config.default_hooks.checkpoint.save_best = None
+    config.compile = dict(backend='eager')
+    runner = build_runner(config)
+    runner.train()
+    network = runner.model.autoencoder
+    blocks = [network.encoder, network.decoder.mid_block, *network.decoder.up_blocks]
+    assert [function.__self__ for function, _ in compiled] == blocks
+    assert all(options == dict(backend='eager') for _, options in compiled)
 
 
 @pytest.mark.slow  # the compiler takes a minute each

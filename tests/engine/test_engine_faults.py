@@ -1,8 +1,11 @@
 """Faults: each is reported in one message, and nothing is lost."""
 
+import os
 import re
 import resource
 import shutil
+import signal
+import time
 
 import fault_hooks  # noqa: F401  registers them
 import pytest
@@ -79,7 +82,7 @@ def test_steps_that_are_not_finite_can_be_left_out(tmp_path, capsys):
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / 'skip').values())
 
 
-@pytest.mark.parametrize(('name', 'status'), [('SIGTERM', 143), ('SIGUSR1', 138)])
+@pytest.mark.parametrize(('name', 'status'), [('SIGTERM', 143), ('SIGUSR1', 138), ('SIGINT', 130)])
 def test_signals_save_and_stop(name, status, whole, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         smoke(DIT, tmp_path, hook=dict(type='SendSignal', step=3, name=name))
@@ -206,14 +209,30 @@ def test_an_error_in_a_loaders_process_comes_without_its_traceback(workers, tmp_
     assert stopped.value.code == 'error: No image of this batch of 2 can be read: 0.png, 0.png.'
 
 
-def test_a_lost_loader_process_and_an_interruption_are_reported():
+def test_a_lost_loader_process_is_reported():
     def lose() -> None:
         raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.')
 
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(SystemExit, match='worker .* Killed.*/dev/shm.*num_workers'):
         run(lose, [])
-    with pytest.raises(SystemExit, match='^interrupted$'):
-        run(interrupt, [])
+
+
+def test_a_folder_is_free_when_its_run_dies_before_its_loaders_do(tmp_path):
+    """Kill -9 of the main process alone: processes that it forked live on for seconds."""
+    reader, writer = os.pipe()
+    main = os.fork()
+    if main == 0:
+        with own_folder(tmp_path):
+            loader = os.fork()
+            if loader == 0:
+                time.sleep(60)
+                os._exit(0)
+            os.write(writer, f'{loader}\n'.encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(main, 0)
+    loader = int(os.read(reader, 20))
+    try:
+        with own_folder(tmp_path):
+            os.kill(loader, 0)  # it is still there
+    finally:
+        os.kill(loader, signal.SIGKILL)

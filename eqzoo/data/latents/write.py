@@ -32,6 +32,7 @@ from eqzoo.data.latents.format import (
     write_shard,
 )
 from eqzoo.data.loaders import collate
+from eqzoo.data.workers import worker_options
 from eqzoo.distributed import wait_for_all
 from eqzoo.images import to_float
 from eqzoo.normalization import LatentSums
@@ -227,7 +228,7 @@ def _batches_of(
         DataLoader(
             dataset,
             batch_sampler=batches,
-            num_workers=num_workers,
+            **worker_options(num_workers),
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(0),  # its own, as in eqzoo.data.loaders

@@ -1,0 +1,51 @@
+"""Processes of loaders: their number, and the signals that they leave to the main process."""
+
+import os
+import signal
+import threading
+from functools import cache
+from typing import Any
+
+from eqzoo.distributed import rank_and_world_size
+
+
+def worker_options(num_workers: int) -> dict[str, Any]:
+    """Return the arguments of a `DataLoader` about its processes.
+
+    More processes than cores read no faster and take memory each: their number is capped to the cores that this
+    process may use, which is printed once. It changes no batch.
+
+    Args:
+        num_workers: The processes that are asked for; 0 reads in this process.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    if num_workers > cores:
+        _say_cap(num_workers, cores)
+    return dict(num_workers=min(num_workers, cores), worker_init_fn=leave_signals)
+
+
+def leave_signals(worker_id: int = 0) -> None:
+    """Leave signals to the main process, which finishes its step and saves: a `worker_init_fn`.
+
+    A terminal, SLURM and torchrun send them to all processes. Only SIGTERM of the main process itself ends a
+    worker: with it multiprocessing ends those that are left when the main process does, and waits for them.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if not hasattr(signal, 'sigwaitinfo'):  # macOS
+        return
+    # Blocked here and in all threads that follow, so that it waits for the one that can ask for its sender.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_on_wish_of, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_on_wish_of(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+@cache  # once, not for each loader
+def _say_cap(asked: int, cores: int) -> None:
+    if rank_and_world_size()[0] == 0:
+        print(f'num_workers: {asked} asked for, {cores} used, one for each core of this process.', flush=True)
