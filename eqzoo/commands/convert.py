@@ -29,13 +29,14 @@ def convert(
         config: A config whose autoencoder it is, where the file does not say; its scale holds
             where the file states none.
         scale: The factor on the latents, 0.18215 for SD-VAE; replaces what is stated.
-        overwrite: Replace what is at DESTINATION.
+        overwrite: Replace the file, or what an earlier conversion wrote to the folder, at DESTINATION.
     """
     from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder, set_normalization
     from eqzoo.checkpoints.write import check_destination, export
     from eqzoo.loading import autoencoder_config
+    from eqzoo.zoo.download import weights_files
 
-    check_destination(Path(destination), to, overwrite=overwrite)
+    check_destination(Path(destination), to, overwrite=overwrite, sources=weights_files(source))
     file = read_autoencoder(source)
     origin = 'from the config' if config else 'from the file' if file.config else 'from shapes, norms with 32 groups'
     complete_config(file, source, autoencoder_config(config) if config else None)

@@ -40,6 +40,7 @@ def score(
     from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
     from eqzoo.engine.evaluation import evaluate, sample_view
     from eqzoo.engine.references import build_extractor, open_samples
+    from eqzoo.engine.work_dir import REPORT_LOCK, own_folder
     from eqzoo.report.page import save_result
 
     folder = Path(out or Path('work_dirs/score') / Path(samples).stem)
@@ -49,16 +50,19 @@ def score(
     source = _open_reference(reference, data.size, crop)
     network = build_extractor(extractor)
     chosen = _possible(chosen, network, len(data), source, min_images)
-    folder.mkdir(parents=True, exist_ok=True)
     init_distributed()
-    statistics = source if isinstance(source, str) else _measured(source, network, folder, (batch_size, num_workers))
-    evaluators = _evaluators(network, statistics, chosen, min_images)
-    rank, world_size = rank_and_world_size()
-    loader = build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
-    result = evaluate(evaluators, loader, sample_view)
-    result['card'] = {'samples': samples, **result['card']}
-    if rank == 0:
-        save_result(result, {'Samples': _grid(data)}, folder, Path(samples).stem)
+    with own_folder(folder, '--out', REPORT_LOCK):
+        is_measured = isinstance(source, str)
+        statistics = source if is_measured else _measured(source, network, folder, (batch_size, num_workers))
+        evaluators = _evaluators(network, statistics, chosen, min_images)
+        rank, world_size = rank_and_world_size()
+        loader = build_eval_loader(
+            data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size
+        )
+        result = evaluate(evaluators, loader, sample_view)
+        result['card'] = {'samples': samples, **result['card']}
+        if rank == 0:
+            save_result(result, {'Samples': _grid(data)}, folder, Path(samples).stem)
     close_distributed()
     return result
 
