@@ -100,6 +100,8 @@ def parse_autoencoder(content: Mapping[str, Any], notes: Mapping[str, Any], sour
     # beside LDM's names, eqzoo's exports have entries of their own: nested in a torch file, flat in safetensors
     more = content.get('eqzoo') if isinstance(content.get('eqzoo'), Mapping) else {}
     more = more or {name: below(f'eqzoo.{name}', content) for name in ('normalization', 'trained')}
+    if isinstance(notes.get('normalization'), Mapping):
+        more['normalization'] = _from_plain(notes['normalization'], source)
     notes = {**more, **notes}
     trained, average, unused = find_states({key: v for key, v in content.items() if not key.startswith('eqzoo.')})
     if not trained:
@@ -119,14 +121,16 @@ def parse_autoencoder(content: Mapping[str, Any], notes: Mapping[str, Any], sour
         of_another = () if averaged else tuple(f'average of {name}' for name in average)
     warn_of_unused(unused, source)
     state = to_diffusers(averaged or parts.network, numbered=is_known)
-    state |= {f'normalization.{key}': value for key, value in (more.get('normalization') or {}).items()}
+    stated = _dict_or_empty(more.get('normalization'))
+    state |= {f'normalization.{key}': value for key, value in stated.items() if isinstance(value, Tensor)}
+    beside = to_diffusers(parts.network, numbered=is_known) if averaged else _dict_or_empty(more.get('trained'))
     file = AutoencoderFile(
         state,
         config=config,
-        trained=to_diffusers(parts.network, numbered=is_known) if averaged else more.get('trained') or None,
+        trained=beside or None,
         discriminator=parts.discriminator,
         log_variance=parts.log_variance,
-        diffusers_fields=notes.get('diffusers_fields') or {},
+        diffusers_fields=_dict_or_empty(notes.get('diffusers_fields')),
         left_out=(*parts.left_out, *of_another),
     )
     return _checked(file, source)
@@ -211,6 +215,14 @@ def set_normalization(file: AutoencoderFile, arguments: Mapping[str, Any]) -> No
         state.update({f'normalization.{key}': value for key, value in buffers.items()})
 
 
+def to_plain(normalization: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return a normalisation as numbers that JSON can hold, exact, with the type of each tensor."""
+    return {
+        key: dict(dtype=str(value.dtype), values=value.double().flatten().tolist())
+        for key, value in normalization.items()
+    }
+
+
 def autoencoder_digest(autoencoder: nn.Module) -> str:
     """Return a sha256 over names, dtypes, shapes and bytes of the weights, and over padding and groups of norms.
 
@@ -250,6 +262,25 @@ def _check_state(state: Mapping[str, Tensor], config: Mapping[str, Any], where: 
     has_normalization = any(key.startswith('normalization.') for key in state)
     names = [name for name in wanted.state_dict() if has_normalization or not name.startswith('normalization.')]
     check_tensors(state, {name: wanted.state_dict()[name] for name in names}, where)
+
+
+def _from_plain(normalization: Mapping[str, Any], source: Source) -> dict[str, Tensor]:
+    """Return the tensors that `to_plain` returned as numbers."""
+    dtypes = {str(each): each for each in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
+    try:
+        return {
+            key: torch.tensor([float(each) for each in value['values']], dtype=dtypes[value['dtype']])
+            for key, value in normalization.items()
+        }
+    except (TypeError, ValueError, LookupError) as error:
+        raise ValueError(
+            f'weights: the normalisation in the metadata of {quoted(source)} is damaged; expected dtype and values of '
+            'shift and scale; write it again: python tools/convert.py.'
+        ) from error
+
+
+def _dict_or_empty(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _is_component_config(value: object) -> bool:

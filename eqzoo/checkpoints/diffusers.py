@@ -43,6 +43,8 @@ _FREE = {
     'AutoencoderTiny': dict(latent_magnitude=3, latent_shift=0.5),
 }
 
+_MAX_CHANNELS = 1 << 14
+
 # diffusers' classes assume these where config.json is silent, as sd-vae-ft-mse's is.
 _DEFAULT_SCALE = {'AutoencoderKL': 0.18215, 'VQModel': 0.18215, 'AutoencoderTiny': 1.0}
 
@@ -58,14 +60,13 @@ def read_folder(folder: Path) -> dict[str, Any]:
         ValueError: If eqzoo has no such network, or a file cannot be read, or
             `eqzoo.safetensors` was written for other files than the folder's.
     """
-    fields = _read_json(folder / CONFIG)
+    config, normalization, kept = from_diffusers(_read_json(folder / CONFIG), str(folder / CONFIG))
     file = next((folder / name for name in DIFFUSERS_WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise FileNotFoundError(
             f'weights: the folder {str(folder)!r} has no weights; expected {WEIGHTS}, its shards with their index, a '
             'variant such as fp16, or .bin; fetch one.'
         )
-    config, normalization, kept = from_diffusers(fields, str(folder / CONFIG))
     state = to_diffusers(find_states(read_file(file)[0])[0])
     if (folder / COMPANION).is_file():
         return _with_companion(folder, state, sha256_of(folder / CONFIG, file))
@@ -97,7 +98,14 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
         _require(key, fields.get(key, value), value, where)
     read = {'AutoencoderKL': _read_kl, 'VQModel': _read_vq, 'AutoencoderTiny': _read_tiny}[name]
     kept = {key: fields[key] for key in _FREE[name] if key in fields}
-    return read(fields, where), _stated_normalization(fields, name), kept
+    try:
+        config = read(fields, where)
+    except (TypeError, AttributeError, LookupError) as error:
+        raise ValueError(f'{where}: a value is of another type than in diffusers ({error}); fetch it again.') from error
+    channels = config['latent_channels']
+    if not isinstance(channels, int) or not 0 < channels <= _MAX_CHANNELS:
+        raise ValueError(f'{where}: got {channels!r} latent channels; expected 1 to {_MAX_CHANNELS}.')
+    return config, _stated_normalization(fields, name), kept
 
 
 def to_config_json(
@@ -132,13 +140,14 @@ def _with_companion(folder: Path, state: dict[str, Tensor], sha256: str) -> dict
             f'an unchanged folder; delete {COMPANION} to use the folder as diffusers does.'
         )
     state |= {key: value for key, value in more.items() if key.startswith('normalization.')}
+    config, fields = notes.get('config'), notes.get('diffusers_fields')
     return dict(
         state=state,
-        config=notes['config'],
+        config=config if isinstance(config, dict) and isinstance(config.get('type'), str) else None,
         trained=below('trained', more) or None,
         discriminator=below('discriminator', more),
         log_variance=more.get('log_variance'),
-        diffusers_fields=notes['diffusers_fields'],
+        diffusers_fields=fields if isinstance(fields, dict) else {},
     )
 
 
@@ -149,9 +158,12 @@ def _read_json(path: Path) -> dict[str, Any]:
             f'weights: the folder {str(path.parent)!r} has no {CONFIG}; expected a folder that diffusers wrote{hint}.'
         )
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        fields = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'weights: {str(path)!r} is not JSON: {error}; fetch it again.') from error
+    if not isinstance(fields, dict):
+        raise ValueError(f'weights: {str(path)!r} is no JSON object; expected the config of an autoencoder.')
+    return fields
 
 
 def _read_kl(fields: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eqzoo.checkpoints.pickled import UnreadableFileError, read_pickled
+from eqzoo.files import sha256_of
 from eqzoo.text import printable
-from eqzoo.zoo import located, shard_names
+from eqzoo.zoo import located, shard_names, weights_files
 
 # safetensors' metadata is text only; this entry of it is JSON of eqzoo's.
 METADATA_KEY = 'eqzoo'
@@ -112,6 +113,13 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         reason = next((what for start, what in _OTHERS if head.startswith(start)), None)
         raise _unreadable(path, reason or 'it is damaged, incomplete, or not a weights file') from error
     return (content if isinstance(content, dict) else {}), notes
+
+
+def weights_sha256(weights: str | Path | Sequence[str | Path]) -> str:
+    """Return the sha256 of a weights file; of a pair or a folder, of the bytes of its files, one after the other."""
+    paths = [checkpoint_in(located(each)) for each in weights_files(weights)]
+    files = [sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path] for path in paths]
+    return sha256_of(*(file for part in files for file in part))
 
 
 def checkpoint_in(path: Path) -> Path:

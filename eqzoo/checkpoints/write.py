@@ -1,6 +1,7 @@
 """Write autoencoders in the formats of diffusers, LDM and eqzoo, and replace the normalisation in a file."""
 
 import json
+import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder, set_normalization
+from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder, set_normalization, to_plain
 from eqzoo.checkpoints.diffusers import COMPANION, CONFIG, WEIGHTS, to_config_json
 from eqzoo.checkpoints.keys import to_ldm
-from eqzoo.checkpoints.read import METADATA_KEY, read_file
+from eqzoo.checkpoints.read import METADATA_KEY, checkpoint_in, read_file
 from eqzoo.files import replacing, sha256_of
+from eqzoo.zoo import weights_files
 
 _TORCH_SUFFIXES = ('.ckpt', '.pth', '.pt')
 _WRITTEN = {CONFIG, WEIGHTS, COMPANION}  # the files of a folder of diffusers
@@ -93,7 +95,7 @@ def write_normalization(path: str | Path, shift: Tensor, scale: Tensor) -> None:
         ValueError: If it is another project's file, which has no place for a normalisation, or a folder with other
             files.
     """
-    path = Path(path)
+    path = checkpoint_in(Path(path))
     kind = writable_format(path)
     if kind == 'checkpoint':
         _rewrite_checkpoint(path, shift, scale)
@@ -108,14 +110,19 @@ def writable_format(path: str | Path) -> str:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If eqzoo did not write it.
+        ValueError: If eqzoo did not write it, or it is a pair of files.
     """
-    path = Path(path)
+    if len(weights_files(path)) > 1:
+        raise ValueError(
+            f'latent statistics: two files, {str(path)!r}, have no place for them; expected one; join them first: '
+            'python tools/convert.py ENCODER,DECODER DST --to eqzoo.'
+        )
+    path = checkpoint_in(Path(path))
     if path.is_dir() and (path / COMPANION).is_file():
         check_destination(path, 'diffusers', overwrite=True)
         return 'diffusers'
     content, notes = ({}, {}) if path.is_dir() else read_file(path)
-    if path.suffix in _TORCH_SUFFIXES and 'autoencoder' in content:
+    if isinstance(content.get('state_dict'), dict) and 'autoencoder' in content:
         return 'checkpoint'
     if 'config' in (notes or content.get('eqzoo', {})):
         return 'eqzoo' if any(key.startswith('autoencoder.') for key in content) else 'ldm'
@@ -126,7 +133,13 @@ def writable_format(path: str | Path) -> str:
 
 
 def _rewrite_checkpoint(path: Path, shift: Tensor, scale: Tensor) -> None:
-    content, _ = read_file(path)
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:  # `read_file` reads past such objects, and writing would lose them
+        raise ValueError(
+            f'latent statistics: {str(path)!r} holds objects that are no tensors and numbers; expected a checkpoint of '
+            'eqzoo; convert it first: python tools/convert.py SRC DST --to eqzoo.'
+        ) from error
     for state, prefix in ((content['state_dict'], 'autoencoder.'), (content.get('ema_state_dict', {}), '')):
         if state:
             state[f'{prefix}normalization.shift'] = shift.clone()
@@ -157,9 +170,11 @@ def _write_eqzoo(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
 
 
 def _write_ldm(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
-    """Write LDM's layout (taming's for VQ, taesd's numbers for tiny ones), and the rest under `eqzoo`.
+    """Write LDM's layout (taming's for VQ, taesd's numbers for tiny ones), and eqzoo's own entries beside it.
 
-    The plain names hold the average where there is one, since other programs load those.
+    The plain names hold the average where there is one, since other programs load those. Of safetensors,
+    strict programs expect every name: eqzoo's entries are in the metadata, which has no place for the
+    trained weights beside an average.
     """
     discriminator = {key.removeprefix('network.'): value for key, value in file.discriminator.items()}
     state = {
@@ -167,16 +182,21 @@ def _write_ldm(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
         **_under('loss.discriminator', discriminator),
         **({} if file.log_variance is None else {'loss.logvar': file.log_variance}),
     }
-    more = dict(normalization=_own(file.normalization), trained=_own(file.trained or {}))
+    unsaid = []
     if flat:
-        extras = {
-            key: value for name, tensors in more.items() for key, value in _under(f'eqzoo.{name}', tensors).items()
-        }
-        _save_flat({**state, **extras}, path, _notes(file))
+        _save_flat(state, path, {**_notes(file), 'normalization': to_plain(file.normalization)})
+        if file.trained:
+            unsaid.append(
+                "LDM's layout in .safetensors has no place for the trained weights beside their average: they are left "
+                'out; .ckpt and --to eqzoo have one'
+            )
     else:
+        more = dict(normalization=_own(file.normalization), trained=_own(file.trained or {}))
         _save_torch(dict(state_dict=_own(state), eqzoo={**_notes(file), **more}), path)
     padding = file.config.get('padding_mode', 'zeros')
-    return [] if padding == 'zeros' else [f"LDM's code pads with zeros, not by {padding!r}: outputs differ there"]
+    if padding != 'zeros':
+        unsaid.append(f"LDM's code pads with zeros, not by {padding!r}: outputs differ there")
+    return unsaid
 
 
 def _write_diffusers(file: AutoencoderFile, folder: Path, *, flat: bool) -> list[str]:

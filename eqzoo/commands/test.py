@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from eqzoo.config import Config, load_config, require
-from eqzoo.files import sha256_of
 from eqzoo.registry import build
 from eqzoo.registry.ranges import PositiveInt
 
@@ -39,6 +38,7 @@ def test(
     config = load_config(config_file, overrides)
     require(config, 'evaluation', 'model.autoencoder', 'test_dataloader|sampling', 'test_evaluators|evaluators')
 
+    from eqzoo.checkpoints.read import weights_sha256
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink
     from eqzoo.engine.evaluation import evaluate
@@ -82,7 +82,7 @@ def test(
 
         evaluators = build_evaluators(needed.test_evaluators, datasets, 'test_evaluators')
         result = evaluate(evaluators, loader, view)
-        weights = {'file': weights, 'sha256': _sha256(weights)}
+        weights = {'file': weights, 'sha256': weights_sha256(weights)}
         result['card'] = {'config': config_file, 'weights': weights, **result['card']}
         if rank_and_world_size()[0] == 0:
             examples = example_images(loader.dataset, images).to(device)
@@ -105,6 +105,7 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
     """
     import torch
 
+    from eqzoo.checkpoints.read import weights_sha256
     from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
     from eqzoo.engine.evaluation import SampleBatches, evaluate, sample_view
     from eqzoo.engine.references import measured_references
@@ -116,7 +117,6 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
         claim_sample_files,
         generator_weights,
         identity,
-        weights_sha256,
     )
     from eqzoo.engine.work_dir import REPORT_LOCK, own_file, own_folder
     from eqzoo.pictures import draw_grid, sample_rows
@@ -171,11 +171,3 @@ def _choose_weights(config: Config, checkpoint: str | None) -> str:
         )
     config.model.autoencoder.weights = chosen
     return chosen
-
-
-def _sha256(weights: Any) -> str:
-    """Return the sha256 of a weights file, or of the files of a folder or of a pair one after the other."""
-    from eqzoo.zoo import located
-
-    paths = [located(each) for each in (weights if isinstance(weights, list | tuple) else [weights])]
-    return sha256_of(*(file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])))

@@ -11,18 +11,17 @@ from eqzoo import __version__
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.generator import load_generator
+from eqzoo.checkpoints.read import weights_sha256
 from eqzoo.data.samples import NpzSamples, PngSamples, check_card, open_sample_files, write_card
 from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
 from eqzoo.engine.checkpoints import latest_checkpoint
 from eqzoo.engine.generator_training import check_decodable, latents_card
 from eqzoo.engine.preflight import check_ready
-from eqzoo.files import sha256_of
 from eqzoo.generators.base import Generator
 from eqzoo.images import to_uint8
 from eqzoo.normalization import normalization_difference
 from eqzoo.randomness import SampleStreams, Stream, seeded
 from eqzoo.registry import build
-from eqzoo.zoo import located
 
 Labels = Literal['random', 'balanced'] | Sequence[int]
 
@@ -241,11 +240,6 @@ def identity(config: Config) -> dict[str, Any]:
         precision=sampling.get('precision', 'fp32'),
         num_images=sampling.num_samples,
     )
-
-
-def weights_sha256(weights: str) -> str:
-    """Return the sha256 of a weights file."""
-    return sha256_of(located(weights))
 
 
 def claim_sample_files(out: str, config: Config, weights: str) -> PngSamples | NpzSamples:

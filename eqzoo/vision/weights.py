@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqzoo.checkpoints.read import check_tensors, read_file
+from eqzoo.checkpoints.read import check_finite, check_tensors, read_file
 from eqzoo.files import sha256_of
 from eqzoo.randomness import seeded
 from eqzoo.registry import Requirement
@@ -119,6 +119,7 @@ def load_frozen(
         content, _ = read_file(path)
         state = {name: value for name, value in convert(content).items() if isinstance(value, Tensor)}
         check_tensors(state, network.state_dict(), f'weights: {str(path)!r}')
+        check_finite(state, repr(str(path)))
         state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     network.load_state_dict(state, assign=True)
     network.eval().requires_grad_(False)

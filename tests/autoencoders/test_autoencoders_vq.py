@@ -110,6 +110,26 @@ def test_nearest_codes_are_found_in_full_precision_under_autocast():
         assert torch.equal(autoencoder.bottleneck(z).indices, full)
 
 
+@pytest.mark.parametrize(('dtype', 'atol'), [(torch.float64, 1e-5), (torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_every_type_of_weights_works(dtype, atol):
+    """In half precision, distances to codes are computed in float32 of the same features and codes."""
+    full, autoencoder, x = make(), make().to(dtype), images(2, 3, 16, 32)
+    with torch.no_grad():
+        features = autoencoder.encode(x.to(dtype)).mean
+        found = autoencoder.bottleneck(features)
+        assert features.dtype == found.latents.dtype == autoencoder.decode(features).dtype == dtype
+        torch.testing.assert_close(features.float(), full.encode(x).mean, atol=atol, rtol=0.05)
+        codes, rows = autoencoder.quantize.embedding.weight.double(), features.double().movedim(1, -1)
+        distances = (rows[..., None, :] - codes).square().sum(-1)
+        assert torch.equal(found.indices, distances.argmin(-1))
+        nearest = codes[found.indices].movedim(-1, 1)
+        torch.testing.assert_close(found.latents.double(), nearest, atol=1e-5, rtol=0.01)
+        assert autoencoder.decode_tokens(autoencoder.tokens(x.to(dtype))).dtype == dtype
+    loss = autoencoder.bottleneck(features.requires_grad_()).penalties['codebook']
+    loss.backward()
+    assert autoencoder.quantize.embedding.weight.grad.abs().sum() > 0
+
+
 def test_tokens_go_there_and_back():
     autoencoder = make()
     x = images(2, 3, 16, 32)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder, set_normalization
 from eqzoo.checkpoints.config import plain_config
+from eqzoo.checkpoints.keys import to_ldm
 from eqzoo.checkpoints.write import export
 from eqzoo.loading import load_autoencoder
 from eqzoo.losses.adversarial import PatchGAN
@@ -22,6 +23,7 @@ CONFIGS = {
         KL, latent_channels=16, block_out_channels=(8, 8, 8, 16, 16), attention_levels=(3, 4), layers_per_block=2
     ),
     'KL without 1x1 convolutions': dict(KL, latent_channels=16, block_out_channels=(8, 8, 16), quant_conv=False),
+    'KL of other channels': dict(KL, latent_channels=4, feature_channels=6, block_out_channels=(8, 8, 16)),
     'VQ': dict(
         type='VQAutoencoder',
         latent_channels=4,
@@ -35,6 +37,7 @@ CONFIGS = {
     'tiny': dict(type='TinyAutoencoder', num_blocks=(1, 2), width=8),
     'pooled tiny': dict(type='TinyAutoencoder', num_blocks=(1, 2), width=8, pooled=True),
 }
+NOT_IN_DIFFUSERS = ('pooled tiny', 'KL of other channels')
 NORMALIZATIONS = {
     'nothing stated': {},
     'scale': dict(scale=0.13025),
@@ -104,7 +107,7 @@ def combinations():
     for name in CONFIGS:
         for normalization in ('nothing stated', 'scale and shift', 'per-channel'):
             for chain in CHAINS:
-                refused = name == 'pooled tiny' or (name.startswith('KL') and normalization == 'nothing stated')
+                refused = name in NOT_IN_DIFFUSERS or (name.startswith('KL') and normalization == 'nothing stated')
                 if not (refused and 'diffusers' in chain):
                     yield pytest.param(name, normalization, chain, id=f'{name}, {normalization}: {" -> ".join(chain)}')
 
@@ -117,7 +120,25 @@ def test_round_trips_are_exact(tmp_path, name, normalization, chain, more):
     for kind in chain:
         # what diffusers' config.json says beyond eqzoo's config has defaults, which are no loss
         stored = dataclasses.replace(read_autoencoder(write(stored, tmp_path, kind)), diffusers_fields={})
-    assert_same(original, stored)
+    # strict programs expect no more names in safetensors than LDM has
+    assert_same(dataclasses.replace(original, trained=None) if 'ldm.safetensors' in chain else original, stored)
+
+
+@pytest.mark.parametrize('name', ['KL f8', 'VQ', 'tiny'])
+def test_an_ldm_export_has_the_names_of_ldm_only(tmp_path, name):
+    """`load_state_dict(strict=True)` of other programs; eqzoo's entries are in the metadata."""
+    stored = stored_for(name, 'per-channel', more=True)
+    stored.discriminator, stored.log_variance = {}, None
+    path = tmp_path / 'out.safetensors'
+    notes = export(stored, path, to='ldm')
+    assert set(load_file(path)) == set(to_ldm(stored.network))
+    assert [note for note in notes if 'no place for the trained weights beside their average' in note]
+    assert_same(dataclasses.replace(stored, trained=None), read_autoencoder(path))
+    content = load_file(path)
+    bad = json.dumps(dict(normalization=dict(scale=dict(dtype='torch.float32', values=['x']))))
+    save_file(content, path, metadata=dict(eqzoo=bad))
+    with pytest.raises(ValueError, match=r'normalisation in the metadata of .* is damaged'):
+        read_autoencoder(path)
 
 
 @pytest.mark.parametrize('chain', [('ldm.ckpt',), ('ldm.safetensors',), ('eqzoo.safetensors',)])
@@ -139,7 +160,7 @@ def test_half_precision_stays_in_diffusers(tmp_path):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_written_files_load(tmp_path, name):
     stored = stored_for(name, 'per-channel', more=True)
-    kinds = ['ldm.ckpt', 'eqzoo.safetensors'] + ['diffusers'] * (name != 'pooled tiny')
+    kinds = ['ldm.ckpt', 'eqzoo.safetensors'] + ['diffusers'] * (name not in NOT_IN_DIFFUSERS)
     for kind in kinds:
         loaded = load_autoencoder(write(stored, tmp_path, kind))
         assert not loaded.training
@@ -282,6 +303,7 @@ def test_an_unstated_scale_is_not_written_for_diffusers(tmp_path):
     [
         ('KL f8', dict(padding_mode='reflect'), "padding_mode 'reflect' is unknown to diffusers"),
         ('pooled tiny', {}, r'pooled blocks \(TAEF2\) are unknown to diffusers'),
+        ('KL of other channels', {}, r"feature_channels \(LDM's z_channels other than embed_dim\) are unknown"),
         ('tiny', dict(type='MyAutoencoder'), 'there is no MyAutoencoder in diffusers'),
     ],
 )
@@ -375,6 +397,63 @@ class TestFolders:
         torch.save(old, path.with_suffix('.bin'))
         path.unlink()
         assert_same(expected, read_autoencoder(folder))
+
+    @pytest.mark.parametrize('variant', [None, 'fp16', 'bf16', 'non_ema'])
+    @pytest.mark.parametrize('size', ['10GB', '20KB'], ids=['one file', 'shards'])
+    @pytest.mark.parametrize('safe', [True, False], ids=['safetensors', 'bin'])
+    def test_shards_and_variants_of_diffusers(self, folder, tmp_path, variant, size, safe):
+        opened = AutoencoderKL.from_pretrained(folder)
+        opened.save_pretrained(tmp_path / 'x', variant=variant, max_shard_size=size, safe_serialization=safe)
+        found = read_autoencoder(tmp_path / 'x')
+        assert len(list((tmp_path / 'x').iterdir())) == 2 or size == '20KB'
+        for name, value in stored_for('KL f8', 'scale and shift').network.items():
+            assert torch.equal(found.state[name], value), name
+
+    def test_full_precision_goes_before_variants(self, folder):
+        self.edit(folder)
+        path = folder / 'diffusion_pytorch_model.safetensors'
+        save_file({key: value + 1 for key, value in load_file(path).items()}, path.with_suffix('.fp16.safetensors'))
+        assert_same(
+            stored_for('KL f8', 'scale and shift'), dataclasses.replace(read_autoencoder(folder), diffusers_fields={})
+        )
+
+    def test_shards_that_are_missing_are_named(self, folder, tmp_path):
+        AutoencoderKL.from_pretrained(folder).save_pretrained(tmp_path / 'x', max_shard_size='20KB')
+        index = tmp_path / 'x' / 'diffusion_pytorch_model.safetensors.index.json'
+        content = json.loads(index.read_text())
+        content['weight_map']['decoder.more'] = next(iter(content['weight_map'].values()))
+        index.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r'the shards of .* lack decoder\.more; fetch them again'):
+            read_autoencoder(tmp_path / 'x')
+        content['weight_map']['decoder.more'] = 'gone.safetensors'
+        index.write_text(json.dumps(content))
+        with pytest.raises(FileNotFoundError, match=r'gone\.safetensors'):
+            read_autoencoder(tmp_path / 'x')
+        content['weight_map']['decoder.more'] = '../x/config.json'
+        index.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match='is no index of shards'):
+            read_autoencoder(tmp_path / 'x')
+
+    @pytest.mark.parametrize('content', ['[]', '"x"', '3', 'null', '[' * 100_000])
+    def test_a_config_that_is_no_object_is_refused(self, folder, content):
+        (folder / 'config.json').write_text(content)
+        with pytest.raises(ValueError, match=r'config\.json. is (no JSON object|not JSON)'):
+            read_autoencoder(folder)
+
+    @pytest.mark.parametrize(
+        'fields',
+        [
+            dict(latent_channels=10**9),
+            dict(latent_channels='4'),
+            dict(down_block_types=[1, 2]),
+            dict(down_block_types=5),
+            dict(block_out_channels=5),
+        ],
+    )
+    def test_values_of_other_types_are_one_message(self, folder, fields):
+        self.edit(folder, **fields)
+        with pytest.raises(ValueError, match=r'config\.json: (a value is of another type|got)'):
+            read_autoencoder(folder)
 
     def test_changed_files_do_not_get_an_old_companion(self, folder):
         path = folder / 'diffusion_pytorch_model.safetensors'

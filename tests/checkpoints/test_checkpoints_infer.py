@@ -26,6 +26,7 @@ PUBLIC = {
         block_out_channels=(128, 128, 256, 256, 512, 512),
         attention_levels=(4, 5),
     ),
+    'LDM of other embed_dim': dict(type='KLAutoencoder', latent_channels=4, feature_channels=16),
     'VQ-GAN 1024': dict(type='VQAutoencoder'),
     'VQ-GAN 16384': dict(type='VQAutoencoder', num_codes=16384),
     'LDM vq-f8': dict(
@@ -62,6 +63,29 @@ def test_norm_groups_leave_no_trace_so_narrow_levels_need_a_config():
     state = KLAutoencoder(block_out_channels=(8, 16), norm_num_groups=4).state_dict()
     with pytest.raises(ValueError, match=r'\[8, 16\] channels; .* multiples of 32, .* give a config'):
         infer_config(state)
+
+
+@pytest.mark.parametrize('number', ['1000000000', '9' * 5000, '7', '-1', '00'])
+@pytest.mark.parametrize(
+    'name', ['encoder.down_blocks.{}.resnets.0.conv1.weight', 'encoder.down.{}.block.0.conv1.weight']
+)
+def test_numbers_of_levels_have_no_gaps(name, number):
+    """A name may claim the billionth level; looking for all before it would never end."""
+    state = meta_state(PUBLIC['kl-f8'])
+    state = to_diffusers(
+        {**state, name.format(number): torch.zeros(2), f'decoder.up.{number}.block.0.x': torch.zeros(2)}
+    )
+    if number == '-1':
+        assert infer_config(state) == plain_config(PUBLIC['kl-f8'])  # a name without a meaning, refused on loading
+        return
+    with pytest.raises(ValueError, match=r'expected 0, 1, 2, … without gaps') as error:
+        infer_config(state)
+    assert len(str(error.value)) < 400
+
+
+def test_gumbel_quantisers_are_named():
+    with pytest.raises(ValueError, match="the quantiser of taming's GumbelVQ"):
+        infer_config({**meta_state(PUBLIC['kl-f8']), 'quantize.embed.weight': torch.zeros(2, 2)})
 
 
 @pytest.mark.parametrize('state', [{'blocks.0.weight': torch.zeros(2)}, {'encoder.conv_in.weight': torch.zeros(2)}])

@@ -11,8 +11,12 @@ from taming.modules.diffusionmodules import model as taming
 
 from eqzoo.autoencoders import KLAutoencoder
 from eqzoo.checkpoints.autoencoder import read_autoencoder
+from eqzoo.checkpoints.generator import read_generator
 from eqzoo.checkpoints.keys import to_diffusers
-from eqzoo.checkpoints.read import split_parts
+from eqzoo.checkpoints.read import read_file, split_parts, weights_sha256
+from eqzoo.checkpoints.write import writable_format
+from eqzoo.files import sha256_of
+from eqzoo.loading import load_component
 
 # 32: taming's GroupNorm always has 32 groups, so this is as narrow as a comparison gets.
 SHAPE = dict(block_out_channels=(32, 32, 64), layers_per_block=1, attention_levels=(1, 2))
@@ -128,6 +132,92 @@ def test_safetensors_load(model, tmp_path, layout):
     assert_same_network(model, load(path))
 
 
+@pytest.mark.parametrize('name', ['flux.sft', 'a.SAFETENSORS', 'blob', 'a.pt', 'a.ckpt', 'a.safetensors'])
+@pytest.mark.parametrize('kind', ['safetensors', 'torch'])
+def test_content_decides_not_the_name(model, tmp_path, name, kind):
+    save = save_file if kind == 'safetensors' else torch.save
+    save({key: value.contiguous() for key, value in LAYOUTS['LDM'](model).items()}, tmp_path / name)
+    assert_same_network(model, load(tmp_path / name))
+
+
+@pytest.mark.parametrize('dtype', [torch.int8, torch.bool, torch.complex64, torch.int64])
+def test_numbers_that_are_no_weights_are_refused(model, tmp_path, dtype):
+    state = network_state(model)
+    state['encoder.conv_in.bias'] = state['encoder.conv_in.bias'].to(dtype)
+    torch.save(state, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=f'1 of numbers that are no weights: encoder.conv_in.bias {dtype}'):
+        load(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize('dtype', [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float64])
+def test_floats_of_other_sizes_are_weights(model, tmp_path, dtype):
+    torch.save({key: value.to(dtype) for key, value in network_state(model).items()}, tmp_path / 'a.pth')
+    assert torch.equal(load(tmp_path / 'a.pth').last_layer, model.last_layer.to(dtype).float())
+    bad = {**network_state(model), 'encoder.conv_in.bias': torch.full((32,), torch.nan).to(dtype)}
+    torch.save(bad, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='holds NaN or infinite values in 1 tensors'):
+        load(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize('scale', [0.0, -0.5])
+def test_a_normalisation_that_no_generator_can_use_is_refused(model, tmp_path, scale):
+    state = {**model.state_dict(), 'normalization.scale': torch.tensor([0.5, 0.5, scale, 0.5])}
+    torch.save(state, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=rf'states a normalisation of scale .*{scale}.*latent_stats'):
+        load(tmp_path / 'a.pth')
+
+
+def test_names_that_a_terminal_obeys_are_spelled_out(model, tmp_path):
+    torch.save({**network_state(model), 'x\x1b[2J\n' + 'y' * 500: torch.zeros(1)}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r'1 unexpected: x\\x1b\[2J\\x0ay+…') as error:
+        load(tmp_path / 'a.pth')
+    assert len(str(error.value)) < 600
+
+
+def test_a_folder_of_a_run_stands_for_its_newest_checkpoint(model, tmp_path):
+    other = {key: value + 1 for key, value in network_state(model).items()}
+    torch.save(other, tmp_path / 'iter_9.pth')
+    torch.save(network_state(model), tmp_path / 'iter_10.pth')
+    torch.save(other, tmp_path / 'best_psnr_iter_20.pth')
+    assert_same_network(model, load(tmp_path))
+    assert_same_network(model, load_component(tmp_path))
+    assert weights_sha256(tmp_path) == sha256_of(tmp_path / 'iter_10.pth')
+    (tmp_path / 'iter_9.pth').unlink()
+    (tmp_path / 'iter_10.pth').rename(tmp_path / 'best_mse_iter_30.pth')
+    assert_same_network(model, load(tmp_path))
+
+
+def test_other_folders_are_named(tmp_path):
+    (tmp_path / 'weights.safetensors').touch()
+    with pytest.raises(
+        ValueError, match=r'folder without a checkpoint .*; give one of its files: weights\.safetensors'
+    ):
+        read_file(tmp_path)
+    (tmp_path / 'config.json').write_text('{"_class_name": "DiTTransformer2DModel"}')
+    with pytest.raises(ValueError, match=r"of diffusers' folders, eqzoo reads those of an autoencoder"):
+        read_generator(tmp_path)
+    with pytest.raises(ValueError, match=r"_class_name 'DiTTransformer2DModel'; expected AutoencoderKL"):
+        load_component(tmp_path)
+
+
+def test_a_pair_is_taken_wherever_weights_are(model, tmp_path):
+    for name in ('encoder', 'decoder'):
+        half = {f'{name}.{k}': v for k, v in getattr(model, name).state_dict().items()}
+        torch.save({key.removeprefix(f'{name}.'): value for key, value in half.items()}, tmp_path / f'{name}.pth')
+    pair = f'{tmp_path}/encoder.pth,{tmp_path}/decoder.pth'
+    shape = dict(SHAPE, quant_conv=False)
+    for source in (pair, pair.split(',')):
+        loaded = KLAutoencoder(4, **shape, weights=source)
+        assert torch.equal(loaded.encoder.conv_in.weight, model.encoder.conv_in.weight)
+        assert torch.equal(loaded.decoder.conv_out.weight, model.decoder.conv_out.weight)
+        assert KLAutoencoder.requirements(dict(weights=source)) == []
+        assert weights_sha256(source) == sha256_of(*pair.split(','))
+    (missing,) = KLAutoencoder.requirements(dict(weights=f'{tmp_path}/encoder.pth,nowhere.pth'))
+    assert missing.where == 'nowhere.pth'
+    with pytest.raises(ValueError, match=r'two files, .*, have no place for them; .*join them first'):
+        writable_format(pair)
+
+
 def test_half_precision_files_load_in_full_precision(model, tmp_path):
     path = tmp_path / 'half.safetensors'
     save_file({key: value.half() for key, value in network_state(model).items()}, path)
@@ -177,6 +267,28 @@ def test_taming_networks_give_the_same_numbers(tmp_path):
         # Attention is written in another order of operations: float32 rounding remains.
         torch.testing.assert_close(loaded.encode(x).parameters, moments, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(loaded.decode(z), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_latents_of_other_channels_than_features_give_the_same_numbers(tmp_path):
+    """LDM's `embed_dim` and `z_channels`: its convolutions between networks and latents change the channels."""
+    torch.manual_seed(0)
+    options = dict(ch=32, out_ch=3, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(), resolution=16)
+    options |= dict(in_channels=3, z_channels=6)
+    reference = torch.nn.ModuleDict(
+        dict(encoder=taming.Encoder(**options, double_z=True), decoder=quiet(taming.Decoder, options))
+    )
+    reference['quant_conv'] = torch.nn.Conv2d(12, 8, 1)
+    reference['post_quant_conv'] = torch.nn.Conv2d(4, 6, 1)
+    torch.save(reference.state_dict(), tmp_path / 'model.ckpt')
+    loaded = load_component(tmp_path / 'model.ckpt')
+    x = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        moments = reference['quant_conv'](reference['encoder'](x))
+        torch.testing.assert_close(loaded.encode(x).parameters, moments, atol=1e-5, rtol=1e-5)
+        expected = reference['decoder'](reference['post_quant_conv'](moments[:, :4]))
+        torch.testing.assert_close(loaded.decode(moments[:, :4]), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r'feature_channels: got 6 for latents of 4 channels without quant_conv'):
+        KLAutoencoder(4, (32, 64), feature_channels=6, quant_conv=False)
 
 
 def quiet(cls, options):
