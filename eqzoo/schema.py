@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from mmengine.registry import Registry
-
 from eqzoo.files import did_you_mean
 from eqzoo.registry import (
     DATASETS,
@@ -22,6 +20,7 @@ from eqzoo.registry import (
     SAMPLERS,
     VISION,
     VISUALIZERS,
+    Kind,
     check_config,
 )
 from eqzoo.registry.ranges import (
@@ -163,7 +162,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
     _check('', known, present)
 
 
-def kind_of_key(config: Mapping[str, Any], key: str) -> Registry | None:
+def kind_of_key(config: Mapping[str, Any], key: str) -> Kind | None:
     """Return the kind of the components under a top-level key of a config; None where it says nothing."""
     if key == 'optim_wrapper' and any('type' in each for each in (config.get(key) or {}).values()):
         return None  # wrappers, with optimizers in them

@@ -83,11 +83,12 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
     model = build(config.model)
     broadcast_weights(model)
     sharded = _shard_if_asked(config, model)
-    if options := config.get('compile', False):
-        compile_blocks(model.blocks(), **({} if options is True else options))
     loader = train_loader(config, datasets.get('train_dataloader.dataset'))
     model.check_data(loader.dataset)
-    check_memory(model, loader.dataset, loader.batch_size)
+    if not sharded:
+        check_memory(model, loader.dataset, loader.batch_size)
+    if options := config.get('compile', False):
+        compile_blocks(model.blocks(), **({} if options is True else options))
     has_validation = config.get('val_dataloader') is not None
     runner = QuietRunner(
         model=model,
@@ -387,8 +388,6 @@ class QuietRunner(Runner):
 
 def _shard_if_asked(config: Config, model: Training) -> bool:
     sharding = config.get('sharding')
-    if sharding not in (None, 'full'):
-        raise ValueError(f"sharding: got {sharding!r}; expected 'full' or nothing.")
     if sharding:
         shard(model, torch.device(get_device()))
     return bool(sharding)
@@ -415,8 +414,6 @@ def _build_optimizer(
 
 def _checkpoint_to_resume(config: Config, resume: bool) -> Path | None:
     automatic = config.get('resume')
-    if automatic not in (None, 'auto'):
-        raise ValueError(f"resume: got {automatic!r}; expected 'auto' or nothing.")
     if latest_checkpoint(config.work_dir) is None:
         if resume and not automatic:
             raise ValueError(

@@ -10,11 +10,14 @@ import torch._functorch.config
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import Dataset
 
 from eqzoo.distributed import average_gradients, full_tensor, get_device, total_memory
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import OPTIM_WRAPPERS
+from eqzoo.registry.ranges import PositiveInt, checks_arguments
 
 
 class Training(nn.Module):
@@ -31,8 +34,12 @@ class Training(nn.Module):
     subject: ClassVar[str]
     """Name of the attribute that is averaged, compiled and described in checkpoints: 'autoencoder' or 'generator'."""
 
+    @checks_arguments
     def __init__(
-        self, micro_batch_size: int | None, precision: Literal['fp32', 'bf16'], on_nonfinite: Literal['stop', 'skip']
+        self,
+        micro_batch_size: PositiveInt | None,
+        precision: Literal['fp32', 'bf16'],
+        on_nonfinite: Literal['stop', 'skip'],
     ) -> None:
         super().__init__()
         self.micro_batch_size = micro_batch_size
@@ -166,9 +173,19 @@ def bytes_kept(network: nn.Module, *inputs: Tensor) -> int:
         kept.setdefault(tensor.untyped_storage()._cdata, tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with _FusedAttention(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         functional_call(network, weights, inputs)
     return sum(each.untyped_storage().nbytes() for place, each in kept.items() if place not in own)
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention that keeps queries and keys, as fused kernels do; torch's for 'meta' keeps the matrix of all pairs."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            named = dict(zip(('query', 'key', 'value'), args, strict=False)) | (kwargs or {})
+            return named['query'] * named['key'] + named['value']
+        return func(*args, **(kwargs or {}))
 
 
 def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:

@@ -76,6 +76,33 @@ def test_a_config_that_trains_nothing_is_refused(config):
         run(train, [config, '--smoke'])
 
 
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ('train_dataloader.dataset.size=62', 'images of 62 x 62 pixels; expected positive multiples of 4'),
+        ('optim_wrapper.autoencoder.optimizer.type=AdamW8bit', "Unknown optimizer 'AdamW8bit'. Did you mean 'AdamW'"),
+        ('optim_wrapper={"generator": {"optimizer": {"type": "Adam"}}}', 'has the parameter groups .*autoencoder'),
+        ('visualizer.vis_backends.1.type=ClearMLVisBackend', 'ClearMLVisBackend needs clearml, which is not installed'),
+        ('default_hooks.checkpoint.type=Checkpoint', "Unknown hook 'Checkpoint'. Did you mean 'CheckpointHook'"),
+        ('val_dataloader=none', 'PictureHook draws images of val_dataloader, which is missing'),
+        ('custom_hooks={"codes": {"type": "CodebookHook"}}', 'KLAutoencoder has no codebook; leave the hook out'),
+        ('evaluators.0.type=NeighborConsistency', 'lnc'),
+        ('model.autoencoder.norm_num_groups=3', 'divisible'),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_would_refuse_before_its_first_step(override, message, tmp_path):
+    words = ['configs/demo/pretrain.py', f'work_dir={tmp_path}/run', 'val_dataloader.dataset.num_images=4']
+    with pytest.raises(SystemExit, match=message):
+        run(train, [*words, override, '--dry-run'])
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_dry_run_refuses_a_folder_that_holds_a_run(tmp_path):
+    (tmp_path / 'iter_4.pth').touch()
+    with pytest.raises(SystemExit, match='already holds a run'):
+        run(train, ['configs/demo/pretrain.py', f'work_dir={tmp_path}', '--dry-run'])
+
+
 def test_a_resumed_run_is_the_same_run(tmp_path, assert_same):
     """Autoencoder, discriminator, both optimizers and the average: all bit for bit."""
     leaf = 'configs/eqvae/sdxl_rot_scale.py'

@@ -443,3 +443,13 @@ def test_names_may_be_empty():
 def test_names_take_their_bytes_and_eight_more_each():
     names = Names(f'class_{index % 1000:04d}/{index:08d}.jpg' for index in range(50_000))
     assert names._bytes.nbytes + names._ends.nbytes == 50_000 * (23 + 8)
+
+
+def test_a_long_walk_says_what_it_does_and_ends_where_there_are_no_images(tmp_path, monkeypatch, capsys):
+    for number in range(30):
+        (tmp_path / str(number)).mkdir()
+    monkeypatch.setattr('eqzoo.data.sources._SECONDS_TO_LINE', 0)
+    monkeypatch.setattr('eqzoo.data.sources._MOST_FOLDERS', 20)
+    with pytest.raises(ValueError, match=r'0 images in the first 20 folders; expected a folder of images'):
+        ImageFolder(str(tmp_path), 16)
+    assert f'Looking for images in {tmp_path}: 0 in 2 folders so far; Ctrl-C stops it.' in capsys.readouterr().err

@@ -114,9 +114,9 @@ def test_a_metric_of_no_evaluator_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(interval=0), 'interval and keep_every must be at least 1, got 0, None'),
-        (dict(keep_every=0), 'interval and keep_every must be at least 1, got 1000, 0'),
-        (dict(max_keep_ckpts=0), 'max_keep_ckpts must be at least 1, or -1 for all, got 0'),
+        (dict(interval=0), 'CheckpointHook.interval must be at least 1, got 0'),
+        (dict(keep_every=0), 'CheckpointHook.keep_every must be at least 1 or None, got 0'),
+        (dict(max_keep_ckpts=0), 'CheckpointHook.max_keep_ckpts must be at least 1 or -1, got 0'),
         (dict(rule='least'), "rule must be 'less' or 'greater', got 'least'"),
     ],
 )

@@ -111,7 +111,7 @@ def test_counts_are_saved_and_loaded():
 
 
 def test_mistakes_are_refused_at_once():
-    with pytest.raises(ValueError, match=r'CodebookHook.revive_after must be at least 1 step, or None, got 0'):
+    with pytest.raises(ValueError, match=r'CodebookHook.revive_after must be at least 1 or None, got 0'):
         CodebookHook(revive_after=0)
     model = SimpleNamespace(autoencoder=KLAutoencoder(4, (8, 8), norm_num_groups=4))
     with pytest.raises(ValueError, match=r'CodebookHook: KLAutoencoder has no codebook; leave the hook out'):

@@ -135,7 +135,7 @@ def test_two_processes_are_as_one(one, kind):
     ('kind', 'message'),
     [
         ('full', 'sharding: .* one process; .*torchrun'),
-        ('half', "sharding: got 'half'; .*'full'"),
+        ('half', "sharding must be 'full' or None, got 'half'"),
     ],
 )
 def test_sharding_needs_several_processes(kind, message, tmp_path):

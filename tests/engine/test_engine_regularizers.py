@@ -192,7 +192,7 @@ def test_the_encoder_can_have_its_own_rate(batch):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (dict(encoder_rate=-1), r'encoder_rate must not be negative, got -1'),
+        (dict(encoder_rate=-1), r'encoder_rate must be at least 0, got -1'),
         (
             dict(encoder_rate=0, penalties=[dict(type='LocalCorrelation')]),
             r'encoder_rate: 0 freezes the encoder, and with it the latents that LocalCorrelation would change',
