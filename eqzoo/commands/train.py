@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,8 @@ def _run(phases: 'Sequence[Phase]', datasets: Sequence[Mapping[str, Any]], *, re
         phase.begin()
         # a later phase that has not begun starts, and does not miss a checkpoint to resume from
         has_begun = phase is phases[0] or latest_checkpoint(phase.config.work_dir) is not None
-        runner = build_runner(phase.config, resume=resume and has_begun, datasets=own)
+        announce = partial(_announce, phase, own)
+        runner = build_runner(phase.config, resume=resume and has_begun, datasets=own, announce=announce)
         runner.train()
         if stopped := stopped_by(runner):
             return stopped
@@ -104,9 +106,20 @@ def _run(phases: 'Sequence[Phase]', datasets: Sequence[Mapping[str, Any]], *, re
     return None
 
 
-def describe(config: Config, datasets: Mapping[str, Any]) -> str:
-    """Describe the run of `config` in a few lines; builds the model, and takes the data sets that preflight opened."""
-    model, data = build(config.model), datasets.get('train_dataloader.dataset')
+def _announce(phase: 'Phase', datasets: Mapping[str, Any], model: Any) -> None:
+    """Print what a run is about to do, before its first step."""
+    print((f'phase {phase.name}:\n' if phase.name else '') + describe(phase.config, datasets, model), flush=True)
+
+
+def describe(config: Config, datasets: Mapping[str, Any], model: Any = None) -> str:
+    """Describe the run of `config` in a few lines.
+
+    Args:
+        config: The config of the run.
+        datasets: The data sets that preflight opened, by their places in the config; others are built.
+        model: What is trained; built from the config if it is not given.
+    """
+    model, data = build(config.model) if model is None else model, datasets.get('train_dataloader.dataset')
     data = build(config.train_dataloader.dataset) if data is None else data
     model.check_data(data)
     size = config.train_dataloader.batch_size

@@ -16,6 +16,9 @@ from eqzoo.randomness import StepRandomness
 from eqzoo.registry import OPTIM_WRAPPERS
 
 
+_SIZES = 32  # image sizes for which blocks are compiled: the released scales have 25
+
+
 class Training(nn.Module):
     """Base class of trainings: a model with the losses that train it, as `StepLoop` and the hooks use it.
 
@@ -125,17 +128,23 @@ class Training(nn.Module):
 def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
     """Compile each module separately, in place; the names of weights stay.
 
-    Image sizes may change from step to step with a transform's scale: torch recompiles once and
-    then keeps them dynamic.
+    Image sizes may change from step to step with a transform's scale. Each size is compiled when it comes for the
+    first time; further sizes after the first 32 run uncompiled. (Sizes that torch keeps dynamic, its default, fail
+    in the inductor of torch 2.14: "cannot determine truth value of Relational".)
 
     Args:
         blocks: The modules.
-        **options: Those of `torch.compile`, such as `backend`.
+        **options: Those of `torch.compile`, such as `backend`; `dynamic` is False by default.
     """
+    from torch._dynamo import config as dynamo  # seconds, which other runs do not need
+
+    blocks = list(blocks)
+    # torch counts all blocks and sizes together, since one function calls all modules
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = _SIZES * len(blocks)
     # The adaptive weight of an adversarial loss differentiates a graph twice, which torch < 2.12 otherwise refuses.
     torch._functorch.config.donated_buffer = False
     for block in blocks:
-        block.compile(**options)
+        block.compile(**{'dynamic': False, **options})
 
 
 def add_to_means(log: dict[str, Tensor], parts: Mapping[str, Tensor], share: float) -> None:
