@@ -15,7 +15,6 @@ from eqzoo.distributed import average_gradients, full_tensor
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import OPTIM_WRAPPERS
 
-
 _SIZES = 32  # image sizes for which blocks are compiled: the released scales have 25
 
 
@@ -24,7 +23,8 @@ class Training(nn.Module):
 
     Args:
         micro_batch_size: Samples per process that go through the network at once; gradients
-            of micro-batches are summed. None: the whole batch.
+            of micro-batches are summed. None: the whole batch. With a discriminator the training is another one: the
+            adaptive weight and the statistics of batch norms are those of each micro-batch.
         precision: 'fp32', or 'bf16' for autocast without gradient scaling.
         on_nonfinite: Response to a loss or gradient that is not finite: 'stop' ends the run before such weights are
             saved; 'skip' leaves the update out, for which the host waits for the device in every step.
