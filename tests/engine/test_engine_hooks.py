@@ -8,10 +8,9 @@ import torch
 from mmengine.hooks import LoggerHook
 from torch import nn
 
-from eqzoo.engine import CheckpointHook, EMAHook, ScalarsHook, StopHook, UnreadableHook
+from eqzoo.engine import CheckpointHook, EMAHook, ProgressHook, ScalarsHook, StopHook, UnreadableHook
 from eqzoo.engine import hooks as stop_hook
 from eqzoo.engine.ema import averaged_model
-from eqzoo.engine.hooks import ProgressHook
 
 
 def runner_of(value, subject='autoencoder'):
