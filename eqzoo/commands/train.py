@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from eqzoo.config import Config, load_config, require, to_python
@@ -101,7 +102,8 @@ def _run(phases: 'Sequence[Phase]', datasets: Sequence[Mapping[str, Any]], *, re
         phase.begin()
         # a later phase that has not begun starts, and does not miss a checkpoint to resume from
         has_begun = phase is phases[0] or latest_checkpoint(phase.config.work_dir) is not None
-        runner = build_runner(phase.config, resume=resume and has_begun, datasets=own)
+        announce = partial(_announce, phase, own)
+        runner = build_runner(phase.config, resume=resume and has_begun, datasets=own, announce=announce)
         runner.train()
         if stopped := stopped_by(runner):
             return stopped
@@ -109,6 +111,12 @@ def _run(phases: 'Sequence[Phase]', datasets: Sequence[Mapping[str, Any]], *, re
     if is_first:
         print(f'Done. Checkpoints, logs and pictures are in {phases[-1].config.work_dir}.')
     return None
+
+
+def _announce(phase: 'Phase', datasets: Mapping[str, Any], model: Any) -> None:
+    """Print what a run is about to do, before its first step."""
+    described = describe(phase.config, datasets, model)
+    print(printable((f'phase {phase.name}:\n' if phase.name else '') + described, lines=True), flush=True)
 
 
 def describe(config: Config, datasets: Mapping[str, Any], model: Any = None) -> str:

@@ -11,7 +11,7 @@ from eqzoo.engine.checkpoints import (
 )
 from eqzoo.engine.ema import EMAHook
 from eqzoo.engine.generator_training import GeneratorTraining
-from eqzoo.engine.hooks import CodebookHook, RunInfoHook, ScalarsHook, StopHook, UnreadableHook
+from eqzoo.engine.hooks import CodebookHook, ProgressHook, RunInfoHook, ScalarsHook, StopHook, UnreadableHook
 from eqzoo.engine.picture_hooks import PictureHook, SampleHook
 from eqzoo.engine.runner import EvaluationLoop, MeanLogProcessor, StepLoop, build_runner
 from eqzoo.engine.sharding import ShardingHook
@@ -29,6 +29,7 @@ __all__ = [
     'ModelConfigHook',
     'PictureHook',
     'PlainCheckpointHook',
+    'ProgressHook',
     'RunInfoHook',
     'SampleHook',
     'SampleNoise',

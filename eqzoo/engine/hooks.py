@@ -3,7 +3,9 @@
 import math
 import os
 import signal
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -100,6 +102,51 @@ class ScalarsHook(Hook):
     def before_checkpoint(self, runner: Runner) -> None:
         """Read all waiting values: a run whose loss is not finite stops before the checkpoint."""
         self.read(runner)
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Print losses and the time left early and whenever the logger is silent for long.
+
+    On the terminal only: log, scalars and checkpoints are those of a run without this hook. The losses are those of
+    the first process's samples in that step, not the logger's means.
+
+    Args:
+        steps: Steps since the start after which a line is printed.
+        seconds: Time without a line after which one is printed.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, steps: Sequence[int] = (1, 5), seconds: float = 30.0) -> None:
+        self.steps, self.seconds = tuple(steps), seconds
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the clocks."""
+        self._loggers = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self._done, self._printed_at = 0, time.monotonic()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Print a line if one is due and the logger has not just printed its own."""
+        now = time.monotonic()
+        self._done += 1
+        if self._done == 1:
+            self._begun_at = now  # the first step has start-ups of its own: loaders, kernels, compilation
+        is_due = self._done in self.steps or now - self._printed_at >= self.seconds
+        is_logged = any(self.every_n_train_iters(runner, interval) for interval in self._loggers)
+        if is_due or is_logged:
+            self._printed_at = now
+        if is_due and not is_logged and rank_and_world_size()[0] == 0:
+            print(self._line(runner, outputs, now), flush=True)
+
+    def _line(self, runner: Runner, outputs: Mapping[str, Any], now: float) -> str:
+        step = runner.iter + 1
+        values = [f'{name}: {float(value):.4f}' for name, value in outputs.items()]
+        if self._done > 1:
+            pace = (now - self._begun_at) / (self._done - 1)
+            left = timedelta(seconds=int(pace * (runner.max_iters - step)))
+            values += [f'{pace:.3g} s a step', f'about {left} left']
+        return f'step {step:,} of {runner.max_iters:,}  {"  ".join(values)}'
 
 
 @HOOKS.register_module()

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,7 +44,7 @@ from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, build
 from eqzoo.registry.ranges import PositiveInt
 
 # Hooks of every run, whatever its config has.
-_HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook', 'ScalarsHook', 'StopHook')
+_HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook', 'ScalarsHook', 'ProgressHook', 'StopHook')
 
 # Beginnings of messages that mmengine prints in every run.
 _BOILERPLATE = (
@@ -62,7 +62,13 @@ _MEANS = {'train': re.compile(r'^(?!.*lr$)'), 'val': re.compile(r'time')}
 _RUNS = itertools.count()
 
 
-def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str, Dataset] | None = None) -> Runner:
+def build_runner(
+    config: Config,
+    *,
+    resume: bool = False,
+    datasets: Mapping[str, Dataset] | None = None,
+    announce: Callable[[Training], None] | None = None,
+) -> Runner:
     """Build the runner that trains what `config` describes.
 
     Args:
@@ -70,6 +76,7 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
         resume: Continue from the newest undamaged checkpoint in the work directory. With `resume='auto'` in
             the config, a run does so if there is one.
         datasets: Data sets that preflight has opened, by their places in the config; others are built.
+        announce: Called on the first process with the built model, before it is sharded or compiled.
 
     Raises:
         ValueError: If the config is wrong, if there is nothing to resume from, or if the work
@@ -81,6 +88,9 @@ def build_runner(config: Config, *, resume: bool = False, datasets: Mapping[str,
     mmengine.device.utils.DEVICE = get_device()  # where mmengine's Runner moves the model
     torch.manual_seed(config.seed)
     model = build(config.model)
+    if announce is not None and rank_and_world_size()[0] == 0:
+        with torch.random.fork_rng(devices=[]):  # it draws nothing of the run's
+            announce(model)
     broadcast_weights(model)
     sharded = _shard_if_asked(config, model)
     loader = train_loader(config, datasets.get('train_dataloader.dataset'))
@@ -464,4 +474,6 @@ def _raise_again(record: logging.LogRecord) -> None:
 
 def _is_for_the_terminal(record: logging.LogRecord) -> bool:
     message = record.getMessage()
+    if message.startswith('Iter(train)') and ' loss: ' not in message:
+        return False  # mmengine logs the end of the first epoch, when no values have been read
     return '\n' not in message and not message.startswith(_BOILERPLATE)

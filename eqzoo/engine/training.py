@@ -19,13 +19,16 @@ from eqzoo.randomness import StepRandomness
 from eqzoo.registry import OPTIM_WRAPPERS
 from eqzoo.registry.ranges import PositiveInt, checks_arguments
 
+_SIZES = 32  # image sizes for which blocks are compiled: the released scales have 25
+
 
 class Training(nn.Module):
     """Base class of trainings: a model with the losses that train it, as `StepLoop` and the hooks use it.
 
     Args:
         micro_batch_size: Samples per process that go through the network at once; gradients
-            of micro-batches are summed. None: the whole batch.
+            of micro-batches are summed. None: the whole batch. With a discriminator the training is another one: the
+            adaptive weight and the statistics of batch norms are those of each micro-batch.
         precision: 'fp32', or 'bf16' for autocast without gradient scaling.
         on_nonfinite: Response to a loss or gradient that is not finite: 'stop' ends the run before such weights are
             saved; 'skip' leaves the update out, for which the host waits for the device in every step.
@@ -191,17 +194,23 @@ class _FusedAttention(TorchFunctionMode):
 def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
     """Compile each module separately, in place; the names of weights stay.
 
-    Image sizes may change from step to step with a transform's scale: torch recompiles once and
-    then keeps them dynamic.
+    Image sizes may change from step to step with a transform's scale. Each size is compiled when it comes for the
+    first time; further sizes after the first 32 run uncompiled. (Sizes that torch keeps dynamic, its default, fail
+    in the inductor of torch 2.14: "cannot determine truth value of Relational".)
 
     Args:
         blocks: The modules.
-        **options: Those of `torch.compile`, such as `backend`.
+        **options: Those of `torch.compile`, such as `backend`; `dynamic` is False by default.
     """
+    from torch._dynamo import config as dynamo  # seconds, which other runs do not need
+
+    blocks = list(blocks)
+    # torch counts all blocks and sizes together, since one function calls all modules
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = _SIZES * len(blocks)
     # The adaptive weight of an adversarial loss differentiates a graph twice, which torch < 2.12 otherwise refuses.
     torch._functorch.config.donated_buffer = False
     for block in blocks:
-        block.compile(**options)
+        block.compile(**{'dynamic': False, **options})
 
 
 def add_to_means(log: dict[str, Tensor], parts: Mapping[str, Tensor], share: float) -> None:

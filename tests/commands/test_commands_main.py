@@ -2,13 +2,16 @@
 
 import inspect
 import re
+import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from eqzoo import __version__
-from eqzoo.commands.cli import BENCHMARKS, COMMANDS, main
+from eqzoo.commands import cli
+from eqzoo.commands.cli import BENCHMARKS, COMMANDS, main, run_tool
 from eqzoo.config import leaf_configs
 
 CALLABLE = {name: each for name, each in {**COMMANDS, **BENCHMARKS}.items() if name != 'benchmark'}
@@ -121,3 +124,21 @@ def test_what_builds_nothing_imports_no_torch(words):
     )
     result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60)
     assert result.stdout.endswith('imported set()\n'), result.stdout + result.stderr
+
+
+@pytest.mark.parametrize('name', CALLABLE)
+def test_ctrl_c_ends_every_command_with_one_line(name, capsys, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt  # while its modules are imported
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cli.LazyCommand, 'load', interrupt)
+    calls = (
+        [partial(main, ['benchmark', name])] if name in BENCHMARKS else [partial(main, [name]), partial(run_tool, name)]
+    )
+    for call in calls:
+        with pytest.raises(SystemExit) as end:
+            call()
+        assert end.value.code == 130
+        assert capsys.readouterr() == ('', 'interrupted\n')
+        assert signal.signal(signal.SIGINT, before) == signal.SIG_DFL  # a second one is silent

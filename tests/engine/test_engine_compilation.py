@@ -31,7 +31,7 @@ def test_a_training_compiles_its_blocks_and_nothing_else(tmp_path, monkeypatch):
     network = runner.model.autoencoder
     blocks = [network.encoder, network.decoder.mid_block, *network.decoder.up_blocks]
     assert [function.__self__ for function, _ in compiled] == blocks
-    assert all(options == dict(backend='eager') for _, options in compiled)
+    assert all(options == dict(backend='eager', dynamic=False) for _, options in compiled)
 
 
 @pytest.mark.slow  # the compiler takes a minute each

@@ -8,7 +8,7 @@ import torch
 from mmengine.hooks import LoggerHook
 from torch import nn
 
-from eqzoo.engine import CheckpointHook, EMAHook, ScalarsHook, StopHook, UnreadableHook
+from eqzoo.engine import CheckpointHook, EMAHook, ProgressHook, ScalarsHook, StopHook, UnreadableHook
 from eqzoo.engine import hooks as stop_hook
 from eqzoo.engine.ema import averaged_model
 
@@ -130,3 +130,32 @@ def test_values_wait_on_the_device_until_the_log_is_due():
     assert logged[:2] == [('train/loss', 0.0), ('train/count', 7)]
     hook.before_checkpoint(runner)
     assert logged[6:] == [('train/loss', 1.5), ('train/count', 7)]
+
+
+def test_progress_is_printed_early_and_whenever_the_log_is_silent(monkeypatch, capsys):
+    """A step takes 2 s, the first one 10 s, step 8 a minute; the logger prints each tenth."""
+    clock = [100.0]
+    monkeypatch.setattr(stop_hook.time, 'monotonic', lambda: clock[0])
+    hook = ProgressHook()
+    runner = SimpleNamespace(iter=20, max_iters=1000, hooks=[LoggerHook(interval=10)])  # resumed after 20 steps
+    hook.before_train(runner)
+    for seconds in (10, 2, 2, 2, 2, 2, 2, 60, 2, 2, 2):
+        clock[0] += seconds
+        hook.after_train_iter(
+            runner, runner.iter, None, {'loss': torch.tensor(0.5), 'kl': torch.tensor(runner.iter + 1.0)}
+        )
+        runner.iter += 1
+    assert capsys.readouterr().out.splitlines() == [
+        'step 21 of 1,000  loss: 0.5000  kl: 21.0000',
+        'step 25 of 1,000  loss: 0.5000  kl: 25.0000  2 s a step  about 0:32:30 left',
+        'step 28 of 1,000  loss: 0.5000  kl: 28.0000  10.3 s a step  about 2:46:37 left',
+    ]
+
+
+def test_the_loggers_own_line_is_enough(capsys):
+    hook = ProgressHook(steps=(1, 2), seconds=1e-9)
+    runner = SimpleNamespace(iter=0, max_iters=4, hooks=[LoggerHook(interval=1)])
+    hook.before_train(runner)
+    for runner.iter in range(4):
+        hook.after_train_iter(runner, runner.iter, None, {'loss': torch.tensor(0.5)})
+    assert capsys.readouterr().out == ''

@@ -201,6 +201,18 @@ def test_tensors_are_compared_whatever_the_config_says(config, whole, tmp_path):
             train(config, overrides=[f'work_dir={folder}'], smoke=True, resume=True)
 
 
+def test_names_of_tensors_are_compared_whatever_the_config_says(config, whole, tmp_path):
+    folder = tmp_path / 'run'
+    shutil.copytree(whole, folder)
+    checkpoint = read_checkpoint(folder / 'iter_4.pth')
+    weights = dict(checkpoint['state_dict'])
+    first = min(weights)
+    weights['other'] = weights.pop(first)
+    torch.save({**checkpoint, 'state_dict': weights}, folder / 'iter_4.pth')
+    with pytest.raises(ValueError, match=rf'1 tensors are missing \({first}\), 1 are unknown \(other\), 0 have'):
+        train(config, overrides=[f'work_dir={folder}'], smoke=True, resume=True)
+
+
 def test_code_in_a_checkpoint_is_not_run(config, whole, tmp_path):
     """The text `config` is run by mmengine; ours, `cfg`, is read as values."""
     folder = tmp_path / 'run'
