@@ -115,7 +115,9 @@ def test_a_training_checkpoint_goes_everywhere_and_comes_back(checkpoint, tmp_pa
     assert 'from the file' in printed
     assert 'weights        average, and the trained ones beside it\ndiscriminator  included\n' in printed
     run_convert(tmp_path / 'a', tmp_path / 'b.safetensors', '--to', 'ldm')
-    run_convert(tmp_path / 'b.safetensors', tmp_path / 'c.pth', '--to', 'eqzoo')
+    assert 'no place for the trained weights beside their average' in capsys.readouterr().out
+    run_convert(tmp_path / 'a', tmp_path / 'b.ckpt', '--to', 'ldm')
+    run_convert(tmp_path / 'b.ckpt', tmp_path / 'c.pth', '--to', 'eqzoo')
     back = torch.load(tmp_path / 'c.pth', weights_only=True)
     assert back['autoencoder'] == trained['autoencoder']
     for part in ('state_dict', 'ema_state_dict'):

@@ -34,6 +34,7 @@ def test_the_config_is_plain_complete_and_opens_the_file(tmp_path):
         attention_levels=[],
         norm_num_groups=4,
         quant_conv=True,
+        feature_channels=None,
         padding_mode='reflect',
     )
     images = torch.rand(1, 3, 8, 8)
