@@ -38,7 +38,7 @@ from eqzoo.registry.ranges import (
 _EVAL_LOADER = {'batch_size': PositiveInt, 'num_workers': NonNegativeInt, 'dataset': Component}
 
 SCHEMA: dict[str, Any] = {
-    'model?': Component,
+    'model?': Component | dict,  # commands that only encode need no more than its autoencoder
     'train_dataloader?': {**_EVAL_LOADER, 'shuffle?': bool},
     'val_dataloader?': _EVAL_LOADER,
     'test_dataloader?': _EVAL_LOADER,
@@ -66,7 +66,7 @@ SCHEMA: dict[str, Any] = {
     },
     'param_scheduler?': Component | Sequence[Component] | Mapping[str, Component | Sequence[Component]],
     'train_cfg?': {'max_iters': PositiveInt, 'val_interval?': PositiveInt},
-    'phases?': dict | None,
+    'phases?': Any,  # checked by `eqzoo.engine.phases`
     'custom_imports?': str | Sequence[str] | dict | None,
     'visualizer?': Component | None,
     'log_processor?': {

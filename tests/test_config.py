@@ -126,7 +126,16 @@ def test_hooks_have_names(tmp_path):
 
 
 def test_every_key_may_be_in_a_config_and_is_kept(tmp_path):
-    text = ''.join(f'{key} = {{}}\n' for key in KEYS)
+    loader = dict(batch_size=1, num_workers=0, dataset=dict(type='Shapes'))
+    values = {
+        **{key: loader for key in KEYS if key.endswith('_dataloader')},
+        'train_cfg': dict(max_iters=1),
+        'sampling': dict(num_samples=1, batch_size=1, sampler=dict(type='ODE')),
+        **{key: [] for key in ('evaluators', 'test_evaluators')},
+        **dict.fromkeys(('cache_encoder', 'visualizer', 'custom_imports', 'sharding', 'resume', 'phases')),
+        **dict(seed=0, compile=False, device='cpu', work_dir='w'),
+    }
+    text = ''.join(f'{key} = {values.get(key, {})!r}\n' for key in KEYS)
     assert list(load_config(write(tmp_path, text))) == list(KEYS)
 
 
@@ -173,7 +182,7 @@ def test_a_config_that_is_nowhere_says_where_it_was_looked_for(root, tmp_path, m
 
 def test_bases_may_be_those_of_a_package(tmp_path, monkeypatch):
     (tmp_path / 'lab' / 'configs').mkdir(parents=True)
-    write(tmp_path / 'lab' / 'configs', 'optimizer = dict(lr=3.0)', 'fast.py')
+    write(tmp_path / 'lab' / 'configs', 'optimizer = dict(lr=3)', 'fast.py')
     monkeypatch.syspath_prepend(tmp_path)
     text = (
         'from mmengine.config import read_base\nwith read_base():\n'
@@ -182,7 +191,7 @@ def test_bases_may_be_those_of_a_package(tmp_path, monkeypatch):
         'model.objective = other.objective\ntrain_cfg.update(max_iters=optimizer.lr)\n'
     )
     config, demo = load_config(write(tmp_path, text)), load_config('configs/demo/rot_scale.py')
-    assert config.train_cfg.max_iters == 3.0
+    assert config.train_cfg.max_iters == 3
     assert config.model.autoencoder == demo.model.autoencoder
     assert config.model.objective == load_config('configs/eqvae/sd_rot.py').model.objective != demo.model.objective
     with pytest.raises(ValueError, match=r"cannot be read: ImportError: no package 'no_such_lab'"):

@@ -70,7 +70,7 @@ class KLAutoencoder(Autoencoder):
         attention_levels: Sequence[NonNegativeInt] = (),
         norm_num_groups: PositiveInt = 32,
         quant_conv: bool = True,
-        feature_channels: int | None = None,
+        feature_channels: PositiveInt | None = None,
         padding_mode: PaddingMode = 'zeros',
         scale: PerChannel | None = None,
         shift: PerChannel | None = None,

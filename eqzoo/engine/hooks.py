@@ -26,7 +26,7 @@ from eqzoo.engine.checkpoints import CheckpointHook, latest_checkpoint
 from eqzoo.evaluators.codebook import perplexity
 from eqzoo.randomness import Stream, seeded
 from eqzoo.registry import HOOKS
-from eqzoo.registry.ranges import PositiveInt
+from eqzoo.registry.ranges import PositiveFloat, PositiveInt
 from eqzoo.text import printable
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -118,7 +118,7 @@ class ProgressHook(Hook):
 
     priority = 'LOWEST'
 
-    def __init__(self, steps: Sequence[int] = (1, 5), seconds: float = 30.0) -> None:
+    def __init__(self, steps: Sequence[PositiveInt] = (1, 5), seconds: PositiveFloat = 30.0) -> None:
         self.steps, self.seconds = tuple(steps), seconds
 
     def before_train(self, runner: Runner) -> None:

@@ -75,7 +75,7 @@ def config_of(tmp_path, text):
     path = tmp_path / 'leaf.py'
     path.write_text(
         "model = dict(autoencoder=dict(type='TinyAutoencoder', width=8, num_blocks=(1, 1)))\n"
-        f"train_cfg = dict()\ntrain_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(type='LatentStore', root='{tmp_path}/store'))\n"
+        f"train_cfg = dict(max_iters=1)\ntrain_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(type='LatentStore', root='{tmp_path}/store'))\n"
         + text
     )
     return str(path)

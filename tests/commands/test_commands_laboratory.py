@@ -53,7 +53,7 @@ def shell(*words):
 
 def test_a_page_and_numbers(tiny, photographs, tmp_path, capsys):
     run_laboratory(tmp_path, tiny, photographs)
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'index.html', 'inspect.json'}
+    assert {path.name for path in (tmp_path / 'out').glob('[!.]*')} == {'index.html', 'inspect.json'}
     summary = json.loads((tmp_path / 'out' / 'inspect.json').read_text())
     assert list(summary['models']) == ['tiny']
     assert summary['size'] == 36
@@ -105,8 +105,8 @@ def test_the_same_command_gives_the_same_bytes(tiny, photographs, tmp_path):
         (['{tiny}', '{images}', '--names', 'a,b'], "--names: got 'a', 'b' for 1 models"),
         (['{tiny}', '{tiny}', '{images}', '--names', 'a,a'], "--names: got 'a', 'a' for 2 models"),
         (['{tiny}', '{images}', '--angles', '5;6'], "--angles: got '5;6'"),
-        (['{tiny}', '{images}', '--scales', '1.5'], 'eval_scales must be'),
-        (['{tiny}', '{images}', '--limit', '0'], '--limit: got 0'),
+        (['{tiny}', '{images}', '--scales', '1.5'], r'eval_scales\[0\] must be'),
+        (['{tiny}', '{images}', '--limit', '0'], '--limit must be at least 1, got 0'),
         (['{tiny}', '{images}', '--size', '3'], '--size is 3; give more'),
         (['{tiny}', '{images}', '--device', 'gpu'], "device: got 'gpu'"),
     ],

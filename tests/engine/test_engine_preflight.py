@@ -71,7 +71,7 @@ def test_everything_missing_is_named_at_once_with_all_its_places(tmp_path):
     (tmp_path / 'empty').mkdir()
     empty = dict(type='ImageFolder', root=str(tmp_path / 'empty'), size=8)
     weights = dict(type='KLAutoencoder', weights='/nowhere/a.pth')
-    parts = dict(model=weights, one=dict(dataset=gone), two=[gone, empty])
+    parts = dict(base=weights, one=dict(dataset=gone), two=[gone, empty])
     with pytest.raises(ValueError, match='cannot run yet: 3 missing') as stopped:
         check_ready(Config(parts), 'python tools/x.py C', tuple(parts))
     message = str(stopped.value)
@@ -98,13 +98,13 @@ def test_a_users_data_set_is_asked_for_its_requirements_too():
 
 
 def test_names_are_checked_before_anything_is_opened(listings, tmp_path):
-    parts = dict(loader=dict(dataset=image_folder(tmp_path / 'images')), model=dict(type='KLAutoencoder', scales=1))
-    with pytest.raises(ValueError, match=r"model: KLAutoencoder has no argument 'scales'. Did you mean 'scale'"):
+    parts = dict(loader=dict(dataset=image_folder(tmp_path / 'images')), base=dict(type='KLAutoencoder', scales=1))
+    with pytest.raises(ValueError, match=r"base: KLAutoencoder has no argument 'scales'. Did you mean 'scale'"):
         missing(parts, tuple(parts))
     assert not listings
 
 
-def test_a_value_that_only_the_constructor_judges_is_left_to_the_build(tmp_path):
+def test_a_wrong_value_is_refused_with_its_place(tmp_path):
     wrong = dict(image_folder(tmp_path / 'images'), size=0)
-    assert check_ready(Config(dict(loader=dict(dataset=wrong))), '', ('loader',)) == {}
-    assert missing(dict(data=wrong), ('data',)) == []
+    with pytest.raises(ValueError, match=r'loader.dataset: ImageFolder.size must be at least 1, got 0'):
+        check_ready(Config(dict(loader=dict(dataset=wrong))), '', ('loader',))

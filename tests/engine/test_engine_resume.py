@@ -174,7 +174,7 @@ def drop_average(config):
         (
             [],
             lambda c: c.optim_wrapper.autoencoder.optimizer.update(amsgrad=True),
-            'optimizer.amsgrad: nothing, now True',
+            'optimizer.amsgrad: False, now True',
         ),
         ([], drop_average, 'custom_hooks.EMAHook: '),
     ],

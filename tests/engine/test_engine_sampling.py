@@ -157,7 +157,7 @@ def test_guidance_and_temperatures_are_finite(value):
         (dict(type='Halton', guidance=value), 'Halton.guidance'),
         (dict(type='Halton', temperature=value), 'Halton.temperature'),
     ]:
-        with pytest.raises(ValueError, match=f'{name} must be a finite number, got {value}'):
+        with pytest.raises(ValueError, match=f'{name} must be a number.*, got {value}'):
             build(config)
 
 

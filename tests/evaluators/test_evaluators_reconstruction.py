@@ -113,7 +113,7 @@ def test_small_images_and_unknown_protocols_are_refused():
         ReconstructionMetric('eq-vae')
     with pytest.raises(ValueError, match=r"ReconstructionMetric.average must be 'image' or 'global', got 'mean'"):
         ReconstructionMetric(average='mean')
-    with pytest.raises(ValueError, match='ReconstructionMetric.latent must be one of'):
+    with pytest.raises(ValueError, match="ReconstructionMetric.latent must be 'mean', 'sample' or None, got 'mode'"):
         ReconstructionMetric(latent='mode')
 
 
