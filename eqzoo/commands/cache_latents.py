@@ -182,6 +182,22 @@ def _table(written: 'WrittenStore', root: Path, config: Config) -> Iterator[str]
             f'Generators expect about 1. Measure the latents again, then run this command again, which takes seconds: '
             f'python tools/latent_stats.py {config.filename} {weights}'
         )
+        if not _has_place(weights):
+            yield (
+                f'{weights} has no place for the result; convert it first: python tools/convert.py {weights} NEW.pth '
+                '--to eqzoo, and use NEW.pth in both commands.'
+            )
+
+
+def _has_place(weights: Any) -> bool:
+    """Return whether `tools/latent_stats.py` can write into these weights."""
+    from eqzoo.checkpoints.write import writable_format
+
+    try:
+        writable_format(weights)
+    except (ValueError, OSError, TypeError):
+        return False
+    return True
 
 
 def normalized_std(index: 'StoreIndex') -> tuple[float, list[float]]:

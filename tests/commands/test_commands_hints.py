@@ -18,7 +18,7 @@ from mmengine.config import read_base
 with read_base():
     from eqzoo.configs.dit.dit_tiny_shapes import *
 
-shapes.update(num_images=24)
+cache_dataloader.dataset.update(num_images=24)
 model.autoencoder.update(weights={weights!r})
 train_dataloader.dataset.update(root={root!r})
 """
@@ -57,14 +57,28 @@ def test_every_printed_command_parses(name, words):
     cli.parse(function, given, program=name)
 
 
+def test_the_hint_for_a_file_without_a_place_says_convert_first(tmp_path, capsys):
+    torch.manual_seed(0)
+    weights, config = tmp_path / 'vae.pth', tmp_path / 'config.py'
+    config.write_text(CONFIG.format(weights=str(weights), root=str(tmp_path / 'latents')))
+    network = KLAutoencoder(4, (16, 32, 64), layers_per_block=1, norm_num_groups=8)
+    with torch.no_grad():
+        network.quant_conv.weight.mul_(5)  # a spread that needs the hint
+    torch.save(network.state_dict(), weights)
+    torch.save({k: v for k, v in network.state_dict().items() if 'normalization' not in k}, weights)
+    cli.main(['cache-latents', str(config)])
+    assert f'convert it first: python tools/convert.py {weights} NEW.pth --to eqzoo' in capsys.readouterr().out
+
+
 def test_the_hint_for_latents_of_another_spread_mends_them(tmp_path, capsys):
     """As printed, with a generator's config: measure, then write the store again."""
     torch.manual_seed(0)
     weights, root, config = tmp_path / 'vae.pth', tmp_path / 'latents', tmp_path / 'config.py'
     config.write_text(CONFIG.format(weights=str(weights), root=str(root)))
-    arguments = dict(block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8)
-    network = KLAutoencoder(4, **arguments, scale=0.2)  # random latents have a spread of 1
-    torch.save({'state_dict': {f'autoencoder.{k}': v for k, v in network.state_dict().items()}}, weights)
+    raw, arguments = tmp_path / 'raw.pth', dict(block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=8)
+    torch.save(KLAutoencoder(4, **arguments).state_dict(), raw)
+    # random latents have a spread of about 1
+    cli.main(['convert', str(raw), str(weights), '--to', 'eqzoo', '--config', str(config), '--scale', '0.2'])
     cli.main(['cache-latents', str(config)])
     hint = re.search(r'python tools/latent_stats\.py .*', capsys.readouterr().out)[0]
     assert normalized_std(read_index(root))[0] < 0.8

@@ -53,7 +53,7 @@ def test_the_estimate_is_a_close_lower_bound_and_changes_nothing(name):
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     real = really_kept(network, *inputs)
-    assert 0.7 * real < estimate <= real
+    assert 0.6 * real < estimate <= real  # of attention, what all kernels keep
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_what_it_needs(monkeypatch):
