@@ -203,7 +203,10 @@ def test_an_error_in_a_loaders_process_comes_without_its_traceback(workers, tmp_
 
     with pytest.raises(SystemExit) as stopped:
         run(read, [])
-    assert stopped.value.code == 'error: No image of this batch of 2 can be read: 0.png, 0.png.'
+    assert (
+        stopped.value.code
+        == 'error: No image of this batch of 2 can be read: 0.png (the file is empty), 0.png (the file is empty).'
+    )
 
 
 def test_a_lost_loader_process_and_an_interruption_are_reported():
