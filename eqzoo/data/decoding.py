@@ -85,7 +85,8 @@ def decode(data: bytes) -> Image.Image:
     except MemoryError:  # of this machine, not of the image
         raise
     except Exception as error:  # every format's decoder has errors of its own, RuntimeError of AVIF's, say
-        raise UnreadableImageError(f'{type(error).__name__}: {error}') from None
+        reason = ' '.join(str(error).split())  # one line, as messages of loaders' processes are
+        raise UnreadableImageError(f'{type(error).__name__}: {reason}') from None
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 

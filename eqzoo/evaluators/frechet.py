@@ -38,7 +38,8 @@ class ReconstructionFrechet(Evaluator):
             one number only.
 
     Raises:
-        ValueError: If the reference is of other features; by `check`, if it is of another number of images.
+        ValueError: If the reference is of other features; by `check`, if it is of another number of images; by
+            `check_images`, if of another size or crop.
         FileNotFoundError: If there is no such reference.
     """
 
@@ -66,6 +67,11 @@ class ReconstructionFrechet(Evaluator):
                 f'{num_images}; expected a reference of the same images: measure it with tools/reference.py, with '
                 'the same size and crop, or leave it out.'
             )
+
+    def check_images(self, size: int | None, crop: str | None) -> None:
+        """Refuse a reference of images of another size or crop; see `Reference.check_images`."""
+        if self.reference is not None:
+            self.reference.check_images(size, crop)
 
     @torch.no_grad()
     def update(self, view: AutoencoderView) -> None:

@@ -69,6 +69,18 @@ def test_a_reference_of_the_same_images_gives_the_same_and_another_is_refused(tm
         metric.check(50)
 
 
+def test_a_reference_of_other_crops_is_refused(tmp_path):
+    moments = FeatureMoments(12)
+    moments.add(Averages()(to_uint8(X)).pooled)
+    write_reference(tmp_path / 'x.npz', Averages(), moments, data=dict(kind='test', size=32, crop='center'))
+    metric = ReconstructionFrechet(Averages(), reference=str(tmp_path / 'x.npz'))
+    metric.check_images(32, 'center')
+    with pytest.raises(ValueError, match='x.npz: statistics of images of 32 x 32 pixels; the samples have 64 x 64'):
+        metric.check_images(64, 'center')
+    with pytest.raises(ValueError, match="x.npz: .* cropped by 'center'; these are cropped by 'resize_pil'"):
+        metric.check_images(32, 'resize_pil')
+
+
 def test_perfect_reconstructions_have_none():
     assert measure(ReconstructionFrechet(Averages()), X, X)['fd_averages'] == pytest.approx(0, abs=1e-6)
 
