@@ -105,6 +105,6 @@ def test_names_are_checked_before_anything_is_opened(listings, tmp_path):
 
 
 def test_a_value_that_only_the_constructor_judges_is_left_to_the_build(tmp_path):
-    wrong = dict(image_folder(tmp_path / 'images'), size=0)
+    wrong = dict(image_folder(tmp_path / 'images'), crop='middle')
     assert check_ready(Config(dict(loader=dict(dataset=wrong))), '', ('loader',)) == {}
     assert missing(dict(data=wrong), ('data',)) == []
