@@ -14,7 +14,6 @@ from eqzoo.registry import (
     DATASETS,
     EVALUATORS,
     HOOKS,
-    MODELS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
     SAMPLERS,
@@ -38,7 +37,7 @@ from eqzoo.registry.ranges import (
 _EVAL_LOADER = {'batch_size': PositiveInt, 'num_workers': NonNegativeInt, 'dataset': Component}
 
 SCHEMA: dict[str, Any] = {
-    'model?': Component | dict,  # commands that only encode need no more than its autoencoder
+    'model?': dict,  # of a run it is a component; to cache latents its autoencoder is enough
     'train_dataloader?': {**_EVAL_LOADER, 'shuffle?': bool},
     'val_dataloader?': _EVAL_LOADER,
     'test_dataloader?': _EVAL_LOADER,
@@ -66,7 +65,7 @@ SCHEMA: dict[str, Any] = {
     },
     'param_scheduler?': Component | Sequence[Component] | Mapping[str, Component | Sequence[Component]],
     'train_cfg?': {'max_iters': PositiveInt, 'val_interval?': PositiveInt},
-    'phases?': Any,  # checked by `eqzoo.engine.phases`
+    'phases?': Any,  # `eqzoo.engine.phases` checks them
     'custom_imports?': str | Sequence[str] | dict | None,
     'visualizer?': Component | None,
     'log_processor?': {
@@ -110,7 +109,6 @@ _FOREIGN: dict[str, Any] = {
 }
 
 _KINDS_OF_KEYS = {
-    'model': MODELS,
     'train_dataloader': DATASETS,
     'val_dataloader': DATASETS,
     'test_dataloader': DATASETS,

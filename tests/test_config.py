@@ -182,16 +182,16 @@ def test_a_config_that_is_nowhere_says_where_it_was_looked_for(root, tmp_path, m
 
 def test_bases_may_be_those_of_a_package(tmp_path, monkeypatch):
     (tmp_path / 'lab' / 'configs').mkdir(parents=True)
-    write(tmp_path / 'lab' / 'configs', 'optimizer = dict(lr=3)', 'fast.py')
+    write(tmp_path / 'lab' / 'configs', 'optimizer = dict(lr=3.0)', 'fast.py')
     monkeypatch.syspath_prepend(tmp_path)
     text = (
         'from mmengine.config import read_base\nwith read_base():\n'
         '    from eqzoo.configs.demo.rot_scale import *\n    from eqzoo.configs.eqvae.sd_rot import model as other\n'
         '    from lab.configs.fast import optimizer\n'
-        'model.objective = other.objective\ntrain_cfg.update(max_iters=optimizer.lr)\n'
+        'model.objective = other.objective\ntrain_cfg.update(val_interval=int(optimizer.lr))\n'
     )
     config, demo = load_config(write(tmp_path, text)), load_config('configs/demo/rot_scale.py')
-    assert config.train_cfg.max_iters == 3
+    assert config.train_cfg.val_interval == 3
     assert config.model.autoencoder == demo.model.autoencoder
     assert config.model.objective == load_config('configs/eqvae/sd_rot.py').model.objective != demo.model.objective
     with pytest.raises(ValueError, match=r"cannot be read: ImportError: no package 'no_such_lab'"):

@@ -33,7 +33,7 @@ def test_every_config_that_comes_with_eqzoo_passes(path):
         ('train_dataloader.num_workers=none', 'train_dataloader.num_workers must be a whole number .*, got None'),
         ('train_dataloader.dataset=none', r'train_dataloader.dataset must be a component, dict\(type=…\), got None'),
         ('train_dataloader=none', 'train_dataloader must be a dict, got None'),
-        ('model=none', 'model must be a component, .* got None'),
+        ('model=none', 'model must be a dict, got None'),
         ('evaluators=none', 'evaluators must be a list of components, got None'),
         ('evaluators=[5]', r'evaluators\[0\] must be a component, dict\(type=…\), got 5'),
         ('custom_hooks={"a": 5}', r'custom_hooks.a must be a component, dict\(type=…\), got 5'),

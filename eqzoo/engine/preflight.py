@@ -12,7 +12,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from eqzoo.config import KEYS, Config
-from eqzoo.registry import Requirement, build, check_config
+from eqzoo.registry import MODELS, Requirement, build, check_config
+from eqzoo.registry.ranges import Component, check_value
 from eqzoo.schema import check_foreign, kind_of_key
 
 # Keys of a config that hold components, in the order they are reported.
@@ -24,6 +25,8 @@ def check_training(config: Config, command: str, opened: Mapping[str, Dataset] |
 
     See `check_ready` for arguments, returned value and errors.
     """
+    check_value('model', Component, config.model)
+    list(check_config(config.model, 'model', kind=MODELS))
     for key in COMPONENT_KEYS:
         list(check_config(config.get(key), key, kind=kind_of_key(config, key)))
     check_foreign(config)

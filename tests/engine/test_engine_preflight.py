@@ -108,3 +108,9 @@ def test_a_wrong_value_is_refused_with_its_place(tmp_path):
     wrong = dict(image_folder(tmp_path / 'images'), size=0)
     with pytest.raises(ValueError, match=r'loader.dataset: ImageFolder.size must be at least 1, got 0'):
         check_ready(Config(dict(loader=dict(dataset=wrong))), '', ('loader',))
+
+
+def test_a_value_that_only_the_constructor_judges_is_left_to_the_build(tmp_path):
+    wrong = dict(image_folder(tmp_path / 'images'), crop='middle')
+    assert check_ready(Config(dict(loader=dict(dataset=wrong))), '', ('loader',)) == {}
+    assert missing(dict(data=wrong), ('data',)) == []
