@@ -4,15 +4,48 @@ No room of the package is below this module, so that every room can use it.
 """
 
 import difflib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import threading
+import time
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_HOST = re.sub(r'[^\w.-]', '_', socket.gethostname())
+
+# A file of a process that was killed while it wrote NAME; without a host in files of earlier versions.
+_LEFTOVER = re.compile(r'\.(?P<name>.+)\.(?P<pid>\d+)(@(?P<host>[\w.-]*))?\.(?P<kind>tmp|old)')
+_ABANDONED = 86_400  # seconds without a write, after which the process on another machine is taken for dead
+
+_OTHER_PLACE = 'choose a place that you may write to'
+_REMEDIES = {
+    errno.ENOSPC: 'the disk is full, of bytes or of files (df -h, df -i); make room and run it again, or choose '
+    'another place',
+    errno.EDQUOT: 'your quota is used up; make room and run it again, or choose another place',
+    errno.EFBIG: 'the system or ulimit -f limits the size of files; raise the limit, or choose another place',
+    errno.EIO: 'the disk has a fault; choose another place',
+}
+# Errors of writing, whatever file they name; and those that are errors of writing if they name the written file.
+_ONLY_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_OF_THE_PLACE = (
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.EBUSY, errno.EEXIST),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+)
+
+_swept: set[Path] = set()  # folders whose leftovers this process has removed
+_sweeping = threading.Lock()
+
+
+class WriteError(OSError):
+    """A file or folder cannot be written; the message says which, why, and how to go on."""
 
 
 @contextmanager
@@ -21,8 +54,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     The block creates a file or a folder there. Its bytes are on the disk before it is renamed, so
     that a kill or a power failure leaves the old content or the new one, never half of it. (A folder
-    is replaced in two steps: a kill between them leaves the old one beside it, under a hidden name.)
-    The parent folder is created if it does not exist.
+    is replaced in two steps: a kill between them leaves the old one beside it, under a hidden name, from
+    which the next write to the parent folder gets it back.) The parent folder is created if it does not exist.
+    A new file has the mode that the umask gives, a replaced one keeps its own.
+
+    A process that is killed leaves `.NAME.PID@HOST.tmp`, which the next process that writes to the same
+    folder removes.
+
+    Raises:
+        WriteError: If the disk is full, read-only, or refuses for another reason; also where torch and safetensors
+            raise other types. The old content is still there.
 
     Example:
         >>> import tempfile
@@ -33,23 +74,57 @@ def replacing(path: str | Path) -> Iterator[Path]:
         ['a.txt']
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # with the number of the process: a killed launcher may have left workers that write the same file
-    temporary, old = (path.with_name(f'.{path.name}.{os.getpid()}.{kind}') for kind in ('tmp', 'old'))
-    try:
-        yield temporary
-        _flush(temporary)
-        if path.is_dir():  # a folder cannot be replaced in one step
-            path.rename(old)
+    temporary, old = (path.with_name(f'.{path.name}.{os.getpid()}@{_HOST}.{kind}') for kind in ('tmp', 'old'))
+    with writing_to(path, temporary, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent)
         try:
-            temporary.replace(path)
-        except OSError:
-            if old.is_dir():
-                old.rename(path)
+            yield temporary
+            _set_modes(temporary, path)
+            _flush(temporary)
+            if path.is_dir():  # a folder cannot be replaced in one step
+                path.rename(old)
+            try:
+                temporary.replace(path)
+            except OSError:
+                if old.is_dir():
+                    old.rename(path)
+                raise
+        finally:
+            for leftover in (temporary, old):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_to(place: str | Path, *others: Path) -> Iterator[None]:
+    """Turn a failure to write in the block into one message about `place`.
+
+    Args:
+        place: The file or folder that the block writes.
+        others: Further paths of which a lack of permission is a failure to write, since the block reads
+            nothing there.
+
+    Raises:
+        WriteError: If the disk is full or read-only, a quota or a limit of size is reached, or the system refuses
+            to write to one of the paths.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:
+        number = _write_failure(error, {str(each) for each in (place, *others)})
+        if number is None:
             raise
-    finally:
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        named = getattr(error, 'filename', None)
+        inside = named if named and named not in map(str, others) else place
+        failure = WriteError(
+            f'{inside}: cannot be written ({os.strerror(number)}): {_REMEDIES.get(number, _OTHER_PLACE)}. What was '
+            'there before is unchanged.'
+        )
+        failure.errno = number
+        raise failure from error
 
 
 def write_json(path: str | Path, data: Any, *, indent: int = 2) -> None:
@@ -60,6 +135,12 @@ def write_json(path: str | Path, data: Any, *, indent: int = 2) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=indent, allow_nan=False) + '\n', encoding='utf-8')
+
+
+def save_picture(picture: Any, path: str | Path) -> None:
+    """Write a Pillow image as PNG, atomically."""
+    with replacing(path) as temporary:
+        picture.save(temporary, 'PNG')
 
 
 def sha256_of(*paths: str | Path) -> str:
@@ -106,6 +187,77 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     found = nearest(name, known)
     return f' Did you mean {found!r}?' if found else ''
+
+
+def _write_failure(error: BaseException, written: set[str]) -> int | None:
+    """Return the number of the system's error if `error` is a failure to write; None for others."""
+    number = getattr(error, 'errno', None)
+    if isinstance(error, OSError):
+        is_failure = number in _ONLY_WRITING or (number in _OF_THE_PLACE and str(error.filename) in written)
+        return number if is_failure else None
+    if type(error).__name__ == 'SafetensorError':  # not imported: this module imports nothing but Python
+        found = re.search(r'os error (\d+)', str(error))
+        return int(found[1]) if found else None
+    # torch's writer of zip archives fails a second time when it closes the file, and raises that error
+    before = error.__context__
+    return _write_failure(before, written) if isinstance(error, RuntimeError) and before is not None else None
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left in a folder, once in the life of this process.
+
+    Only files with the names that `replacing` gives, of a process that no longer runs.
+    """
+    folder = folder.absolute()
+    with _sweeping:
+        if folder in _swept:
+            return
+        _swept.add(folder)
+        with suppress(OSError), os.scandir(folder) as entries:  # a folder may be writable and not readable
+            found = [_LEFTOVER.fullmatch(entry.name) for entry in entries]
+            for match in filter(None, found):
+                with suppress(OSError):  # another process of this run removes them too
+                    _remove_leftover(folder / match[0], folder / match['name'], match)
+
+
+def _remove_leftover(leftover: Path, target: Path, match: re.Match[str]) -> None:
+    if not _is_abandoned(leftover, int(match['pid']), match['host']):
+        return
+    if leftover.is_dir() and match['kind'] == 'old' and not target.exists():
+        leftover.rename(target)  # killed between the two steps of replacing a folder
+    else:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _is_abandoned(leftover: Path, pid: int, host: str | None) -> bool:
+    if host not in (None, _HOST):
+        return time.time() - leftover.stat().st_mtime > _ABANDONED
+    if pid == os.getpid():  # of an earlier process: this one has not written here yet
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+def _set_modes(temporary: Path, path: Path) -> None:
+    """Give files the mode of the file that they replace, or an ordinary one: safetensors and tempfile give 0600."""
+    if path.is_file() and temporary.is_file():
+        shutil.copymode(path, temporary)
+        return
+    files = [each for each in (temporary.rglob('*') if temporary.is_dir() else [temporary]) if each.is_file()]
+    private = [file for file in files if not file.stat().st_mode & 0o077]
+    if private:
+        # the umask can only be asked for by changing it, for all threads; a new file shows it
+        probe = temporary.with_name(temporary.name.replace(path.name, f'{path.name}.mode', 1))
+        probe.touch()
+        mode = probe.stat().st_mode & 0o777
+        probe.unlink()
+        for file in private:
+            file.chmod(mode)
 
 
 def _flush(path: Path) -> None:

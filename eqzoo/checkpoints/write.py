@@ -1,7 +1,7 @@
 """Write autoencoders in the formats of diffusers, LDM and eqzoo, and replace the normalisation in a file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from eqzoo.checkpoints.read import METADATA_KEY, read_file
 from eqzoo.files import replacing, sha256_of
 
 _TORCH_SUFFIXES = ('.ckpt', '.pth', '.pt')
+_WRITTEN = {CONFIG, WEIGHTS, COMPANION}  # the files of a folder of diffusers
 _SUFFIXES = (*_TORCH_SUFFIXES, '.safetensors')
 
 FORMATS = ('diffusers', 'ldm', 'eqzoo')
@@ -45,8 +46,14 @@ def export(file: AutoencoderFile, destination: str | Path, *, to: str, overwrite
         return write(file, temporary, flat=destination.suffix == '.safetensors')
 
 
-def check_destination(destination: Path, to: str, *, overwrite: bool) -> None:
-    """Refuse a destination that exists, or has another format's suffix.
+def check_destination(destination: Path, to: str, *, overwrite: bool, sources: Iterable[str | Path] = ()) -> None:
+    """Refuse a destination that exists, has another format's suffix, or would be lost with what is in it.
+
+    Args:
+        destination: A file, or a folder for diffusers.
+        to: One of `FORMATS`.
+        overwrite: Whether it may be replaced; of a folder, only what `export` writes there.
+        sources: The files that are converted, which must not be replaced.
 
     Raises:
         ValueError: If so.
@@ -57,6 +64,18 @@ def check_destination(destination: Path, to: str, *, overwrite: bool) -> None:
     if destination.exists() and not overwrite:
         raise ValueError(
             f'convert: {str(destination)!r} already exists; expected a new place; choose another or give --overwrite.'
+        )
+    for source in map(Path, sources):
+        if destination.exists() and source.exists() and source.resolve().is_relative_to(destination.resolve()):
+            raise ValueError(
+                f'convert: {str(destination)!r} is or contains the source {str(source)!r}, which would be replaced; '
+                'choose another destination.'
+            )
+    others = sorted({each.name for each in destination.iterdir()} - _WRITTEN) if destination.is_dir() else []
+    if others:
+        raise ValueError(
+            f'convert --overwrite: the folder {str(destination)!r} also holds {", ".join(others[:3])}, which no '
+            'conversion wrote and which would be lost; move it away, or choose another destination.'
         )
 
 
@@ -71,7 +90,8 @@ def write_normalization(path: str | Path, shift: Tensor, scale: Tensor) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is another project's file, which has no place for a normalisation.
+        ValueError: If it is another project's file, which has no place for a normalisation, or a folder with other
+            files.
     """
     path = Path(path)
     kind = writable_format(path)
@@ -92,6 +112,7 @@ def writable_format(path: str | Path) -> str:
     """
     path = Path(path)
     if path.is_dir() and (path / COMPANION).is_file():
+        check_destination(path, 'diffusers', overwrite=True)
         return 'diffusers'
     content, notes = ({}, {}) if path.is_dir() else read_file(path)
     if path.suffix in _TORCH_SUFFIXES and 'autoencoder' in content:
@@ -111,7 +132,7 @@ def _rewrite_checkpoint(path: Path, shift: Tensor, scale: Tensor) -> None:
             state[f'{prefix}normalization.shift'] = shift.clone()
             state[f'{prefix}normalization.scale'] = scale.clone()
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        _save_torch(content, temporary)
 
 
 def _write_eqzoo(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
@@ -131,7 +152,7 @@ def _write_eqzoo(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
         return []
     more = dict(diffusers_fields=file.diffusers_fields)
     content = dict(state_dict=_own(state), autoencoder=file.config, eqzoo=more)
-    torch.save(content | (dict(ema_state_dict=_own(average)) if average else {}), path)
+    _save_torch(content | (dict(ema_state_dict=_own(average)) if average else {}), path)
     return []
 
 
@@ -153,7 +174,7 @@ def _write_ldm(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
         }
         _save_flat({**state, **extras}, path, _notes(file))
     else:
-        torch.save(dict(state_dict=_own(state), eqzoo={**_notes(file), **more}), path)
+        _save_torch(dict(state_dict=_own(state), eqzoo={**_notes(file), **more}), path)
     padding = file.config.get('padding_mode', 'zeros')
     return [] if padding == 'zeros' else [f"LDM's code pads with zeros, not by {padding!r}: outputs differ there"]
 
@@ -197,6 +218,11 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give each tensor its own memory: torch saves the whole storage of a view, safetensors refuses a shared one."""
     return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+
+
+def _save_torch(content: Mapping[str, Any], path: Path) -> None:
+    with path.open('wb') as file:  # by its path torch would store the temporary name, and lose the system's error
+        torch.save(content, file)
 
 
 def _save_flat(state: Mapping[str, Tensor], path: Path, notes: Mapping[str, Any]) -> None:

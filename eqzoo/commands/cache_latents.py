@@ -47,7 +47,7 @@ def cache_latents(
         precision: Of the encoder: bf16 is autocast.
         shard_images: Images of a shard. Default: as many as make 64 MiB.
         verify: Write nothing; read the whole store and list the damaged rows.
-        smoke: A tiny autoencoder with random weights, on built-in data.
+        smoke: A tiny autoencoder with random weights, on built-in data; the store is written below work_dirs/smoke.
     """
     config = load_config(config_file, overrides)
 
@@ -59,8 +59,11 @@ def cache_latents(
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink
     from eqzoo.engine.preflight import check_ready
+    from eqzoo.engine.smoke import smoke_path
+    from eqzoo.engine.work_dir import own_folder
 
     root = Path(out or _root_of(config))
+    root = smoke_path(root) if smoke else root
     if verify:
         _verify(root)
         return None
@@ -74,28 +77,29 @@ def cache_latents(
     datasets = check_ready(Config(parts, filename=config.filename), command, tuple(parts))
     init_distributed()
     rank, world_size = rank_and_world_size()
-    torch.manual_seed(config.seed)
-    autoencoder = build(config.model.autoencoder).to(get_device()).eval()
-    encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
-    dataset = datasets.get('images.dataset')
-    dataset = build(loader['dataset']) if dataset is None else dataset
-    with tqdm(total=len(dataset), desc='cache', unit='image', disable=rank > 0, mininterval=1) as bar:
-        written = write_store(
-            autoencoder,
-            dataset,
-            root,
-            batch_size=loader['batch_size'],
-            num_workers=loader['num_workers'],
-            flip=flip or _is_flipping(config),
-            dtype=dtype,
-            precision=precision,
-            shard_images=shard_images,
-            encoder=encoder,
-            config=plain_config(config.model.autoencoder),
-            rank=rank,
-            world_size=world_size,
-            progress=lambda count: bar.update(count * world_size),
-        )
+    with own_folder(root, '--out'):
+        torch.manual_seed(config.seed)
+        autoencoder = build(config.model.autoencoder).to(get_device()).eval()
+        encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
+        dataset = datasets.get('images.dataset')
+        dataset = build(loader['dataset']) if dataset is None else dataset
+        with tqdm(total=len(dataset), desc='cache', unit='image', disable=rank > 0, mininterval=1) as bar:
+            written = write_store(
+                autoencoder,
+                dataset,
+                root,
+                batch_size=loader['batch_size'],
+                num_workers=loader['num_workers'],
+                flip=flip or _is_flipping(config),
+                dtype=dtype,
+                precision=precision,
+                shard_images=shard_images,
+                encoder=encoder,
+                config=plain_config(config.model.autoencoder),
+                rank=rank,
+                world_size=world_size,
+                progress=lambda count: bar.update(count * world_size),
+            )
     if rank == 0:
         print('\n'.join(_table(written, root, config)))
     close_distributed()

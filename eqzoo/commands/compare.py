@@ -20,6 +20,8 @@ def compare(
         allow_unlike: Mark values that were measured in different ways with footnotes, instead of refusing them.
         cases: Show single cases, such as one angle, as well.
     """
+    from eqzoo.engine.work_dir import REPORT_LOCK, own_folder
+    from eqzoo.files import replacing
     from eqzoo.report import (
         compare_results,
         read_result,
@@ -34,10 +36,11 @@ def compare(
     named = dict(zip(run_names([each.path for each in read]), read, strict=True))
     comparison = compare_results(named, allow_unlike=allow_unlike, with_cases=cases)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (('comparison.md', to_markdown(comparison)), ('comparison.csv', to_csv(comparison))):
-        (folder / name).write_text(text, encoding='utf-8', errors='backslashreplace')
-    write_comparison_page(folder / 'comparison.html', comparison)
+    with own_folder(folder, '--out', REPORT_LOCK):
+        for name, text in (('comparison.md', to_markdown(comparison)), ('comparison.csv', to_csv(comparison))):
+            with replacing(folder / name) as temporary:
+                temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
+        write_comparison_page(folder / 'comparison.html', comparison)
     print(to_text(comparison))
     print(f'\nWritten: {folder}/comparison.md, comparison.csv and comparison.html')
     return comparison

@@ -26,15 +26,16 @@ def convert(
         config: A config whose autoencoder it is, where the file does not say; its scale holds
             where the file states none.
         scale: The factor on the latents, 0.18215 for SD-VAE; replaces what is stated.
-        overwrite: Replace what is at DESTINATION.
+        overwrite: Replace the file, or what an earlier conversion wrote to the folder, at DESTINATION.
     """
     from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder, set_normalization
     from eqzoo.checkpoints.write import check_destination, export
     from eqzoo.loading import autoencoder_config
 
-    check_destination(Path(destination), to, overwrite=overwrite)
     is_pair = ',' in source and not Path(source).exists()
-    file = read_autoencoder(source.split(',') if is_pair else source)
+    sources = source.split(',') if is_pair else [source]
+    check_destination(Path(destination), to, overwrite=overwrite, sources=sources)
+    file = read_autoencoder(sources if is_pair else source)
     origin = 'from the config' if config else 'from the file' if file.config else 'from shapes, norms with 32 groups'
     complete_config(file, source, autoencoder_config(config) if config else None)
     if scale is not None:

@@ -1,13 +1,12 @@
 """`tools/demo.py`: plain fine-tuning against equivariant fine-tuning, from the same start."""
 
 import json
-import shutil
 import time
 from pathlib import Path
 
 from eqzoo.commands.cli import COMMANDS
 from eqzoo.config import load_config
-from eqzoo.files import write_json
+from eqzoo.files import save_picture, write_json
 from eqzoo.registry import build
 
 _CONFIGS = {'plain': 'configs/demo/plain.py', 'eq': 'configs/demo/rot_scale.py'}
@@ -31,32 +30,37 @@ def demo(
         size: Pixels of a side, a multiple of 16.
         pretrain_steps: Steps of the common start.
         steps: Steps of each fine-tuning.
-        work_dir: The folder of all results; an earlier demo in it is replaced.
+        work_dir: The folder of all results; those of an earlier demo in it are replaced.
     """
     for config in (_START, *_CONFIGS.values()):
         load_config(config, overrides)  # a wrong key is an error here, not after the first training
 
     import torch
 
+    from eqzoo.engine.preflight import check_training
+    from eqzoo.engine.work_dir import empty_of_earlier_runs, own_folder
     from eqzoo.report.table import format_table
 
     started = time.monotonic()
     folder = Path(work_dir)
     data = [*_data_overrides(images, size), *overrides]
-    for name in ('pretrain', *_CONFIGS):
-        shutil.rmtree(folder / name, ignore_errors=True)
     start = folder / 'pretrain'
-    _run('1/3  Train a small autoencoder', 'train', _START, start, pretrain_steps, data)
-    weights = f'model.autoencoder.weights={start}/iter_{pretrain_steps}.pth'
-    results = {}
-    for number, (name, config) in enumerate(_CONFIGS.items(), start=2):
-        kind = 'plainly (the control)' if name == 'plain' else 'with rotation + scale equivariance'
-        _run(f'{number}/3  Fine-tune it {kind}', 'train', config, folder / name, steps, [*data, weights])
-        _run('     Test it', 'test', config, folder / name, None, data)
-        results[name] = json.loads((folder / name / 'metrics.json').read_text())['metrics']
-    write_json(folder / 'comparison.json', results)
-    with torch.no_grad():
-        _draw(folder, data)
+    for config in (_START, *_CONFIGS.values()):
+        check_training(load_config(config, [*data, 'model.autoencoder.weights=None']), 'python tools/demo.py')
+    with own_folder(folder, '--work-dir'):
+        for name, length in (('pretrain', pretrain_steps), *((name, steps) for name in _CONFIGS)):
+            empty_of_earlier_runs(folder / name, '.demo', length)
+        _run('1/3  Train a small autoencoder', 'train', _START, start, pretrain_steps, data)
+        weights = f'model.autoencoder.weights={start}/iter_{pretrain_steps}.pth'
+        results = {}
+        for number, (name, config) in enumerate(_CONFIGS.items(), start=2):
+            kind = 'plainly (the control)' if name == 'plain' else 'with rotation + scale equivariance'
+            _run(f'{number}/3  Fine-tune it {kind}', 'train', config, folder / name, steps, [*data, weights])
+            _run('     Test it', 'test', config, folder / name, None, data)
+            results[name] = json.loads((folder / name / 'metrics.json').read_text())['metrics']
+        write_json(folder / 'comparison.json', results)
+        with torch.no_grad():
+            _draw(folder, data)
     print(f"\nSame start, {steps} steps each; eq_err is the centred latent error, eq_err_paper the paper's ratio.\n")
     print(format_table(results))
     print(f'\nPictures: {work_dir}/comparison.png, and pictures/ and test.png in {work_dir}/plain and {work_dir}/eq')
@@ -106,4 +110,4 @@ def _draw(folder: Path, data: list[str]) -> None:
         for label, (transform, params) in cases.items():
             rows.append(PictureRow(f'{name}: D(τE(x)) {label}', autoencoder.decode(transform(latents, params))))
         rows.append(PictureRow(f'{name}: PCA of E(x)', principal_components(latents), fills=True))
-    draw_grid(rows).save(folder / 'comparison.png')
+    save_picture(draw_grid(rows), folder / 'comparison.png')

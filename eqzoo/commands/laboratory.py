@@ -41,6 +41,7 @@ def laboratory(
     wanted = _numbers('angles', angles), _numbers('scales', scales)
 
     from eqzoo.distributed import get_device, use_device
+    from eqzoo.engine.work_dir import REPORT_LOCK, own_folder
     from eqzoo.laboratory import (
         Findings,
         choose_cases,
@@ -59,18 +60,20 @@ def laboratory(
     images = crop_all(photographs, size, [model.autoencoder.downsample_factor for model in models])
     cases = choose_cases(*wanted, [model.autoencoder.grid(*images.pixels.shape[2:]) for model in models])
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written to is an error now, not at the end
-    found = {}
-    for model in models:
-        started = time.monotonic()
-        found[model.name] = examine(model.autoencoder, images.pixels, cases, shown=shown, device=get_device())
-        print(f'{model.name}: {len(images.names)} images in {time.monotonic() - started:.0f} s', flush=True)
-    findings = Findings(models, images, cases, found)
-    summary = findings.summary()
-    write_json(folder / 'inspect.json', summary)
-    write_laboratory(folder / 'index.html', findings)
-    print('\n'.join(['', format_table({name: each.metrics for name, each in found.items()}), '', *findings.remarks]))
-    print(f'Written: {folder}/index.html and {folder}/inspect.json')
+    with own_folder(folder, '--out', REPORT_LOCK):  # an unwritable folder is an error now, not at the end
+        found = {}
+        for model in models:
+            started = time.monotonic()
+            found[model.name] = examine(model.autoencoder, images.pixels, cases, shown=shown, device=get_device())
+            print(f'{model.name}: {len(images.names)} images in {time.monotonic() - started:.0f} s', flush=True)
+        findings = Findings(models, images, cases, found)
+        summary = findings.summary()
+        write_json(folder / 'inspect.json', summary)
+        write_laboratory(folder / 'index.html', findings)
+        print(
+            '\n'.join(['', format_table({name: each.metrics for name, each in found.items()}), '', *findings.remarks])
+        )
+        print(f'Written: {folder}/index.html and {folder}/inspect.json')
     return summary
 
 

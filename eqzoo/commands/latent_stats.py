@@ -1,6 +1,8 @@
 """`tools/latent_stats.py`: measure the latents after fine-tuning, and write their normalisation into a checkpoint."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eqzoo.config import load_config
@@ -36,18 +38,26 @@ def latent_stats(
         num_images: Number of training images to measure, evenly over the data set.
         exports: Further files of the same autoencoder to write into, separated by commas.
         measure_only: Write nothing.
-        smoke: For the checkpoint of a `--smoke` run.
+        smoke: For the checkpoint of a `--smoke` run, below work_dirs/smoke.
     """
     config = load_config(config_file, overrides)
 
     from eqzoo.checkpoints.write import writable_format, write_normalization
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink
+    from eqzoo.engine.smoke import smoke_path
     from eqzoo.normalization import measure_moments
 
     use_device(config.device)
-    config = shrink(config) if smoke else config
     files = [checkpoint, *(exports.split(',') if exports else [])]
+    if smoke:
+        config = shrink(config)
+        real = [file for file in files if smoke_path(file) != Path(os.path.normpath(file))]
+        if real and not measure_only:
+            raise ValueError(
+                f'--smoke: {real[0]} is not of a smoke run, and would get the moments of built-in pictures; expected '
+                'a checkpoint below work_dirs/smoke; leave --smoke out, or give --measure-only.'
+            )
     if not measure_only:
         for file in files:  # a file without a place for them is an error before measuring, not after
             writable_format(file)

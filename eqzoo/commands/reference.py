@@ -50,6 +50,7 @@ def reference(
 
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine.references import build_extractor, make_reference, open_images, reference_of_config
+    from eqzoo.engine.work_dir import own_file
     from eqzoo.registry import build
 
     if config is not None:
@@ -60,15 +61,16 @@ def reference(
     else:
         data, network = open_images(images, size, crop, limit), build_extractor(extractor)
     init_distributed()
-    made = make_reference(
-        data,
-        network,
-        Path(out),
-        num_stored=num_stored,
-        labels=labels,
-        loading=(batch_size, num_workers),
-        autoencoder=build(config.model.autoencoder).to(get_device()).eval() if reconstructions else None,
-    )
+    with own_file(out, 'OUT'):
+        made = make_reference(
+            data,
+            network,
+            Path(out),
+            num_stored=num_stored,
+            labels=labels,
+            loading=(batch_size, num_workers),
+            autoencoder=build(config.model.autoencoder).to(get_device()).eval() if reconstructions else None,
+        )
     if rank_and_world_size()[0] == 0:
         print(data.describe())
         subject = 'reconstructions' if reconstructions else 'images'

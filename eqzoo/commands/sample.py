@@ -38,7 +38,7 @@ def sample(
         num: Number of images. Default: the config's sampling.num_samples.
         labels: random, any class; balanced, class after class; or classes with commas, such as 207,360.
             Default: the config's sampling.labels.
-        smoke: For the checkpoint of a `--smoke` run.
+        smoke: For the checkpoint of a `--smoke` run; OUT is then below work_dirs/smoke.
     """
     config = load_config(config_file, overrides)
 
@@ -51,9 +51,12 @@ def sample(
         claim_sample_files,
         generator_weights,
     )
+    from eqzoo.engine.smoke import smoke_path
+    from eqzoo.engine.work_dir import own_file
 
     use_device(config.device)
-    config = shrink(config) if smoke else config
+    if smoke:
+        config, out = shrink(config), str(smoke_path(out))
     check_has_sampling(config)
     if num is not None:
         config.sampling.num_samples = num
@@ -62,11 +65,12 @@ def sample(
     weights = generator_weights(config, checkpoint)
     check_sampling_ready(config, weights, f'python tools/sample.py {config_file}')
     init_distributed()
-    draw = build_image_sampler(config, weights)
-    files = claim_sample_files(out, config, weights)
-    _draw_missing(draw, files, config.sampling)
-    if rank_and_world_size()[0] == 0:
-        print(_finish(draw, files, out, config.sampling.num_samples))
+    with own_file(out, '--out'):
+        draw = build_image_sampler(config, weights)
+        files = claim_sample_files(out, config, weights)
+        _draw_missing(draw, files, config.sampling)
+        if rank_and_world_size()[0] == 0:
+            print(_finish(draw, files, out, config.sampling.num_samples))
     close_distributed()
     return Path(out)
 
@@ -101,6 +105,7 @@ def _draw_missing(draw: 'ImageSampler', files: 'PngSamples | NpzSamples', sampli
 
 
 def _finish(draw: 'ImageSampler', files: 'PngSamples | NpzSamples', out: str, count: int) -> str:
+    from eqzoo.files import save_picture
     from eqzoo.pictures import draw_grid, sample_rows
 
     there = files.numbers()
@@ -111,5 +116,5 @@ def _finish(draw: 'ImageSampler', files: 'PngSamples | NpzSamples', out: str, co
     picture = Path(out).with_suffix('') if Path(out).suffix == '.npz' else Path(out)
     picture = picture.with_name(f'{picture.name}_grid.png')
     some = list(range(min(count, 16 * _GRID * _GRID)))
-    draw_grid(sample_rows(files.read, labels[some].tolist(), columns=_GRID)).save(picture)
+    save_picture(draw_grid(sample_rows(files.read, labels[some].tolist(), columns=_GRID)), picture)
     return f'Written: {out}, {count:,} samples of {len(labels.unique())} classes; {picture}'

@@ -34,20 +34,24 @@ def score(
     from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size
     from eqzoo.engine.evaluation import evaluate, sample_view
     from eqzoo.engine.references import build_extractor, open_samples
+    from eqzoo.engine.work_dir import REPORT_LOCK, own_folder
     from eqzoo.report.page import save_result
 
     folder = Path(out or Path('work_dirs/score') / Path(samples).stem)
     data = open_samples(samples)
     network = build_extractor(extractor)
     init_distributed()
-    statistics = _reference(reference, network, data.size, crop, folder, (batch_size, num_workers))
-    evaluators = _evaluators(network, statistics, metrics, min_images)
-    rank, world_size = rank_and_world_size()
-    loader = build_eval_loader(data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size)
-    result = evaluate(evaluators, loader, sample_view)
-    result['card'] = {'samples': samples, **result['card']}
-    if rank == 0:
-        save_result(result, {'Samples': _grid(data)}, folder, Path(samples).stem)
+    with own_folder(folder, '--out', REPORT_LOCK):
+        statistics = _reference(reference, network, data.size, crop, folder, (batch_size, num_workers))
+        evaluators = _evaluators(network, statistics, metrics, min_images)
+        rank, world_size = rank_and_world_size()
+        loader = build_eval_loader(
+            data, batch_size=batch_size, num_workers=num_workers, rank=rank, world_size=world_size
+        )
+        result = evaluate(evaluators, loader, sample_view)
+        result['card'] = {'samples': samples, **result['card']}
+        if rank == 0:
+            save_result(result, {'Samples': _grid(data)}, folder, Path(samples).stem)
     close_distributed()
     return result
 

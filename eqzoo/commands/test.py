@@ -1,6 +1,7 @@
 """`tools/test.py`: evaluate an autoencoder on images, or a generator by its samples."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def test(
         checkpoint: A training checkpoint or a weights file. Default: the newest checkpoint
             in the work directory, or the config's own weights if there is none.
         overrides: Keys of the config to set, as key=value.
-        smoke: Shrink network and data as in `train.py --smoke`.
+        smoke: Shrink network and data as in `train.py --smoke`; everything is written below work_dirs/smoke.
         images: Columns of an autoencoder's picture grid.
         samples: For a generator: a folder or an npz file to write its images to as well, as in tools/sample.py.
     """
@@ -42,13 +43,16 @@ def test(
     from eqzoo.engine.picture_hooks import example_images
     from eqzoo.engine.preflight import check_ready
     from eqzoo.engine.runner import build_evaluators, eval_loader
+    from eqzoo.engine.smoke import smoke_path
+    from eqzoo.engine.work_dir import REPORT_LOCK, own_folder
     from eqzoo.evaluators import AutoencoderView
     from eqzoo.images import to_float
     from eqzoo.pictures import autoencoder_rows, draw_grid
     from eqzoo.report.page import save_result
 
     use_device(config.device)
-    config = shrink(config) if smoke else config
+    if smoke:
+        config, samples = shrink(config), samples if samples is None else str(smoke_path(samples))
     if 'generator' in config.model:
         return measure_samples(config, checkpoint, samples)
     if samples is not None:
@@ -65,22 +69,23 @@ def test(
     )
     datasets = check_ready(needed, f'python tools/test.py {config_file}', tuple(needed))
     init_distributed()
-    autoencoder = build(needed.autoencoder).to(get_device()).eval()
-    loader = eval_loader(config.test_dataloader, datasets.get('test_dataloader.dataset'))
-    device = autoencoder.last_layer.device
+    with own_folder(config.work_dir, lock_name=REPORT_LOCK):
+        autoencoder = build(needed.autoencoder).to(get_device()).eval()
+        loader = eval_loader(config.test_dataloader, datasets.get('test_dataloader.dataset'))
+        device = autoencoder.last_layer.device
 
-    def view(batch: Mapping[str, Any]) -> AutoencoderView:
-        images = to_float(batch['images'].to(device))
-        return AutoencoderView(autoencoder, images, batch['indices'], batch.get('labels'))
+        def view(batch: Mapping[str, Any]) -> AutoencoderView:
+            images = to_float(batch['images'].to(device))
+            return AutoencoderView(autoencoder, images, batch['indices'], batch.get('labels'))
 
-    evaluators = build_evaluators(needed.test_evaluators, datasets, 'test_evaluators')
-    result = evaluate(evaluators, loader, view)
-    weights = {'file': weights, 'sha256': _sha256(weights)}
-    result['card'] = {'config': config_file, 'weights': weights, **result['card']}
-    if rank_and_world_size()[0] == 0:
-        examples = example_images(loader.dataset, images).to(device)
-        pictures = {'Test': draw_grid(autoencoder_rows(autoencoder, examples))}
-        save_result(result, pictures, Path(config.work_dir), Path(config_file).stem)
+        evaluators = build_evaluators(needed.test_evaluators, datasets, 'test_evaluators')
+        result = evaluate(evaluators, loader, view)
+        weights = {'file': weights, 'sha256': _sha256(weights)}
+        result['card'] = {'config': config_file, 'weights': weights, **result['card']}
+        if rank_and_world_size()[0] == 0:
+            examples = example_images(loader.dataset, images).to(device)
+            pictures = {'Test': draw_grid(autoencoder_rows(autoencoder, examples))}
+            save_result(result, pictures, Path(config.work_dir), Path(config_file).stem)
     close_distributed()
     return result
 
@@ -111,6 +116,7 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
         identity,
         weights_sha256,
     )
+    from eqzoo.engine.work_dir import REPORT_LOCK, own_file, own_folder
     from eqzoo.pictures import draw_grid, sample_rows
     from eqzoo.report.page import save_result
 
@@ -120,31 +126,32 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
     check_sampling_ready(config, weights, command, more=dict(test_evaluators=config.test_evaluators))
     init_distributed()
     folder = Path(config.work_dir)
-    draw = build_image_sampler(config, weights)
-    batch_size = config.sampling.batch_size
-    evaluators = build_evaluators(measured_references(config.test_evaluators, folder, draw, batch_size=batch_size))
-    files = None if samples is None else claim_sample_files(samples, config, weights)
-    sampling = config.sampling
-    loader = SampleBatches(
-        draw,
-        sampling.num_samples,
-        batch_size=batch_size,
-        identity=identity(config),
-        files=files,
-        with_latents=any(evaluator.needs_latents for evaluator in evaluators),
-    )
-    result = evaluate(evaluators, loader, sample_view)
-    result['card'] = {
-        'config': config.filename,
-        'weights': {'file': weights, 'sha256': weights_sha256(weights)},
-        **result['card'],
-    }
-    if rank_and_world_size()[0] == 0:
-        if files is not None:
-            files.finish(draw.labels_of(range(sampling.num_samples)).tolist())
-        examples = torch.stack(loader.examples)
-        rows = sample_rows(lambda numbers: examples[list(numbers)], loader.example_labels, columns=_COLUMNS)
-        save_result(result, {'Samples': draw_grid(rows)}, folder, Path(config.filename).stem)
+    with own_folder(folder, lock_name=REPORT_LOCK), own_file(samples, '--samples') if samples else nullcontext():
+        draw = build_image_sampler(config, weights)
+        batch_size = config.sampling.batch_size
+        evaluators = build_evaluators(measured_references(config.test_evaluators, folder, draw, batch_size=batch_size))
+        files = None if samples is None else claim_sample_files(samples, config, weights)
+        sampling = config.sampling
+        loader = SampleBatches(
+            draw,
+            sampling.num_samples,
+            batch_size=batch_size,
+            identity=identity(config),
+            files=files,
+            with_latents=any(evaluator.needs_latents for evaluator in evaluators),
+        )
+        result = evaluate(evaluators, loader, sample_view)
+        result['card'] = {
+            'config': config.filename,
+            'weights': {'file': weights, 'sha256': weights_sha256(weights)},
+            **result['card'],
+        }
+        if rank_and_world_size()[0] == 0:
+            if files is not None:
+                files.finish(draw.labels_of(range(sampling.num_samples)).tolist())
+            examples = torch.stack(loader.examples)
+            rows = sample_rows(lambda numbers: examples[list(numbers)], loader.example_labels, columns=_COLUMNS)
+            save_result(result, {'Samples': draw_grid(rows)}, folder, Path(config.filename).stem)
     close_distributed()
     return result
 

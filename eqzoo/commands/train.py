@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqzoo.config import Config, load_config, to_python
@@ -43,10 +42,18 @@ def train(
             'a study is run by tools/study.py.'
         )
 
-    from eqzoo.distributed import close_distributed, failures_of_others, init_distributed, use_device
+    from eqzoo.distributed import (
+        close_distributed,
+        failures_of_others,
+        init_distributed,
+        rank_and_world_size,
+        use_device,
+        wait_for_all,
+    )
     from eqzoo.engine import shrink
     from eqzoo.engine.phases import phases_of
-    from eqzoo.engine.work_dir import own_folder
+    from eqzoo.engine.smoke import MARK
+    from eqzoo.engine.work_dir import empty_of_earlier_runs, own_folder
 
     use_device(config.device)
     phases = phases_of(config, shrink) if smoke else phases_of(config)
@@ -56,11 +63,13 @@ def train(
             print((f'phase {phase.name}:\n' if phase.name else '') + describe(phase.config, own))
         print('Nothing is missing.')
         return
-    if smoke and not resume:
-        for phase in phases:
-            _forget(Path(phase.config.work_dir))
     init_distributed()
     with failures_of_others(), own_folder(phases[-1].config.work_dir):
+        if smoke and not resume:
+            if rank_and_world_size()[0] == 0:
+                for phase in phases:
+                    empty_of_earlier_runs(phase.config.work_dir, MARK, phase.config.train_cfg.max_iters)
+            wait_for_all()
         stopped = _run(phases, datasets, resume=resume)
         close_distributed()
     if stopped:
@@ -125,9 +134,3 @@ def describe(config: Config, datasets: Mapping[str, Any]) -> str:
     }
     width = max(map(len, lines))
     return '\n'.join(f'{name:<{width}}  {value}' for name, value in lines.items())
-
-
-def _forget(work_dir: Path) -> None:
-    """Remove the checkpoints of an earlier smoke run: nobody wants to continue it."""
-    for path in work_dir.glob('*.pth'):
-        path.unlink(missing_ok=True)

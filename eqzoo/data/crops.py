@@ -99,6 +99,9 @@ CROPS: dict[str, Crop] = {
     'exact': exact,
 }
 
+RANDOM_CROPS = ('random_square',)
+"""Those of `CROPS` that draw anew for each reading of an image."""
+
 
 def _resize_tensor(image: Image.Image, size: int, *, antialias: bool) -> np.ndarray:
     resized = resize(to_tensor(image), size, InterpolationMode.BILINEAR, antialias=antialias)

@@ -1,8 +1,9 @@
 """Samples of images on disk: npz files as ADM writes them, and folders of numbered PNG files."""
 
 import json
-import shutil
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from eqzoo.npz import NpzArchive, write_npz
 from eqzoo.registry import DATASETS, Requirement
 
 _IMAGES, _LABELS = 'arr_0', 'arr_1'  # ADM's names
+_PART = re.compile(r'\d{8}-\d+\.npz')  # a batch of samples: its first number, and how many
 _PIECE = 256  # images read and written at once when an npz file is put together
 
 
@@ -219,7 +221,10 @@ class NpzSamples:
         """Join the parts to the file, with the classes `labels` of all N samples, and remove them."""
         if self._parts.is_dir():
             write_npz_images(self.path, self._in_order(len(labels)), len(labels), labels=labels)
-            shutil.rmtree(self._parts)
+            for file in self._part_files():
+                file.unlink()
+            with suppress(OSError):  # it has files of others
+                self._parts.rmdir()
             self._places = None
 
     def _in_order(self, count: int) -> Iterator[Tensor]:
@@ -231,9 +236,12 @@ class NpzSamples:
         if self.path.is_file():
             archive = NpzArchive(self.path)
             places |= {number: (archive, number) for number in range(len(archive.map(_IMAGES)))}
-        for file in sorted(self._parts.glob('*.npz')):
+        for file in self._part_files():
             places |= _places_in(file)
         return places
+
+    def _part_files(self) -> list[Path]:
+        return sorted(file for file in self._parts.glob('*.npz') if _PART.fullmatch(file.name))
 
 
 def open_sample_files(path: str | Path) -> PngSamples | NpzSamples:

@@ -122,11 +122,11 @@ class CheckpointHook(Hook):
         hub.update_info('best_score', value)
         metric = self.save_best.replace('/', '_')
         name = f'best_{metric}_iter_{runner.iter}.pth'
+        before = hub.get_info('best_file') if 'best_file' in hub.runtime_info else name
+        hub.update_info('best_file', name)
         _write(runner, name, runner.iter)
-        if rank_and_world_size()[0] == 0:
-            for file in Path(runner.work_dir).glob(f'best_{metric}_iter_*.pth'):
-                if file.name != name:
-                    file.unlink()
+        if rank_and_world_size()[0] == 0 and before != name:  # others of such names are not this run's
+            (Path(runner.work_dir) / before).unlink(missing_ok=True)
         runner.logger.info(f'Best {self.save_best} so far, {value:.4f}: {name}')
 
     def _prune(self, folder: Path) -> None:
@@ -209,12 +209,8 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write the bytes `obj` to `filepath`."""
-        try:
-            with replacing(filepath) as temporary:
-                temporary.write_bytes(obj)
-        except OSError as error:
-            reason = f'{error.strerror}, writing {len(obj) / 2**20:.0f} MiB; the file that was there is unchanged'
-            raise OSError(error.errno, reason, str(filepath)) from None
+        with replacing(filepath) as temporary:
+            temporary.write_bytes(obj)
 
 
 # the only way to change how `Runner.save_checkpoint` writes files

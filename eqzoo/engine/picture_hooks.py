@@ -17,6 +17,7 @@ from eqzoo.distributed import rank_and_world_size
 from eqzoo.engine.ema import averaged_model
 from eqzoo.engine.sampling import ImageSampler, batches
 from eqzoo.engine.sharding import is_sharded
+from eqzoo.files import save_picture
 from eqzoo.images import to_float
 from eqzoo.pictures import autoencoder_rows, draw_grid, sample_rows
 from eqzoo.registry import HOOKS
@@ -137,6 +138,5 @@ def example_images(dataset: Dataset, count: int) -> Tensor:
 def _save_picture(runner: Runner, name: str, picture: Image.Image) -> None:
     """Write a picture of the step just done to the work directory, and to the visualizer under `name`."""
     path = Path(runner.work_dir) / 'pictures' / f'{runner.iter + 1:07d}.png'
-    path.parent.mkdir(exist_ok=True)
-    picture.save(path)
+    save_picture(picture, path)
     runner.visualizer.add_image(name, np.asarray(picture), step=runner.iter + 1)

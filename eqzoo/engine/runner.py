@@ -299,7 +299,9 @@ class QuietRunner(Runner):
         """Build the logger, and keep dumps and boilerplate off the terminal."""
         logger = super().build_logger(log_level, log_file, **kwargs)
         for handler in logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
+            if isinstance(handler, logging.FileHandler):
+                handler.handleError = _raise_again
+            else:
                 handler.addFilter(_is_for_the_terminal)
         return logger
 
@@ -356,6 +358,11 @@ def _checkpoint_to_resume(config: Config, resume: bool) -> Path | None:
     for each in damaged:
         print(f'Skipped a damaged checkpoint: {each}')
     return whole
+
+
+def _raise_again(record: logging.LogRecord) -> None:
+    """End the run when its log cannot be written: Python's handlers print a traceback for each line, and go on."""
+    raise
 
 
 def _is_for_the_terminal(record: logging.LogRecord) -> bool:

@@ -1,7 +1,9 @@
 """Smoke runs: configs shrunk to seconds, with built-in pictures and, for generators, tiny latents of them."""
 
 import fcntl
-import shutil
+import hashlib
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,20 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from eqzoo.checkpoints.autoencoder import autoencoder_digest
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.data.latents.write import write_store
 from eqzoo.engine.preflight import COMPONENT_KEYS
-from eqzoo.files import replacing
+from eqzoo.files import replacing, writing_to
 from eqzoo.registry import build, check_config, find_component
 
 STEPS = 4
 BATCH = 4
 
+MARK = '.smoke'
+"""The file that marks a folder as one whose checkpoints a smoke run wrote."""
+
+_ROOT = ('work_dirs', 'smoke')
 _IMAGES = dict(type='Shapes', num_images=16, size=64)
 
 
@@ -26,7 +33,7 @@ def shrink(config: Config) -> Config:
 
     Components shrink themselves with their classmethod `smoke`; the length of the run, its batches and
     intervals are shrunk here. The subject of a config (objective, transforms, losses, optimizers, hooks)
-    stays. For a generator, latents are written to the work directory.
+    stays. The work directory becomes its `smoke_path`. For a generator, latents are written there.
     """
     small = config.copy()
     for key in COMPONENT_KEYS:
@@ -45,11 +52,26 @@ def shrink(config: Config) -> Config:
         if 'interval' in hook:
             hook.interval = STEPS // 2
     small.compile = False
-    small.work_dir = str(config.work_dir).replace('work_dirs', 'work_dirs/smoke', 1)
+    small.work_dir = str(smoke_path(config.work_dir))
     if 'generator' in small.model:
         small.sampling.update(num_samples=2 * BATCH, batch_size=BATCH)
         _write_latents(small)
     return small
+
+
+def smoke_path(path: str | Path) -> Path:
+    """Return the place where a smoke run writes what a real run writes to `path`: in a folder `work_dirs/smoke`.
+
+    Example:
+        >>> [str(smoke_path(path)) for path in ('work_dirs/eqvae/sd', '/data/../latents', 'work_dirs/smoke/a')]
+        ['work_dirs/smoke/eqvae/sd', 'work_dirs/smoke/latents', 'work_dirs/smoke/a']
+    """
+    parts = Path(os.path.normpath(Path(path).expanduser())).parts
+    if _ROOT[0] not in parts:
+        return Path(*_ROOT, *(part for part in parts if part not in ('..', Path(path).anchor)))
+    after = parts.index(_ROOT[0]) + 1
+    below = parts[after + 1 :] if parts[after : after + 1] == _ROOT[1:] else parts[after:]
+    return Path(*parts[:after], *_ROOT[1:], *below)
 
 
 def _shrink_value(value: Any) -> Any:
@@ -68,23 +90,12 @@ def _shrink_value(value: Any) -> Any:
 def _write_latents(config: Config) -> None:
     """Write a tiny autoencoder and latents of built-in pictures to the work directory, and point `config` to them.
 
-    `config`, a generator's and already shrunk, is changed in place: its network gets the size of the latents.
+    `config`, a generator's and already shrunk, is changed in place: its network gets the size of the latents. Each
+    autoencoder has a folder of its own, so that nothing of another config is replaced.
     """
-    folder = Path(config.work_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / '.smoke').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of one run take turns, and write the same files
-        _write_latents_to(folder, config)
-
-
-def _write_latents_to(folder: Path, config: Config) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         autoencoder = build(config.model.autoencoder).eval()
-    weights = folder / 'autoencoder.pt'
-    with replacing(weights) as temporary, temporary.open('wb') as file:  # torch would store the temporary name
-        torch.save(autoencoder.state_dict(), file)
-    config.model.autoencoder.weights = str(weights)
     dataset = config.train_dataloader.dataset
     network = config.model.generator.network
     _, side, _ = autoencoder.latents(torch.zeros(1, 3, _IMAGES['size'], _IMAGES['size']))[0].shape
@@ -99,17 +110,23 @@ def _write_latents_to(folder: Path, config: Config) -> None:
             network.feature_dims = (112,)
     encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
     images = build(dict(_IMAGES))
-    options = dict(flip=dataset.get('flip', False), encoder=encoder, config=plain_config(config.model.autoencoder))
-    root = folder / 'latents'
-    try:
-        write_store(autoencoder, images, root, batch_size=len(images), **options)
-    except ValueError:  # the folder has the latents of an earlier smoke run with another config
-        shutil.rmtree(root)
+    flip = dataset.get('flip', False)
+    content = [autoencoder_digest(autoencoder), images.identity(), flip, encoder and encoder.card()]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    folder = Path(config.work_dir) / f'latents_{digest[:8]}'
+    weights, root = folder / 'autoencoder.pt', folder / 'store'
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / '.lock').open('a')
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of one run take turns, and write the same files
+        with replacing(weights) as temporary, temporary.open('wb') as file:  # torch would store the temporary name
+            torch.save(autoencoder.state_dict(), file)
+        config.model.autoencoder.weights = str(weights)
+        options = dict(flip=flip, encoder=encoder, config=plain_config(config.model.autoencoder))
         write_store(autoencoder, images, root, batch_size=len(images), **options)
     pictures = dict(images=dict(_IMAGES)) if dataset.get('images') else {}
-    config.train_dataloader.dataset = dict(
-        type='LatentStore', root=str(root), flip=dataset.get('flip', False), **pictures
-    )
+    config.train_dataloader.dataset = dict(type='LatentStore', root=str(root), flip=flip, **pictures)
     if 'cache_dataloader' in config:
         config.cache_dataloader.dataset = dict(_IMAGES)
     network.num_classes = len(images.classes)

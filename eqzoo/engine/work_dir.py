@@ -1,37 +1,66 @@
-"""Work directory of a run: writable, and locked against other runs."""
+"""Folders that commands write to: writable, locked against other runs, emptied of what the same command left."""
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from eqzoo.distributed import rank_and_world_size
+from eqzoo.files import write_json, writing_to
+
+# The lock of results is not that of training: a run's checkpoints are tested while it trains.
+REPORT_LOCK = '.report.lock'
 
 
 @contextmanager
-def own_folder(path: str | Path, key: str = 'work_dir') -> Iterator[Path]:
+def own_folder(path: str | Path, key: str = 'work_dir', lock_name: str = '.lock') -> Iterator[Path]:
     """Create the folder and lock it for the duration of the block; the OS releases the lock if the process dies.
 
-    Of several processes of one run, only the first locks it.
+    Of several processes of one run, only the first locks it. A failure to write in the block that names no file,
+    such as a full disk under a log, becomes a message about the folder.
 
     Args:
         path: The folder.
         key: The option that sets it, for messages.
+        lock_name: The file in it that is locked.
 
     Raises:
         ValueError: If the folder cannot be written to, or if another run has locked it.
     """
     folder = Path(path)
-    if rank_and_world_size()[0] != 0:
-        yield folder
-        return
+    with writing_to(folder):
+        if rank_and_world_size()[0] != 0:
+            yield folder
+            return
+        with _locked(folder / lock_name, folder, key):
+            yield folder
+
+
+@contextmanager
+def own_file(path: str | Path, key: str) -> Iterator[Path]:
+    """Create the folder of a file, or of a folder that is to hold images only, and lock it by a file beside it.
+
+    Arguments and errors as of `own_folder`.
+    """
+    file = Path(path)
+    with writing_to(file):
+        if rank_and_world_size()[0] != 0:
+            yield file
+            return
+        with _locked(file.with_name(f'.{file.name}.lock'), file, key):
+            yield file
+
+
+@contextmanager
+def _locked(lock_file: Path, place: Path, key: str) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / '.lock').open('a+')
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_file.open('a+')
     except OSError as error:
         raise ValueError(
-            f'{key}: {folder} cannot be written to ({error.strerror}); set {key} to a writable folder.'
+            f'{key}: {place} cannot be written to ({error.strerror}); set {key} to a writable folder.'
         ) from None
     with lock:
         try:
@@ -39,10 +68,46 @@ def own_folder(path: str | Path, key: str = 'work_dir') -> Iterator[Path]:
         except BlockingIOError:
             lock.seek(0)
             raise ValueError(
-                f'{key}: {folder} is in use by another run ({lock.read().strip() or "just started"}); wait for it, or '
+                f'{key}: {place} is in use by another run ({lock.read().strip() or "just started"}); wait for it, or '
                 f'choose another {key}.'
             ) from None
         lock.truncate(0)
         lock.write(f'process {os.getpid()} on {os.uname().nodename}\n')
         lock.flush()
-        yield folder
+        yield
+
+
+def empty_of_earlier_runs(path: str | Path, mark: str, steps: int) -> None:
+    """Delete the checkpoints that an earlier run of the same command left in a folder, and mark the folder.
+
+    The folder must be locked. Nothing but checkpoints is deleted, and of these only those of steps that the earlier
+    run could reach.
+
+    Args:
+        path: The folder; created if it does not exist.
+        mark: The file that says whose folder it is, such as '.smoke'.
+        steps: The length of the run that begins.
+
+    Raises:
+        ValueError: If the folder has checkpoints of another run; nothing is deleted then.
+    """
+    folder, file = Path(path), Path(path) / mark
+    try:
+        reach = int(json.loads(file.read_text())['steps'])
+    except (OSError, ValueError, KeyError, TypeError):
+        reach = -1  # nobody marked it
+    checkpoints = {
+        each: int(each.stem.rpartition('iter_')[2])
+        for pattern in ('iter_*.pth', 'best_*_iter_*.pth')
+        for each in folder.glob(pattern)
+        if each.stem.rpartition('iter_')[2].isdigit()
+    }
+    foreign = sorted(each.name for each, step in checkpoints.items() if step > reach)
+    if foreign:
+        raise ValueError(
+            f'{folder}: holds checkpoints of another run ({", ".join(foreign[:3])}), which would be replaced; move '
+            'them away, or choose another folder.'
+        )
+    for each in checkpoints:
+        each.unlink(missing_ok=True)
+    write_json(file, {'by': 'eqzoo: checkpoints up to this step in this folder may be replaced', 'steps': steps})

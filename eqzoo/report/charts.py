@@ -15,6 +15,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from eqzoo.files import replacing
+
 # Markers distinguish series in print and for the colour-blind: matplotlib's name, and the legend's character.
 MARKERS = (('o', '●'), ('s', '■'), ('^', '▲'), ('D', '◆'), ('v', '▼'), ('P', '✚'))
 SVG_STYLE = {
@@ -117,7 +119,12 @@ def check_curve(curve: Any) -> None:
 def save_svg(figure: Figure, file: io.StringIO | Path, *, transparent: bool = False) -> None:
     """Write a figure as SVG, without metadata: the same figure gives the same bytes."""
     metadata = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
-    figure.savefig(file, format='svg', transparent=transparent, metadata=metadata)
+    options = dict(format='svg', transparent=transparent, metadata=metadata)
+    if isinstance(file, io.StringIO):
+        figure.savefig(file, **options)
+        return
+    with replacing(file) as temporary:
+        figure.savefig(temporary, **options)
 
 
 def _is_number(value: Any) -> bool:

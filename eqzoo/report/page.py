@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from eqzoo.files import replacing, write_json
+from eqzoo.files import replacing, save_picture, write_json
 from eqzoo.report.cards import evaluator_of, protocol
 from eqzoo.report.charts import draw_chart
 from eqzoo.report.table import better, format_number, format_table
@@ -48,10 +48,9 @@ def save_result(result: Mapping[str, Any], pictures: Mapping[str, Image.Image], 
         folder: Created if it does not exist.
         name: The result's name in the printed table.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / 'metrics.json', _without_nan(result))
     for title, picture in pictures.items():
-        picture.save(folder / f'{title.lower().replace(" ", "_")}.png')
+        save_picture(picture, folder / f'{title.lower().replace(" ", "_")}.png')
     write_report(folder / 'report.html', result, pictures)
     print(format_table({name: result['metrics']}))
     print(f'Written: {folder}/metrics.json and {folder}/report.html')

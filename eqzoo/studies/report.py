@@ -13,7 +13,7 @@ from eqzoo import __version__
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.config import load_config
 from eqzoo.engine.picture_hooks import example_images
-from eqzoo.files import replacing
+from eqzoo.files import replacing, save_picture
 from eqzoo.laboratory import share_bases
 from eqzoo.loading import load_autoencoder
 from eqzoo.pictures import PictureRow, default_cases, draw_grid
@@ -312,11 +312,11 @@ def _draw_pictures(study: Study, plan: StudyPlan, scores: Sequence[Score], folde
     if not tested:
         return None
     seed = max(sorted(tested), key=lambda each: len(tested[each]))
-    draw_gallery(plan, tested[seed], seed).save(folder / 'pictures.png')
+    save_picture(draw_gallery(plan, tested[seed], seed), folder / 'pictures.png')
     pairs = [(study.autoencoders[name].against, name) for name in tested[seed]]
     pair = next((pair for pair in pairs if pair[0] in tested[seed]), None)
     if pair is not None:
-        draw_gallery(plan, pair, seed).save(folder / 'before_and_after.png')
+        save_picture(draw_gallery(plan, pair, seed), folder / 'before_and_after.png')
     return seed
 
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from multiprocessing.connection import wait as wait_for
@@ -24,7 +24,7 @@ import torch
 
 from eqzoo import __version__
 from eqzoo.benchmarks.measure import hardware
-from eqzoo.files import write_json
+from eqzoo.files import WriteError, write_json
 
 _RECORD = 'stage.json'
 _LOG = 'log.txt'
@@ -179,10 +179,10 @@ def run_stages(
 def run_stage(stage: Stage, run: CommandRunner) -> Outcome:
     """Run a stage's commands in this process; their output goes to its log."""
     started, begun = time.monotonic(), datetime.now(timezone.utc)
-    if not stage.resumable:
-        shutil.rmtree(stage.folder, ignore_errors=True)
-    stage.folder.mkdir(parents=True, exist_ok=True)
     try:
+        if not stage.resumable:
+            _empty(stage.folder)
+        stage.folder.mkdir(parents=True, exist_ok=True)
         with _redirect_output(stage.folder / _LOG):
             for command in stage.commands:
                 print(f'$ {command}', flush=True)
@@ -190,22 +190,37 @@ def run_stage(stage: Stage, run: CommandRunner) -> Outcome:
     # Any failure ends this stage alone, and its log has the traceback. Only its text is returned, because an
     # exception that cannot be unpickled would break the pool.
     except (Exception, SystemExit) as error:
-        with (stage.folder / _LOG).open('a') as log:
+        with suppress(OSError), (stage.folder / _LOG).open('a') as log:  # the disk may be full
             traceback.print_exc(file=log)
         return Outcome(time.monotonic() - started, _failure_message(error))
     seconds = time.monotonic() - started
-    stage.write_record(
-        {
-            'name': stage.name,
-            'commands': [str(command) for command in stage.commands],
-            'needs': [each.folder.name for each in stage.needs],
-            'begun': begun.isoformat(timespec='seconds'),
-            'seconds': round(seconds, 1),
-            'eqzoo': __version__,
-            'hardware': hardware(),
-        }
-    )
+    record = {
+        'name': stage.name,
+        'commands': [str(command) for command in stage.commands],
+        'needs': [each.folder.name for each in stage.needs],
+        'begun': begun.isoformat(timespec='seconds'),
+        'seconds': round(seconds, 1),
+        'eqzoo': __version__,
+        'hardware': hardware(),
+    }
+    try:
+        stage.write_record(record)
+    except WriteError as error:
+        return Outcome(seconds, str(error))
     return Outcome(seconds)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a stopped run of a stage left in its folder, which its log marks as a stage's.
+
+    Raises:
+        ValueError: If the folder has files and no log.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / _LOG).is_file():
+        raise ValueError(f'{folder}: holds files, but no {_LOG} of a stage; move them away.')
+    shutil.rmtree(folder)
 
 
 def default_jobs() -> int:

@@ -13,18 +13,20 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from eqzoo.files import replacing, sha256_of, write_json
+from eqzoo.files import replacing, sha256_of, write_json, writing_to
 from eqzoo.registry import Requirement
 from eqzoo.zoo.index import HUB, ReleasedFile, is_remote, models, resolve
 
@@ -125,10 +127,11 @@ def fetch(source: str | Path, *, patience: Patience = _PATIENCE) -> Path:
         return place.path
     if os.environ.get('HF_HUB_OFFLINE', '').lower() in ('1', 'on', 'yes', 'true'):
         raise OSError(f'download: {file.url} is not in the cache, and HF_HUB_OFFLINE is set; unset it to download.')
-    place.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.folder / '.lock'):  # one process downloads, the others wait and find the file
-        if not place.is_whole():
-            _download(file, place, patience)
+    with writing_to(place.folder, place.folder / '.lock', place.part):
+        place.folder.mkdir(parents=True, exist_ok=True)
+        with _turn(place.folder / '.lock', file.url):
+            if not place.is_whole():
+                _download(file, place, patience)
     return place.path
 
 
@@ -192,6 +195,21 @@ def weights_requirements(what: str, weights: str | Path | Sequence[str | Path] |
     ]
 
 
+@contextmanager
+def _turn(path: Path, url: str) -> Iterator[None]:
+    """Hold a lock: one process downloads, the others say so, wait and find the file."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f'Waiting for another process that downloads {url} …', file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _download(file: ReleasedFile, place: CachedFile, patience: Patience) -> None:
     import pooch  # here, since only a download needs it
 
@@ -204,15 +222,17 @@ def _download(file: ReleasedFile, place: CachedFile, patience: Patience) -> None
     if file.sha256 is not None:
         expected, origin = file.sha256, 'published'
     archive = place.folder / f'{file.name}.zip' if file.member else None
-    target = archive or place.path
-    target.unlink(missing_ok=True)  # without a hash, pooch would take the damaged file that is there
+    target = archive or place.folder / f'{file.name}.new'
+    target.unlink(missing_ok=True)  # of a killed download; without a hash, pooch would take it
     known_hash = None if archive else expected  # of an archive, the member's hash is known
     downloader = ResumingDownloader(place.part, login, license_page=file.license_page, patience=patience)
     try:
         pooch.retrieve(url, known_hash, target.name, place.folder, downloader=downloader)
     except ValueError as error:  # the hash differs; the downloader raises OSErrors only
         raise ValueError(_refusal(file, place, error, origin)) from None
-    if archive:
+    if archive is None:
+        target.replace(place.path)
+    else:
         _take_member(archive, file, place, expected, origin)
     sha256 = expected or sha256_of(place.path)
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from eqzoo import __version__
 from eqzoo.checkpoints.autoencoder import autoencoder_digest
+from eqzoo.data.crops import RANDOM_CROPS
 from eqzoo.data.latents.format import (
     INDEX,
     LABELS,
@@ -33,6 +34,7 @@ from eqzoo.data.latents.format import (
 )
 from eqzoo.data.loaders import collate
 from eqzoo.distributed import wait_for_all
+from eqzoo.files import writing_to
 from eqzoo.images import to_float
 from eqzoo.normalization import LatentSums
 
@@ -122,7 +124,7 @@ def write_store(
         outcome, index = _renormalize(root, index, normalization, rank)
         return WrittenStore(outcome, 0, time.perf_counter() - started, index)
     # Shards
-    pending = [shard for shard in range(plan.num_shards) if not _has_shard(root, shard, plan)]
+    pending = [shard for shard in range(plan.num_shards) if not _has_shard(root, shard, plan, existing)]
     wait_for_all()  # every process has looked before any process writes
     own = [shard for shard in pending if shard % world_size == rank]
     if progress is not None:
@@ -146,6 +148,11 @@ def _make_plan(encode: '_RowEncoder', dataset: Any, shard_images: int | None) ->
             f'latent store: {type(dataset).__name__}.flip mirrors images at random, which a store would freeze; '
             'expected flip=False; store both with --flip, and set flip=True of the LatentStore.'
         )
+    if getattr(dataset, 'crop', None) in RANDOM_CROPS:
+        raise ValueError(
+            f'latent store: {type(dataset).__name__}.crop={dataset.crop!r} cuts a random square out of each image, and '
+            "a store would freeze a single one; expected a fixed crop: set crop='center' of the images to encode."
+        )
     if shard_images is not None and shard_images < 1:
         raise ValueError(f'latent store: shard_images must be at least 1, got {shard_images}.')
     fields = encode.fields_of(_check_readable(dataset[0, 0])['image'])
@@ -164,15 +171,18 @@ def _make_plan(encode: '_RowEncoder', dataset: Any, shard_images: int | None) ->
 
 
 def _claim_folder(root: Path, existing: StorePlan | None, plan: StorePlan, rank: int) -> None:
-    """Refuse a folder with a store of another plan; write the plan to an empty one."""
+    """Refuse a folder with a store of another plan, or with other files of its names; write the plan to a new one."""
     differences = existing.differences(plan) if existing is not None else []
     if differences:
-        raise ValueError(
+        raise OtherStoreError(
             f'{root}: holds a latent store of another plan: {"; ".join(differences)}. Choose another --out, request '
             'the existing plan, or remove the folder to write it anew.'
         )
-    root.mkdir(parents=True, exist_ok=True)
+    with writing_to(root):
+        root.mkdir(parents=True, exist_ok=True)
     if existing is None and rank == 0:
+        for shard in range(plan.num_shards):  # before the plan, which makes the folder this store's
+            _has_shard(root, shard, plan, existing)
         write_plan(root, plan)
 
 
@@ -200,16 +210,20 @@ def _renormalize(
     return 'renormalized', index
 
 
-def _has_shard(root: Path, shard: int, plan: StorePlan) -> bool:
-    """Return whether a shard is complete; delete a damaged one, refuse one of another store."""
+def _has_shard(root: Path, shard: int, plan: StorePlan, existing: StorePlan | None) -> bool:
+    """Return whether a shard is complete; a damaged one of this store will be replaced, any other file is refused."""
     try:
         open_shard(root, shard, plan)
     except FileNotFoundError:
         return False
     except OtherStoreError:
         raise
-    except ValueError:
-        (root / shard_name(shard)).unlink(missing_ok=True)
+    except ValueError as error:
+        if existing is None:  # nothing was written here yet
+            raise OtherStoreError(
+                f'{root / shard_name(shard)}: this file is no shard of a latent store ({error}); choose another --out, '
+                'or move it away.'
+            ) from None
         return False
     return True
 
@@ -353,7 +367,7 @@ def _check_finite(fields: Mapping[str, Tensor], indices: Tensor) -> None:
 
 
 def _assemble_index(root: Path, plan: StorePlan, dataset: Any, autoencoder: dict[str, Any]) -> StoreIndex:
-    """Write the index of the complete set of shards, and remove the temporary files of killed runs."""
+    """Write the index of the complete set of shards."""
     sums, shards, num_classes = [], {}, 0
     for number in range(plan.num_shards):
         shard = open_shard(root, number, plan)
@@ -371,6 +385,4 @@ def _assemble_index(root: Path, plan: StorePlan, dataset: Any, autoencoder: dict
         written_with=dict(eqzoo=__version__, torch=torch.__version__),
     )
     write_index(root, index)
-    for leftover in root.glob('*.tmp'):
-        leftover.unlink()
     return index
