@@ -78,7 +78,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary, old = (path.with_name(f'.{path.name}.{os.getpid()}@{_HOST}.{kind}') for kind in ('tmp', 'old'))
     with writing_to(path, temporary, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path.parent)
+        with _sweeping:
+            is_first = path.parent.absolute() not in _swept
+            _swept.add(path.parent.absolute())
+            if is_first:
+                remove_leftovers(path.parent)
         try:
             yield temporary
             _set_modes(temporary, path)
@@ -125,6 +129,18 @@ def writing_to(place: str | Path, *others: Path) -> Iterator[None]:
         )
         failure.errno = number
         raise failure from error
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files of `replacing` that killed processes left in a folder; no thread may write there.
+
+    `replacing` calls it before this process writes to the folder for the first time, a command when it has locked it.
+    """
+    folder = Path(folder)
+    with suppress(OSError), os.scandir(folder) as entries:  # a folder may be writable and not readable
+        for match in filter(None, [_LEFTOVER.fullmatch(entry.name) for entry in entries]):
+            with suppress(OSError):  # another process of this run removes them too
+                _remove_leftover(folder / match[0], folder / match['name'], match)
 
 
 def write_json(path: str | Path, data: Any, *, indent: int = 2) -> None:
@@ -201,23 +217,6 @@ def _write_failure(error: BaseException, written: set[str]) -> int | None:
     # torch's writer of zip archives fails a second time when it closes the file, and raises that error
     before = error.__context__
     return _write_failure(before, written) if isinstance(error, RuntimeError) and before is not None else None
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left in a folder, once in the life of this process.
-
-    Only files with the names that `replacing` gives, of a process that no longer runs.
-    """
-    folder = folder.absolute()
-    with _sweeping:
-        if folder in _swept:
-            return
-        _swept.add(folder)
-        with suppress(OSError), os.scandir(folder) as entries:  # a folder may be writable and not readable
-            found = [_LEFTOVER.fullmatch(entry.name) for entry in entries]
-            for match in filter(None, found):
-                with suppress(OSError):  # another process of this run removes them too
-                    _remove_leftover(folder / match[0], folder / match['name'], match)
 
 
 def _remove_leftover(leftover: Path, target: Path, match: re.Match[str]) -> None:

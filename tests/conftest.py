@@ -1,4 +1,7 @@
-"""Every test starts from the same random state, one thread, and the repository as working directory."""
+"""Every test starts from the same random state, one thread, and the repository as working directory.
+
+Temporary folders are folders of smoke runs.
+"""
 
 from pathlib import Path
 
@@ -13,6 +16,15 @@ def _same_start(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv('EQZOO_CACHE', '/nowhere/eqzoo')  # what this machine has downloaded changes no test
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def tmp_path_factory(tmp_path_factory):
+    """Pytest's, with all folders below `work_dirs/smoke`: there `--smoke` writes to the folders that it is given."""
+    folder = tmp_path_factory.getbasetemp() / 'work_dirs' / 'smoke'
+    folder.mkdir(parents=True, exist_ok=True)
+    tmp_path_factory._basetemp = folder
+    return tmp_path_factory
 
 
 @pytest.fixture

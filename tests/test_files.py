@@ -1,15 +1,51 @@
 """Files: atomic replacement, JSON, hashes, damage, and the nearest name."""
 
+import errno
 import hashlib
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
-from eqzoo.files import did_you_mean, nearest, replacing, sha256_of, write_json, zip_damage
+from eqzoo.files import (
+    WriteError,
+    did_you_mean,
+    nearest,
+    remove_leftovers,
+    replacing,
+    save_picture,
+    sha256_of,
+    write_json,
+    writing_to,
+    zip_damage,
+)
+from eqzoo.npz import write_npz
+
+NOBODY = 2**30  # no system has so many processes
+
+
+def torch_file(path):
+    with path.open('wb') as file:
+        torch.save({'a': torch.zeros(50_000)}, file)
+
+
+WRITERS = {
+    'text': lambda path: path.write_text('x' * 50_000),
+    'torch': torch_file,
+    'safetensors': lambda path: save_file({'a': torch.zeros(50_000)}, path),
+    'picture': lambda path: Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)).save(
+        path, 'png'
+    ),
+}
 
 
 def content(folder):
@@ -98,6 +134,135 @@ with replacing({str(path)!r}) as temporary:
 """
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == -signal.SIGKILL
     assert path.read_text() == 'old'
+
+
+@pytest.fixture
+def small_files():
+    """A system that lets no file grow beyond 5,000 bytes, root's neither."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize('write', WRITERS.values(), ids=WRITERS)
+def test_every_writers_failure_is_one_message_and_leaves_the_old_file(write, tmp_path, small_files):
+    path = tmp_path / 'a'
+    path.write_text('old')
+    message = rf'^{re.escape(str(path))}: cannot be written \(File too large\): .*ulimit.* unchanged\.$'
+    with pytest.raises(WriteError, match=message) as failed, replacing(path) as temporary:
+        write(temporary)
+    assert failed.value.errno == errno.EFBIG
+    assert content(tmp_path) == {'a': 'old'}
+
+
+def test_arrays_and_pictures_say_the_same(tmp_path, small_files):
+    with pytest.raises(WriteError, match=r'a\.npz: cannot be written'), write_npz(tmp_path / 'a.npz') as npz:
+        npz.add('a', np.zeros(5000))
+    with pytest.raises(WriteError, match=r'a\.png: cannot be written'):
+        save_picture(
+            Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)), tmp_path / 'a.png'
+        )
+    assert content(tmp_path) == {}
+
+
+def full(path):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def read_only(path):
+    raise OSError(errno.EROFS, 'Read-only file system', str(path))
+
+
+@pytest.mark.parametrize(('fail', 'remedy'), [(full, 'df -i'), (read_only, 'choose a place that you may write to')])
+def test_the_message_says_what_to_do(fail, remedy, tmp_path):
+    with (
+        pytest.raises(WriteError, match=rf'{tmp_path}/a: cannot be written .*{remedy}'),
+        replacing(tmp_path / 'a') as it,
+    ):
+        fail(it)
+    inner = pytest.raises(WriteError, match=rf'{tmp_path}/a: cannot be written .*{remedy}')
+    with inner, writing_to(tmp_path), replacing(tmp_path / 'a') as it:  # the first message stays
+        fail(it)
+
+
+def test_a_folder_in_place_of_a_parent_is_named(tmp_path):
+    (tmp_path / 'file').write_text('x')
+    with pytest.raises(WriteError, match=r'file/a: cannot be written'):
+        write_json(tmp_path / 'file' / 'a', 1)
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        FileNotFoundError(errno.ENOENT, 'No such file', 'photograph.png'),
+        PermissionError(errno.EACCES, 'Permission denied', 'photograph.png'),
+        RuntimeError('shapes differ'),
+        OSError('download: no connection'),
+    ],
+)
+def test_other_errors_are_not_taken_for_failures_to_write(error, tmp_path):
+    def fail_otherwise():
+        with replacing(tmp_path / 'a') as temporary:
+            temporary.write_text('half')
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        fail_otherwise()
+    assert raised.value is error
+    assert content(tmp_path) == {}
+
+
+@pytest.mark.parametrize(('umask', 'mode'), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_new_files_have_the_mode_of_the_umask_and_replaced_ones_keep_theirs(umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        for name, write in WRITERS.items():
+            with replacing(tmp_path / name) as temporary:
+                write(temporary)
+        with replacing(tmp_path / 'folder') as temporary:
+            temporary.mkdir()
+            WRITERS['safetensors'](temporary / 'a')
+        files = [file for file in tmp_path.rglob('*') if file.is_file()]
+        assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == {
+            name: oct(mode) for name in ('a', *WRITERS)
+        }
+        (tmp_path / 'text').chmod(0o444)
+        with replacing(tmp_path / 'text') as temporary:
+            WRITERS['safetensors'](temporary)
+        assert (tmp_path / 'text').stat().st_mode & 0o777 == 0o444
+    finally:
+        os.umask(before)
+
+
+def test_the_next_write_removes_what_killed_writes_left_and_nothing_else(tmp_path):
+    alive, host = os.getppid(), next(iter(re.findall(r'@(.+)\.tmp', temporary_name(tmp_path))))
+    gone = [f'.iter_6.pth.{NOBODY}.tmp', f'.x.npz.{NOBODY}@{host}.tmp', f'.a.{os.getpid()}@{host}.tmp']
+    kept = ['notes.tmp', '.notes.tmp', f'.a.{alive}@{host}.tmp', f'.a.{NOBODY}@elsewhere.tmp', f'a.{NOBODY}.tmp']
+    for name in (*gone, *kept):
+        (tmp_path / name).write_text('half')
+    old = tmp_path / f'.b.{NOBODY}@elsewhere.tmp'
+    old.write_text('half')
+    os.utime(old, (0, 0))  # whoever wrote it, has not done so for a day
+    write_json(tmp_path / 'new.json', 1)
+    assert sorted(content(tmp_path)) == sorted([*kept, 'new.json'])
+
+
+def temporary_name(folder):
+    with replacing(folder / 'other' / 'a') as temporary:
+        temporary.write_text('')
+    (folder / 'other' / 'a').unlink()
+    return temporary.name
+
+
+def test_a_folder_lost_between_its_two_steps_comes_back(tmp_path):
+    for name in ('lost', 'replaced'):
+        (tmp_path / f'.{name}.{NOBODY}.old').mkdir()
+        (tmp_path / f'.{name}.{NOBODY}.old' / 'a').write_text('old')
+    (tmp_path / 'replaced').mkdir()
+    (tmp_path / 'replaced' / 'a').write_text('new')
+    remove_leftovers(tmp_path)
+    assert content(tmp_path) == {'lost/a': 'old', 'replaced/a': 'new'}
 
 
 def test_json_is_written_whole_or_refused(tmp_path):

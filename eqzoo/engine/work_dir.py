@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from eqzoo.distributed import rank_and_world_size
-from eqzoo.files import write_json, writing_to
+from eqzoo.files import remove_leftovers, write_json, writing_to
 
 # The lock of results is not that of training: a run's checkpoints are tested while it trains.
 REPORT_LOCK = '.report.lock'
@@ -74,6 +74,7 @@ def _locked(lock_file: Path, place: Path, key: str) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f'process {os.getpid()} on {os.uname().nodename}\n')
         lock.flush()
+        remove_leftovers(lock_file.parent)
         yield
 
 

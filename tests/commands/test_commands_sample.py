@@ -74,7 +74,7 @@ def test_samples_go_on_where_they_stopped_and_more_can_be_added(trained, tmp_pat
     out = capsys.readouterr().out
     assert 'drawn' not in out
     assert '11 samples of 10 classes' in out
-    assert sorted(path.name for path in tmp_path.iterdir() if 'parts' in path.name) == [
+    assert sorted(path.name for path in tmp_path.glob('parts*')) == [
         'parts.json',
         'parts.npz',
         'parts_grid.png',

@@ -93,7 +93,7 @@ def test_signals_save_and_stop(name, status, whole, tmp_path, capsys):
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(SystemExit, match=r'File too large, writing .* MiB; .*iter_4'):
+        with pytest.raises(SystemExit, match=r'iter_4.pth: cannot be written \(File too large\).*unchanged'):
             smoke(DIT, tmp_path, hook=dict(type='FillDisk', step=3, size=20_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -118,8 +118,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(whole, tmp_path,
 
 
 def test_a_folder_that_cannot_be_written_is_named():
-    with pytest.raises(SystemExit, match=r'work_dir: /proc/eqzoo .*; set work_dir'):
-        smoke(AUTOENCODER, '/proc/eqzoo')
+    with pytest.raises(SystemExit, match=r'work_dir: /proc/work_dirs/smoke/eqzoo .*; set work_dir'):
+        smoke(AUTOENCODER, '/proc/work_dirs/eqzoo')
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):  # but one after the other may use it
@@ -129,6 +129,18 @@ def test_two_runs_do_not_share_a_folder(tmp_path):  # but one after the other ma
     ):
         smoke(DIT, tmp_path)
     smoke(DIT, tmp_path)  # and is free again
+
+
+@pytest.mark.parametrize('size', [500, 5000])
+def test_a_disk_that_is_full_from_the_start_is_one_message(size, tmp_path, capsys):
+    """Logs, dumps, pictures, checkpoints: whatever cannot be written first."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(SystemExit, match=r'error: .*cannot be written .*File too large'):
+            smoke(AUTOENCODER, tmp_path, hook=dict(type='FillDisk', step=1, size=size))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert 'Logging error' not in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

@@ -34,7 +34,7 @@ from eqzoo.data.latents.format import (
 )
 from eqzoo.data.loaders import collate
 from eqzoo.distributed import wait_for_all
-from eqzoo.files import writing_to
+from eqzoo.files import remove_leftovers, writing_to
 from eqzoo.images import to_float
 from eqzoo.normalization import LatentSums
 
@@ -180,6 +180,8 @@ def _claim_folder(root: Path, existing: StorePlan | None, plan: StorePlan, rank:
         )
     with writing_to(root):
         root.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        remove_leftovers(root)
     if existing is None and rank == 0:
         for shard in range(plan.num_shards):  # before the plan, which makes the folder this store's
             _has_shard(root, shard, plan, existing)

@@ -75,8 +75,8 @@ def test_a_killed_run_continues_where_it_stopped(written, tmp_path):
                 write_store(kl(), images(), root, **OPTIONS, progress=stop)
             assert len(list(root.glob('*.safetensors'))) == allowed + 1
             assert encoded[0] == 4 * allowed
-            (root / f'.shard-{allowed + 1:05d}.safetensors.77.tmp').write_bytes(b'half')
-            (root / '.index.json.77.tmp').write_bytes(b'half')
+            (root / f'.shard-{allowed + 1:05d}.safetensors.{2**30}.tmp').write_bytes(b'half')
+            (root / f'.index.json.{2**30}.tmp').write_bytes(b'half')
             with pytest.raises(FileNotFoundError, match='no index.json, but plan.json'):
                 LatentStore(root)
     result = write_store(kl(), images(), root, **OPTIONS)
