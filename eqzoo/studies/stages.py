@@ -24,7 +24,7 @@ import torch
 
 from eqzoo import __version__
 from eqzoo.benchmarks.measure import hardware
-from eqzoo.files import WriteError, write_json
+from eqzoo.files import WriteError, write_json, writing_to
 
 _RECORD = 'stage.json'
 _LOG = 'log.txt'
@@ -182,7 +182,11 @@ def run_stage(stage: Stage, run: CommandRunner) -> Outcome:
     try:
         if not stage.resumable:
             _empty(stage.folder)
-        stage.folder.mkdir(parents=True, exist_ok=True)
+        with writing_to(stage.folder, stage.folder.parent):
+            stage.folder.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:  # without a log, which would make the folder a stage's
+        return Outcome(time.monotonic() - started, _failure_message(error))
+    try:
         with _redirect_output(stage.folder / _LOG):
             for command in stage.commands:
                 print(f'$ {command}', flush=True)

@@ -1,5 +1,7 @@
 """`tools/convert.py`: from a training run to every format, and what it says."""
 
+import json
+import resource
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder
 from eqzoo.checkpoints.autoencoder import read_autoencoder
 from eqzoo.checkpoints.keys import to_ldm
+from eqzoo.checkpoints.write import write_normalization
 from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
 from eqzoo.commands.train import train
@@ -154,3 +157,47 @@ def test_the_format_must_be_given(ldm_file, tmp_path):
     )
     assert result.returncode == 2
     assert '--to' in result.stderr
+
+
+def test_overwriting_replaces_only_what_a_conversion_wrote(ldm_file, tmp_path):
+    out = tmp_path / 'out'
+    run_convert(ldm_file, out, '--to', 'diffusers', '--scale', '0.5')
+    run_convert(ldm_file, out, '--to', 'diffusers', '--scale', '0.25', '--overwrite')
+    assert json.loads((out / 'config.json').read_text())['scaling_factor'] == 0.25
+    inside = out / 'model.ckpt'
+    inside.write_bytes(ldm_file.read_bytes())
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    for source, destination, to, message in (
+        (ldm_file, out, 'diffusers', r'also holds model\.ckpt, which no conversion wrote'),
+        (inside, out, 'diffusers', r'is or contains the source'),
+        (inside, inside, 'ldm', r'is or contains the source'),
+        (out / 'config.json', out, 'diffusers', r'is or contains the source'),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run_convert(source, destination, '--to', to, '--scale', '0.5', '--overwrite')
+    with pytest.raises(ValueError, match=r'also holds model\.ckpt'):
+        write_normalization(out, torch.zeros(4), torch.ones(4))
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(('to', 'name'), [('diffusers', 'out'), ('ldm', 'out.safetensors'), ('eqzoo', 'out.pth')])
+def test_a_full_disk_is_one_message_and_leaves_nothing(to, name, ldm_file, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(SystemExit, match=rf'^error: {tmp_path}/{name}: cannot be written \(File too large\)'):
+            run_convert(ldm_file, tmp_path / name, '--to', to, '--scale', '0.5')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [file.name for file in tmp_path.iterdir()] == ['model.ckpt']
+
+
+def test_exports_have_ordinary_modes_and_the_same_bytes(ldm_file, tmp_path):
+    for name in ('a', 'b'):
+        run_convert(ldm_file, tmp_path / name, '--to', 'diffusers', '--scale', '0.5')
+        run_convert(ldm_file, tmp_path / f'{name}.safetensors', '--to', 'ldm')
+        run_convert(ldm_file, tmp_path / f'{name}.pth', '--to', 'eqzoo')
+    assert (tmp_path / 'a.pth').read_bytes() == (tmp_path / 'b.pth').read_bytes()
+    (tmp_path / 'touched').touch()
+    ordinary = (tmp_path / 'touched').stat().st_mode
+    assert {file.stat().st_mode for file in tmp_path.rglob('*') if file.is_file()} == {ordinary}

@@ -269,3 +269,14 @@ def test_samples_of_another_plan_are_not_added_to(tmp_path):
     NpzSamples(path).write([0], numbered([0]))
     with pytest.raises(ValueError, match='samples, but no samples.json'):
         check_card(path, plan)
+
+
+def test_files_of_others_beside_the_parts_stay(tmp_path):
+    folder = tmp_path / 'a.parts'
+    folder.mkdir()
+    (folder / 'mine.npz').write_bytes(b'no npz file')
+    files = NpzSamples(tmp_path / 'a.npz')
+    files.write([0, 1], torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    files.finish([0, 1])
+    assert NpzSamples(tmp_path / 'a.npz').numbers() == {0, 1}
+    assert [file.name for file in folder.iterdir()] == ['mine.npz']

@@ -13,7 +13,7 @@ import pytest
 
 from eqzoo.commands.study import run_command, study
 from eqzoo.studies import Stage, StageCommand, load_study, plan_study, run_stages
-from eqzoo.studies.stages import StageError, _failure_message, _Pace
+from eqzoo.studies.stages import StageError, _failure_message, _Pace, run_stage
 
 SMALL = """
 small = {'train_cfg.max_iters': 4, 'train_dataloader.batch_size': 2, 'train_dataloader.dataset.num_images': 6,
@@ -283,6 +283,18 @@ def test_a_failed_stage_holds_back_only_those_that_need_it(tmp_path):
 
 def numbered_stage(tool, config, number=0):
     return Stage(f'{tool} {number}', Path(f'{tool}-{number}'), (StageCommand(tool, (config, f'{number}.pth')),))
+
+
+def test_a_stage_empties_only_a_folder_with_the_log_of_a_stage(tmp_path):
+    stage = Stage('a', tmp_path / 'stage', (StageCommand('none', ('x',)),))
+    stage.folder.mkdir()
+    (stage.folder / 'mine.txt').write_text('mine')
+    for _ in range(2):
+        assert 'holds files, but no log.txt' in run_stage(stage, lambda command: None).error
+    assert (stage.folder / 'mine.txt').read_text() == 'mine'
+    (stage.folder / 'log.txt').write_text('a stopped stage')
+    assert run_stage(stage, lambda command: None).error is None
+    assert sorted(file.name for file in stage.folder.iterdir()) == ['log.txt', 'stage.json']
 
 
 def test_the_time_left_is_estimated_by_kind():

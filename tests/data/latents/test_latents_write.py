@@ -2,16 +2,19 @@
 
 import filecmp
 import json
+import resource
 import shutil
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from eqzoo.autoencoders import KLAutoencoder, VQAutoencoder
 from eqzoo.data import ImageFolder, Shapes
 from eqzoo.data.latents import LatentStore
 from eqzoo.data.latents.write import write_store
+from eqzoo.files import WriteError
 
 OPTIONS = dict(batch_size=3, flip=True, shard_images=4)
 
@@ -161,6 +164,46 @@ def test_a_shard_of_another_store_is_not_overwritten(root, tmp_path):
     shutil.copy(tmp_path / 'other' / 'shard-00001.safetensors', root)
     with pytest.raises(ValueError, match='shard-00001.safetensors: .*another store'):
         write_store(kl(), images(), root, **OPTIONS)
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.complex64])
+def test_files_of_others_stay(dtype, tmp_path):
+    foreign = tmp_path / 'shard-00000.safetensors'
+    save_file({'a': torch.zeros(3, dtype=dtype)}, foreign)
+    garbage, notes = tmp_path / 'shard-00001.safetensors', tmp_path / 'notes.tmp'
+    garbage.write_bytes(b'no safetensors')
+    notes.write_text('mine')
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    for _ in range(2):  # the first attempt must not make them its own
+        with pytest.raises(ValueError, match=r'shard-00000.safetensors: this (shard belongs to another store|file)'):
+            write_store(kl(), images(), tmp_path, **OPTIONS)
+    foreign.unlink()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r'shard-00001.safetensors: this file is no shard .* move it away'):
+            write_store(kl(), images(), tmp_path, **OPTIONS)
+    garbage.unlink()
+    write_store(kl(), images(), tmp_path, **OPTIONS)
+    assert notes.read_bytes() == before['notes.tmp']
+
+
+def test_random_crops_are_refused(tmp_path):
+    Image.new('RGB', (40, 40)).save(tmp_path / 'a.png')
+    dataset = ImageFolder(tmp_path, 32, crop='random_square')
+    with pytest.raises(ValueError, match=r"ImageFolder.crop='random_square' .* crop='center'"):
+        write_store(kl(), dataset, tmp_path / 'store', **OPTIONS)
+    assert not (tmp_path / 'store').exists()
+
+
+def test_a_full_disk_is_one_message_and_the_next_run_goes_on(written, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        with pytest.raises(WriteError, match=r'a/shard-00000.safetensors: cannot be written \(File too large\)'):
+            write_store(kl(), images(), tmp_path / 'a', **OPTIONS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    write_store(kl(), images(), tmp_path / 'a', **OPTIONS)
+    same(written, tmp_path / 'a')
 
 
 def test_an_unreadable_image_is_named(tmp_path):
