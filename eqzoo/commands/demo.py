@@ -48,8 +48,7 @@ def demo(
     for config in (_START, *_CONFIGS.values()):
         check_training(load_config(config, [*data, 'model.autoencoder.weights=None']), 'python tools/demo.py')
     with own_folder(folder, '--work-dir'):
-        for name, length in (('pretrain', pretrain_steps), *((name, steps) for name in _CONFIGS)):
-            empty_of_earlier_runs(folder / name, '.demo', length)
+        empty_of_earlier_runs({start: pretrain_steps, **{folder / name: steps for name in _CONFIGS}}, '.demo')
         _run('1/3  Train a small autoencoder', 'train', _START, start, pretrain_steps, data)
         weights = f'model.autoencoder.weights={start}/iter_{pretrain_steps}.pth'
         results = {}

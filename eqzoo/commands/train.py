@@ -67,8 +67,8 @@ def train(
     with failures_of_others(), own_folder(phases[-1].config.work_dir):
         if smoke and not resume:
             if rank_and_world_size()[0] == 0:
-                for phase in phases:
-                    empty_of_earlier_runs(phase.config.work_dir, MARK, phase.config.train_cfg.max_iters)
+                lengths = {phase.config.work_dir: phase.config.train_cfg.max_iters for phase in phases}
+                empty_of_earlier_runs(lengths, MARK)
             wait_for_all()
         stopped = _run(phases, datasets, resume=resume)
         close_distributed()

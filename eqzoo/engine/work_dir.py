@@ -3,7 +3,8 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from eqzoo.files import remove_leftovers, write_json, writing_to
 
 # The lock of results is not that of training: a run's checkpoints are tested while it trains.
 REPORT_LOCK = '.report.lock'
+
+_STEP = re.compile(r'(?:best_.+_)?iter_(\d+)\.pth')
 
 
 @contextmanager
@@ -78,37 +81,36 @@ def _locked(lock_file: Path, place: Path, key: str) -> Iterator[None]:
         yield
 
 
-def empty_of_earlier_runs(path: str | Path, mark: str, steps: int) -> None:
-    """Delete the checkpoints that an earlier run of the same command left in a folder, and mark the folder.
+def empty_of_earlier_runs(folders: Mapping[str | Path, int], mark: str) -> None:
+    """Delete the checkpoints that an earlier run of the same command left in folders, and mark the folders.
 
-    The folder must be locked. Nothing but checkpoints is deleted, and of these only those of steps that the earlier
+    The folders must be locked. Nothing but checkpoints is deleted, and of these only those of steps that the earlier
     run could reach.
 
     Args:
-        path: The folder; created if it does not exist.
-        mark: The file that says whose folder it is, such as '.smoke'.
-        steps: The length of the run that begins.
+        folders: The length in steps of the run that begins in each folder; they are created if they do not exist.
+        mark: The file that says whose a folder is, such as '.smoke'.
 
     Raises:
-        ValueError: If the folder has checkpoints of another run; nothing is deleted then.
+        ValueError: If a folder has checkpoints of another run; nothing is deleted then.
     """
-    folder, file = Path(path), Path(path) / mark
-    try:
-        reach = int(json.loads(file.read_text())['steps'])
-    except (OSError, ValueError, KeyError, TypeError):
-        reach = -1  # nobody marked it
-    checkpoints = {
-        each: int(each.stem.rpartition('iter_')[2])
-        for pattern in ('iter_*.pth', 'best_*_iter_*.pth')
-        for each in folder.glob(pattern)
-        if each.stem.rpartition('iter_')[2].isdigit()
-    }
-    foreign = sorted(each.name for each, step in checkpoints.items() if step > reach)
-    if foreign:
-        raise ValueError(
-            f'{folder}: holds checkpoints of another run ({", ".join(foreign[:3])}), which would be replaced; move '
-            'them away, or choose another folder.'
-        )
-    for each in checkpoints:
-        each.unlink(missing_ok=True)
-    write_json(file, {'by': 'eqzoo: checkpoints up to this step in this folder may be replaced', 'steps': steps})
+    found: list[Path] = []
+    for folder in map(Path, folders):
+        try:
+            reach = int(json.loads((folder / mark).read_text())['steps'])
+        except (OSError, ValueError, KeyError, TypeError):
+            reach = -1  # nobody marked it
+        checkpoints = {file: _STEP.fullmatch(file.name) for file in folder.glob('*.pth')}
+        checkpoints = {file: int(match[1]) for file, match in checkpoints.items() if match}
+        foreign = sorted(file.name for file, step in checkpoints.items() if step > reach)
+        if foreign:
+            raise ValueError(
+                f'{folder}: holds checkpoints of another run ({", ".join(foreign[:3])}), which would be replaced; move '
+                'them away, or choose another folder.'
+            )
+        found += checkpoints
+    for file in found:
+        file.unlink(missing_ok=True)
+    for folder, steps in folders.items():
+        note = 'checkpoints up to this step in this folder may be replaced'
+        write_json(Path(folder) / mark, {'steps': steps, 'note': note})

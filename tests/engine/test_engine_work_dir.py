@@ -9,6 +9,7 @@ import torch
 from eqzoo.commands.cache_latents import cache_latents
 from eqzoo.commands.cli import run
 from eqzoo.commands.compare import compare
+from eqzoo.commands.demo import demo
 from eqzoo.commands.latent_stats import latent_stats
 from eqzoo.commands.sample import sample
 from eqzoo.commands.test import test as evaluate
@@ -103,22 +104,37 @@ def test_only_checkpoints_of_the_same_command_are_deleted(tmp_path):
     with pytest.raises(
         ValueError, match=r'checkpoints of another run \(best_psnr_iter_4.pth, iter_2.pth, iter_4.pth\)'
     ):
-        empty_of_earlier_runs(tmp_path, MARK, 4)  # without a mark
+        empty_of_earlier_runs({tmp_path: 4}, MARK)  # without a mark
     assert set(hashes(tmp_path)) == {*own, *others}
     for name in own:
         (tmp_path / name).unlink()
-    empty_of_earlier_runs(tmp_path, MARK, 4)
+    empty_of_earlier_runs({tmp_path: 4}, MARK)
     for name in own:
         (tmp_path / name).write_text(name)
     with pytest.raises(ValueError, match='another run'):
-        empty_of_earlier_runs(tmp_path, '.demo', 4)  # with the mark of another command
+        empty_of_earlier_runs({tmp_path: 4}, '.demo')  # with the mark of another command
     (tmp_path / 'iter_900.pth').write_text('a real run went on from here')
     with pytest.raises(ValueError, match=r'another run \(iter_900.pth\)'):
-        empty_of_earlier_runs(tmp_path, MARK, 4)
+        empty_of_earlier_runs({tmp_path: 4}, MARK)
     assert set(hashes(tmp_path)) == {*own, *others, 'iter_900.pth', MARK}
     (tmp_path / 'iter_900.pth').unlink()
-    empty_of_earlier_runs(tmp_path, MARK, 4)
+    empty_of_earlier_runs({tmp_path: 4}, MARK)
     assert set(hashes(tmp_path)) == {*others, MARK}
+
+
+def test_a_demo_that_cannot_run_deletes_nothing(tmp_path):
+    for name in ('pretrain', 'plain', 'eq'):
+        empty_of_earlier_runs({tmp_path / name: 9}, '.demo')
+        (tmp_path / name / 'iter_9.pth').write_text('an earlier demo')
+    (tmp_path / 'eq' / 'iter_70.pth').write_text('mine')
+    before = hashes(tmp_path)
+    with pytest.raises(SystemExit, match=r'nowhere'):
+        run(demo, ['--images', 'nowhere', '--work-dir', str(tmp_path)])
+    assert hashes(tmp_path) == before
+    with pytest.raises(SystemExit, match=r'eq: holds checkpoints of another run \(iter_70.pth\)'):
+        run(demo, ['--work-dir', str(tmp_path)])
+    assert hashes(tmp_path).keys() - before.keys() == {'.lock'}
+    assert before.items() <= hashes(tmp_path).items()
 
 
 def test_two_runs_do_not_write_to_one_place(tmp_path):
