@@ -43,7 +43,7 @@ def test_three_results(write, tmp_path, capsys):
         '\n'
         f'Written: {tmp_path}/out/comparison.md, comparison.csv and comparison.html\n'
     )
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+    assert {path.name for path in (tmp_path / 'out').glob('[!.]*')} == {
         f'comparison.{kind}' for kind in ('md', 'csv', 'html')
     }
     with (tmp_path / 'out' / 'comparison.csv').open() as file:

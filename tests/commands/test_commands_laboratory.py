@@ -53,7 +53,7 @@ def shell(*words):
 
 def test_a_page_and_numbers(tiny, photographs, tmp_path, capsys):
     run_laboratory(tmp_path, tiny, photographs)
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'index.html', 'inspect.json'}
+    assert {path.name for path in (tmp_path / 'out').glob('[!.]*')} == {'index.html', 'inspect.json'}
     summary = json.loads((tmp_path / 'out' / 'inspect.json').read_text())
     assert list(summary['models']) == ['tiny']
     assert summary['size'] == 36
