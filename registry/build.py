@@ -236,7 +236,7 @@ def _check_part(place: str, annotation: Any, wanted: Any) -> None:
 
 def _fits(part: type, wanted: Any) -> bool:
     """Return whether a component's class fits an annotation, as far as that can be told from its kind and methods."""
-    if not isinstance(wanted, type) or wanted is Component:
+    if not isinstance(wanted, type) or wanted in (Component, Any, object, inspect.Parameter.empty):
         return True
     kind = _KINDS_OF_CONTRACTS.get(wanted)
     return issubclass(part, wanted) and kind in (None, _kind_of(part))

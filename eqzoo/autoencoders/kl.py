@@ -76,7 +76,7 @@ class KLAutoencoder(Autoencoder):
         shift: PerChannel | None = None,
         mean: PerChannel | None = None,
         std: PerChannel | None = None,
-        weights: str | Path | None = None,
+        weights: str | Path | Sequence[str | Path] | None = None,
     ) -> None:
         super().__init__(latent_channels, 2 ** (len(block_out_channels) - 1))
         features = latent_channels if feature_channels is None else feature_channels

@@ -82,7 +82,7 @@ class VQAutoencoder(Autoencoder):
         shift: PerChannel | None = None,
         mean: PerChannel | None = None,
         std: PerChannel | None = None,
-        weights: str | Path | None = None,
+        weights: str | Path | Sequence[str | Path] | None = None,
     ) -> None:
         # here, since only building a network needs it
         from taming.modules.vqvae.quantize import VectorQuantizer2

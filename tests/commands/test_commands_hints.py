@@ -25,7 +25,7 @@ train_dataloader.dataset.update(root={root!r})
 
 # `python tools/NAME.py` with the words after it: options, placeholders in capitals, `{expression}`, paths, numbers
 _COMMAND = re.compile(
-    r'python tools/(\w+)\.py((?: (?:--[\w-]+(?: eqzoo)?|[A-Z][A-Z_]+|\{[^{}]+\}|[\w-]+/[\w./{}-]+|\d+))*)'
+    r'python tools/(\w+)\.py((?: (?:--[\w-]+(?: eqzoo)?|[A-Z][A-Z_,]+(?:\.\w+)?|\{[^{}]+\}|[\w-]+/[\w./{}-]+|\d+))*)'
 )
 
 
@@ -49,7 +49,10 @@ def test_commands_are_found():
 @pytest.mark.parametrize(('name', 'words'), printed_commands())
 def test_every_printed_command_parses(name, words):
     function = cli.COMMANDS[name.replace('_', '-')].load()
-    given = [re.sub(r'\{[^{}]+\}', 'word', word) for word in re.findall(r'(?:\{[^{}]*\}|\S)+', words)]
+    given = [
+        re.sub(r'\{[^{}]+\}', '3' if 'size' in word else 'word', word)
+        for word in re.findall(r'(?:\{[^{}]*\}|\S)+', words)
+    ]
     if not given:
         return  # 'python tools/NAME.py' alone names a command
     if name == 'sample' and '--out' not in given:

@@ -148,7 +148,7 @@ def test_angles_that_leave_no_cell_are_left_out():
     ('angles', 'scales', 'grid', 'message'),
     [
         ([0], [0.5], (8, 8), 'Turn.eval_angles must be'),
-        ([5], [1.5], (8, 8), 'eval_scales must be'),
+        ([5], [1.5], (8, 8), r'eval_scales\[0\] must be'),
         ([45], [0.5], (4, 4), 'latents of 4 x 4 cells; use larger images'),
         ([90], [0.5], (1, 1), 'use larger images'),
     ],
