@@ -42,7 +42,7 @@ def shrink(config: Config) -> Config:
     if small.model.get('micro_batch_size'):
         small.model.micro_batch_size = BATCH // 2
     for hook in small.get('default_hooks', {}).values():
-        if 'interval' in hook:
+        if hook and 'interval' in hook:
             hook.interval = STEPS // 2
     small.compile = False
     small.work_dir = str(config.work_dir).replace('work_dirs', 'work_dirs/smoke', 1)
@@ -110,6 +110,6 @@ def _write_latents_to(folder: Path, config: Config) -> None:
     config.train_dataloader.dataset = dict(
         type='LatentStore', root=str(root), flip=dataset.get('flip', False), **pictures
     )
-    if 'cache_dataloader' in config:
+    if config.get('cache_dataloader'):
         config.cache_dataloader.dataset = dict(_IMAGES)
     network.num_classes = len(images.classes)
