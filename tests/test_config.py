@@ -128,15 +128,16 @@ def test_hooks_have_names(tmp_path):
 def test_every_key_may_be_in_a_config_and_is_kept(tmp_path):
     loader = dict(batch_size=1, num_workers=0, dataset=dict(type='Shapes'))
     values = {
-        **{key: loader for key in KEYS if key.endswith('_dataloader')},
-        'train_cfg': dict(max_iters=1),
+        **dict.fromkeys(KEYS),
+        **dict.fromkeys(('train_dataloader', 'val_dataloader', 'test_dataloader', 'cache_dataloader'), loader),
+        **dict.fromkeys(('evaluators', 'test_evaluators', 'param_scheduler'), []),
+        **dict.fromkeys(('default_hooks', 'custom_hooks', 'optim_wrapper', 'model', 'log_processor'), {}),
         'sampling': dict(num_samples=1, batch_size=1, sampler=dict(type='ODE')),
-        **{key: [] for key in ('evaluators', 'test_evaluators')},
-        **dict.fromkeys(('cache_encoder', 'visualizer', 'custom_imports', 'sharding', 'resume', 'phases')),
-        **dict(seed=0, compile=False, device='cpu', work_dir='w'),
+        'train_cfg': dict(max_iters=1),
+        **dict(seed=1, compile=True, device='cpu', work_dir='here'),
     }
-    text = ''.join(f'{key} = {values.get(key, {})!r}\n' for key in KEYS)
-    assert list(load_config(write(tmp_path, text))) == list(KEYS)
+    text = ''.join(f'{key} = {value!r}\n' for key, value in values.items())
+    assert load_config(write(tmp_path, text)).to_dict() == values
 
 
 def test_a_printed_config_has_what_python_has_and_no_long_lines(tmp_path):

@@ -49,7 +49,7 @@ def shrink(config: Config) -> Config:
     if small.model.get('micro_batch_size'):
         small.model.micro_batch_size = BATCH // 2
     for hook in small.get('default_hooks', {}).values():
-        if 'interval' in hook:
+        if hook and 'interval' in hook:
             hook.interval = STEPS // 2
     small.compile = False
     small.work_dir = str(smoke_path(config.work_dir))
@@ -127,6 +127,6 @@ def _write_latents(config: Config) -> None:
         write_store(autoencoder, images, root, batch_size=len(images), **options)
     pictures = dict(images=dict(_IMAGES)) if dataset.get('images') else {}
     config.train_dataloader.dataset = dict(type='LatentStore', root=str(root), flip=flip, **pictures)
-    if 'cache_dataloader' in config:
+    if config.get('cache_dataloader'):
         config.cache_dataloader.dataset = dict(_IMAGES)
     network.num_classes = len(images.classes)
