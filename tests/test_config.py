@@ -129,9 +129,9 @@ def test_every_key_may_be_in_a_config_and_is_kept(tmp_path):
     loader = dict(batch_size=1, num_workers=0, dataset=dict(type='Shapes'))
     values = {
         **dict.fromkeys(KEYS),
-        **dict.fromkeys(('train_dataloader', 'val_dataloader', 'test_dataloader', 'cache_dataloader'), loader),
-        **dict.fromkeys(('evaluators', 'test_evaluators', 'param_scheduler'), []),
-        **dict.fromkeys(('default_hooks', 'custom_hooks', 'optim_wrapper', 'model', 'log_processor'), {}),
+        **{key: loader for key in KEYS if key.endswith('_dataloader')},
+        **{key: [] for key in ('evaluators', 'test_evaluators', 'param_scheduler')},
+        **{key: {} for key in ('default_hooks', 'custom_hooks', 'optim_wrapper', 'model', 'log_processor')},
         'sampling': dict(num_samples=1, batch_size=1, sampler=dict(type='ODE')),
         'train_cfg': dict(max_iters=1),
         **dict(seed=1, compile=True, device='cpu', work_dir='here'),
