@@ -120,7 +120,7 @@ def require(config: Mapping[str, Any], task: str, *keys: str) -> None:
     name, model = config.filename, config.get('model') or {}
     if 'study' in read_config(name):
         hint = f'it is a study: python tools/study.py {name}'
-    elif 'generator' in model:
+    elif 'generator' in model and 'autoencoder' in model:
         hint = f'it is the config of a generator: train it with python tools/train.py {name}'
     elif 'autoencoder' in model and 'train_dataloader' in config:
         hint = f'it is the config of an autoencoder: train it with python tools/train.py {name}'

@@ -42,7 +42,7 @@ def sample(
         smoke: For the checkpoint of a `--smoke` run; OUT is then below work_dirs/smoke.
     """
     config = load_config(config_file, overrides)
-    require(config, 'samples', 'model')
+    require(config, 'samples', 'model.autoencoder')
 
     from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink
