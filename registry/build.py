@@ -235,7 +235,7 @@ def _check_part(place: str, annotation: Any, wanted: Any) -> None:
 
 
 def _fits(part: type, wanted: Any) -> bool:
-    """Return whether a component's class fits an annotation, as far as that can be told from its kind and methods."""
+    """Return whether a component's class fits an annotation, by its kind and its methods."""
     if not isinstance(wanted, type) or wanted in (Component, Any, object, inspect.Parameter.empty):
         return True
     kind = _KINDS_OF_CONTRACTS.get(wanted)

@@ -27,7 +27,7 @@ _LEFT_OUT = ('weights', *NORMALIZATION)
 # Components inside those that files state. Others read data or files when they are built.
 _PARTS = (AUTOENCODERS, GENERATORS, NETWORKS, PROCESSES, VISION)
 
-# What a file states is built before it is compared with the file's tensors.
+# A network is built from what a file states before its tensors can be compared, so what may be stated is bounded.
 _MAX_DEPTH, _MAX_VALUES = 8, 10_000
 
 # The groups of a GroupNorm leave no trace in its weights; all public autoencoders have 32.

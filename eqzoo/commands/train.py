@@ -57,7 +57,10 @@ def train(
     datasets = _check(phases, f'python tools/train.py {config_file}')
     if dry_run:
         for phase, own in zip(phases, datasets, strict=True):
-            model = rehearse(phase.config, own, resume=None if smoke else resume)
+            resumes = resume and _has_begun(phases, phase)
+            if resumes:
+                phase.begin()
+            model = rehearse(phase.config, own, resume=None if smoke and not resume else resumes)
             described = describe(phase.config, own, model)
             print(printable((f'phase {phase.name}:\n' if phase.name else '') + described, lines=True))
         print('Nothing is missing.')
@@ -90,7 +93,7 @@ def _check(phases: 'Sequence[Phase]', command: str) -> list[dict[str, Any]]:
 def _run(phases: 'Sequence[Phase]', datasets: Sequence[Mapping[str, Any]], *, resume: bool) -> int | None:
     """Train all phases that are not done; return the number of the signal that stopped one, if any."""
     from eqzoo.distributed import rank_and_world_size, wait_for_all
-    from eqzoo.engine import build_runner, latest_checkpoint
+    from eqzoo.engine import build_runner
     from eqzoo.engine.hooks import stopped_by
 
     is_first = rank_and_world_size()[0] == 0
@@ -100,10 +103,9 @@ def _run(phases: 'Sequence[Phase]', datasets: Sequence[Mapping[str, Any]], *, re
                 print(f'Phase {phase.name} is done: {phase.result}')
             continue
         phase.begin()
-        # a later phase that has not begun starts, and does not miss a checkpoint to resume from
-        has_begun = phase is phases[0] or latest_checkpoint(phase.config.work_dir) is not None
         announce = partial(_announce, phase, own)
-        runner = build_runner(phase.config, resume=resume and has_begun, datasets=own, announce=announce)
+        resumes = resume and _has_begun(phases, phase)
+        runner = build_runner(phase.config, resume=resumes, datasets=own, announce=announce)
         runner.train()
         if stopped := stopped_by(runner):
             return stopped
@@ -111,6 +113,13 @@ def _run(phases: 'Sequence[Phase]', datasets: Sequence[Mapping[str, Any]], *, re
     if is_first:
         print(f'Done. Checkpoints, logs and pictures are in {phases[-1].config.work_dir}.')
     return None
+
+
+def _has_begun(phases: 'Sequence[Phase]', phase: 'Phase') -> bool:
+    """Return whether a phase has a checkpoint to resume from; the first one must have, and a later one may start."""
+    from eqzoo.engine import latest_checkpoint
+
+    return phase is phases[0] or latest_checkpoint(phase.config.work_dir) is not None
 
 
 def _announce(phase: 'Phase', datasets: Mapping[str, Any], model: Any) -> None:
@@ -125,7 +134,7 @@ def describe(config: Config, datasets: Mapping[str, Any], model: Any = None) -> 
     Args:
         config: The config of the run.
         datasets: The data sets that preflight opened, by their places in the config; others are built.
-        model: What is trained; built from the config if it is not given.
+        model: The training module; if None, it is built from the config.
     """
     model, data = build(config.model) if model is None else model, datasets.get('train_dataloader.dataset')
     data = build(config.train_dataloader.dataset) if data is None else data

@@ -177,7 +177,7 @@ class StopHook(Hook):
         self.restore()
 
     def restore(self) -> None:
-        """Restore the previous signal handlers, also after a failure, of which hooks are not told."""
+        """Restore the previous signal handlers. The runner calls this after a failure, which mmengine tells no hook."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}

@@ -144,10 +144,10 @@ def rehearse(config: Config, datasets: Mapping[str, Dataset] | None = None, *, r
     Raises:
         ValueError: For whatever the run would refuse.
     """
-    if resume is not None:
-        _checkpoint_to_resume(config, resume)
+    own = Config(copy.deepcopy(config.to_dict()), filename=config.filename)
+    if resume is not None and (checkpoint := _checkpoint_to_resume(config, resume)):
+        _changes_since(checkpoint, own)
     with tempfile.TemporaryDirectory() as folder:
-        own = Config(copy.deepcopy(config.to_dict()), filename=config.filename)
         own.update(work_dir=folder, visualizer=None, compile=False, resume=None)
         runner = build_runner(own, datasets=datasets)
         # as mmengine's Runner.train does

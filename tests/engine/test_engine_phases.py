@@ -69,7 +69,8 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(config, finished, tm
         shutil.copytree(finished, folder)
         for file in lost:
             (folder / file).unlink()
-        capsys.readouterr()
+        train(str(config), overrides=[f'work_dir={folder}'], smoke=True, resume=True, dry_run=True)
+        assert 'has changed' not in capsys.readouterr().out
         train(str(config), overrides=[f'work_dir={folder}'], smoke=True, resume=True)
         assert (f'Phase regularise is done: {folder}/regularise/iter_4.pth' in capsys.readouterr().out) is (
             name != 'first'

@@ -13,6 +13,7 @@ from eqzoo.commands.train import train
 from eqzoo.config import load_config
 from eqzoo.engine import build_runner, read_checkpoint, shrink
 from eqzoo.engine.resume import RULES, config_changes
+from eqzoo.files import sha256_of
 
 CONFIG = """
 from mmengine.config import read_base
@@ -67,6 +68,22 @@ def resumed(config, whole, tmp_path, capsys):
 def changes(text):
     """The lines about changes: policy, key and values."""
     return re.findall(r'^  (applied|kept|refused) +(\S+): (.*), now (.*?)(?: \(.*\))?$', text, re.MULTILINE)
+
+
+def test_a_dry_run_lists_changes_and_makes_none(config, whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / 'run')
+    before = sha256_of(*sorted((tmp_path / 'run').glob('*.pth')))
+    train(config, overrides=[f'work_dir={tmp_path}/run', f'{LR}=1e-12'], smoke=True, resume=True, dry_run=True)
+    assert [(policy, key) for policy, key, *_ in changes(capsys.readouterr().out)] == [('applied', LR)]
+    assert sha256_of(*sorted((tmp_path / 'run').glob('*.pth'))) == before
+    with pytest.raises(ValueError, match=r'refused  model.encoder_rate: 1.0, now 0.5'):
+        train(
+            config,
+            overrides=[f'work_dir={tmp_path}/run', 'model.encoder_rate=0.5'],
+            smoke=True,
+            resume=True,
+            dry_run=True,
+        )
 
 
 def test_an_unchanged_resume_has_the_same_bits_and_no_message(resumed, whole, assert_same):
