@@ -52,6 +52,8 @@ def work(name: str, folder: Path) -> None:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)  # threads do not survive a fork
+    # as from a terminal: a shell's background jobs, such as CI's, start with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in CASES:
         pid = os.fork()
         if pid == 0:
