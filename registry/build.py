@@ -1,7 +1,7 @@
 """Look up, check and build components from nested configs, innermost first, with errors that say where."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -219,13 +219,23 @@ def _check_arguments(
         raise ValueError(f'{prefix}{cls.__name__} needs {", ".join(map(repr, missing))}.')
     check_arguments(f'{prefix}{cls.__name__}', parameters, arguments)
     for key, value in arguments.items():
-        if _is_component(value) and key in parameters:
-            _check_part(f'{prefix}{cls.__name__}.{key}', parameters[key].annotation, value['type'])
+        if key in parameters:
+            _check_parts(f'{prefix}{cls.__name__}.{key}', parameters[key].annotation, value)
 
 
-def _check_part(place: str, annotation: Any, wanted: Any) -> None:
-    """Refuse a component of eqzoo where the annotation asks for another one; a user's own fits by what it can do."""
+def _check_parts(place: str, annotation: Any, value: Any) -> None:
+    """Refuse components of eqzoo where the annotation asks for others, of one argument or in a list of them."""
     options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if _is_component(value):
+        _check_part(place, annotation, options, value['type'])
+    elif isinstance(value, list | tuple):
+        items = [get_args(each)[0] for each in options if get_origin(each) is Sequence]
+        for number, item in enumerate(value if items else ()):
+            _check_parts(f'{place}[{number}]', items[0], item)
+
+
+def _check_part(place: str, annotation: Any, options: Sequence[Any], wanted: Any) -> None:
+    """Refuse a component of eqzoo that fits no option of the annotation; a user's own fits by what it can do."""
     options = [get_origin(each) if get_origin(each) is Callable else each for each in options]
     part = wanted if callable(wanted) else find_component(wanted)
     if not isinstance(part, type) or not part.__module__.startswith('eqzoo.'):
@@ -239,7 +249,15 @@ def _fits(part: type, wanted: Any) -> bool:
     if not isinstance(wanted, type) or wanted in (Component, Any, object, inspect.Parameter.empty):
         return True
     kind = _KINDS_OF_CONTRACTS.get(wanted)
-    return issubclass(part, wanted) and kind in (None, _kind_of(part))
+    if not issubclass(part, wanted) or kind not in (None, _kind_of(part)):
+        return False
+    # objectives, corruptions and penalties are of one kind, and differ in what they are called with
+    return kind != 'regulariser' or _called_with(part) == _called_with(wanted)
+
+
+def _called_with(part: type) -> list[str]:
+    """Return the names of the arguments of a component's call; of a module, of its `forward`."""
+    return list(inspect.signature(getattr(part, 'forward', part.__call__)).parameters)[1:]
 
 
 def _kind_of(part: type) -> str:

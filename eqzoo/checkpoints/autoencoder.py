@@ -1,6 +1,7 @@
 """An autoencoder's file: read it from any format, load it into a network, identify it by a hash."""
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,10 @@ from eqzoo.checkpoints.read import (
     warn_of_unused,
     with_average,
 )
+from eqzoo.distributed import rank_and_world_size
 from eqzoo.normalization import LatentNormalization
 from eqzoo.registry import AUTOENCODERS, build
+from eqzoo.text import printable
 from eqzoo.zoo import bare_url, located, weights_files
 
 Source = str | Path | Sequence[str | Path]
@@ -60,6 +63,12 @@ class AutoencoderFile:
     def normalization(self) -> dict[str, Tensor]:
         """The stated `shift` and `scale`, each (C,), or an empty dict."""
         return below('normalization', self.state)
+
+    @property
+    def left_out_in_words(self) -> str:
+        """How many tensors are left out, and their names' first two words, such as '31 tensors of loss.lin0'."""
+        groups = dict.fromkeys('.'.join(name.split('.')[:2]) for name in self.left_out)
+        return f'{len(self.left_out)} tensor{"" if len(self.left_out) == 1 else "s"} of {printable(", ".join(groups))}'
 
     @property
     def network(self) -> dict[str, Tensor]:
@@ -155,7 +164,10 @@ def load_autoencoder_weights(model: nn.Module, source: Source) -> None:
 
 
 def fill_autoencoder(model: nn.Module, file: AutoencoderFile, source: Source) -> None:
-    """Load the content of `source` into an autoencoder, as `load_autoencoder_weights` does."""
+    """Load the content of `source` into an autoencoder, as `load_autoencoder_weights` does, and say what is left out.
+
+    Of eqzoo's own checkpoints nothing is said: the rest is the training's.
+    """
     for name, ours in _settings(model).items():
         theirs = (file.config or {}).get(name)
         if None not in (ours, theirs) and ours != theirs:
@@ -169,6 +181,9 @@ def fill_autoencoder(model: nn.Module, file: AutoencoderFile, source: Source) ->
         found |= {key: value for key, value in wanted.items() if key.startswith('normalization.')}
     check_tensors(found, wanted, f'{type(model).__name__}.weights: {quoted(source)}')
     model.load_state_dict(found)
+    if file.left_out and file.config is None and rank_and_world_size()[0] == 0:
+        more = file.left_out_in_words
+        print(f'weights: {quoted(source)} also has {more}, which no autoencoder needs.', file=sys.stderr)
 
 
 def choose_config(file: AutoencoderFile, source: Source, config: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -313,8 +313,9 @@ def check_finite(named: Mapping[str, Tensor], source: str) -> None:
     """
     bad = [name for name, value in named.items() if not _is_finite(value)]
     if bad:
+        many = '' if len(bad) == 1 else f'{len(bad)} tensors: '
         raise ValueError(
-            f'weights: {source} holds NaN or infinite values in {len(bad)} tensors: {first_names(bad)}; '
+            f'weights: {source} holds NaN or infinite values in {many}{first_names(bad)}; '
             'expected finite weights; fetch it again, or take an earlier checkpoint.'
         )
 

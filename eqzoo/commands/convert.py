@@ -57,14 +57,9 @@ def _describe(file: 'AutoencoderFile', origin: str, notes: list[str]) -> list[st
         'discriminator': 'included' if file.discriminator else 'none in the source',
     }
     if file.left_out:
-        lines['left out'] = f'{len(file.left_out)} tensors of {_groups(file.left_out)}'
+        lines['left out'] = file.left_out_in_words
     lines |= {f'note {number}': note for number, note in enumerate(notes, start=1)}
     return [f'{name:<13}  {value}' for name, value in lines.items()]
-
-
-def _groups(names: tuple[str, ...]) -> str:
-    """Name tensors by their first two words, each once."""
-    return printable(', '.join(dict.fromkeys('.'.join(name.split('.')[:2]) for name in names)))
 
 
 def _opening(file: 'AutoencoderFile', destination: str, to: str) -> list[str]:

@@ -82,9 +82,11 @@ def _check(phases: 'Sequence[Phase]', command: str) -> list[dict[str, Any]]:
     """Check all phases before the first one runs, and return each one's data sets; what several have is opened once."""
     from eqzoo.engine.phases import data_of_both
     from eqzoo.engine.preflight import check_training
+    from eqzoo.engine.references import check_reference_sizes
 
     datasets: list[dict[str, Any]] = []
     for number, phase in enumerate(phases):
+        check_reference_sizes(phase.config)  # after days of training, its test would refuse them
         opened = data_of_both(phases[number - 1].config, phase.config, datasets[-1]) if number else {}
         datasets.append(check_training(phase.config, command, opened))
     return datasets

@@ -270,7 +270,7 @@ def write_card(path: str | Path, card: Mapping[str, Any]) -> None:
 
 
 def check_card(path: str | Path, plan: Mapping[str, Any]) -> None:
-    """Refuse to add samples to those of another plan.
+    """Refuse to add samples to those of another plan. A card without samples, of a run that drew none, binds nobody.
 
     Args:
         path: The samples.
@@ -280,12 +280,12 @@ def check_card(path: str | Path, plan: Mapping[str, Any]) -> None:
         ValueError: If there are samples of another plan, or without a card.
     """
     file = card_of(path)
-    if not file.is_file():
-        if open_sample_files(path).numbers():
-            raise ValueError(
-                f'{path}: there are samples, but no {file.name} with their plan; choose another --out, or delete them.'
-            )
+    if not open_sample_files(path).numbers():
         return
+    if not file.is_file():
+        raise ValueError(
+            f'{path}: there are samples, but no {file.name} with their plan; choose another --out, or delete them.'
+        )
     try:
         existing = json.loads(file.read_text())['plan']
     except (ValueError, KeyError, TypeError) as error:

@@ -170,7 +170,9 @@ class StopHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Install the signal handlers."""
-        self._before = {each: signal.signal(each, self._receive) for each in SIGNALS}
+        # a shell starts `command &` of a script with Ctrl-C ignored, and nohup means it too
+        heard = [each for each in SIGNALS if each != signal.SIGINT or signal.getsignal(each) != signal.SIG_IGN]
+        self._before = {each: signal.signal(each, self._receive) for each in heard}
 
     def after_train(self, runner: Runner) -> None:
         """Restore the previous signal handlers."""
@@ -188,11 +190,14 @@ class StopHook(Hook):
             return
         self.stopped_at = runner.iter + 1
         name = signal.Signals(self.received).name
+        runner.train_loop.stop_training = True
+        checkpoint = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        if checkpoint is None:
+            runner.logger.warning(f'{name}: stopped after step {self.stopped_at}; the config saves no checkpoints.')
+            return
         if not self.is_last_train_iter(runner):
-            checkpoint = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
             checkpoint.save(runner)
         runner.logger.warning(f'{name}: stopped after step {self.stopped_at}, which is saved; continue with --resume.')
-        runner.train_loop.stop_training = True
 
     def _is_due(self, runner: Runner) -> bool:
         if rank_and_world_size()[1] == 1:

@@ -36,7 +36,7 @@ class LPIPS:
         weights: Path of the trunk's file; 'random' keeps random features, for smoke runs only.
 
     Raises:
-        ValueError: If `net` is unknown.
+        ValueError: If `net` is unknown, or the trunk's file is of another network or cannot be read.
         FileNotFoundError: If the trunk's file is not found.
     """
 
@@ -105,7 +105,7 @@ class FeatureDistance:
         extractor: A network with `maps(images)`: FIDInception, DINOv2 or EfficientNetLite0.
 
     Raises:
-        TypeError: If the extractor has no maps.
+        ValueError: If the extractor has no maps.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
@@ -150,8 +150,18 @@ def _find_trunk(net: str, weights: str | None) -> Path:
 
 
 def _load_trunk(network: nn.Module, path: Path) -> None:
-    """Load torchvision's consecutively numbered feature layers into the slices of `network`."""
-    state = torch.load(path, map_location='cpu', weights_only=True)
-    for index in range(1, network.net.N_slices + 1):
-        layers = getattr(network.net, f'slice{index}')
-        layers.load_state_dict({name: state[f'features.{name}'] for name in layers.state_dict()})
+    """Load torchvision's consecutively numbered feature layers into the slices of `network`.
+
+    Raises:
+        ValueError: If the file cannot be read, or is of another network.
+    """
+    from eqzoo.checkpoints.read import check_finite, check_tensors, read_file
+
+    state, _ = read_file(path)
+    slices = [getattr(network.net, f'slice{index}') for index in range(1, network.net.N_slices + 1)]
+    wanted = {f'features.{name}': value for layers in slices for name, value in layers.state_dict().items()}
+    found = {name: value for name, value in state.items() if name in wanted}  # not the classifier's
+    check_tensors(found, wanted, f'LPIPS.weights: {path}')
+    check_finite(found, str(path))
+    for layers in slices:
+        layers.load_state_dict({name: found[f'features.{name}'] for name in layers.state_dict()})

@@ -194,7 +194,7 @@ def test_any_prefix_of_both_halves_is_found(tmp_path, prefix):
     assert_equal(read_autoencoder(tmp_path / 'a.ckpt').state, to_diffusers(TRAINED))
 
 
-def test_training_checkpoints_of_vavae_and_codebooks_load(tmp_path):
+def test_training_checkpoints_of_vavae_and_codebooks_load(tmp_path, capsys):
     """Buffers that only their training needs are left out, by name."""
     more = {'linear_proj.weight': STEP, 'foundation_model.blocks.0.weight': STEP, 'colorize': STEP}
     more |= {f'quantize.{name}': STEP for name in ('embedding.cluster_size', 'embedding.embed_avg', 'used')}
@@ -203,6 +203,9 @@ def test_training_checkpoints_of_vavae_and_codebooks_load(tmp_path):
     stored = read_autoencoder(tmp_path / 'a.ckpt')
     assert_equal(stored.state, to_diffusers(TRAINED))
     assert set(stored.left_out) == set(more)
+    KLAutoencoder(4, **SHAPE, weights=tmp_path / 'a.ckpt')
+    names = 'linear_proj.weight, foundation_model.blocks, colorize, quantize.embedding, quantize.used, quantize.codebook_used'
+    assert f"a.ckpt' also has 7 tensors of {names}, which no autoencoder needs.\n" in capsys.readouterr().err
 
 
 def test_a_command_line_with_paths_is_read_past(tmp_path):
@@ -221,11 +224,11 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     torch.save(bad, tmp_path / 'a.pth')
     with pytest.raises(
         ValueError,
-        match=r"a\.pth' holds NaN or infinite values in 1 tensors: encoder\.conv_in\.bias; .* fetch it again, or take",
+        match=r"a\.pth' holds NaN or infinite values in encoder\.conv_in\.bias; .* fetch it again, or take",
     ):
         KLAutoencoder(4, **SHAPE, weights=tmp_path / 'a.pth')
     torch.save(dict(model=bad, ema=TRAINED), tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match=r'1 tensors: trained encoder\.conv_in\.bias'):
+    with pytest.raises(ValueError, match=r'values in trained encoder\.conv_in\.bias'):
         read_autoencoder(tmp_path / 'a.pth')
 
 

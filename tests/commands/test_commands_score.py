@@ -12,6 +12,7 @@ from PIL import Image
 from eqzoo.commands.cli import run
 from eqzoo.commands.reference import reference
 from eqzoo.commands.score import score
+from eqzoo.commands.train import train
 from eqzoo.data import write_npz_images
 
 OFFLINE = ['--extractor', 'EfficientNetLite0']
@@ -170,6 +171,8 @@ def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
     config = 'configs/dit/dit_tiny_shapes.py'
     message = fails(reference, [config, str(sets / 'a.npz'), f'test_evaluators={evaluators!r}'], capsys)
     assert 'the reference ImageFolder has images of 32 x 32 pixels, the samples have 64 x 64; set size=64' in message
+    # before the generator is trained, too
+    assert message in fails(train, [config, f'test_evaluators={evaluators!r}', '--dry-run'], capsys)
     words = [f'test_evaluators={evaluators!r}', 'cache_dataloader.dataset.size=32']
     run(reference, [config, str(sets / 'a.npz'), *words])
     run(reference, [str(sets / 'images'), str(sets / 'b.npz'), *OFFLINE, '--size', '32'])

@@ -264,6 +264,11 @@ def test_samples_of_another_plan_are_not_added_to(tmp_path):
     path = tmp_path / 'samples.npz'
     plan = dict(seed=0, labels=(1, 2))
     check_card(path, plan)  # nothing is there
+    write_card(path, dict(plan=dict(plan, seed=7)))
+    check_card(path, plan)  # a run that was refused before it drew any has left its card
+    NpzSamples(path).write([0], numbered([0]))
+    with pytest.raises(ValueError, match='seed 7 there, 0 asked'):
+        check_card(path, plan)
     write_card(path, dict(plan=plan))
     check_card(path, plan)
     with pytest.raises(ValueError, match='seed 0 there, 1 asked'):
@@ -272,7 +277,6 @@ def test_samples_of_another_plan_are_not_added_to(tmp_path):
     with pytest.raises(ValueError, match=r'samples.json: damaged \(KeyError'):
         check_card(path, plan)
     (tmp_path / 'samples.json').unlink()
-    NpzSamples(path).write([0], numbered([0]))
     with pytest.raises(ValueError, match='samples, but no samples.json'):
         check_card(path, plan)
 

@@ -36,6 +36,8 @@ SIGNALS = {
     'usr1': ['SIGUSR1'],
     'int': ['SIGINT'],
     'int_twice': ['SIGINT', 'SIGINT'],
+    'background': ['SIGINT'],
+    'unsaved': ['SIGTERM'],
 }
 CASES = (*SIGNALS, 'start', 'failure')
 
@@ -46,8 +48,14 @@ def work(name: str, folder: Path) -> None:
         hook = dict(type='PoisonWeights', step=3)
     if name == 'start':  # while the run is built
         engine.build_runner = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
+    more = []
+    if name == 'background':
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        more = ['train_cfg.max_iters=4']
+    if name == 'unsaved':
+        more = ['default_hooks.checkpoint=none']
     workers.os.sched_getaffinity = lambda _: {0, 1}  # two cores, whatever machine this is
-    command_line(['train', *SMALL, f'work_dir={folder / name}', f'custom_hooks={dict(fault=hook)!r}'])
+    command_line(['train', *SMALL, f'work_dir={folder / name}', f'custom_hooks={dict(fault=hook)!r}', *more])
 
 
 def main(folder: Path) -> None:

@@ -46,6 +46,20 @@ def test_an_interruption_saves_the_step_and_a_second_stops_at_once(runs):
     assert latest_checkpoint(runs / 'int_twice') is None
 
 
+def test_an_interruption_that_the_shell_had_ignored_stays_ignored(runs):
+    lines, code = printed(runs, 'background')
+    assert code == 0
+    assert lines[-1].startswith('Done.')
+    assert latest_checkpoint(runs / 'background').name == 'iter_4.pth'
+
+
+def test_a_run_without_checkpoints_stops_and_says_so(runs):
+    lines, code = printed(runs, 'unsaved')
+    assert code == 143
+    assert lines[-1].endswith('SIGTERM: stopped after step 3; the config saves no checkpoints.')
+    assert latest_checkpoint(runs / 'unsaved') is None
+
+
 def test_an_interruption_while_the_run_is_built_is_one_line(runs):
     assert printed(runs, 'start') == (['interrupted'], 130)
 

@@ -43,6 +43,16 @@ def test_lpips_loads_torchvisions_file(tmp_path, monkeypatch):
     torch.testing.assert_close(LPIPS('alex')(a, b), source(a, b), rtol=0, atol=0)
 
 
+def test_lpips_refuses_a_file_of_another_network(tmp_path):
+    """The trunk's layers have the same names in every VGG, and a page that was saved instead of it has none."""
+    torch.save({'features.0.weight': torch.zeros(64, 3, 3, 3)}, tmp_path / 'vgg11.pth')
+    with pytest.raises(ValueError, match=r'LPIPS\.weights: .*vgg11\.pth does not fit the network: 9 missing: '):
+        LPIPS('alex', tmp_path / 'vgg11.pth')
+    (tmp_path / 'page.pth').write_text('<!doctype html>')
+    with pytest.raises(ValueError, match=r'page\.pth'):
+        LPIPS('alex', tmp_path / 'page.pth')
+
+
 def test_lpips_names_the_missing_file(tmp_path, monkeypatch):
     monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(tmp_path))
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))

@@ -116,6 +116,37 @@ def test_check_config_builds_nothing(register):
         list(check_config(dict(type=Costly, part=dict(type=Costly, x=1)), 'model'))
 
 
+@pytest.mark.parametrize(
+    ('argument', 'value', 'got'),
+    [
+        ('objective', dict(type='KLDivergence', weight=1), r'Training\.objective must be .*got the regulariser KLDiv'),
+        (
+            'corruptions',
+            [dict(type='LocalCorrelation')],
+            r'corruptions\[0\] must be .*the regulariser LocalCorrelation',
+        ),
+        ('penalties', [dict(type='LatentNoise', sigma=1)], r'penalties\[0\] must be .*got the regulariser LatentNoise'),
+        ('penalties', [dict(type='Plain')], r'penalties\[0\] must be .*got the regulariser Plain'),
+        ('penalties', [dict(type='Rotate')], r'penalties\[0\] must be .*got the transform Rotate'),
+    ],
+)
+def test_objectives_corruptions_and_penalties_stand_in_their_own_places(argument, value, got):
+    model = dict(
+        type='AutoencoderTraining',
+        autoencoder=dict(type='TinyAutoencoder'),
+        objective=dict(type='Plain'),
+        reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1')),
+        corruptions=[dict(type='LatentNoise', sigma=1), dict(type='LatentMask')],
+        penalties=[
+            dict(type='KLDivergence'),
+            dict(type='FeatureAlignment', encoder=dict(type='EfficientNetLite0Tokens')),
+        ],
+    )
+    list(check_config(model, 'model'))
+    with pytest.raises(ValueError, match=got):
+        list(check_config({**model, argument: value}, 'model'))
+
+
 def test_every_kind_has_a_name_of_its_own():
     names = [kind.name for kind in KINDS]
     assert len(set(names)) == len(names)
