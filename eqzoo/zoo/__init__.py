@@ -1,7 +1,6 @@
 """Released weights: their index, their place in the cache, and their download."""
 
 from eqzoo.zoo.download import (
-    Patience,
     cache_folder,
     cached,
     fetch,
@@ -24,6 +23,7 @@ from eqzoo.zoo.index import (
     models,
     resolve,
 )
+from eqzoo.zoo.transfer import Patience
 
 __all__ = [
     'DIFFUSERS_COMPANION',

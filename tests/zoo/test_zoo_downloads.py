@@ -12,7 +12,8 @@ import zipfile
 import pytest
 
 from eqzoo.zoo import cached, fetch, fetch_command, located, record_of, resolve, weights_files
-from eqzoo.zoo.download import CHUNK, CachedFile, cache_folder
+from eqzoo.zoo.download import CachedFile, cache_folder
+from eqzoo.zoo.transfer import CHUNK
 
 CONTENT = bytes(range(256)) * 400  # 102,400 bytes
 
