@@ -21,7 +21,7 @@ def laboratory(
     scales: str = '0.25,0.5,0.75',
     device: str = 'auto',
 ) -> dict[str, Any]:
-    """Look into the latent spaces of autoencoders; write index.html, one page, and inspect.json to a folder.
+    """Look into the latent spaces of autoencoders; write index.html, one page, and laboratory.json to a folder.
 
     Args:
         models_and_images: MODEL [MODEL ...] IMAGES. A model is a name of the zoo, a checkpoint, a weights file or a
@@ -69,11 +69,11 @@ def laboratory(
             )
         findings = Findings(models, images, cases, found)
         summary = findings.summary()
-        write_json(folder / 'inspect.json', summary)
+        write_json(folder / 'laboratory.json', summary)
         write_laboratory(folder / 'index.html', findings)
         print('\n'.join(['', format_table({name: each.metrics for name, each in found.items()}), '']))
         print('\n'.join(map(printable, findings.remarks)))
-        print(f'Written: {folder}/index.html and {folder}/inspect.json')
+        print(f'Written: {folder}/index.html and {folder}/laboratory.json')
     return summary
 
 

@@ -53,8 +53,8 @@ def shell(*words):
 
 def test_a_page_and_numbers(tiny, photographs, tmp_path, capsys):
     run_laboratory(tmp_path, tiny, photographs)
-    assert {path.name for path in (tmp_path / 'out').glob('[!.]*')} == {'index.html', 'inspect.json'}
-    summary = json.loads((tmp_path / 'out' / 'inspect.json').read_text())
+    assert {path.name for path in (tmp_path / 'out').glob('[!.]*')} == {'index.html', 'laboratory.json'}
+    summary = json.loads((tmp_path / 'out' / 'laboratory.json').read_text())
     assert list(summary['models']) == ['tiny']
     assert summary['size'] == 36
     assert [image['cut'] for image in summary['images']] == ['middle 36 x 36'] * 2
@@ -63,7 +63,7 @@ def test_a_page_and_numbers(tiny, photographs, tmp_path, capsys):
     out = capsys.readouterr().out
     assert f'psnr ↑                    {summary["models"]["tiny"]["metrics"]["psnr"]:.4f}' in out
     assert 'Cut at the centre from 38 to 36 pixels a side: these models need multiples of 4.' in out
-    assert out.endswith(f'Written: {tmp_path}/out/index.html and {tmp_path}/out/inspect.json\n')
+    assert out.endswith(f'Written: {tmp_path}/out/index.html and {tmp_path}/out/laboratory.json\n')
 
 
 def test_models_of_all_kinds_side_by_side(save, tiny, photographs, tmp_path):
