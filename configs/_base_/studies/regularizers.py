@@ -26,6 +26,20 @@ local_correlation = {'model.penalties': [dict(type='LocalCorrelation')]}
 alignment = {'model.penalties': [dict(type='FeatureAlignment', encoder=tokens)]}
 eq_and_noise = {**eq, **latent_noise}
 
+# together, as no paper has them
+turn_flip_or_shift = dict(type='Choice', transforms=[dict(type='Rotate'), dict(type='Flip'), dict(type='Shift')])
+plane = dict(type='Compose', transforms=[dict(type='IsotropicScale'), turn_flip_or_shift])
+eq_of_the_plane = {
+    'model.objective': dict(type='ImplicitEquivariance', transform=plane, p_equivariance=0.5, p_low_resolution=0.0)
+}
+scale_equivariance_and_noise = {**scale_equivariance, **latent_noise}
+scale_equivariance_and_eq = {
+    **scale_equivariance,
+    'model.penalties': [dict(type='ExplicitEquivariance', transform=turn_and_scale, weight=0.1)],
+}
+spectral_mask_and_noise = {**spectral_mask, **latent_noise}
+eq_and_spectrum = {**eq, **spectrum_matching}
+
 # a case of each, since every case encodes all images once more, and TAEF2 is no toy
 equivariance_error = dict(
     type='EquivarianceError',
