@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from eqzoo.registry import VISION, Requirement
 from eqzoo.registry.ranges import PositiveInt, Range
 from eqzoo.vision.base import FeatureExtractor, Features, VisionEncoder
+from eqzoo.vision.folding import fold_batch_norms
 from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights
 
 _SIZE = 224  # pixels a side that the network was trained at
@@ -141,21 +140,6 @@ class EfficientNetLite0Tokens(VisionEncoder):
         card = self._extractor.card()
         kept = {name: card[name] for name in ('network', 'weights_sha256')}
         return {**kept, 'stride': self.stride, 'resize': self.size and f'{self.size} pixels, bicubic, antialiased'}
-
-
-def fold_batch_norms(network: nn.Module) -> None:
-    """Fold each batch norm of timm's `network`, in evaluation mode, into the convolution listed before it.
-
-    The function stays the same, with fewer passes over memory. timm's norm contains the activation, which
-    stays in its place under the norm's name.
-    """
-    from timm.layers import BatchNormAct2d
-
-    for parent in list(network.modules()):
-        for (name, layer), (following, norm) in pairwise(list(parent.named_children())):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, BatchNormAct2d):
-                setattr(parent, name, fuse_conv_bn_eval(layer, norm))
-                setattr(parent, following, norm.act)
 
 
 def _known_file() -> KnownFile:

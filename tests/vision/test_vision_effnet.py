@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from eqzoo.vision import EfficientNetLite0, effnet
-from eqzoo.vision.effnet import fold_batch_norms
+from eqzoo.vision.folding import fold_batch_norms
 
 
 @pytest.fixture(scope='module')
