@@ -257,7 +257,8 @@ def _index_file(file: Path, options: str) -> Path:
 def _read_index(kept: Path) -> FileIndex | None:
     """Return the index that is kept in a file; None if there is none, or it is damaged or of a file that is gone."""
     try:
-        with np.load(kept, allow_pickle=False) as file:
+        # opened here: numpy leaves a damaged file open
+        with kept.open('rb') as raw, np.load(raw, allow_pickle=False) as file:
             card = json.loads(bytes(file['card']))
             labels = Names.of_arrays(file['label_bytes'], file['label_ends']) if card['has_labels'] else None
             index = FileIndex(
