@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 
 from eqzoo.data.sources import ImageSource, Names, check_size, is_hidden
 from eqzoo.text import printable
+
+_environments: dict[Path, tuple[int, Any]] = {}  # open, with the process that opened them
 
 _FEWEST_BYTES = 32  # of an image; entries of fewer are counts, such as 'length'
 
@@ -32,16 +33,15 @@ class LmdbSource(ImageSource):
     kind = 'LMDB'
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).resolve()
         self.left_out: Counter[str] = Counter()
         if find_spec('lmdb') is None:
             raise ValueError(f"{root}: an LMDB data base needs lmdb; expected: pip install 'eqzoo[lmdb]'.")
         import lmdb
 
-        self._opened: tuple[int, Any] | None = None
         sizes: dict[str, int] = {}
         try:
-            with self._environment().begin(buffers=True) as transaction:
+            with _environment(self.root, is_new=True).begin(buffers=True) as transaction:
                 for key, value in transaction.cursor():
                     name = bytes(key).decode(errors='surrogateescape')
                     if name.startswith('__') or len(value) < _FEWEST_BYTES:
@@ -49,11 +49,7 @@ class LmdbSource(ImageSource):
                     elif not any(map(is_hidden, name.split('/'))):
                         sizes[name] = len(value)
         except lmdb.Error as error:
-            raise ValueError(
-                f'{root}: not an LMDB data base, or damaged ({printable(error)}); copy it again.'
-            ) from None
-        finally:
-            self._close()
+            raise ValueError(f'{root}: no LMDB data base, or damaged ({printable(error)}); copy it again.') from None
         self._names = Names(sorted(sizes))
         self._sizes = np.array([sizes[name] for name in self._names], np.int64)
 
@@ -67,7 +63,7 @@ class LmdbSource(ImageSource):
 
         check_size(self.byte_size(name))
         try:
-            with self._environment().begin() as transaction:
+            with _environment(self.root).begin() as transaction:
                 data = transaction.get(name.encode(errors='surrogateescape'))
         except lmdb.Error as error:
             raise OSError(f'LMDB: {error}') from None
@@ -79,19 +75,22 @@ class LmdbSource(ImageSource):
         """Return the number of bytes of one image."""
         return int(self._sizes[self._names.place_of(name)])
 
-    def __getstate__(self) -> Mapping[str, Any]:
-        return {**self.__dict__, '_opened': None}
 
-    def _environment(self) -> Any:
-        """Return the environment of this process: one that was opened before a fork must not be used after it."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            import lmdb
+def _environment(root: Path, *, is_new: bool = False) -> Any:
+    """Return the open environment of this process: LMDB opens each once, and none must be used after a fork.
 
-            options = dict(readonly=True, lock=False, readahead=False, meminit=False, create=False)
-            self._opened = os.getpid(), lmdb.open(str(self.root), subdir=self.root.is_dir(), **options)
-        return self._opened[1]
+    Args:
+        root: The data base.
+        is_new: Whether to open it again: the files may have been replaced.
+    """
+    import lmdb
 
-    def _close(self) -> None:
-        if self._opened is not None:
-            self._opened[1].close()
-            self._opened = None
+    process, environment = _environments.pop(root, (0, None))
+    if environment is not None and (is_new or process != os.getpid()):
+        environment.close()  # in a fork: of its own copies
+        environment = None
+    if environment is None:
+        options = dict(readonly=True, lock=False, readahead=False, meminit=False, create=False)
+        environment = lmdb.open(str(root), subdir=root.is_dir(), **options)
+    _environments[root] = os.getpid(), environment
+    return environment

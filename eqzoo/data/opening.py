@@ -183,7 +183,7 @@ def _by_name(places: Sequence[str]) -> dict[str, str]:
 
 def _path_of(url: str) -> str:
     parts = urlsplit(url)
-    return f'/{parts.netloc.rpartition("@")[2]}/{parts.path.lstrip("/")}'
+    return str(Path('/', parts.netloc.rpartition('@')[2], parts.path.lstrip('/')))
 
 
 def _shortened(places: Sequence[str]) -> str:
