@@ -32,12 +32,17 @@ SINGLE_IMPORTERS = {
     'eqzoo.studies.plots': 'plots, beside the page that contains them',
     'eqzoo.studies.preflight': 'what a study lacks, for the one command that runs studies',
     'eqzoo.studies.report': 'the page of a study, for the one command that runs studies',
+    # one file for each kind of container, for the one module that opens all of them
+    'eqzoo.data.lmdbs': '',
+    'eqzoo.data.tables': '',
+    'eqzoo.data.tars': '',
     'eqzoo.engine.resume': 'what a changed config does to a resumed run, with its table of policies',
     # one file per benchmark, for the one command that runs them
     'eqzoo.benchmarks.autoencoders': '',
     'eqzoo.benchmarks.evaluation': '',
     'eqzoo.benchmarks.generators': '',
     'eqzoo.benchmarks.growth': '',
+    'eqzoo.benchmarks.images': '',
     'eqzoo.benchmarks.latents': '',
     'eqzoo.benchmarks.speed': '',
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from eqzoo.config import Config, configs_folder, load_config
 from eqzoo.files import write_json
 from eqzoo.registry import VISION, build
+from eqzoo.registry.ranges import NonNegativeInt, PositiveInt
 
 if TYPE_CHECKING:
     from eqzoo.autoencoders import Autoencoder
@@ -310,6 +311,40 @@ def store(
     for name, speed in speeds.items():
         ratio = f'{speeds["store"] / speed:.1f}x'
         print(f'{name:<28}{speed:>12,.0f}{ratio:>12}')
+
+
+def loading(
+    *,
+    images: PositiveInt = 1000,
+    size: PositiveInt = 256,
+    shards: PositiveInt = 8,
+    batch_size: PositiveInt = 32,
+    workers: NonNegativeInt = 0,
+    rounds: PositiveInt = 3,
+) -> None:
+    """Time reading tar shards, parquet and saved data sets beside webdataset and datasets.
+
+    Images are the built-in Shapes with noise, as JPEG files, in the page cache. Both sides read in random order, decode
+    and crop with the same functions.
+
+    Args:
+        images: Number of images.
+        size: Pixels a side; crops have three quarters of it.
+        shards: Files of each container.
+        batch_size: Of the loaders.
+        workers: Processes that read for each loader.
+        rounds: Passes of each; the fastest counts.
+    """
+    from eqzoo.benchmarks.images import compare_loading, reading_memory
+
+    print(f'{images} images of {size} px in {shards} shards, batch {batch_size}, {workers} workers; images/s')
+    print(f'{"container":<12}{"work":<10}{"eqzoo":>12}{"library":>12}{"ratio":>10}')
+    options = dict(num_images=images, size=size, num_shards=shards, batch_size=batch_size, num_workers=workers)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, work, ours, theirs in compare_loading(Path(folder), **options, rounds=rounds):
+            print(f'{name:<12}{work:<10}{ours:>12,.0f}{theirs:>12,.0f}{f"{ours / theirs:.2f}x":>10}', flush=True)
+        opened, read = reading_memory(Path(folder) / 'tar')
+    print(f'peak memory: {opened:.3f} GiB with the shards opened, {read:.3f} GiB after reading them twice')
 
 
 def growth(*, most: int = 10_000_000) -> None:

@@ -59,6 +59,7 @@ BENCHMARKS = {
     'frechet': LazyCommand('benchmark:frechet', 'the Fréchet distance, beside the usual ways'),
     'generator-step': LazyCommand('benchmark:generator_step', "a DiT's training step"),
     'growth': LazyCommand('benchmark:growth', 'start-up from a thousand to ten million images'),
+    'loading': LazyCommand('benchmark:loading', 'reading shards and tables, beside their own libraries'),
     'rfid': LazyCommand('benchmark:rfid', 'a whole rFID, beside the usual way'),
     'sampling': LazyCommand('benchmark:sampling', "MaskGIT's sampling"),
     'speed': LazyCommand('benchmark:speed', "every hot path, and its share of the machine's peak"),

@@ -1,4 +1,4 @@
-"""Image folders: the images of a folder or a zip archive as a dataset."""
+"""Image folders: the images of a folder, of an archive, of shards or of a table as a dataset."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from eqzoo.data.crops import CROPS
 from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.loaders import Key, split_key
-from eqzoo.data.sources import EXTENSIONS, ImageSource, Names, left_out_remark, open_source
+from eqzoo.data.opening import Root, open_source
+from eqzoo.data.sources import EXTENSIONS, ImageSource, Names, left_out_remark
 from eqzoo.distributed import say_once
 from eqzoo.files import did_you_mean
 from eqzoo.registry import DATASETS, Requirement
@@ -24,17 +25,20 @@ WHOLE = (0.0, 1.0)
 
 @DATASETS.register_module()
 class ImageFolder(Dataset):
-    """The images below a folder or inside a zip archive, cropped to squares.
+    """The images below a folder, inside an archive, in shards or in a table, cropped to squares.
 
     An item is `dict(image, label, index, draw)`: the image (3, size, size) uint8, the label the
     number of its first-level folder in sorted order (images directly in the root have the
-    folder '.'). Every random choice is a function of (seed, draw). Files that are no images by their names are left
-    out, and counted in a remark.
+    folder '.'), unless the source states labels. Every random choice is a function of (seed, draw). Files that are no
+    images by their names are left out, and counted in a remark, as are masks beside their images.
 
     Args:
-        root: A folder of any depth, or a zip archive, which is read in place.
+        root: A folder of any depth; a zip or tar archive, which is read in place; WebDataset's tar shards, parquet or
+            Arrow files as a folder, a list, a pattern or with braces (`{000..099}`); a folder that
+            `datasets.save_to_disk` wrote; LMDB; URLs of these; `hf://datasets/org/name[:config]`. See docs/data.md.
         size: Side of the square images, in pixels.
         below: Use only images below this folder of the root, such as 'train'; classes are then the folders in it.
+            Splits of `datasets` are such folders.
         crop: 'center' for evaluation (ADM's), 'random_square' for training (EQ-VAE's); 'resize_tensor',
             'resize_tensor_aliased' and 'resize_pil' for torchvision's `Resize` after or before
             `ToTensor`; 'exact' for images that already have this size.
@@ -46,16 +50,21 @@ class ImageFolder(Dataset):
             it; 'fail' raises an error.
         on_small: What to do with an image whose short side is below `size`: 'enlarge' it, which the batch lists, 'skip'
             it as an unreadable one, or 'refuse' it with an error.
+        image: The images to read: of files the ending of their names, such as '.jpg' or '.input.jpg' ('*': all that are
+            images by their names, also where a sample of a tar has several); of a table the column. Default: all of a
+            folder, the one of a sample, the column 'image' or the only one of bytes.
+        label: The labels: 'auto' for `.cls` members of tars and the column 'label' of tables, where they are, otherwise
+            folders; 'folder'; '.cls', '.txt' or '.json:KEY' of tars; a column's name; None for none.
         seed: Seed of the random crops and flips.
 
     Raises:
         FileNotFoundError: If `root` does not exist.
-        ValueError: If `root` is not a folder or a readable zip archive, or no image is left.
+        ValueError: If `root` cannot be read as images, or no image is left.
     """
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path | Sequence[str | Path],
         size: PositiveInt,
         *,
         below: str = '',
@@ -65,6 +74,8 @@ class ImageFolder(Dataset):
         limit: PositiveInt | None = None,
         on_unreadable: Literal['skip', 'fail'] = 'skip',
         on_small: Literal['enlarge', 'skip', 'refuse'] = 'enlarge',
+        image: str | None = None,
+        label: str | None = 'auto',
         seed: NonNegativeInt = 0,
     ) -> None:
         if crop not in CROPS:
@@ -73,10 +84,16 @@ class ImageFolder(Dataset):
         self.part, self.limit = tuple(part), limit
         self.on_unreadable, self.on_small = on_unreadable, on_small
         self.below = _as_prefix(below)
-        self.source, names = _open(root, self.below)
-        self.classes = sorted({self._folder_of(name) for name in names})
-        self._label_of = {name: label for label, name in enumerate(self.classes)}
-        self.names = _select(names, self.part, limit, root=root)
+        self.image, self.label = image, label
+        self.source, names = _open(root, self.below, image, label)
+        self.names = _select(names, self.part, limit, root=self.source.root)
+        self._labels: np.ndarray | None = None
+        if label is not None and self.source.classes is not None:
+            self.classes = list(self.source.classes)
+            self._labels = np.array(self.source.labels_of(self.names), np.int32)
+        else:
+            self.classes = sorted({self._folder_of(name) for name in names})
+            self._label_of = {name: number for number, name in enumerate(self.classes)}
         if remark := left_out_remark(self.source):
             say_once(remark)
 
@@ -88,7 +105,8 @@ class ImageFolder(Dataset):
         if not root:
             return [Requirement('ImageFolder: no root is given.', 'the config', remedy)]
         try:
-            names = _open(root, _as_prefix(arguments.get('below', '')))[1]
+            options = arguments.get('image'), arguments.get('label', 'auto')
+            names = _open(root, _as_prefix(arguments.get('below', '')), *options)[1]
             _select(names, arguments.get('part', WHOLE), arguments.get('limit'), root=root)
         except (OSError, ValueError) as error:
             return [Requirement(f'ImageFolder: {error}', str(root), remedy)]
@@ -137,24 +155,29 @@ class ImageFolder(Dataset):
         if self.flip and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         pixels = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        item = dict(image=pixels, label=self._label_of[self._folder_of(name)], index=index, draw=draw)
+        item = dict(image=pixels, label=self._label(index, name), index=index, draw=draw)
         return {**item, 'enlarged': f'{name} ({image.width} x {image.height})'} if is_small else item
 
     def labels(self) -> list[int]:
         """Return the label of each image, without reading an image."""
+        if self._labels is not None:
+            return self._labels.tolist()
         return [self._label_of[self._folder_of(name)] for name in self.names]
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of this set of images for metric cards; no image is read.
 
-        The hash is over the sorted names and sizes in bytes: a folder and a zip archive of it agree.
+        The hash is over the sorted names and sizes in bytes, and over stated labels: a folder, a zip and a tar of it
+        agree.
         """
         listing = hashlib.sha256()
         for name in self.names:
             listing.update(f'{name}\0{self.source.byte_size(name)}\n'.encode(errors='surrogateescape'))
+        if self._labels is not None:  # of folders, names have the classes
+            listing.update(self._labels.astype('<i4').tobytes())
         return dict(
             kind='ImageFolder',
-            root=self.source.root.name,
+            root=_name_of(self.source),
             num_images=len(self),
             crop=self.crop,
             flip=self.flip,
@@ -163,15 +186,20 @@ class ImageFolder(Dataset):
             sha256=listing.hexdigest(),
         )
 
+    def _label(self, index: int, name: str) -> int:
+        return self._label_of[self._folder_of(name)] if self._labels is None else int(self._labels[index])
+
     def _folder_of(self, name: str) -> str:
-        folder, slash, _ = name.removeprefix(self.below).partition('/')
+        if self.label is None:
+            return '.'
+        folder, slash, _ = self.source.inside(name).removeprefix(self.below).partition('/')
         return folder if slash else '.'
 
     def describe(self) -> str:
         """Return one line about this dataset."""
         images, classes = _count(len(self), 'image'), _count(len(self.classes), 'class', 'classes')
         flip = ', flipped at random' if self.flip else ''
-        place = f'{self.source.kind} {self.source.root.name}' + (f' below {self.below}' if self.below else '')
+        place = f'{self.source.kind} {_name_of(self.source)}' + (f' below {self.below}' if self.below else '')
         return printable(f'ImageFolder: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}')
 
 
@@ -179,24 +207,29 @@ def _as_prefix(below: str) -> str:
     return f'{below.strip("/")}/' if below else ''
 
 
-def _open(root: str, below: str) -> tuple[ImageSource, Names]:
-    source = open_source(root)
-    names = source.names()
+def _name_of(source: ImageSource) -> str:
+    """Return the last part of the place of a source."""
+    return str(source.root).rstrip('/').rpartition('/')[2]
+
+
+def _open(root: Root, below: str, image: str | None, label: str | None) -> tuple[ImageSource, Names]:
+    source = open_source(root, image, label)
+    root, names = source.root, source.names()
     if below:
-        folders = {name.partition('/')[0] for name in names}
-        names = Names(name for name in names if name.startswith(below))
+        folders = {part.partition('/')[0] for name in names for part in (name, source.inside(name)) if '/' in part}
+        names = Names(name for name in names if name.startswith(below) or source.inside(name).startswith(below))
         if not names:
             hint = did_you_mean(below.strip('/'), folders)
             raise ValueError(
                 f'{root}: no images below {below.strip("/")!r}.{hint} Its folders: {", ".join(sorted(folders)[:20])}.'
             )
     if not names:
-        remark = f' {left_out_remark(source).partition(": ")[2]}' if source.left_out else ''
+        remark = left_out_remark(source).removeprefix(f'{source.root}:')
         raise ValueError(f'{root}: no images in this {source.kind}; expected {", ".join(EXTENSIONS)}.{remark}')
     return source, names
 
 
-def _select(names: Names, part: Sequence[float], limit: int | None, *, root: str) -> Names:
+def _select(names: Names, part: Sequence[float], limit: int | None, *, root: Root) -> Names:
     """Return the names in `part` of the fixed shuffle, at most `limit`, sorted."""
     if not part[0] < part[1]:
         raise ValueError(f'ImageFolder.part must be (from, to) with 0 <= from < to <= 1, got {tuple(part)}.')

@@ -1,6 +1,7 @@
-"""Sources of image files: a folder or a zip archive."""
+"""Sources of image files: what all have in common, and those that are a folder or a zip archive."""
 
 import os
+import re
 import stat
 import struct
 import sys
@@ -37,6 +38,9 @@ EXTENSIONS = tuple(sorted(ending for name in FORMATS for ending in _ENDINGS[name
 # opens (179 megapixels) has 0.7 GB in four channels.
 MAX_BYTES = 1 << 30
 
+# Masks of kohya's and OneTrainer's trainers, and of annotation tools: `1-masklabel.png`, `1_mask.png`, `1.mask.png`.
+_MASK = re.compile(r'[-_.]mask(label)?\.[^./]+$', re.IGNORECASE)
+
 _MAX_SHOWN = 8  # endings in a remark
 _LONGEST = 9  # characters of an ending that is counted by its name
 
@@ -48,12 +52,18 @@ _AT_ONCE = 100_000  # names joined at once while a list is packed
 
 
 class ImageSource(Protocol):
-    """Named image files, read as bytes."""
+    """Named image files, read as bytes. Classes are the first-level folders of the names, or stated by the source."""
 
-    root: Path
+    root: Path | str
     kind: str
     left_out: Counter[str]
     """The files that are no images, counted by their endings; known after `names`."""
+    masks: int = 0
+    """The images that are left out as the masks of others; known after `names`."""
+    notes: Sequence[str] = ()
+    """Sentences about this source that its user should know."""
+    classes: Sequence[str] | None = None
+    """The names of the classes, if the source states them; None if they are folders."""
 
     def names(self) -> 'Names':
         """Return the paths of the images relative to the root, with '/', sorted."""
@@ -64,53 +74,70 @@ class ImageSource(Protocol):
     def byte_size(self, name: str) -> int:
         """Return the number of bytes of one image, without reading them."""
 
+    def inside(self, name: str) -> str:
+        """Return the path of an image in its own container, where a source has several."""
+        return name
 
-def open_source(root: str | Path) -> ImageSource:
-    """Open a folder or a zip archive of images.
-
-    Raises:
-        FileNotFoundError: If `root` does not exist.
-        ValueError: If `root` is a file but not a readable zip archive.
-    """
-    root = Path(root).expanduser()
-    if root.is_dir():
-        return FolderSource(root)
-    if root.is_file():
-        return ZipSource(root)
-    raise FileNotFoundError(f'{root}: no such folder or zip of images.')
+    def labels_of(self, names: Iterable[str]) -> list[int]:
+        """Return the labels of sorted names, of a source that states `classes`."""
+        raise NotImplementedError
 
 
 def left_out_remark(source: ImageSource) -> str:
-    """Return a sentence on the files of a source that are not read, by their endings; '' if there are none.
+    """Return sentences on the files of a source that are not read, by their endings, and its notes; '' for none.
 
     Example:
         >>> from types import SimpleNamespace
-        >>> left_out_remark(SimpleNamespace(root='photos', left_out=Counter({'.heic': 4, '': 1})))
+        >>> left_out = Counter({'.heic': 4, '': 1})
+        >>> left_out_remark(SimpleNamespace(root='photos', left_out=left_out, masks=0, notes=()))
         'photos: 5 files are left out, since their names do not end as images do: 4 .heic, 1 without an ending.'
     """
-    total = sum(source.left_out.values())
-    if not total:
-        return ''
-    found = [f'{count} {ending or "without an ending"}' for ending, count in source.left_out.most_common(_MAX_SHOWN)]
-    more = len(source.left_out) - len(found)
-    files = 'file is' if total == 1 else 'files are'
-    return (
-        f'{source.root}: {total} {files} left out, since {"its name does" if total == 1 else "their names do"} not end '
-        f'as images do: {", ".join(found)}{f" and {more} more endings" if more else ""}.'
-    )
+    sentences = []
+    if total := sum(source.left_out.values()):
+        shown = source.left_out.most_common(_MAX_SHOWN)
+        found = [f'{count} {ending or "without an ending"}' for ending, count in shown]
+        more = len(source.left_out) - len(found)
+        files = 'file is' if total == 1 else 'files are'
+        sentences.append(
+            f'{total} {files} left out, since {"its name does" if total == 1 else "their names do"} not end '
+            f'as images do: {", ".join(found)}{f" and {more} more endings" if more else ""}.'
+        )
+    if source.masks:
+        masks = 'mask beside its image is' if source.masks == 1 else 'masks beside their images are'
+        sentences.append(f'{source.masks} {masks} left out.')
+    sentences += source.notes
+    return f'{source.root}: {" ".join(sentences)}' if sentences else ''
 
 
-class FolderSource:
+def masks_among(names: Iterable[str]) -> set[str]:
+    """Return the images that are masks of others: `1_mask.png`, `1-masklabel.png` or `1.mask.png` beside `1.jpg`.
+
+    Example:
+        >>> masks_among(['a/1.jpg', 'a/1_mask.png', 'a/2_mask.png'])
+        {'a/1_mask.png'}
+    """
+    wanted: dict[str, list[str]] = {}
+    for name in names:
+        if found := _MASK.search(name):
+            wanted.setdefault(name[: found.start()], []).append(name)
+    if not wanted:
+        return set()
+    stems = (os.path.splitext(name)[0] for name in names)  # noqa: PTH122 - of millions of names
+    return {mask for stem in stems if stem in wanted for mask in wanted[stem]}
+
+
+class FolderSource(ImageSource):
     """The images below a folder, at any depth, without hidden files and `__MACOSX`.
 
     Args:
         root: The folder. Links to folders are followed, except to a folder that contains the link.
+        endings: Of the names of images.
     """
 
     kind = 'folder'
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path, endings: tuple[str, ...] = EXTENSIONS) -> None:
+        self.root, self.endings = Path(root), endings
         self.left_out: Counter[str] = Counter()
 
     def names(self) -> 'Names':
@@ -125,7 +152,7 @@ class FolderSource:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir():
-                        if _is_ignored(entry.name):
+                        if is_hidden(entry.name):
                             continue
                         real = os.path.realpath(entry.path)
                         if real not in above:
@@ -133,11 +160,13 @@ class FolderSource:
                     elif entry.name.startswith('.'):
                         continue
                     # A dangling link is listed too, so that reading it reports the missing image.
-                    elif entry.name.lower().endswith(EXTENSIONS):
+                    elif entry.name.lower().endswith(self.endings):
                         found.append(prefix + entry.name)
                     else:
-                        self.left_out[_ending(entry.name)] += 1
-        return Names(sorted(found))
+                        self.left_out[ending_of(entry.name)] += 1
+        masks = masks_among(found)
+        self.masks = len(masks)
+        return Names(sorted(name for name in found if name not in masks) if masks else sorted(found))
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one image; OSError if it is no file (a pipe, say) or has more than `MAX_BYTES`."""
@@ -145,7 +174,7 @@ class FolderSource:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise OSError('not a regular file')
-        _check_size(status.st_size)
+        check_size(status.st_size)
         return path.read_bytes()
 
     def byte_size(self, name: str) -> int:
@@ -188,7 +217,7 @@ class _Walk:
             )
 
 
-class ZipSource:
+class ZipSource(ImageSource):
     """The images inside a zip archive, read in place.
 
     The directory of the archive is read once, into arrays of a few bytes an image: `zipfile` keeps an
@@ -197,6 +226,7 @@ class ZipSource:
 
     Args:
         root: The archive, with members stored or deflated, not encrypted.
+        endings: Of the names of images.
 
     Raises:
         ValueError: If it is not a zip archive, is damaged, is encrypted, or is compressed otherwise.
@@ -204,19 +234,19 @@ class ZipSource:
 
     kind = 'zip'
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, endings: tuple[str, ...] = EXTENSIONS) -> None:
         self.root = Path(root)
         self.left_out: Counter[str] = Counter()
         members = {}
         try:
             with zipfile.ZipFile(self.root) as archive:
                 for info in archive.infolist():
-                    if info.is_dir() or any(map(_is_ignored, info.filename.split('/'))):
+                    if info.is_dir() or any(map(is_hidden, info.filename.split('/'))):
                         continue
-                    if info.filename.lower().endswith(EXTENSIONS):
+                    if info.filename.lower().endswith(endings):
                         members[info.filename] = info
                     else:
-                        self.left_out[_ending(info.filename)] += 1
+                        self.left_out[ending_of(info.filename)] += 1
         except _BAD_ZIP as error:
             damaged = self.root.suffix.lower() == '.zip'
             raise ValueError(
@@ -224,7 +254,9 @@ class ZipSource:
                 if damaged
                 else f'{self.root}: neither a folder nor a zip of images; unpack it, or pack it as a zip.'
             ) from None
-        self._names = Names(sorted(members))
+        masks = masks_among(members)
+        self.masks = len(masks)
+        self._names = Names(sorted(members.keys() - masks))
         rows = [_checked_row(self.root, members[name]) for name in self._names]
         self._rows = np.array(rows, np.int64).reshape(-1, 5)
         self._file: int | None = None
@@ -239,7 +271,7 @@ class ZipSource:
         if self._file is None:
             self._file = os.open(self.root, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
-        _check_size(size)
+        check_size(size)
         start = data_offset(self._file, offset)
         # asked before reading: `pread` first takes the memory for all bytes that the directory claims
         if start + packed_size > os.fstat(self._file).st_size:
@@ -263,10 +295,7 @@ class ZipSource:
         return {**self.__dict__, '_file': None}
 
     def _row_of(self, name: str) -> np.ndarray:
-        row = bisect_left(self._names, name)
-        if row == len(self._names) or self._names[row] != name:
-            raise FileNotFoundError(f'{self.root}: no member {name!r}')
-        return self._rows[row]
+        return self._rows[self._names.place_of(name)]
 
 
 class Names(Sequence[str]):
@@ -295,6 +324,24 @@ class Names(Sequence[str]):
         self._bytes = np.concatenate(parts) if parts else np.empty(0, np.uint8)
         self._ends = np.concatenate(lengths).cumsum() if lengths else np.empty(0, np.int64)
 
+    @classmethod
+    def of_arrays(cls, characters: np.ndarray, ends: np.ndarray) -> 'Names':
+        """Return the names that `arrays` gave.
+
+        Raises:
+            ValueError: If the arrays are of no names.
+        """
+        fits = characters.dtype == np.uint8 and ends.dtype == np.int64 and characters.ndim == ends.ndim == 1
+        if not fits or (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if len(ends) else 0) != len(characters):
+            raise ValueError('the arrays are of no names')
+        names = cls(())
+        names._bytes, names._ends = characters, ends
+        return names
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bytes of the names and their ends, for a file."""
+        return self._bytes, self._ends
+
     def __len__(self) -> int:
         return len(self._ends)
 
@@ -306,6 +353,13 @@ class Names(Sequence[str]):
             raise IndexError(f'no name {index} of {len(self)}')
         start = self._ends[place - 1] if place else 0
         return self._bytes[start : self._ends[place]].tobytes().decode(errors='surrogateescape')
+
+    def place_of(self, name: str) -> int:
+        """Return the index of a name among sorted names; OSError if it is not there."""
+        place = bisect_left(self, name)
+        if place == len(self) or self[place] != name:
+            raise FileNotFoundError(f'no image {name!r}')
+        return place
 
     def __iter__(self) -> Iterator[str]:
         whole, start = self._bytes.tobytes(), 0
@@ -336,15 +390,18 @@ def _checked_row(root: Path, info: zipfile.ZipInfo) -> tuple[int, int, int, int,
     return info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int) -> None:
+    """Refuse an image of more than `MAX_BYTES`, before memory is taken for it; OSError."""
     if size > MAX_BYTES:
         raise OSError(f'{size:,} bytes; an image of more than {MAX_BYTES:,} is not read')
 
 
-def _ending(name: str) -> str:
+def ending_of(name: str) -> str:
+    """Return the ending of a file's name by which it is counted."""
     ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 - of millions of names
     return ending if len(ending) <= _LONGEST else '.…'  # a hash or a date, other in each of them
 
 
-def _is_ignored(part: str) -> bool:
+def is_hidden(part: str) -> bool:
+    """Return whether files and folders of this name, a part of a path, are passed over."""
     return part.startswith('.') or part == '__MACOSX'

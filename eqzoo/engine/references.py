@@ -17,7 +17,8 @@ from eqzoo.config import Config
 from eqzoo.data import ImageFolder, NpzImages
 from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.loaders import build_eval_loader
-from eqzoo.data.sources import left_out_remark, open_source
+from eqzoo.data.opening import open_source
+from eqzoo.data.sources import left_out_remark
 from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
 from eqzoo.engine.evaluation import evaluate, sample_view
 from eqzoo.engine.generator_training import latents_card
