@@ -1,4 +1,4 @@
-"""A small VQ autoencoder from scratch whose codebook is a moving average of the features, not a weight of the optimizer."""
+"""A small VQ autoencoder from scratch, whose codebook is a moving average of the features that chose each code."""
 
 from mmengine.config import read_base
 

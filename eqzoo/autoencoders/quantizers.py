@@ -17,9 +17,7 @@ from eqzoo.registry.ranges import Decay, Filled, NonNegativeFloat, PositiveFloat
 
 _NumCodes = Annotated[int, Range(at_least=2)]
 
-_FSQ_MARGIN = (
-    1e-3  # of FSQ's paper, appendix A: keeps the bounded value off the edge where rounding would leave the grid
-)
+_FSQ_MARGIN = 1e-3  # of FSQ's paper, appendix A.1: keeps bounded values inside the grid when they are rounded
 _LARGEST_INDEX = 2**62
 
 
@@ -92,11 +90,11 @@ class Quantizer(nn.Module):
 class EMACodebook(Quantizer):
     """A codebook of moving averages of the features that chose each code, instead of a codebook loss.
 
-    With n_i features that choose code i in a step, of sum s_i over all processes (arXiv 1711.00937, appendix A.1; VQ-VAE-2,
-    arXiv 1906.00446): N_i ← γ N_i + (1 − γ) n_i, m_i ← γ m_i + (1 − γ) s_i, e_i = m_i / N_i, where N_i is smoothed as
-    (N_i + ε) / (ΣN + K ε) ΣN. Differs from taming's: N starts at 1 and m at e rather than at 0 and e, so that codes that
-    are not chosen in the first steps stay where they are; and the averages move once a step, not with every forward pass.
-    The table, N and m are weights without gradients, so that a moving average of the autoencoder averages them too.
+    With n_i features that choose code i in a step, of sum s_i over all processes (arXiv 1711.00937, appendix A.1;
+    VQ-VAE-2, arXiv 1906.00446): N_i ← γ N_i + (1 − γ) n_i, m_i ← γ m_i + (1 − γ) s_i, e_i = m_i / N_i, where N_i is
+    smoothed as (N_i + ε) / (ΣN + K ε) ΣN. Differs from taming's: N starts at 1 and m at e rather than at 0 and e, so
+    that codes that are not chosen in the first steps stay where they are; and the averages move once a step, not with
+    every forward pass. Table, N and m are weights without gradients: a moving average of the autoencoder has its own.
 
     Args:
         num_codes: K.
@@ -188,9 +186,9 @@ class EMACodebook(Quantizer):
 class NormalizedCodebook(Quantizer):
     """A codebook of directions: features and codes are divided by their norms before they are compared.
 
-    As in ViT-VQGAN (arXiv 2110.04627, Sec. 3.2) and LlamaGen's tokenizers (arXiv 2406.06525, Sec. 3.1), with short codes of 8
-    numbers. The loss is the mean of ‖e − sg(z)‖² + β ‖sg(e) − z‖² for normalised e and z. Its table is called
-    `directions`, not `embedding`: the same numbers are other codes in a quantizer that does not normalise.
+    As in ViT-VQGAN (arXiv 2110.04627, Sec. 3.2) and LlamaGen's tokenizers (arXiv 2406.06525, Sec. 3.1), with short
+    codes of 8 numbers. The loss is the mean of ‖e − sg(z)‖² + β ‖sg(e) − z‖² for normalised e and z. Its table is
+    called `directions`, not `embedding`: the same numbers are other codes in a quantizer that does not normalise.
 
     Args:
         num_codes: K.
@@ -228,8 +226,8 @@ class NormalizedCodebook(Quantizer):
 class FSQ(Quantizer):
     """Finite scalar quantisation: each channel is bounded and rounded to a few levels (arXiv 2309.15505).
 
-    A channel of L levels is bounded as tanh(z + s) (L − 1)(1 − ε) / 2 − o, with o = 1/2 and s = tan(2 o / ((L − 1)(1 − ε)))
-    for an even L, otherwise 0, then rounded, and divided by ⌊L / 2⌋: codes are in [-1, 1] (Sec. 3 and the listing of
+    A channel of L levels is bounded as r tanh(z + s) − o, with r = (L − 1)(1 − ε) / 2, o = 1/2 and s = tan(o / r) for
+    an even L, otherwise 0, then rounded, and divided by ⌊L / 2⌋: codes are in [-1, 1] (Sec. 3 and the listing of
     appendix A.1). K is the product of the levels; channel i counts with the product of those before it. There is no
     codebook, no loss of its own, and no weight.
 
@@ -274,13 +272,13 @@ class FSQ(Quantizer):
 
 @QUANTIZERS.register_module()
 class LFQ(Quantizer):
-    """Lookup-free quantisation: each channel becomes its sign, a bit of the index (MAGVIT-v2, arXiv 2310.05737, Sec. 3.1).
+    """Lookup-free quantisation: each channel becomes its sign, a bit of the index (MAGVIT-v2, arXiv 2310.05737).
 
-    Codes are −1 where z ≤ 0 and 1 where z > 0, and the index is Σ 2**i [z_i > 0] (Eq. 3). The loss is
-    the commitment term β mean((z − sg(c))²) plus the entropy penalty (Eq. 4) E[H(q(z))] − d H(E[q(z)]), in nats, times its
-    weight: each cell should be certain of its code, and all codes should be used. q(c | z) is proportional to
-    exp(−‖z − c‖² / τ), so that bits are independent, each 1 with the probability σ(4 z / τ), and H(q(z)) is the sum of their
-    entropies (Eq. 5). H(E[q(z)]) is computed in groups of channels, as the paper does for many bits: the sum over
+    Codes are −1 where z ≤ 0 and 1 where z > 0, and the index is Σ 2**i [z_i > 0] (Sec. 3.1). The loss is the
+    commitment term β mean((z − sg(c))²) plus the entropy penalty E[H(q(z))] − d H(E[q(z)]), in nats, times its weight:
+    each cell should be certain of its code, and all codes should be used. q(c | z) is proportional to
+    exp(−‖z − c‖² / τ), so that bits are independent, each 1 with the probability σ(4 z / τ), and H(q(z)) is the sum of
+    their entropies. H(E[q(z)]) is computed in groups of channels, as the paper does for many bits: the sum over
     groups is an upper bound. E is over all cells of a batch (a micro-batch, where there are any) on all processes.
     The paper states neither weights nor τ; the defaults are ours.
 

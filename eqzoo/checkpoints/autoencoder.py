@@ -279,8 +279,8 @@ def _check_levels(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whe
         theirs = found[name]
         if name.startswith('quantize.') and not ours.is_floating_point() and not torch.equal(theirs, ours.to(theirs)):
             raise ValueError(
-                f'{where} has {name} {theirs.tolist()}; the config has {ours.tolist()}; set the former in the quantizer '
-                'of the config.'
+                f'{where} has {name} {theirs.tolist()}; the config has {ours.tolist()}; set the former in the '
+                'quantizer of the config.'
             )
 
 

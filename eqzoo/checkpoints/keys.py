@@ -1,4 +1,4 @@
-"""Names of autoencoder weights, from LDM, taming, LlamaGen, taesd and older diffusers to present diffusers, and to LDM."""
+"""Names of autoencoder weights: from LDM, taming, LlamaGen, taesd and older diffusers to diffusers, and back to LDM."""
 
 import re
 from collections.abc import Mapping

@@ -282,8 +282,8 @@ class CodebookHook(Hook):
             raise ValueError(f'CodebookHook: {type(autoencoder).__name__} has no codebook; leave the hook out.')
         if self.revive_after is not None and autoencoder.codebook is None:
             raise ValueError(
-                f'CodebookHook.revive_after: got {self.revive_after}, but {type(autoencoder.quantize).__name__} computes '
-                'its codes and has none to replace; leave revive_after out.'
+                f'CodebookHook.revive_after: got {self.revive_after}, but {type(autoencoder.quantize).__name__} '
+                'computes its codes and has none to replace; leave revive_after out.'
             )
         if self.idle is None:
             self.idle = torch.zeros(autoencoder.num_codes, dtype=torch.long, device=autoencoder.last_layer.device)

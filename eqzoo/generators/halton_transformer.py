@@ -24,7 +24,7 @@ _STD = 0.02  # of embeddings
 
 @NETWORKS.register_module()
 class HaltonTransformer(Network):
-    """A transformer that maps partly masked codes and a class to logits of each code; the class scales and shifts its norms.
+    """A transformer that maps partly masked codes to logits of each code; the class scales and shifts its norms.
 
     Blocks are DiT's (adaLN-Zero) with RMS norms, SwiGLU and normalised queries and keys; learned registers follow the
     codes, and the embedding of the codes is also the output layer.
