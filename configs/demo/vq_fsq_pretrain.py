@@ -3,8 +3,10 @@
 from mmengine.config import read_base
 
 with read_base():
-    from .vq_pretrain import *
+    from .pretrain import *
+    from .._base_.demo_fsq import autoencoder
+    from .._base_.demo_vq import codebook_usage, losses
 
-autoencoder.update(latent_channels=3, num_codes=240, quantizer=dict(type='FSQ', levels=(8, 6, 5)))
-model.update(autoencoder=autoencoder)
+model.update(autoencoder=autoencoder, **losses)
+evaluators.append(codebook_usage)
 custom_hooks.codebook = dict(type='CodebookHook')

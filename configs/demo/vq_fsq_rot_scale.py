@@ -1,10 +1,13 @@
-"""Fine-tune the small autoencoder of `vq_fsq_pretrain` with rotation + scale equivariance of its bounded features."""
+"""Fine-tune the small autoencoder of `vq_fsq_pretrain` with rotation + scale equivariance of its features."""
 
 from mmengine.config import read_base
 
 with read_base():
-    from .vq_rot_scale import *
-    from .vq_fsq_pretrain import autoencoder
+    from .plain import *
+    from .._base_.demo_fsq import autoencoder
+    from .._base_.demo_vq import codebook_usage, losses
+    from .._base_.objectives.rot_scale_demo import objective
 
 autoencoder.update(weights='work_dirs/demo/vq_fsq_pretrain/iter_1200.pth')
-model.update(autoencoder=autoencoder)
+model.update(autoencoder=autoencoder, objective=objective, **losses)
+evaluators.append(codebook_usage)
