@@ -30,6 +30,7 @@ from eqzoo.registry.ranges import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Probability,
     Range,
     check_value,
 )
@@ -54,6 +55,7 @@ SCHEMA: dict[str, Any] = {
         'labels?': Literal['random', 'balanced'] | Filled[NonNegativeInt],
         'seed?': NonNegativeInt,
         'precision?': Literal['fp32', 'bf16'],
+        'inpaint?': {'root': str, 'box': tuple[Probability, Probability, Probability, Probability]},
     },
     'optim_wrapper?': {
         '*': {

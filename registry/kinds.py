@@ -54,6 +54,7 @@ def _kind(name: str, parent: str | None = None, *locations: str) -> Kind:
 
 
 AUTOENCODERS = _kind('autoencoder', None, 'eqzoo.autoencoders')
+QUANTIZERS = _kind('quantizer', None, 'eqzoo.autoencoders')
 TRANSFORMS = _kind('transform', None, 'eqzoo.transforms')
 REGULARIZERS = _kind('regulariser', None, 'eqzoo.regularizers')
 LOSSES = _kind('loss', None, 'eqzoo.losses')

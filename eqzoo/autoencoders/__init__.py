@@ -2,14 +2,21 @@
 
 from eqzoo.autoencoders.base import Autoencoder, Bottleneck, Deterministic
 from eqzoo.autoencoders.kl import KLAutoencoder
+from eqzoo.autoencoders.quantizers import FSQ, LFQ, EMACodebook, NormalizedCodebook, Quantized, Quantizer
 from eqzoo.autoencoders.tiny import TinyAutoencoder
 from eqzoo.autoencoders.vq import VQAutoencoder
 
 __all__ = [
+    'FSQ',
+    'LFQ',
     'Autoencoder',
     'Bottleneck',
     'Deterministic',
+    'EMACodebook',
     'KLAutoencoder',
+    'NormalizedCodebook',
+    'Quantized',
+    'Quantizer',
     'TinyAutoencoder',
     'VQAutoencoder',
 ]

@@ -111,6 +111,13 @@ class Autoencoder(nn.Module):
         """Return the normalised posterior mean (B, C, h, w) of `images` (B, 3, H, W), the input of a generator."""
         return self.normalization.normalize(self.encode(images).mean)
 
+    def complete_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights `state` of a file with those that follow from them, if the file does not have them."""
+        return state
+
+    def finish_step(self, *, is_skipped: bool) -> None:
+        """Finish a training step after the optimizer's update, or after the update was left out; nothing by default."""
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return the latent's (h, w) for images of `height` x `width` pixels.
 

@@ -179,7 +179,10 @@ def fill_autoencoder(model: nn.Module, file: AutoencoderFile, source: Source) ->
     found, wanted = dict(file.state), model.state_dict()
     if not file.normalization:
         found |= {key: value for key, value in wanted.items() if key.startswith('normalization.')}
+    if hasattr(model, 'complete_state'):
+        found = model.complete_state(found)
     check_tensors(found, wanted, f'{type(model).__name__}.weights: {quoted(source)}')
+    _check_levels(found, wanted, f'{type(model).__name__}.weights: {quoted(source)}')
     model.load_state_dict(found)
     if file.left_out and file.config is None and rank_and_world_size()[0] == 0:
         more = file.left_out_in_words
@@ -268,6 +271,17 @@ def _settings(model: nn.Module) -> dict[str, Any]:
     """Return the settings that change outputs, but no weight's name or shape."""
     norms = (module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm))
     return dict(padding_mode=getattr(model, 'padding_mode', None), norm_num_groups=next(norms, None))
+
+
+def _check_levels(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
+    """Compare the whole numbers of a quantizer, which are its settings: loaded as weights, they would replace ours."""
+    for name, ours in wanted.items():
+        theirs = found[name]
+        if name.startswith('quantize.') and not ours.is_floating_point() and not torch.equal(theirs, ours.to(theirs)):
+            raise ValueError(
+                f'{where} has {name} {theirs.tolist()}; the config has {ours.tolist()}; set the former in the '
+                'quantizer of the config.'
+            )
 
 
 def _check_state(state: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -> None:

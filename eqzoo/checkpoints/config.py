@@ -1,5 +1,6 @@
 """The config of a component as its file states it, or inferred from the weights of an autoencoder."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
@@ -13,6 +14,7 @@ from eqzoo.registry import (
     GENERATORS,
     NETWORKS,
     PROCESSES,
+    QUANTIZERS,
     VISION,
     Kind,
     argument_defaults,
@@ -25,7 +27,7 @@ NORMALIZATION = ('scale', 'shift', 'mean', 'std')
 _LEFT_OUT = ('weights', *NORMALIZATION)
 
 # Components inside those that files state. Others read data or files when they are built.
-_PARTS = (AUTOENCODERS, GENERATORS, NETWORKS, PROCESSES, VISION)
+_PARTS = (AUTOENCODERS, GENERATORS, NETWORKS, PROCESSES, QUANTIZERS, VISION)
 
 # A network is built from what a file states before its tensors can be compared, so what may be stated is bounded.
 _MAX_DEPTH, _MAX_VALUES = 8, 10_000
@@ -103,7 +105,8 @@ def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
             "weights: got the quantiser of taming's GumbelVQ, 'quantize.embed'; expected that of its VQModel, "
             "'quantize.embedding'; choose another autoencoder."
         )
-    return plain_config(_infer_vq(state) if 'quantize.embedding.weight' in state else _infer_kl(state))
+    is_quantized = any(key.startswith('quantize.') for key in state)
+    return plain_config(_infer_vq(state) if is_quantized else _infer_kl(state))
 
 
 def _infer_kl(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -120,15 +123,37 @@ def _infer_kl(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _infer_vq(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    num_codes, channels = _shape(state, 'quantize.embedding.weight')
     features = _shape(state, 'decoder.conv_in.weight')[1]
+    quantizer, channels, num_codes = _infer_quantizer(state)
     return dict(
         type='VQAutoencoder',
         latent_channels=channels,
         num_codes=num_codes,
         feature_channels=None if features == channels else features,
+        quantizer=quantizer,
         **_infer_levels(state),
     )
+
+
+def _infer_quantizer(state: Mapping[str, Tensor]) -> tuple[dict[str, Any] | None, int, int]:
+    """Return the config of the quantizer, None for taming's, and the length and number of its codes."""
+    if 'quantize.levels' in state:
+        levels = state['quantize.levels'].flatten().tolist()
+        if min(levels, default=0) < 2:
+            raise ValueError(
+                f'weights: got quantize.levels {levels[:8]}; expected numbers of at least 2; fetch it again.'
+            )
+        return plain_config(dict(type='FSQ', levels=levels)), len(levels), math.prod(levels)
+    if 'quantize.bits' in state:
+        channels = len(state['quantize.bits'].flatten())
+        return plain_config(dict(type='LFQ', channels=channels)), channels, 2**channels
+    name = 'quantize.directions.weight'
+    name = name if name in state else 'quantize.embedding.weight'
+    num_codes, channels = _shape(state, name)
+    kind = 'NormalizedCodebook' if 'directions' in name else 'EMACodebook' if 'quantize.counts' in state else None
+    if kind is None:
+        return None, channels, num_codes
+    return plain_config(dict(type=kind, num_codes=num_codes, channels=channels)), channels, num_codes
 
 
 def _infer_levels(state: Mapping[str, Tensor]) -> dict[str, Any]:

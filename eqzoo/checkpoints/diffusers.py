@@ -241,6 +241,8 @@ def _class_for(config: Mapping[str, Any]) -> str:
         problem = "feature_channels (LDM's z_channels other than embed_dim) are unknown to diffusers"
     elif config['padding_mode'] != 'zeros':
         problem = f'padding_mode {config["padding_mode"]!r} is unknown to diffusers, whose outputs would differ'
+    elif config.get('quantizer'):
+        problem = f'the quantizer {config["quantizer"]["type"]} is unknown to diffusers, whose codes would differ'
     elif config.get('pooled'):
         problem = 'pooled blocks (TAEF2) are unknown to diffusers'
     if problem:

@@ -49,6 +49,15 @@ SIZES = {'S': Size(12, 384, 6), 'B': Size(12, 768, 12), 'L': Size(24, 1024, 16),
 MASKGIT_SIZES = {'base': Size(24, 768, 16), 'big': Size(32, 1024, 16), 'huge': Size(48, 1024, 16)}
 """Those of Besnier and Chen's release (arXiv 2310.14400)."""
 
+HALTON_SIZES = {
+    'tiny': Size(6, 384, 6),
+    'small': Size(12, 512, 6),
+    'base': Size(12, 768, 12),
+    'large': Size(24, 1024, 16),
+    'xlarge': Size(28, 1152, 16),
+}
+"""Those of Halton-MaskGIT's release (arXiv 2503.17076), which has no weights of the last."""
+
 
 def size_of(size: str | Sequence[int], known: Mapping[str, Size] = SIZES) -> Size:
     """Return the size with a published name in `known`, or check and return (depth, width, heads).
@@ -92,7 +101,7 @@ def read_generator(source: str | Path) -> GeneratorFile:
     """Read a generator, on the CPU, without running code from the file.
 
     Args:
-        source: A safetensors or torch file: a state dict of DiT, SiT, REPA or MaskGIT; a file of
+        source: A safetensors or torch file: a state dict of DiT, SiT, REPA or MaskGIT (both releases); a file of
             their training scripts, `{'model', 'ema', 'opt', 'args'}` or `{'iter', 'global_epoch',
             'model_state_dict', 'optimizer_state_dict'}`; a checkpoint of eqzoo.
 
@@ -187,6 +196,11 @@ def _describe_latents(depth: int, state: Mapping[str, Tensor]) -> str:
 
 def _describe_codes(depth: int, state: Mapping[str, Tensor]) -> str:
     rows, width = state['tok_emb.weight'].shape
+    if 'cls_emb.weight' in state:  # Halton-MaskGIT's
+        classes, registers = len(state['cls_emb.weight']) - 1, len(state.get('reg_tokens.weight', ()))
+        side = round(len(state['pos_emb.weight']) ** 0.5)
+        size = _size_name(depth, width, HALTON_SIZES)
+        return f'size {size}, codes {side} x {side} of {rows - 1:,}, {classes:,} classes, {registers} registers'
     side = round((state['pos_emb'].shape[1] - 1) ** 0.5)
     size = _size_name(depth, width, MASKGIT_SIZES)
     return f'size {size}, codes {side} x {side}, {rows - 2:,} codes and classes together'

@@ -1,4 +1,4 @@
-"""Names of autoencoder weights, from LDM, taming, taesd and older diffusers to present diffusers, and back to LDM."""
+"""Names of autoencoder weights: from LDM, taming, LlamaGen, taesd and older diffusers to diffusers, and back to LDM."""
 
 import re
 from collections.abc import Mapping
@@ -32,6 +32,19 @@ _WORDS = {
 # a level of the decoder, up to a number that a network can have
 _LDM_LEVEL = re.compile(r'decoder\.up\.(\d{1,4})\.')
 
+# LlamaGen's names, before LDM's words in them; its decoder counts levels in order of execution, as diffusers does.
+_LLAMAGEN_LEVELS = ('encoder.conv_blocks.', 'decoder.conv_blocks.')
+_LLAMAGEN = (
+    ('encoder.conv_blocks.', 'encoder.down_blocks.'),
+    ('decoder.conv_blocks.', 'decoder.up_blocks.'),
+    ('.res.', '.resnets.'),
+    ('.mid.0.', '.mid_block.resnets.0.'),
+    ('.mid.1.', '.mid_block.attentions.0.'),
+    ('.mid.2.', '.mid_block.resnets.1.'),
+    # all its published codebooks are normalised before use, which eqzoo's name of the table says
+    ('quantize.embedding.', 'quantize.directions.'),
+)
+
 _OLD_DIFFUSERS = ('query', 'key', 'value', 'proj_attn')
 
 # diffusers' words -> LDM's, longest first: 'resnets.0' has another meaning in the middle block.
@@ -59,6 +72,7 @@ def to_diffusers(state: Mapping[str, Tensor], *, numbered: bool = True) -> dict[
         ['encoder.mid_block.attentions.0.to_q.bias']
     """
     state = _name_tiny(state) if numbered else state
+    state = _name_llamagen(state) if any(key.startswith(_LLAMAGEN_LEVELS) for key in state) else state
     levels = [int(found[1]) for found in map(_LDM_LEVEL.match, state) if found]
     renamed = {}
     for key, value in state.items():
@@ -93,6 +107,16 @@ def to_ldm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = name.replace(f'.{new}.', f'.{old}.')
         is_linear = '.attentions.' in key and value.ndim == 2
         renamed[name.strip('.')] = value[:, :, None, None] if is_linear else value
+    return renamed
+
+
+def _name_llamagen(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the parts of LlamaGen's tokenizer that LDM has other words for."""
+    renamed = {}
+    for key, value in state.items():
+        for theirs, ours in _LLAMAGEN:
+            key = key.replace(theirs, ours)
+        renamed[key] = value
     return renamed
 
 

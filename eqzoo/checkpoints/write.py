@@ -196,6 +196,8 @@ def _write_ldm(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
     padding = file.config.get('padding_mode', 'zeros')
     if padding != 'zeros':
         unsaid.append(f"LDM's code pads with zeros, not by {padding!r}: outputs differ there")
+    if file.config.get('quantizer'):
+        unsaid.append(f"taming's code has no quantizer {file.config['quantizer']['type']}: it cannot load this file")
     return unsaid
 
 

@@ -23,6 +23,8 @@ def sample(
     out: str,
     num: PositiveInt | None = None,
     labels: str | None = None,
+    inpaint: str | None = None,
+    box: str | None = None,
     smoke: bool = False,
 ) -> Path:
     """Draw images from a generator; run it again to continue after an interruption, or to add more.
@@ -39,6 +41,9 @@ def sample(
         num: Number of images. Default: the config's sampling.num_samples.
         labels: random, any class; balanced, class after class; or classes with commas, such as 207,360.
             Default: the config's sampling.labels.
+        inpaint: A folder or zip of images, of which the part inside BOX is drawn anew, by a generator of codes
+            (MaskGIT). Sample n is of image n. Default: the config's sampling.inpaint, or whole images.
+        box: TOP,LEFT,BOTTOM,RIGHT as shares of the image's sides, such as 0.25,0.25,0.75,0.75.
         smoke: For the checkpoint of a `--smoke` run; OUT is then below work_dirs/smoke.
     """
     config = load_config(config_file, overrides)
@@ -64,6 +69,10 @@ def sample(
         config.sampling.num_samples = num
     if labels is not None:
         config.sampling.labels = _parsed(labels)
+    if (inpaint is None) != (box is None):
+        raise ValueError('--inpaint and --box: got one of them; expected both, or none.')
+    if inpaint is not None:
+        config.sampling.inpaint = dict(root=inpaint, box=_corners(box))
     weights = generator_weights(config, checkpoint)
     check_sampling_ready(config, weights, f'python tools/sample.py {config_file}')
     init_distributed()
@@ -80,6 +89,14 @@ def sample(
 def _parsed(labels: str) -> str | list[int]:
     words = [word.strip() for word in labels.split(',')]
     return [int(word) for word in words] if all(word.isdigit() for word in words) else labels
+
+
+def _corners(box: str) -> tuple[float, ...]:
+    try:
+        top, left, bottom, right = map(float, box.split(','))
+    except ValueError:
+        raise ValueError(f'--box: got {box!r}; expected TOP,LEFT,BOTTOM,RIGHT, such as 0.25,0.25,0.75,0.75.') from None
+    return top, left, bottom, right
 
 
 def _draw_missing(draw: 'ImageSampler', files: 'PngSamples | NpzSamples', sampling: Any) -> None:

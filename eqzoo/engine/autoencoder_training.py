@@ -167,7 +167,8 @@ class AutoencoderTraining(Training):
                 (loss * share).backward()
                 add_to_means(log, parts, share)
                 main_pairs.append((pairs[0].reconstruction.detach(), pairs[0].target.detach(), share))
-        log.update(self.update(optimizers['autoencoder']))
+        log.update(updated := self.update(optimizers['autoencoder']))
+        self.autoencoder.finish_step(is_skipped=bool(updated.get('skipped', False)))
         if adversarial is not None:
             for reconstruction, target, share in main_pairs:
                 with self.autocast(self._device):

@@ -262,7 +262,7 @@ class CodebookHook(Hook):
         revive_after: Number of steps without use after which a code is replaced. None: never.
 
     Raises:
-        ValueError: If `revive_after` is not positive.
+        ValueError: If `revive_after` is not positive, or there is no table of codes to replace any in.
     """
 
     def __init__(self, revive_after: PositiveInt | None = None) -> None:
@@ -280,6 +280,11 @@ class CodebookHook(Hook):
         autoencoder = runner.model.autoencoder
         if not autoencoder.has_codebook:
             raise ValueError(f'CodebookHook: {type(autoencoder).__name__} has no codebook; leave the hook out.')
+        if self.revive_after is not None and autoencoder.codebook is None:
+            raise ValueError(
+                f'CodebookHook.revive_after: got {self.revive_after}, but {type(autoencoder.quantize).__name__} '
+                'computes its codes and has none to replace; leave revive_after out.'
+            )
         if self.idle is None:
             self.idle = torch.zeros(autoencoder.num_codes, dtype=torch.long, device=autoencoder.last_layer.device)
 
@@ -331,8 +336,9 @@ class CodebookHook(Hook):
         features = self._features_of_all(draws)
         order = torch.randperm(len(features), generator=seeded(runner.seed, Stream.CODEBOOK, runner.iter))
         due = due[: len(features)]
-        codebook = runner.model.autoencoder.quantize.embedding.weight
-        codebook[due] = features[order[: len(due)]].to(codebook)
+        autoencoder = runner.model.autoencoder
+        autoencoder.replace_codes(due, features[order[: len(due)]].to(autoencoder.codebook))
+        codebook = autoencoder.codebook
         for state in runner.optim_wrapper['autoencoder'].optimizer.state.get(codebook, {}).values():
             if isinstance(state, Tensor) and state.shape == codebook.shape:
                 state[due] = 0

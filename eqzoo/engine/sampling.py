@@ -1,5 +1,6 @@
 """Sampling by number: sample n depends on the seed and on n, not on batches or processes."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,13 +13,14 @@ from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.generator import load_generator
 from eqzoo.checkpoints.read import weights_sha256
+from eqzoo.data import ImageFolder
 from eqzoo.data.samples import NpzSamples, PngSamples, check_card, open_sample_files, write_card
 from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
 from eqzoo.engine.checkpoints import latest_checkpoint
 from eqzoo.engine.generator_training import check_decodable, latents_card
 from eqzoo.engine.preflight import check_ready
 from eqzoo.generators.base import Generator
-from eqzoo.images import to_uint8
+from eqzoo.images import to_float, to_uint8
 from eqzoo.normalization import normalization_difference
 from eqzoo.randomness import SampleStreams, Stream, seeded
 from eqzoo.registry import build
@@ -36,6 +38,7 @@ class ImageSampler:
         labels: The samples' classes; see `label_of`.
         seed: The samples' seed.
         precision: 'bf16' runs the generator's network under autocast; latents are decoded in float32.
+        given: The codes that samples begin with, by their numbers; see `Inpainting`.
 
     Raises:
         ValueError: If generator, autoencoder, sampler and labels do not fit.
@@ -50,6 +53,7 @@ class ImageSampler:
         labels: Labels = 'random',
         seed: int = 0,
         precision: Literal['fp32', 'bf16'] = 'fp32',
+        given: Callable[[Sequence[int]], Tensor] | None = None,
     ) -> None:
         if precision not in ('fp32', 'bf16'):
             raise ValueError(f"sampling.precision must be 'fp32' or 'bf16', got {precision!r}.")
@@ -57,7 +61,7 @@ class ImageSampler:
         check_sampled_labels(labels, generator.num_classes)
         sampler.check(generator)
         self.generator, self.autoencoder, self.sampler = generator, autoencoder, sampler
-        self.labels, self.seed, self.precision = labels, seed, precision
+        self.labels, self.seed, self.precision, self.given = labels, seed, precision, given
 
     @property
     def image_size(self) -> int:
@@ -86,8 +90,9 @@ class ImageSampler:
         """
         device = next(self.generator.parameters()).device
         streams = SampleStreams(self.seed, torch.tensor(numbers))
+        given = {} if self.given is None else dict(codes=self.given(numbers).to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
-            drawn = self.sampler(self.generator, self.labels_of(numbers).to(device), streams)
+            drawn = self.sampler(self.generator, self.labels_of(numbers).to(device), streams, **given)
         if self.generator.learns == 'codes':
             return drawn
         _check_finite_samples('latents', drawn, numbers)
@@ -106,6 +111,57 @@ class ImageSampler:
             images = self.autoencoder.decode(self.autoencoder.normalization.denormalize(drawn))
         _check_finite_samples('pixels', images, numbers)  # as uint8 they would look like any other image
         return to_uint8(images)
+
+
+class Inpainting:
+    """The codes of images with those of a box masked, for a sampler of codes to draw.
+
+    Sample n has the codes of image n, and of image n - N from number N on. A code is drawn if the box touches its cell.
+    Codes beside the box may depend on pixels inside it, as far as the encoder sees, and the decoded image differs from
+    the original outside the box, too, as any reconstruction does.
+
+    Args:
+        generator: A generator of codes.
+        autoencoder: The autoencoder of the codes.
+        root: A folder or zip of images; they are cropped to the size of the samples.
+        box: (top, left, bottom, right), as shares of the image's sides.
+
+    Raises:
+        ValueError: If the generator makes no codes, there are no images, or the box is empty.
+    """
+
+    def __init__(
+        self, generator: Generator, autoencoder: Autoencoder, root: str, box: tuple[float, float, float, float]
+    ) -> None:
+        top, left, bottom, right = box
+        if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
+            raise ValueError(
+                f'sampling.inpaint.box: got {tuple(box)}; expected (top, left, bottom, right) as shares of the sides, '
+                'from 0 to 1, with top < bottom and left < right.'
+            )
+        if generator.learns != 'codes':
+            raise ValueError(
+                f'sampling.inpaint: {type(generator).__name__} makes {generator.learns}; expected a generator of '
+                'codes, MaskGIT.'
+            )
+        self.generator, self.autoencoder = generator, autoencoder
+        rows, columns = generator.latent_shape
+        self.rows = slice(math.floor(top * rows), math.ceil(bottom * rows))
+        self.columns = slice(math.floor(left * columns), math.ceil(right * columns))
+        self.images = ImageFolder(root, rows * autoencoder.downsample_factor, on_unreadable='fail')
+
+    @torch.no_grad()
+    def __call__(self, numbers: Sequence[int]) -> Tensor:
+        """Return the codes (B, h, w) of the samples `numbers`; K, the network's `mask_code`, inside the box.
+
+        Raises:
+            ValueError: If an image cannot be read.
+        """
+        device = self.autoencoder.last_layer.device
+        images = torch.stack([self.images[number % len(self.images)]['image'] for number in numbers])
+        codes = self.autoencoder.tokens(to_float(images.to(device)))
+        codes[:, self.rows, self.columns] = self.generator.network.mask_code
+        return codes
 
 
 def _check_finite_samples(what: str, values: Tensor, numbers: Sequence[int]) -> None:
@@ -219,13 +275,16 @@ def build_image_sampler(config: Config, weights: str) -> ImageSampler:
     if stored.latents is not None:
         _check_latents(stored.latents, autoencoder, weights)
     sampling = config.sampling
+    generator = generator.requires_grad_(False).to(get_device())
+    autoencoder = autoencoder.requires_grad_(False).to(get_device())
     return ImageSampler(
-        generator.requires_grad_(False).to(get_device()),
-        autoencoder.requires_grad_(False).to(get_device()),
+        generator,
+        autoencoder,
         build(sampling.sampler),
         labels=sampling.get('labels', 'random'),
         seed=sampling.get('seed', 0),
         precision=sampling.get('precision', 'fp32'),
+        given=Inpainting(generator, autoencoder, **sampling.inpaint) if sampling.get('inpaint') else None,
     )
 
 
@@ -239,6 +298,11 @@ def identity(config: Config) -> dict[str, Any]:
         seed=sampling.get('seed', 0),
         precision=sampling.get('precision', 'fp32'),
         num_images=sampling.num_samples,
+        **(
+            {'inpaint': dict(root=sampling.inpaint.root, box=list(sampling.inpaint.box))}
+            if sampling.get('inpaint')
+            else {}
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from eqzoo.generators.base import Generator
 from eqzoo.generators.diffusion import DiT, GaussianDiffusion
 from eqzoo.generators.guidance import AutoGuidance, ClassifierFree
+from eqzoo.generators.halton_transformer import HaltonTransformer
 from eqzoo.generators.interpolant import Interpolant, SiT
 from eqzoo.generators.mask_transformer import MaskTransformer
 from eqzoo.generators.maskgit import MaskGIT
@@ -27,6 +28,7 @@ __all__ = [
     'GaussianDiffusion',
     'Generator',
     'Halton',
+    'HaltonTransformer',
     'Interpolant',
     'MaskGIT',
     'MaskTransformer',

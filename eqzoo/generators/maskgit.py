@@ -121,15 +121,15 @@ def codes_per_step(name: str, steps: int, num_codes: int) -> list[int]:
 
     Args:
         name: The schedule.
-        steps: S, at most `num_codes`.
+        steps: S. With fewer codes than steps, the first steps fix none.
         num_codes: h * w.
 
     Example:
         >>> codes_per_step('arccos', 8, 256)
         [1, 18, 26, 32, 38, 43, 48, 50]
     """
-    if steps == 1:
-        return [num_codes]
+    if steps == 1 or num_codes == 0:
+        return [num_codes] * steps
     share = masked_share(name, torch.linspace(1, 0, steps))
     counts = (share / share.sum() * num_codes).round().clamp_min(1).int().tolist()
     counts[-1] += num_codes - sum(counts)

@@ -1,7 +1,8 @@
-"""Samplers of codes for MaskGIT: `Confidence` (arXiv 2202.04200) and `Halton`, as in Besnier and Chen's releases."""
+"""Samplers of codes for MaskGIT: `Confidence` (arXiv 2202.04200) and `Halton` (arXiv 2503.17076), as released."""
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from eqzoo.generators.base import Generator, check_labels
 from eqzoo.generators.maskgit import MaskGIT, check_schedule, codes_per_step
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
-from eqzoo.registry.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
+from eqzoo.registry.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class CodeSampler(ABC):
@@ -23,13 +24,14 @@ class CodeSampler(ABC):
     Args:
         steps: Number of predictions, each of which fixes some codes.
         temperature: Divides the logits. The release's "softmax temperature" multiplies them.
+        top_k: Number of the most probable codes at each place that may be drawn; None for all.
 
     Raises:
         ValueError: If there are no steps, or the temperature is not positive.
     """
 
-    def __init__(self, steps: int, *, temperature: float = 1.0) -> None:
-        self.steps, self.temperature = steps, temperature
+    def __init__(self, steps: int, *, temperature: float = 1.0, top_k: int | None = None) -> None:
+        self.steps, self.temperature, self.top_k = steps, temperature, top_k
 
     @classmethod
     def smoke(cls, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +42,8 @@ class CodeSampler(ABC):
         """Check that this sampler is for `generator`.
 
         Raises:
-            ValueError: If the generator makes no codes, or fewer codes than there are steps.
+            ValueError: If the generator makes no codes, fewer codes than there are steps, or has a smaller codebook
+                than `top_k`.
         """
         if not isinstance(generator, MaskGIT):
             raise ValueError(
@@ -52,33 +55,52 @@ class CodeSampler(ABC):
             raise ValueError(
                 f'{type(self).__name__}.steps: got {self.steps}; expected 1 to {rows * columns}, the number of codes.'
             )
+        if self.top_k is not None and self.top_k > generator.num_codes:
+            raise ValueError(
+                f'{type(self).__name__}.top_k: got {self.top_k:,}; expected 1 to {generator.num_codes:,}, the size of '
+                'the codebook, or None.'
+            )
 
     @torch.no_grad()
-    def __call__(self, generator: MaskGIT, labels: Tensor, streams: SampleStreams) -> Tensor:
+    def __call__(
+        self, generator: MaskGIT, labels: Tensor, streams: SampleStreams, codes: Tensor | None = None
+    ) -> Tensor:
         """Return codes (B, h, w), int64, 0 to K - 1.
 
         Args:
             generator: In evaluation mode.
             labels: (B,), 0 to N; N stands for no class.
             streams: One random stream per sample; samples do not depend on their batch.
+            codes: Codes (B, h, w) to begin with, for inpainting: those from 0 to K - 1 are kept, and those that are K,
+                the network's `mask_code`, are drawn. None: all are drawn.
 
         Raises:
-            ValueError: If a label is out of range, or the generator is not for this sampler.
+            ValueError: If a label or a code is out of range, or the generator is not for this sampler.
         """
         self.check(generator)
         check_labels(labels.cpu(), generator.num_classes)
-        return self.draw(generator, labels, streams).view(len(labels), *generator.latent_shape)
+        shape, mask = (len(labels), *generator.latent_shape), generator.network.mask_code
+        if codes is None:
+            codes = torch.full(shape, mask, device=labels.device)
+        elif tuple(codes.shape) != shape or codes.min() < 0 or codes.max() > mask:
+            raise ValueError(
+                f'{type(self).__name__}.codes: got shape {tuple(codes.shape)} with values from {int(codes.min())} to '
+                f'{int(codes.max())}; expected {shape}, 0 to {mask - 1}, or {mask} for a code that is drawn.'
+            )
+        return self.draw(generator, codes.flatten(1), labels, streams).view(shape)
 
     @abstractmethod
-    def draw(self, generator: MaskGIT, labels: Tensor, streams: SampleStreams) -> Tensor:
-        """Return codes (B, T), T = h * w."""
+    def draw(self, generator: MaskGIT, codes: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
+        """Return `codes` (B, T), T = h * w, with the masked ones drawn."""
 
-    def first_codes(self, generator: MaskGIT, labels: Tensor) -> Tensor:
-        """Return codes (B, T) that are all masked."""
-        rows, columns = generator.latent_shape
-        return torch.full((len(labels), rows * columns), generator.network.mask_code, device=labels.device)
+    def first_prediction(self, generator: MaskGIT, codes: Tensor) -> Callable[..., Tensor]:
+        """Return the method for the first step's probabilities, the faster one if all `codes` (B, T) are masked."""
+        is_empty = bool((codes == generator.network.mask_code).all())
+        return self.first_probabilities if is_empty else self.probabilities
 
-    def probabilities(self, generator: MaskGIT, codes: Tensor, labels: Tensor, weight: float) -> Tensor:
+    def probabilities(
+        self, generator: MaskGIT, codes: Tensor, labels: Tensor, weight: float, temperature: float | None = None
+    ) -> Tensor:
         """Return the probabilities (B, T, K), float32, of each code at each place.
 
         Differs from the release: the mask is left out. There it may be drawn, and is decoded as the last code.
@@ -88,6 +110,7 @@ class CodeSampler(ABC):
             codes: (B, T).
             labels: (B,).
             weight: w of the guidance.
+            temperature: Instead of the sampler's.
 
         Raises:
             FloatingPointError: If a logit is NaN or infinite: a code would be drawn all the same.
@@ -101,7 +124,11 @@ class CodeSampler(ABC):
             both = network(torch.cat([grids, grids]), torch.cat([labels, nothing])).float()
             conditional, unconditional = both.chunk(2)
             logits = torch.lerp(unconditional, conditional, 1 + weight)
-        probabilities = (logits[..., : generator.num_codes] / self.temperature).softmax(dim=2)
+        logits = logits[..., : generator.num_codes] / (temperature or self.temperature)
+        if self.top_k is not None:
+            most, places = logits.topk(self.top_k, dim=2)
+            logits = torch.full_like(logits, -torch.inf).scatter(2, places, most)
+        probabilities = logits.softmax(dim=2)
         if probabilities.isnan().any():
             raise FloatingPointError(
                 f'{type(self).__name__}: NaN or infinite values in the logits of the network. The weights are damaged, '
@@ -109,10 +136,10 @@ class CodeSampler(ABC):
             )
         return probabilities
 
-    def first_probabilities(self, generator: MaskGIT, codes: Tensor, labels: Tensor, weight: float) -> Tensor:
+    def first_probabilities(self, generator: MaskGIT, codes: Tensor, labels: Tensor, *of_step: float) -> Tensor:
         """Return `probabilities` for all-masked codes, with one prediction per class: they depend on nothing else."""
         classes, places = labels.unique(return_inverse=True)
-        return self.probabilities(generator, codes[: len(classes)], classes, weight)[places]
+        return self.probabilities(generator, codes[: len(classes)], classes, *of_step)[places]
 
 
 @SAMPLERS.register_module()
@@ -147,38 +174,56 @@ class Confidence(CodeSampler):
         check_schedule('Confidence.schedule', schedule)
         self.guidance, self.gumbel_temperature, self.schedule = guidance, gumbel_temperature, schedule
 
-    def draw(self, generator: MaskGIT, labels: Tensor, streams: SampleStreams) -> Tensor:
-        """Return the codes (B, T), T = h * w."""
-        codes = self.first_codes(generator, labels)
-        masked = torch.ones_like(codes, dtype=torch.bool)
-        for step, count in enumerate(codes_per_step(self.schedule, self.steps, codes.shape[1])):
+    def draw(self, generator: MaskGIT, codes: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
+        """Return `codes` (B, T), T = h * w, with the masked ones drawn."""
+        masked = codes == generator.network.mask_code
+        counts = torch.tensor(
+            [codes_per_step(self.schedule, self.steps, count) for count in masked.sum(dim=1).tolist()]
+        )
+        first = self.first_prediction(generator, codes)
+        for step, count in enumerate(counts.T):
             done = step / (self.steps - 1) if self.steps > 1 else 1.0
-            predict = self.probabilities if step else self.first_probabilities
+            predict = self.probabilities if step else first
             probabilities = predict(generator, codes, labels, self.guidance * done)
             uniform = streams.uniform(2, codes.shape[1], device=codes.device)
             drawn = draw_codes(probabilities, uniform[:, 0])
             noise = self.gumbel_temperature * (1 - done) * gumbel(uniform[:, 1])
             confidence = probabilities.gather(2, drawn[..., None])[..., 0].log() + noise
-            places = confidence.masked_fill(~masked, -torch.inf).topk(count, dim=1).indices
-            codes.scatter_(1, places, drawn.gather(1, places))
-            masked.scatter_(1, places, False)
+            # as many as the sample that fixes most needs, in order of confidence; the others' last ones stay masked
+            places = confidence.masked_fill(~masked, -torch.inf).topk(int(count.max()), dim=1).indices
+            stays = (torch.arange(places.shape[1]) >= count[:, None]).to(codes.device)
+            codes = codes.scatter(1, places, torch.where(stays, codes.gather(1, places), drawn.gather(1, places)))
+            masked = masked.scatter(1, places, stays & masked.gather(1, places))
         return codes
 
 
 @SAMPLERS.register_module()
 class Halton(CodeSampler):
-    """Draw codes in a fixed order of places, Halton's sequence, which covers the image evenly.
+    """Draw codes in a fixed order of places, Halton's sequence, which covers the image evenly (arXiv 2503.17076).
 
-    Differs from the release, unless `redraw` is set: there each step also draws all earlier codes again. The
-    release's network was trained without label smoothing and copies codes that it sees; one trained with a
-    smoothing of 0.1 would change a tenth of them in every step.
+    As in the release since July 2025. Before, each step also drew all earlier codes again: `redraw`. A network that was
+    trained without label smoothing copies codes that it sees; one trained with a smoothing of 0.1 would change a tenth
+    of them in every step.
+
+    The release's options are `steps` (step), `guidance` (w), `random_start` (randomize), `top_k`, `hot_steps`
+    (temp_warmup), and a ramp of its factors on the logits, from sm_temp_min to sm_temp_max to the power temp_pow p:
+    `temperature` is sm_temp_min**-p, `last_temperature` sm_temp_max**-p and `ramp_power` p. Its sched_pow is not used
+    there either.
 
     Args:
         steps: See `CodeSampler`.
         guidance: w of all steps.
-        temperature: See `CodeSampler`.
+        temperature: See `CodeSampler`; of the first step, where there is a ramp.
+        last_temperature: Temperature of the last step; None for the same in all.
+        ramp_power: p. The p-th root of the temperature's inverse is linear in the step.
+        hot_steps: Number of first steps whose temperature is doubled.
+        top_k: See `CodeSampler`.
         random_start: Whether each sample starts at its own random place in the order.
-        redraw: Whether each step also draws earlier codes again, as released.
+        redraw: Whether each step also draws earlier codes again, as released before July 2025.
+
+    Example:
+        >>> [round(each, 3) for each in Halton(3, last_temperature=1 / 1.2, hot_steps=1).temperatures()]
+        [2.0, 0.909, 0.833]
     """
 
     def __init__(
@@ -187,28 +232,49 @@ class Halton(CodeSampler):
         *,
         guidance: float = 2.0,
         temperature: PositiveFloat = 1.0,
+        last_temperature: PositiveFloat | None = None,
+        ramp_power: PositiveFloat = 1.0,
+        hot_steps: NonNegativeInt = 0,
+        top_k: PositiveInt | None = None,
         random_start: bool = False,
         redraw: bool = False,
     ) -> None:
-        super().__init__(steps, temperature=temperature)
+        super().__init__(steps, temperature=temperature, top_k=top_k)
         self.guidance, self.random_start, self.redraw = guidance, random_start, redraw
+        self.last_temperature, self.ramp_power, self.hot_steps = last_temperature, ramp_power, hot_steps
 
-    def draw(self, generator: MaskGIT, labels: Tensor, streams: SampleStreams) -> Tensor:
-        """Return the codes (B, T), T = h * w."""
-        codes = self.first_codes(generator, labels)
+    def temperatures(self) -> list[float]:
+        """Return the temperature of each step."""
+        found = [self.temperature] * self.steps
+        if self.last_temperature is not None:
+            first, last = (each ** (-1 / self.ramp_power) for each in (self.temperature, self.last_temperature))
+            roots = torch.linspace(first, last, self.steps, dtype=torch.float64)
+            found = (roots**-self.ramp_power).tolist()
+        return [2 * each if step < self.hot_steps else each for step, each in enumerate(found)]
+
+    def draw(self, generator: MaskGIT, codes: Tensor, labels: Tensor, streams: SampleStreams) -> Tensor:
+        """Return `codes` (B, T), T = h * w, with the masked ones drawn."""
         count = codes.shape[1]
         start = streams.uniform(device=codes.device) * count if self.random_start else torch.zeros(len(codes))
         turns = (start.long().to(codes.device)[:, None] + torch.arange(count, device=codes.device)) % count
         order = halton_order(*generator.latent_shape).to(codes.device)[turns]
-        first = 0
-        for step, last in enumerate(codes_after_steps(self.steps, count)):
-            predict = self.probabilities if step else self.first_probabilities
-            probabilities = predict(generator, codes, labels, self.guidance)
+        step_of = self._step_of_each(codes == generator.network.mask_code, order)
+        first = self.first_prediction(generator, codes)
+        for step, temperature in enumerate(self.temperatures()):
+            predict = self.probabilities if step else first
+            probabilities = predict(generator, codes, labels, self.guidance, temperature)
             drawn = draw_codes(probabilities, streams.uniform(count, device=codes.device))
-            places = order[:, 0 if self.redraw else first : last]
-            codes.scatter_(1, places, drawn.gather(1, places))
-            first = last
+            codes = torch.where(step_of <= step if self.redraw else step_of == step, drawn, codes)
         return codes
+
+    def _step_of_each(self, masked: Tensor, order: Tensor) -> Tensor:
+        """Return the step (B, T) that draws each place, `steps` if none does, for places (B, T) in drawing order."""
+        masked = masked.gather(1, order)
+        limits = [codes_after_steps(self.steps, count) for count in masked.sum(dim=1).tolist()]
+        rank = masked.long().cumsum(dim=1) - 1  # among those that are drawn
+        steps = torch.searchsorted(torch.tensor(limits, device=order.device), rank, right=True)
+        steps = steps.masked_fill(~masked, self.steps)
+        return torch.empty_like(order).scatter_(1, order, steps)
 
 
 def draw_codes(probabilities: Tensor, uniform: Tensor) -> Tensor:
