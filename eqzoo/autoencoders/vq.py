@@ -43,7 +43,7 @@ class VQAutoencoder(Autoencoder):
         beta_on: The term that `beta` weighs: 'codebook' as released, or 'commitment' as
             published (van den Oord et al. 2017, Eq. 3).
         codebook_weight: Weight of both terms in the training loss.
-        padding_mode: Padding of the convolutions: 'zeros' or 'reflect'.
+        padding_mode: Padding of the convolutions: 'zeros', 'reflect' or 'reflect_conv2d'; see `KLAutoencoder`.
         scale: See `LatentNormalization`, also for the next three; it is of the features, for
             generators that work on them.
         shift: Subtracted from a latent before scaling.

@@ -16,7 +16,7 @@ from eqzoo.normalization import LatentNormalization
 from eqzoo.zoo import DIFFUSERS_COMPANION, DIFFUSERS_CONFIG, DIFFUSERS_WEIGHTS
 
 CONFIG, COMPANION = DIFFUSERS_CONFIG, DIFFUSERS_COMPANION
-WEIGHTS = DIFFUSERS_WEIGHTS[0]
+WEIGHTS, CARD = DIFFUSERS_WEIGHTS[0], 'README.md'
 
 CLASSES = {'KLAutoencoder': 'AutoencoderKL', 'VQAutoencoder': 'VQModel', 'TinyAutoencoder': 'AutoencoderTiny'}
 
@@ -44,6 +44,35 @@ _FREE = {
 }
 
 _MAX_CHANNELS = 1 << 14
+
+# diffusers' classes pad with zeros. These lines set another mode on a network of theirs, called `autoencoder`.
+_PADDING_LINES = {
+    'zeros': (),
+    'reflect_conv2d': (
+        'from torch import nn',
+        '',
+        'for module in autoencoder.modules():',
+        '    if isinstance(module, nn.Conv2d) and max(module.padding) > 0:',
+        "        module.padding_mode = 'reflect'",
+    ),
+    'reflect': (
+        'from diffusers.models.downsampling import Downsample2D',
+        'from torch import nn',
+        'from torch.nn.functional import pad',
+        '',
+        '',
+        'def reflect(convolution, inputs):',
+        '    # in place of the row and the column of zeros that Downsample2D has appended',
+        "    return pad(inputs[0][:, :, :-1, :-1], (0, 1, 0, 1), mode='reflect')",
+        '',
+        '',
+        'for module in autoencoder.modules():',
+        '    if isinstance(module, Downsample2D) and module.padding == 0:',
+        '        module.conv.register_forward_pre_hook(reflect)',
+        '    elif isinstance(module, nn.Conv2d) and max(module.padding) > 0:',
+        "        module.padding_mode = 'reflect'",
+    ),
+}
 
 # diffusers' classes assume these where config.json is silent, as sd-vae-ft-mse's is.
 _DEFAULT_SCALE = {'AutoencoderKL': 0.18215, 'VQModel': 0.18215, 'AutoencoderTiny': 1.0}
@@ -96,6 +125,9 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
         )
     for key, value in _FIXED[name].items():
         _require(key, fields.get(key, value), value, where)
+    padding = fields.get('padding_mode', 'zeros')
+    if not isinstance(padding, str) or padding not in _PADDING_LINES:
+        raise ValueError(f'{where}: got padding_mode {padding!r}; expected {", ".join(_PADDING_LINES)}; correct it.')
     read = {'AutoencoderKL': _read_kl, 'VQModel': _read_vq, 'AutoencoderTiny': _read_tiny}[name]
     kept = {key: fields[key] for key in _FREE[name] if key in fields}
     try:
@@ -105,7 +137,7 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
     channels = config['latent_channels']
     if not isinstance(channels, int) or not 0 < channels <= _MAX_CHANNELS:
         raise ValueError(f'{where}: got {channels!r} latent channels; expected 1 to {_MAX_CHANNELS}.')
-    return config, _stated_normalization(fields, name), kept
+    return {**config, 'padding_mode': padding}, _stated_normalization(fields, name), kept
 
 
 def to_config_json(
@@ -129,7 +161,35 @@ def to_config_json(
     if name == 'VQModel' and (config['beta'], config['beta_on'], config['codebook_weight']) != (0.25, 'codebook', 1.0):
         unsaid.append("diffusers' VQModel has beta 0.25 on the codebook term; yours is kept in eqzoo.safetensors")
     head = dict(_class_name=name, _diffusers_version=diffusers.__version__)
+    factors |= _padding(config, unsaid)
     return {**head, **_FIXED[name], **_FREE[name], **kept, **write(config), **factors}, unsaid
+
+
+def opening_lines(config: Mapping[str, Any], folder: str) -> list[str]:
+    """Return the lines of Python that open a folder with diffusers alone, with the padding of its training.
+
+    Args:
+        config: `type` and all arguments, as `plain_config` gives them.
+        folder: The place of the folder.
+    """
+    name = _class_for(config)
+    opening = [f'from diffusers import {name}', f'autoencoder = {name}.from_pretrained({folder!r})']
+    lines = _PADDING_LINES[config['padding_mode']]
+    # imports first, as people write them
+    count = next((number for number, line in enumerate(lines) if not line), 0)
+    return [opening[0], *lines[:count], *([''] if lines else []), opening[1], *lines[count + 1 :]]
+
+
+def card_lines(config: Mapping[str, Any]) -> list[str]:
+    """Return the paragraph of a model card about padding that diffusers does not know; empty for zeros."""
+    mode = config['padding_mode']
+    if mode == 'zeros':
+        return []
+    text = (
+        f'This autoencoder was trained with `padding_mode: {mode}`, which diffusers ignores: it pads with zeros, and '
+        'the edges of images come out dark or coloured. These lines open it with its own padding:'
+    )
+    return [text, '', '```python', *opening_lines(config, 'path/of/this/folder'), '```']
 
 
 def _with_companion(folder: Path, state: dict[str, Tensor], sha256: str) -> dict[str, Any]:
@@ -239,13 +299,23 @@ def _class_for(config: Mapping[str, Any]) -> str:
         problem = f'there is no {config["type"]} in diffusers'
     elif name == 'AutoencoderKL' and config.get('feature_channels') not in (None, config['latent_channels']):
         problem = "feature_channels (LDM's z_channels other than embed_dim) are unknown to diffusers"
-    elif config['padding_mode'] != 'zeros':
-        problem = f'padding_mode {config["padding_mode"]!r} is unknown to diffusers, whose outputs would differ'
     elif config.get('pooled'):
         problem = 'pooled blocks (TAEF2) are unknown to diffusers'
     if problem:
         raise ValueError(f'convert --to diffusers: {problem}; expected eqzoo or ldm; use --to eqzoo.')
     return name
+
+
+def _padding(config: Mapping[str, Any], unsaid: list[str]) -> dict[str, str]:
+    """Return the field of a padding other than zeros, and add a sentence about it to `unsaid`."""
+    mode = config['padding_mode']
+    if mode == 'zeros':
+        return {}
+    unsaid.append(
+        f'diffusers ignores padding_mode {mode!r} in config.json and pads with zeros: the lines below and in README.md '
+        'set it'
+    )
+    return dict(padding_mode=mode)
 
 
 def _write_kl(config: Mapping[str, Any]) -> dict[str, Any]:

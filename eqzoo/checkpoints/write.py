@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder, set_normalization, to_plain
-from eqzoo.checkpoints.diffusers import COMPANION, CONFIG, WEIGHTS, to_config_json
+from eqzoo.checkpoints.diffusers import CARD, COMPANION, CONFIG, WEIGHTS, card_lines, to_config_json
 from eqzoo.checkpoints.keys import to_ldm
 from eqzoo.checkpoints.read import METADATA_KEY, checkpoint_in, read_file
 from eqzoo.files import replacing, sha256_of
 from eqzoo.zoo import weights_files
 
 _TORCH_SUFFIXES = ('.ckpt', '.pth', '.pt')
-_WRITTEN = {CONFIG, WEIGHTS, COMPANION}  # the files of a folder of diffusers
+_WRITTEN = {CONFIG, WEIGHTS, COMPANION, CARD}  # the files of a folder of diffusers
 _SUFFIXES = (*_TORCH_SUFFIXES, '.safetensors')
 
 FORMATS = ('diffusers', 'ldm', 'eqzoo')
@@ -224,6 +224,8 @@ def _write_diffusers(file: AutoencoderFile, folder: Path, *, flat: bool) -> list
     }
     notes = {**_notes(file), 'sha256': sha256_of(folder / CONFIG, folder / WEIGHTS)}
     _save_flat(more, folder / COMPANION, notes)
+    if card := card_lines(file.config):
+        (folder / CARD).write_text('\n'.join(['---', 'library_name: diffusers', '---', '', *card]) + '\n')
     return unsaid
 
 
