@@ -9,6 +9,16 @@ import torch
 from torch import Tensor
 
 from eqzoo.checkpoints.config import plain_config
+from eqzoo.checkpoints.diffusers_classes import (
+    WRAPPED_CLASSES,
+    WRAPPER,
+    complete_fields,
+    latent_channels,
+    read_normalization,
+    shortest,
+    split_fields,
+    write_normalization_fields,
+)
 from eqzoo.checkpoints.keys import to_diffusers
 from eqzoo.checkpoints.read import below, find_states, read_file
 from eqzoo.files import sha256_of
@@ -89,7 +99,8 @@ def read_folder(folder: Path) -> dict[str, Any]:
         ValueError: If eqzoo has no such network, or a file cannot be read, or
             `eqzoo.safetensors` was written for other files than the folder's.
     """
-    config, normalization, kept = from_diffusers(_read_json(folder / CONFIG), str(folder / CONFIG))
+    fields = _read_json(folder / CONFIG)
+    config, normalization, kept = from_diffusers(fields, str(folder / CONFIG))
     file = next((folder / name for name in DIFFUSERS_WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise FileNotFoundError(
@@ -99,7 +110,9 @@ def read_folder(folder: Path) -> dict[str, Any]:
     state = to_diffusers(find_states(read_file(file)[0])[0])
     if (folder / COMPANION).is_file():
         return _with_companion(folder, state, sha256_of(folder / CONFIG, file))
-    buffers = LatentNormalization(config['latent_channels'], **normalization).state_dict()
+    if config['type'] == WRAPPER:
+        normalization = read_normalization(config['class_name'], fields, state)
+    buffers = LatentNormalization(latent_channels(config), **normalization).state_dict()
     state |= {f'normalization.{key}': value for key, value in buffers.items()}
     return dict(state=state, config=plain_config(config), diffusers_fields=kept)
 
@@ -108,7 +121,8 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
     """Return eqzoo's config, the arguments of its normalisation, and the remaining fields of a config.json.
 
     Per-channel statistics, where it has them, are the normalisation; the factor and the shift are
-    an alternative to them.
+    an alternative to them. Of a class that `DiffusersAutoencoder` wraps, no normalisation is returned: it may be in
+    the weights.
 
     Args:
         fields: The content of a config.json.
@@ -118,16 +132,19 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
         ValueError: If eqzoo has no such network.
     """
     name = fields.get('_class_name')
-    if name not in CLASSES.values():
+    known = [*CLASSES.values(), *(each for each in WRAPPED_CLASSES if each not in CLASSES.values())]
+    if name not in known:
         raise ValueError(
-            f'{where}: got _class_name {name!r}; expected {", ".join(CLASSES.values())}; '
-            "of a pipeline, give the folder 'vae'."
+            f"{where}: got _class_name {name!r}; expected {', '.join(known)}; of a pipeline, give the folder 'vae'."
         )
-    for key, value in _FIXED[name].items():
-        _require(key, fields.get(key, value), value, where)
     padding = fields.get('padding_mode', 'zeros')
     if not isinstance(padding, str) or padding not in _PADDING_LINES:
         raise ValueError(f'{where}: got padding_mode {padding!r}; expected {", ".join(_PADDING_LINES)}; correct it.')
+    if name not in CLASSES.values():
+        own, kept = split_fields(name, {key: value for key, value in fields.items() if key != 'padding_mode'})
+        return dict(type=WRAPPER, class_name=name, fields=own, padding_mode=padding), {}, kept
+    for key, value in _FIXED[name].items():
+        _require(key, fields.get(key, value), value, where)
     read = {'AutoencoderKL': _read_kl, 'VQModel': _read_vq, 'AutoencoderTiny': _read_tiny}[name]
     kept = {key: fields[key] for key in _FREE[name] if key in fields}
     try:
@@ -156,6 +173,8 @@ def to_config_json(
     import diffusers
 
     name = _class_for(config)
+    if _is_wrapped(config):
+        return _write_wrapped(config, normalization, kept)
     write = {'AutoencoderKL': _write_kl, 'VQModel': _write_vq, 'AutoencoderTiny': _write_tiny}[name]
     factors, unsaid = _write_normalization(name, normalization)
     if name == 'VQModel' and (config['beta'], config['beta_on'], config['codebook_weight']) != (0.25, 'codebook', 1.0):
@@ -293,6 +312,8 @@ def _require(key: str, given: Any, accepted: Any, where: str) -> None:
 
 
 def _class_for(config: Mapping[str, Any]) -> str:
+    if _is_wrapped(config):
+        return config['class_name']
     name = CLASSES.get(str(config['type']).rsplit('.', 1)[-1])
     problem = None
     if name is None:
@@ -304,6 +325,27 @@ def _class_for(config: Mapping[str, Any]) -> str:
     if problem:
         raise ValueError(f'convert --to diffusers: {problem}; expected eqzoo or ldm; use --to eqzoo.')
     return name
+
+
+def _is_wrapped(config: Mapping[str, Any]) -> bool:
+    return str(config['type']).rsplit('.', 1)[-1] == WRAPPER
+
+
+def _write_wrapped(
+    config: Mapping[str, Any], normalization: Mapping[str, Tensor], kept: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the config.json of a class that `DiffusersAutoencoder` wraps, and sentences, as `to_config_json` does."""
+    import diffusers
+
+    name, unsaid = config['class_name'], []
+    factors = write_normalization_fields(name, normalization)
+    if factors is None:
+        unsaid.append(
+            f"diffusers' {name} has no field for this normalisation: kept in eqzoo.safetensors; it gives raw latents"
+        )
+    factors = {**(factors or {}), **_padding(config, unsaid)}
+    head = dict(_class_name=name, _diffusers_version=diffusers.__version__)
+    return {**head, **kept, **complete_fields(name, config['fields']), **factors}, unsaid
 
 
 def _padding(config: Mapping[str, Any], unsaid: list[str]) -> dict[str, str]:
@@ -365,18 +407,13 @@ def _write_normalization(name: str, normalization: Mapping[str, Tensor]) -> tupl
     """Return the fields for a normalisation, and a sentence if the class has no field for it."""
     shift, scale = normalization.get('shift', torch.zeros(1)), normalization.get('scale', torch.ones(1))
     is_scalar = bool((shift == shift[0]).all() and (scale == scale[0]).all())
-    has_shift = dict(shift_factor=_short(shift[0])) if name != 'VQModel' else {}
+    has_shift = dict(shift_factor=shortest(shift[0])) if name != 'VQModel' else {}
     if is_scalar and (has_shift or shift[0] == 0):
         none = dict(latents_mean=None, latents_std=None) if name == 'AutoencoderKL' else {}
-        return dict(scaling_factor=_short(scale[0]), **has_shift, **none), []
+        return dict(scaling_factor=shortest(scale[0]), **has_shift, **none), []
     if name == 'AutoencoderKL':
-        statistics = dict(latents_mean=[_short(each) for each in shift], latents_std=[_short(1 / s) for s in scale])
+        statistics = dict(latents_mean=[shortest(each) for each in shift], latents_std=[shortest(1 / s) for s in scale])
         return dict(scaling_factor=1.0, shift_factor=None, **statistics), []
     none = dict(scaling_factor=1.0, **dict.fromkeys(has_shift, 0.0))
     kind = 'per-channel statistics' if has_shift else 'shift or per-channel statistics'
     return none, [f"diffusers' {name} has no field for {kind}: kept in eqzoo.safetensors; it gives raw latents"]
-
-
-def _short(value: Tensor) -> float:
-    """Return the shortest decimal that is this float32: 0.18215, not 0.18214999139308929."""
-    return float(str(value.float().numpy()[()]))
