@@ -1,6 +1,7 @@
 """Autoencoders: images to latents and back, with the normalisation of the latents."""
 
 from eqzoo.autoencoders.base import Autoencoder, Bottleneck, Deterministic
+from eqzoo.autoencoders.diffusers import DiffusersAutoencoder
 from eqzoo.autoencoders.kl import KLAutoencoder
 from eqzoo.autoencoders.quantizers import FSQ, LFQ, EMACodebook, NormalizedCodebook, Quantized, Quantizer
 from eqzoo.autoencoders.tiny import TinyAutoencoder
@@ -12,6 +13,7 @@ __all__ = [
     'Autoencoder',
     'Bottleneck',
     'Deterministic',
+    'DiffusersAutoencoder',
     'EMACodebook',
     'KLAutoencoder',
     'NormalizedCodebook',

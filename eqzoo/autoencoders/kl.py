@@ -39,8 +39,9 @@ class KLAutoencoder(Autoencoder):
         quant_conv: Whether 1x1 convolutions stand between the networks and the latent.
         feature_channels: Channels of the decoder's input, half of those of the encoder's output: LDM's
             `z_channels`, where it differs from `embed_dim`. Needs `quant_conv`. Default: C.
-        padding_mode: Padding of the convolutions: 'zeros', as in all public autoencoders, or
-            'reflect'. Files of eqzoo state theirs.
+        padding_mode: Padding of the convolutions: 'zeros', as in all published LDM autoencoders; 'reflect',
+            the strided ones included; or 'reflect_conv2d', without those, as fine-tuners of SDXL-VAE reflect.
+            Files of eqzoo state theirs.
         scale: See `LatentNormalization`, also for the next three.
         shift: Subtracted from a latent before scaling.
         mean: Mean of the latents, instead of `shift`.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import Decoder, Encoder
 
-PaddingMode = Literal['zeros', 'reflect']
-PADDING_MODES = ('zeros', 'reflect')
+PaddingMode = Literal['zeros', 'reflect', 'reflect_conv2d']
+PADDING_MODES = ('zeros', 'reflect', 'reflect_conv2d')
 
 
 def build_networks(
@@ -62,8 +62,15 @@ def build_networks(
 def set_padding(module: nn.Module, mode: PaddingMode) -> None:
     """Set the padding of every padded convolution of `module`; names and weights stay the same.
 
-    All public autoencoders were trained with 'zeros'. 'reflect' removes the dark or coloured rim
+    Almost all public autoencoders were trained with 'zeros'. 'reflect' removes the dark or coloured rim
     that decoded crops of a latent have with zeros; it needs latents of at least two cells per side.
+    'reflect_conv2d' is what fine-tuners of SDXL-VAE mean by reflect padding (kohya-ss/sd-scripts#2189): they
+    set `padding_mode` of each `Conv2d` that pads. LDM's strided convolutions do not: a layer around them pads
+    one row and column with zeros, and keeps doing so. The two differ wherever an encoder has such layers.
+
+    Args:
+        module: The network, changed in place. Convolutions that already pad in another way keep it.
+        mode: One of `PADDING_MODES`.
 
     Raises:
         ValueError: If `mode` is unknown.
@@ -76,12 +83,10 @@ def set_padding(module: nn.Module, mode: PaddingMode) -> None:
         return
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, Downsample2D) and child.padding == 0:
+            if mode == 'reflect' and isinstance(child, Downsample2D) and child.padding == 0:
                 setattr(parent, name, ReflectDownsample(child))
-            elif isinstance(child, nn.Conv2d) and max(child.padding) > 0:
-                # PyTorch derives this from the mode only at construction
-                child.padding_mode = mode
-                child._reversed_padding_repeated_twice = [side for side in reversed(child.padding) for _ in range(2)]
+            elif isinstance(child, nn.Conv2d) and child.padding_mode == 'zeros' and max(child.padding) > 0:
+                child.padding_mode = 'reflect'
 
 
 class ReflectDownsample(nn.Module):

@@ -33,7 +33,8 @@ class TinyAutoencoder(Autoencoder):
         width: Channels of every layer.
         pooled: Whether blocks of the coarsest level have a branch that normalises over the
             whole image, as in TAEF2.
-        padding_mode: Padding of the convolutions: 'zeros' or 'reflect'.
+        padding_mode: Padding of the convolutions: 'zeros', 'reflect', or 'reflect_conv2d', which is the same
+            here, since tiny autoencoders pad nowhere else.
         scale: See `LatentNormalization`, also for the next three.
         shift: Subtracted from a latent before scaling.
         mean: Mean of the latents, instead of `shift`.

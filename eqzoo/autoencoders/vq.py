@@ -47,7 +47,7 @@ class VQAutoencoder(Autoencoder):
         codebook_weight: Weight of both terms in the training loss, or of another quantizer's loss.
         quantizer: `EMACodebook`, `NormalizedCodebook`, `FSQ` or `LFQ` in place of taming's quantizer, for the same
             `latent_channels` and `num_codes`; it has its own `beta`.
-        padding_mode: Padding of the convolutions: 'zeros' or 'reflect'.
+        padding_mode: Padding of the convolutions: 'zeros', 'reflect' or 'reflect_conv2d'; see `KLAutoencoder`.
         scale: See `LatentNormalization`, also for the next three; it is of the features, for
             generators that work on them.
         shift: Subtracted from a latent before scaling.

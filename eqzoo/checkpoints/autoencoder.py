@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eqzoo.checkpoints.config import NORMALIZATION, check_stated, infer_config, plain_config
 from eqzoo.checkpoints.diffusers import CLASSES, read_folder
+from eqzoo.checkpoints.diffusers_classes import batch_norm_statistics, latent_channels
 from eqzoo.checkpoints.keys import to_diffusers
 from eqzoo.checkpoints.read import (
     below,
@@ -132,6 +133,9 @@ def parse_autoencoder(content: Mapping[str, Any], notes: Mapping[str, Any], sour
     state = to_diffusers(averaged or parts.network, numbered=is_known)
     stated = _dict_or_empty(more.get('normalization'))
     state |= {f'normalization.{key}': value for key, value in stated.items() if isinstance(value, Tensor)}
+    if statistics := {} if below('normalization', state) else batch_norm_statistics(state):  # of a file of FLUX.2
+        buffers = LatentNormalization(len(statistics['mean']), **statistics).state_dict()
+        state |= {f'normalization.{key}': value for key, value in buffers.items()}
     beside = to_diffusers(parts.network, numbered=is_known) if averaged else _dict_or_empty(more.get('trained'))
     file = AutoencoderFile(
         state,
@@ -228,7 +232,7 @@ def complete_config(file: AutoencoderFile, source: Source, config: Mapping[str, 
 
 def set_normalization(file: AutoencoderFile, arguments: Mapping[str, Any]) -> None:
     """Set the normalisation of `file`, also of its trained weights, from arguments of `LatentNormalization`."""
-    buffers = LatentNormalization(file.config['latent_channels'], **arguments).state_dict()
+    buffers = LatentNormalization(latent_channels(file.config), **arguments).state_dict()
     for state in filter(None, (file.state, file.trained)):
         state.update({f'normalization.{key}': value for key, value in buffers.items()})
 

@@ -9,6 +9,16 @@ import torch
 from torch import Tensor
 
 from eqzoo.checkpoints.config import plain_config
+from eqzoo.checkpoints.diffusers_classes import (
+    WRAPPED_CLASSES,
+    WRAPPER,
+    complete_fields,
+    latent_channels,
+    read_normalization,
+    shortest,
+    split_fields,
+    write_normalization_fields,
+)
 from eqzoo.checkpoints.keys import to_diffusers
 from eqzoo.checkpoints.read import below, find_states, read_file
 from eqzoo.files import sha256_of
@@ -16,7 +26,7 @@ from eqzoo.normalization import LatentNormalization
 from eqzoo.zoo import DIFFUSERS_COMPANION, DIFFUSERS_CONFIG, DIFFUSERS_WEIGHTS
 
 CONFIG, COMPANION = DIFFUSERS_CONFIG, DIFFUSERS_COMPANION
-WEIGHTS = DIFFUSERS_WEIGHTS[0]
+WEIGHTS, CARD = DIFFUSERS_WEIGHTS[0], 'README.md'
 
 CLASSES = {'KLAutoencoder': 'AutoencoderKL', 'VQAutoencoder': 'VQModel', 'TinyAutoencoder': 'AutoencoderTiny'}
 
@@ -45,6 +55,35 @@ _FREE = {
 
 _MAX_CHANNELS = 1 << 14
 
+# diffusers' classes pad with zeros. These lines set another mode on a network of theirs, called `autoencoder`.
+_PADDING_LINES = {
+    'zeros': (),
+    'reflect_conv2d': (
+        'from torch import nn',
+        '',
+        'for module in autoencoder.modules():',
+        '    if isinstance(module, nn.Conv2d) and max(module.padding) > 0:',
+        "        module.padding_mode = 'reflect'",
+    ),
+    'reflect': (
+        'from diffusers.models.downsampling import Downsample2D',
+        'from torch import nn',
+        'from torch.nn.functional import pad',
+        '',
+        '',
+        'def reflect(convolution, inputs):',
+        '    # in place of the row and the column of zeros that Downsample2D has appended',
+        "    return pad(inputs[0][:, :, :-1, :-1], (0, 1, 0, 1), mode='reflect')",
+        '',
+        '',
+        'for module in autoencoder.modules():',
+        '    if isinstance(module, Downsample2D) and module.padding == 0:',
+        '        module.conv.register_forward_pre_hook(reflect)',
+        '    elif isinstance(module, nn.Conv2d) and max(module.padding) > 0:',
+        "        module.padding_mode = 'reflect'",
+    ),
+}
+
 # diffusers' classes assume these where config.json is silent, as sd-vae-ft-mse's is.
 _DEFAULT_SCALE = {'AutoencoderKL': 0.18215, 'VQModel': 0.18215, 'AutoencoderTiny': 1.0}
 
@@ -60,7 +99,8 @@ def read_folder(folder: Path) -> dict[str, Any]:
         ValueError: If eqzoo has no such network, or a file cannot be read, or
             `eqzoo.safetensors` was written for other files than the folder's.
     """
-    config, normalization, kept = from_diffusers(_read_json(folder / CONFIG), str(folder / CONFIG))
+    fields = _read_json(folder / CONFIG)
+    config, normalization, kept = from_diffusers(fields, str(folder / CONFIG))
     file = next((folder / name for name in DIFFUSERS_WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise FileNotFoundError(
@@ -70,7 +110,9 @@ def read_folder(folder: Path) -> dict[str, Any]:
     state = to_diffusers(find_states(read_file(file)[0])[0])
     if (folder / COMPANION).is_file():
         return _with_companion(folder, state, sha256_of(folder / CONFIG, file))
-    buffers = LatentNormalization(config['latent_channels'], **normalization).state_dict()
+    if config['type'] == WRAPPER:
+        normalization = read_normalization(config['class_name'], fields, state)
+    buffers = LatentNormalization(latent_channels(config), **normalization).state_dict()
     state |= {f'normalization.{key}': value for key, value in buffers.items()}
     return dict(state=state, config=plain_config(config), diffusers_fields=kept)
 
@@ -79,7 +121,8 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
     """Return eqzoo's config, the arguments of its normalisation, and the remaining fields of a config.json.
 
     Per-channel statistics, where it has them, are the normalisation; the factor and the shift are
-    an alternative to them.
+    an alternative to them. Of a class that `DiffusersAutoencoder` wraps, no normalisation is returned: it may be in
+    the weights.
 
     Args:
         fields: The content of a config.json.
@@ -89,11 +132,17 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
         ValueError: If eqzoo has no such network.
     """
     name = fields.get('_class_name')
-    if name not in CLASSES.values():
+    known = [*CLASSES.values(), *(each for each in WRAPPED_CLASSES if each not in CLASSES.values())]
+    if name not in known:
         raise ValueError(
-            f'{where}: got _class_name {name!r}; expected {", ".join(CLASSES.values())}; '
-            "of a pipeline, give the folder 'vae'."
+            f"{where}: got _class_name {name!r}; expected {', '.join(known)}; of a pipeline, give the folder 'vae'."
         )
+    padding = fields.get('padding_mode', 'zeros')
+    if not isinstance(padding, str) or padding not in _PADDING_LINES:
+        raise ValueError(f'{where}: got padding_mode {padding!r}; expected {", ".join(_PADDING_LINES)}; correct it.')
+    if name not in CLASSES.values():
+        own, kept = split_fields(name, {key: value for key, value in fields.items() if key != 'padding_mode'})
+        return dict(type=WRAPPER, class_name=name, fields=own, padding_mode=padding), {}, kept
     for key, value in _FIXED[name].items():
         _require(key, fields.get(key, value), value, where)
     read = {'AutoencoderKL': _read_kl, 'VQModel': _read_vq, 'AutoencoderTiny': _read_tiny}[name]
@@ -105,7 +154,7 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
     channels = config['latent_channels']
     if not isinstance(channels, int) or not 0 < channels <= _MAX_CHANNELS:
         raise ValueError(f'{where}: got {channels!r} latent channels; expected 1 to {_MAX_CHANNELS}.')
-    return config, _stated_normalization(fields, name), kept
+    return {**config, 'padding_mode': padding}, _stated_normalization(fields, name), kept
 
 
 def to_config_json(
@@ -124,12 +173,42 @@ def to_config_json(
     import diffusers
 
     name = _class_for(config)
+    if _is_wrapped(config):
+        return _write_wrapped(config, normalization, kept)
     write = {'AutoencoderKL': _write_kl, 'VQModel': _write_vq, 'AutoencoderTiny': _write_tiny}[name]
     factors, unsaid = _write_normalization(name, normalization)
     if name == 'VQModel' and (config['beta'], config['beta_on'], config['codebook_weight']) != (0.25, 'codebook', 1.0):
         unsaid.append("diffusers' VQModel has beta 0.25 on the codebook term; yours is kept in eqzoo.safetensors")
     head = dict(_class_name=name, _diffusers_version=diffusers.__version__)
+    factors |= _padding(config, unsaid)
     return {**head, **_FIXED[name], **_FREE[name], **kept, **write(config), **factors}, unsaid
+
+
+def opening_lines(config: Mapping[str, Any], folder: str) -> list[str]:
+    """Return the lines of Python that open a folder with diffusers alone, with the padding of its training.
+
+    Args:
+        config: `type` and all arguments, as `plain_config` gives them.
+        folder: The place of the folder.
+    """
+    name = _class_for(config)
+    opening = [f'from diffusers import {name}', f'autoencoder = {name}.from_pretrained({folder!r})']
+    lines = _PADDING_LINES[config['padding_mode']]
+    # imports first, as people write them
+    count = next((number for number, line in enumerate(lines) if not line), 0)
+    return [opening[0], *lines[:count], *([''] if lines else []), opening[1], *lines[count + 1 :]]
+
+
+def card_lines(config: Mapping[str, Any]) -> list[str]:
+    """Return the paragraph of a model card about padding that diffusers does not know; empty for zeros."""
+    mode = config['padding_mode']
+    if mode == 'zeros':
+        return []
+    text = (
+        f'This autoencoder was trained with `padding_mode: {mode}`, which diffusers ignores: it pads with zeros, and '
+        'the edges of images come out dark or coloured. These lines open it with its own padding:'
+    )
+    return [text, '', '```python', *opening_lines(config, 'path/of/this/folder'), '```']
 
 
 def _with_companion(folder: Path, state: dict[str, Tensor], sha256: str) -> dict[str, Any]:
@@ -233,14 +312,14 @@ def _require(key: str, given: Any, accepted: Any, where: str) -> None:
 
 
 def _class_for(config: Mapping[str, Any]) -> str:
+    if _is_wrapped(config):
+        return config['class_name']
     name = CLASSES.get(str(config['type']).rsplit('.', 1)[-1])
     problem = None
     if name is None:
         problem = f'there is no {config["type"]} in diffusers'
     elif name == 'AutoencoderKL' and config.get('feature_channels') not in (None, config['latent_channels']):
         problem = "feature_channels (LDM's z_channels other than embed_dim) are unknown to diffusers"
-    elif config['padding_mode'] != 'zeros':
-        problem = f'padding_mode {config["padding_mode"]!r} is unknown to diffusers, whose outputs would differ'
     elif config.get('quantizer'):
         problem = f'the quantizer {config["quantizer"]["type"]} is unknown to diffusers, whose codes would differ'
     elif config.get('pooled'):
@@ -248,6 +327,39 @@ def _class_for(config: Mapping[str, Any]) -> str:
     if problem:
         raise ValueError(f'convert --to diffusers: {problem}; expected eqzoo or ldm; use --to eqzoo.')
     return name
+
+
+def _is_wrapped(config: Mapping[str, Any]) -> bool:
+    return str(config['type']).rsplit('.', 1)[-1] == WRAPPER
+
+
+def _write_wrapped(
+    config: Mapping[str, Any], normalization: Mapping[str, Tensor], kept: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the config.json of a class that `DiffusersAutoencoder` wraps, and sentences, as `to_config_json` does."""
+    import diffusers
+
+    name, unsaid = config['class_name'], []
+    factors = write_normalization_fields(name, normalization)
+    if factors is None:
+        unsaid.append(
+            f"diffusers' {name} has no field for this normalisation: kept in eqzoo.safetensors; it gives raw latents"
+        )
+    factors = {**(factors or {}), **_padding(config, unsaid)}
+    head = dict(_class_name=name, _diffusers_version=diffusers.__version__)
+    return {**head, **kept, **complete_fields(name, config['fields']), **factors}, unsaid
+
+
+def _padding(config: Mapping[str, Any], unsaid: list[str]) -> dict[str, str]:
+    """Return the field of a padding other than zeros, and add a sentence about it to `unsaid`."""
+    mode = config['padding_mode']
+    if mode == 'zeros':
+        return {}
+    unsaid.append(
+        f'diffusers ignores padding_mode {mode!r} in config.json and pads with zeros: the lines below and in README.md '
+        'set it'
+    )
+    return dict(padding_mode=mode)
 
 
 def _write_kl(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,18 +409,13 @@ def _write_normalization(name: str, normalization: Mapping[str, Tensor]) -> tupl
     """Return the fields for a normalisation, and a sentence if the class has no field for it."""
     shift, scale = normalization.get('shift', torch.zeros(1)), normalization.get('scale', torch.ones(1))
     is_scalar = bool((shift == shift[0]).all() and (scale == scale[0]).all())
-    has_shift = dict(shift_factor=_short(shift[0])) if name != 'VQModel' else {}
+    has_shift = dict(shift_factor=shortest(shift[0])) if name != 'VQModel' else {}
     if is_scalar and (has_shift or shift[0] == 0):
         none = dict(latents_mean=None, latents_std=None) if name == 'AutoencoderKL' else {}
-        return dict(scaling_factor=_short(scale[0]), **has_shift, **none), []
+        return dict(scaling_factor=shortest(scale[0]), **has_shift, **none), []
     if name == 'AutoencoderKL':
-        statistics = dict(latents_mean=[_short(each) for each in shift], latents_std=[_short(1 / s) for s in scale])
+        statistics = dict(latents_mean=[shortest(each) for each in shift], latents_std=[shortest(1 / s) for s in scale])
         return dict(scaling_factor=1.0, shift_factor=None, **statistics), []
     none = dict(scaling_factor=1.0, **dict.fromkeys(has_shift, 0.0))
     kind = 'per-channel statistics' if has_shift else 'shift or per-channel statistics'
     return none, [f"diffusers' {name} has no field for {kind}: kept in eqzoo.safetensors; it gives raw latents"]
-
-
-def _short(value: Tensor) -> float:
-    """Return the shortest decimal that is this float32: 0.18215, not 0.18214999139308929."""
-    return float(str(value.float().numpy()[()]))

@@ -29,6 +29,15 @@ _WORDS = {
     'value': 'to_v',
     'proj_attn': 'to_out.0',
 }
+# Names of LDM, of older diffusers and of taesd. Without any, a state dict has diffusers' names, also of networks whose
+# words would be taken for LDM's.
+_FOREIGN = re.compile(
+    r'(encoder|decoder)\.((down|mid|up)\.|\d{1,4}\.)|.*\.attentions\.\d+\.(query|key|value|proj_attn)\.'
+)
+
+# FLUX.2's own files have the 1x1 convolutions inside of the networks
+_OUTSIDE = re.compile(r'^(encoder|decoder)\.((post_)?quant_conv\.)')
+
 # a level of the decoder, up to a number that a network can have
 _LDM_LEVEL = re.compile(r'decoder\.up\.(\d{1,4})\.')
 
@@ -71,6 +80,8 @@ def to_diffusers(state: Mapping[str, Tensor], *, numbered: bool = True) -> dict[
         >>> list(to_diffusers({'encoder.mid.attn_1.q.bias': Tensor(4)}))
         ['encoder.mid_block.attentions.0.to_q.bias']
     """
+    if not any(map(_FOREIGN.match, state)):
+        return dict(state)
     state = _name_tiny(state) if numbered else state
     state = _name_llamagen(state) if any(key.startswith(_LLAMAGEN_LEVELS) for key in state) else state
     levels = [int(found[1]) for found in map(_LDM_LEVEL.match, state) if found]
@@ -80,6 +91,7 @@ def to_diffusers(state: Mapping[str, Tensor], *, numbered: bool = True) -> dict[
         if _LDM_LEVEL.match(key):
             words[2] = str(max(levels) - int(words[2]))
         name = '.'.join(_WORDS.get(word, word) for word in words)
+        name = _OUTSIDE.sub(r'\2', name)
         is_pointwise = '.attentions.' in name and value.ndim == 4 and value.shape[2:] == (1, 1)
         renamed[name] = value[:, :, 0, 0] if is_pointwise else value
     return renamed

@@ -11,14 +11,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder, set_normalization, to_plain
-from eqzoo.checkpoints.diffusers import COMPANION, CONFIG, WEIGHTS, to_config_json
+from eqzoo.checkpoints.diffusers import CARD, COMPANION, CONFIG, WEIGHTS, card_lines, to_config_json
+from eqzoo.checkpoints.diffusers_classes import WRAPPER, with_batch_norm
 from eqzoo.checkpoints.keys import to_ldm
 from eqzoo.checkpoints.read import METADATA_KEY, checkpoint_in, read_file
 from eqzoo.files import replacing, sha256_of
 from eqzoo.zoo import weights_files
 
 _TORCH_SUFFIXES = ('.ckpt', '.pth', '.pt')
-_WRITTEN = {CONFIG, WEIGHTS, COMPANION}  # the files of a folder of diffusers
+_WRITTEN = {CONFIG, WEIGHTS, COMPANION, CARD}  # the files of a folder of diffusers
 _SUFFIXES = (*_TORCH_SUFFIXES, '.safetensors')
 
 FORMATS = ('diffusers', 'ldm', 'eqzoo')
@@ -176,6 +177,11 @@ def _write_ldm(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
     strict programs expect every name: eqzoo's entries are in the metadata, which has no place for the
     trained weights beside an average.
     """
+    if file.config['type'] == WRAPPER:
+        raise ValueError(
+            f"convert --to ldm: LDM's code has no network like diffusers' {file.config['class_name']}; expected eqzoo "
+            'or diffusers; use --to diffusers.'
+        )
     discriminator = {key.removeprefix('network.'): value for key, value in file.discriminator.items()}
     state = {
         **to_ldm(file.network),
@@ -217,7 +223,8 @@ def _write_diffusers(file: AutoencoderFile, folder: Path, *, flat: bool) -> list
         )
     folder.mkdir()
     (folder / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True) + '\n')
-    save_file(_own(file.network), folder / WEIGHTS, metadata={'format': 'pt'})
+    # FLUX.2 has its normalisation among its weights
+    save_file(_own(with_batch_norm(file.network, file.normalization)), folder / WEIGHTS, metadata={'format': 'pt'})
     more = {
         **_under('normalization', file.normalization),
         **_under('trained', file.trained or {}),
@@ -226,6 +233,8 @@ def _write_diffusers(file: AutoencoderFile, folder: Path, *, flat: bool) -> list
     }
     notes = {**_notes(file), 'sha256': sha256_of(folder / CONFIG, folder / WEIGHTS)}
     _save_flat(more, folder / COMPANION, notes)
+    if card := card_lines(file.config):
+        (folder / CARD).write_text('\n'.join(['---', 'library_name: diffusers', '---', '', *card]) + '\n')
     return unsaid
 
 

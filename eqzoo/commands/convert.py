@@ -64,8 +64,7 @@ def _describe(file: 'AutoencoderFile', origin: str, notes: list[str]) -> list[st
 
 def _opening(file: 'AutoencoderFile', destination: str, to: str) -> list[str]:
     if to == 'diffusers':
-        from eqzoo.checkpoints.diffusers import CLASSES
+        from eqzoo.checkpoints.diffusers import opening_lines
 
-        name = CLASSES[file.config['type'].rsplit('.', 1)[-1]]
-        return [f'from diffusers import {name}', f'autoencoder = {name}.from_pretrained({destination!r})']
+        return opening_lines(file.config, destination)
     return ['import eqzoo', f'autoencoder = eqzoo.load({destination!r})']

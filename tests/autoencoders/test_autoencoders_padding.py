@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder, VQAutoencoder
 
-MODES = ('zeros', 'reflect')
+MODES = ('zeros', 'reflect', 'reflect_conv2d')
 
 
 def images(*shape):
@@ -27,6 +27,9 @@ def test_reflected_edges_leave_no_rim(cls):
         spread[mode] = [each.std(dim=(2, 3)).max().item() for each in (latents, decoded)]
     assert max(spread['reflect']) < 1e-5
     assert min(spread['zeros']) > 1e-2
+    # of the other mode, the decoder reflects everywhere, and the encoder's strided convolutions see zeros
+    assert spread['reflect_conv2d'][1] < 1e-5
+    assert spread['reflect_conv2d'][0] > 1e-3
 
 
 def test_reflection_equals_explicit_padding():
@@ -42,8 +45,8 @@ def test_reflection_equals_explicit_padding():
 
 def test_padding_modes_have_the_same_names():
     states = [set(KLAutoencoder(4, (8, 8), norm_num_groups=4, padding_mode=mode).state_dict()) for mode in MODES]
-    assert states[0] == states[1]
-    with pytest.raises(ValueError, match=r"padding_mode must be 'zeros' or 'reflect', got 'wrap'"):
+    assert states[0] == states[1] == states[2]
+    with pytest.raises(ValueError, match=r"padding_mode must be 'zeros', 'reflect' or 'reflect_conv2d', got 'wrap'"):
         KLAutoencoder(4, (8, 8), norm_num_groups=4, padding_mode='wrap')
 
 
@@ -54,8 +57,28 @@ def test_tiny_autoencoders_reflect_too():
         autoencoder = TinyAutoencoder(width=8, padding_mode=mode)
         with torch.no_grad():
             spread[mode] = autoencoder.encode(torch.full((1, 3, 32, 32), 0.5)).mean.std(dim=(2, 3)).max().item()
-    assert spread['reflect'] < 1e-5
+    assert spread['reflect'] == spread['reflect_conv2d'] < 1e-5
     assert spread['zeros'] > 1e-3
+
+
+def test_reflect_conv2d_is_what_fine_tuners_of_sdxl_do():
+    """Their patch (kohya-ss/sd-scripts#2189) sets one attribute of each `Conv2d` that pads, on a network with zeros."""
+    arguments = dict(block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4)
+    made = {}
+    for mode in MODES:
+        torch.manual_seed(0)
+        made[mode] = KLAutoencoder(4, **arguments, padding_mode=mode).eval()
+    patched = made['zeros']
+    for module in patched.modules():
+        height, width = module.padding if isinstance(module, torch.nn.Conv2d) else (0, 0)
+        if height > 0 or width > 0:
+            module.padding_mode = 'reflect'
+    x, z = images(2, 3, 16, 24), images(2, 4, 4, 6)
+    assert torch.equal(made['reflect_conv2d'].encode(x).mean, patched.encode(x).mean)
+    assert torch.equal(made['reflect_conv2d'].decode(z), patched.decode(z))
+    # ours also reflects in the strided convolutions, which are the encoder's
+    assert torch.equal(made['reflect'].decode(z), patched.decode(z))
+    assert (made['reflect'].encode(x).mean - patched.encode(x).mean).abs().max() > 1e-3
 
 
 def test_copies_keep_their_padding():

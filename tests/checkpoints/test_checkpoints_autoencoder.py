@@ -297,7 +297,7 @@ def test_load_autoencoder_takes_the_given_config_and_its_scale(tmp_path):
 def test_a_file_cannot_name_arbitrary_functions(tmp_path, monkeypatch, config, name):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(state_dict=TRAINED, autoencoder=config), tmp_path / 'a.pth')
-    message = rf"needs '{name}'; .*registered autoencoders \(KLAutoencoder, "
+    message = rf"needs '{name}'; .*registered autoencoders \(DiffusersAutoencoder, KLAutoencoder, "
     with pytest.raises(ValueError, match=message):
         load_autoencoder('a.pth')
     with pytest.raises(ValueError, match=message):

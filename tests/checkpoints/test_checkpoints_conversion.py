@@ -301,7 +301,6 @@ def test_an_unstated_scale_is_not_written_for_diffusers(tmp_path):
 @pytest.mark.parametrize(
     ('name', 'change', 'message'),
     [
-        ('KL f8', dict(padding_mode='reflect'), "padding_mode 'reflect' is unknown to diffusers"),
         ('pooled tiny', {}, r'pooled blocks \(TAEF2\) are unknown to diffusers'),
         ('KL of other channels', {}, r"feature_channels \(LDM's z_channels other than embed_dim\) are unknown"),
         ('tiny', dict(type='MyAutoencoder'), 'there is no MyAutoencoder in diffusers'),

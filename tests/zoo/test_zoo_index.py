@@ -70,7 +70,7 @@ def test_sizes_agree_with_parameter_counts(name):
         count, limit = 3 * (count + DISCRIMINATORS[name]) + LPIPS_NUMBERS, 600_000
     if name.startswith('maskgit'):  # with Adam's two moments
         count, limit = 3 * count, 600_000
-    per_number = 2 if name in ('sd3-vae', 'taef2') else 4
+    per_number = 2 if name in ('flux2-vae', 'qwen-image-vae', 'sd3-vae', 'taef2') else 4
     assert 0 < sum(file.size for file in model.files) - per_number * count < limit
 
 

@@ -1,0 +1,8 @@
+"""Control: DC-AE f64 fine-tuned as long with the plain objective."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .dcae_f64_rot_scale import *
+
+model.objective = dict(type='Plain')

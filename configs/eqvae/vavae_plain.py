@@ -1,0 +1,8 @@
+"""Control: VA-VAE fine-tuned as long with the plain objective."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .vavae_rot_scale import *
+
+model.objective = dict(type='Plain')
