@@ -33,7 +33,8 @@ def load_component(
         config: The config to build from, as a config file or as `type` and arguments of the
             component. Default: that of the zoo, or the file's own; the architecture of an
             autoencoder is otherwise inferred from its weights. The normalisation of the config
-            holds where the file states none.
+            holds where the file states none. Of a generator, `type`, `process` and those arguments
+            of `network` are enough that its weights do not show: see `infer_network`.
 
     Raises:
         ValueError: If there is no such name, the file cannot be read safely or does not fit, or
@@ -73,7 +74,7 @@ def autoencoder_config(path: str | Path) -> dict[str, Any]:
 def _load(source: Source, config: str | Path | Mapping[str, Any] | None, wanted: Kind | None) -> Any:
     """Find the files and the config, read the files once, build the component and fill it with their weights."""
     from eqzoo.checkpoints.autoencoder import choose_config, fill_autoencoder, parse_autoencoder, read_autoencoder
-    from eqzoo.checkpoints.generator import fill_generator, is_generator, parse_generator
+    from eqzoo.checkpoints.generator import complete_network, fill_generator, is_generator, parse_generator
     from eqzoo.checkpoints.read import read_file
     from eqzoo.registry import build
 
@@ -103,7 +104,9 @@ def _load(source: Source, config: str | Path | Mapping[str, Any] | None, wanted:
         return autoencoder.eval()
     chosen = dict(stated.get(kind) or _own_config(file, where))
     chosen.pop('encoder', None)  # only training looks at images
-    chosen['network'] = {key: value for key, value in chosen['network'].items() if key != 'weights'}
+    if isinstance(config, Mapping):
+        chosen['network'] = complete_network(chosen.get('network'), file.state, repr(str(where)))
+    chosen['network'] = {key: value for key, value in chosen['network'].items() if key not in ('weights', 'adapt')}
     generator = build(chosen)
     fill_generator(generator.network, file, where)
     return generator.eval()
@@ -163,14 +166,28 @@ def _check_kind(kind: Kind | None, wanted: Kind | None, source: Source) -> None:
 def _own_config(file: Any, path: Path) -> Mapping[str, Any]:
     """Return the config that a generator's file states."""
     from eqzoo.checkpoints.config import check_stated
-    from eqzoo.checkpoints.generator import describe_state
+    from eqzoo.checkpoints.generator import describe_state, infer_network
     from eqzoo.registry import GENERATORS
 
     if file.config is None:
+        found = infer_network(file.state)
+        heads = '' if found['size'][2] else ' and, in network=dict(size=…), the attention heads'
         raise ValueError(
-            f'load: {str(path)!r} holds a generator of {describe_state(file.state)}, but not its process and number of '
-            'attention heads; expected a name of the zoo, a checkpoint of eqzoo, or a config; give '
-            "config='configs/….py', a config with model.generator that fits."
+            f'load: {str(path)!r} holds a generator of {describe_state(file.state)}; weights do not show its process'
+            f'{heads}; expected a name of the zoo, a checkpoint of eqzoo, or a config; give '
+            f"config='configs/….py' with model.generator, or config={_example(found)}, where the rest is inferred."
         )
     check_stated(file.config, GENERATORS, repr(str(path)), num_tensors=len(file.state))
     return file.config
+
+
+def _example(network: Mapping[str, Any]) -> str:
+    """Return a config with all that a file of such a network does not show, for a message."""
+    depth, width, heads = network['size']
+    size = '' if heads else f'size=({depth}, {width}, HEADS)'
+    if network['type'] == 'MaskTransformer':
+        return f"dict(type='MaskGIT', network=dict({size}, num_codes=NUMBER))"
+    if network['type'] == 'AlignedTransformer':
+        size += ', tap=BLOCK' if size else 'tap=BLOCK'
+    process = "process=dict(type='Interpolant', network_time='noise_to_data')"
+    return f"dict(type='SiT', {process}, network=dict({size}))"

@@ -23,8 +23,8 @@ from eqzoo.registry import (
 
 NORMALIZATION = ('scale', 'shift', 'mean', 'std')
 
-# The file holds the weights themselves, and the normalisation as buffers.
-_LEFT_OUT = ('weights', *NORMALIZATION)
+# The file holds the weights themselves, adapted where they were, and the normalisation as buffers.
+_LEFT_OUT = ('weights', 'adapt', *NORMALIZATION)
 
 # Components inside those that files state. Others read data or files when they are built.
 _PARTS = (AUTOENCODERS, GENERATORS, NETWORKS, PROCESSES, QUANTIZERS, VISION)

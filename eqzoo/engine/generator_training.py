@@ -103,9 +103,11 @@ class GeneratorTraining(Training):
         network = self.generator.network
         size = sum(parameter.numel() for parameter in network.parameters())
         learns = f'{self.generator.learns} {_format_shape(network.latent_shape)}'
+        adapted = getattr(network, 'adapted', None)  # by `load_adapted`; None where nothing was to be resized
         return {
             'generator': f'{type(self.generator).__name__} of {learns} and {network.num_classes:,} classes',
             'network': f'{type(network).__name__}, {size:,} parameters, {count_macs(network) / 1e9:.2f} GMACs',
+            **({'adapted weights': '; '.join(adapted) or 'none: all fit as they are'} if adapted is not None else {}),
             'autoencoder': f'{type(self.autoencoder).__name__}, f{self.autoencoder.downsample_factor}',
         }
 

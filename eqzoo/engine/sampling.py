@@ -256,6 +256,7 @@ def check_sampling_ready(config: Config, weights: str, command: str, *, more: Ma
     """
     generator = {key: value for key, value in config.model.generator.items() if key != 'encoder'}
     generator['network'] = {**generator['network'], 'weights': weights}
+    generator['network'].pop('adapt', None)  # `weights` are the fine-tuned ones
     parts = dict(generator=generator, autoencoder=config.model.autoencoder, sampling=config.sampling, **(more or {}))
     check_ready(Config(parts, filename=config.filename), command, tuple(parts))
 
@@ -268,7 +269,8 @@ def build_image_sampler(config: Config, weights: str) -> ImageSampler:
     """
     generator_config = config.model.generator.to_dict()
     generator_config.pop('encoder', None)  # only training looks at images
-    generator_config['network'].pop('weights', None)
+    for key in ('weights', 'adapt'):
+        generator_config['network'].pop(key, None)
     generator = build(generator_config).eval()
     stored = load_generator(generator.network, weights)
     autoencoder = build(config.model.autoencoder).eval()

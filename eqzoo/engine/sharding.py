@@ -67,8 +67,9 @@ def copy_sharded(training: Training, config: Mapping[str, Any]) -> nn.Module:
         config: The config that the training was built from.
     """
     arguments = {name: value for name, value in config['generator'].items() if name != 'encoder'}
+    network = {name: value for name, value in arguments['network'].items() if name != 'adapt'}
     with torch.device('meta'):
-        copy = build({**arguments, 'network': {**arguments['network'], 'weights': None}})
+        copy = build({**arguments, 'network': {**network, 'weights': None}})
     device = training.device
     _shard_network(copy.network, device)
     copy.to_empty(device=device)

@@ -8,7 +8,18 @@ from eqzoo.generators.interpolant import Interpolant, SiT
 from eqzoo.generators.mask_transformer import MaskTransformer
 from eqzoo.generators.maskgit import MaskGIT
 from eqzoo.generators.repa import REPA, AlignedTransformer
-from eqzoo.generators.samplers import DDIM, DDPM, ODE, SDE, CodeSampler, Confidence, DPMSolver, Halton, Sampler
+from eqzoo.generators.samplers import (
+    DDIM,
+    DDPM,
+    ODE,
+    SDE,
+    CodeSampler,
+    Confidence,
+    DPMSolver,
+    Halton,
+    Sampler,
+    ShiftedODE,
+)
 from eqzoo.generators.transformer import DiffusionTransformer
 
 __all__ = [
@@ -33,5 +44,6 @@ __all__ = [
     'MaskGIT',
     'MaskTransformer',
     'Sampler',
+    'ShiftedODE',
     'SiT',
 ]

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from eqzoo.generators.base import Generator, drop_labels
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import GENERATORS, PROCESSES
-from eqzoo.registry.ranges import Probability
+from eqzoo.registry.ranges import NonNegativeFloat, PositiveFloat, Probability
 
 # distances that SiT keeps from the ends of the path where a formula divides by zero
 _TRAIN_MARGIN_VP = 1e-5
@@ -62,8 +63,15 @@ class Interpolant:
             or 'likelihood' (makes it a bound on the likelihood).
         network_time: Time as the network counts it. 'data_to_noise': as here, also REPA's convention.
             'noise_to_data': SiT's published networks see 1 - t and predict the velocity towards the data.
-        time_sampling: Training times: 'uniform', or 'lognormal' (the logistic function of a normal number), which
-            is available for the linear path and gvp.
+        time_sampling: Training times: 'uniform', or 'lognormal' (the logistic function of a normal number, also called
+            logit-normal: arXiv 2403.03206, Eq. 19), which is available for the linear path and gvp.
+        logit_std: Standard deviation of that normal number; its mean is 0, and `time_shift` moves it to log(shift).
+        time_shift: Shift of training times; see `shifted`. Above 1 there is more noise. LightningDiT's `shifted_mu` is
+            -log(time_shift), since it counts time the other way.
+        direction_weight: Weight of the direction loss of a predicted velocity, which is added: 1 - its cosine with
+            the true one over the channels, mean over cells (FasterDiT, arXiv 2410.10356). 1 in
+            LightningDiT. Its gradient is 1e8 times too large where the prediction is 0, as of a new network: clip
+            gradients (`clip_grad=dict(max_norm=1.0)`), or the optimizer remembers the first step for thousands.
 
     Raises:
         ValueError: If an option is unknown, or two options do not go together.
@@ -77,6 +85,9 @@ class Interpolant:
         *,
         network_time: Literal['data_to_noise', 'noise_to_data'] = 'data_to_noise',
         time_sampling: Literal['uniform', 'lognormal'] = 'uniform',
+        logit_std: PositiveFloat = 1.0,
+        time_shift: PositiveFloat = 1.0,
+        direction_weight: NonNegativeFloat = 0.0,
     ) -> None:
         if prediction == 'velocity' and weighting != 'none':
             raise ValueError(
@@ -88,8 +99,19 @@ class Interpolant:
                 "Interpolant.time_sampling: got 'lognormal' with path='vp'; expected the path linear or gvp; use "
                 "'uniform'."
             )
+        if logit_std != 1 and time_sampling != 'lognormal':
+            raise ValueError(
+                f'Interpolant.logit_std: got {logit_std} with time_sampling={time_sampling!r}; expected '
+                "time_sampling='lognormal', or leave it out."
+            )
+        if direction_weight and prediction != 'velocity':
+            raise ValueError(
+                f'Interpolant.direction_weight: got {direction_weight} with prediction={prediction!r}; expected '
+                "prediction='velocity', whose direction it is, or 0."
+            )
         self.path, self.prediction, self.weighting = path, prediction, weighting
         self.network_time, self.time_sampling = network_time, time_sampling
+        self.logit_std, self.time_shift, self.direction_weight = logit_std, time_shift, direction_weight
 
     def at(self, times: Tensor) -> Coefficients:
         """Return the path's coefficients at `times` (B,), as (B, 1, 1, 1)."""
@@ -104,10 +126,11 @@ class Interpolant:
     def sample_times(self, numbers: Tensor) -> Tensor:
         """Return times (B,) for numbers (B,): uniform in [0, 1), or normal if `time_sampling` is 'lognormal'."""
         if self.time_sampling == 'lognormal':
-            ratio = numbers.exp()  # sigma / alpha, solved for the time on each path
-            return ratio / (1 + ratio) if self.path == 'linear' else ratio.atan() * (2 / math.pi)
+            ratio = (self.logit_std * numbers).exp()  # sigma / alpha, solved for the time on each path
+            times = ratio / (1 + ratio) if self.path == 'linear' else ratio.atan() * (2 / math.pi)
+            return shifted(times, self.time_shift)
         low, high = self.interval(training=True)
-        return low + (high - low) * numbers
+        return low + (high - low) * shifted(numbers, self.time_shift)
 
     def network_times(self, times: Tensor) -> Tensor:
         """Return `times` (B,) as the network counts them."""
@@ -140,6 +163,12 @@ class Interpolant:
         elif self.weighting == 'likelihood':
             squares = squares * path.diffusion / path.sigma.square()
         return squares.flatten(1).mean(dim=1)
+
+    def direction_losses(self, output: Tensor, x: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        """Return 1 - the cosine of predicted and true velocity over channels, mean over cells, (B,); as of `losses`."""
+        output, path = output[:, : x.shape[1]].float(), self.at(times)
+        velocity = self._direction * (path.d_alpha * x + path.d_sigma * noise)
+        return (1 - F.cosine_similarity(output, velocity, dim=1)).flatten(1).mean(dim=1)
 
     def velocity(self, output: Tensor, x: Tensor, times: Tensor) -> Tensor:
         """Return dx_t/dt (B, C, h, w), from data to noise, from the network's output for `x` at `times`.
@@ -194,10 +223,10 @@ class SiT(Generator):
         self.process, self.p_unconditional = process, p_unconditional
 
     def loss(self, batch: Mapping[str, Any], streams: SampleStreams) -> dict[str, Tensor]:
-        """Return 'loss'; see `Generator.loss`."""
+        """Return 'loss' and, with a direction loss, its parts 'mse' and 'direction'; see `Generator.loss`."""
         between = self.interpolate(batch, streams)
         output = self.network(between.noisy, self.process.network_times(between.times), between.labels)
-        return {'loss': self.denoising_loss(output, batch['latents'], between)}
+        return self.denoising_losses(output, batch['latents'], between)
 
     def interpolate(self, batch: Mapping[str, Any], streams: SampleStreams) -> Interpolation:
         """Return the batch at random times.
@@ -216,7 +245,33 @@ class SiT(Generator):
 
     def denoising_loss(self, output: Tensor, x: Tensor, between: Interpolation) -> Tensor:
         """Return the process's loss, a scalar, of the network's output for latents `x` (B, C, h, w)."""
-        return self.process.losses(output, x, between.noise, between.times).mean()
+        return self.denoising_losses(output, x, between)['loss']
+
+    def denoising_losses(self, output: Tensor, x: Tensor, between: Interpolation) -> dict[str, Tensor]:
+        """Return 'loss', the `denoising_loss`, and with a direction loss its parts 'mse' and 'direction'."""
+        mse = self.process.losses(output, x, between.noise, between.times).mean()
+        if not self.process.direction_weight:
+            return {'loss': mse}
+        direction = self.process.direction_losses(output, x, between.noise, between.times).mean()
+        return {'loss': mse + self.process.direction_weight * direction, 'mse': mse, 'direction': direction}
+
+
+def shifted(times: Tensor, shift: float) -> Tensor:
+    """Return times in [0, 1] moved towards the noise: s t / (1 + (s - 1) t), which adds log(s) to their logit.
+
+    Stable Diffusion 3 (arXiv 2403.03206, Eq. 23) and FLUX. LightningDiT's `timestep_shift` is 1 / s, since it counts
+    time from the noise.
+
+    Args:
+        times: 0 at the data, 1 at the noise.
+        shift: s; 1 changes nothing.
+
+    Example:
+        >>> import torch
+        >>> shifted(torch.tensor([0.0, 0.25, 0.5, 1.0]), 3.0)
+        tensor([0.0000, 0.5000, 0.7500, 1.0000])
+    """
+    return times if shift == 1 else shift * times / (1 + (shift - 1) * times)
 
 
 def linear(t: Tensor) -> Coefficients:

@@ -3,15 +3,16 @@
 Names and shapes of the weights are those of Besnier and Chen's release (arXiv 2310.14400), version 1.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from eqzoo.checkpoints.generator import MASKGIT_SIZES, load_generator, size_of
+from eqzoo.checkpoints.generator import MASKGIT_SIZES, size_of
+from eqzoo.generators.adaptation import load_adapted
 from eqzoo.generators.base import Network, check_labels
 from eqzoo.registry import NETWORKS
 from eqzoo.registry.ranges import PositiveFloat, PositiveInt, Range
@@ -38,8 +39,9 @@ class MaskTransformer(Network):
         init_std: Standard deviation of the truncated normal that initialises weights, 0.02 in MaskGIT's own code.
             None: torch's defaults, as released, whose embeddings have a deviation of 1; training starts far slower.
         weights: A file written by the release or eqzoo; see `read_generator`.
-        weights_grid: Grid of the network in that file, if different: positions and biases are resized, to
-            continue at another resolution.
+        weights_grid: Grid of the network in that file, if different: the same as `adapt=('grid',)`.
+        adapt: The ways in which that file's network may differ, to fine-tune it: 'classes', 'grid'. Its tensors
+            are resized; see `load_adapted`.
 
     Raises:
         ValueError: If an argument is out of range, or the weights are for another network.
@@ -63,6 +65,7 @@ class MaskTransformer(Network):
         init_std: PositiveFloat | None = None,
         weights: str | None = None,
         weights_grid: PositiveInt | None = None,
+        adapt: Sequence[Literal['classes', 'grid']] = (),
     ) -> None:
         super().__init__()
         depth, width, heads = size_of(size, MASKGIT_SIZES)
@@ -79,19 +82,14 @@ class MaskTransformer(Network):
         self.bias = nn.Parameter(torch.zeros(grid**2 + 1, rows))
         if init_std is not None:
             self._initialize(init_std)
-        if weights is None:
-            return
-        if weights_grid in (None, grid):
-            load_generator(self, weights)
-            return
-        size = (depth, width, heads)
-        options = dict(grid=weights_grid, num_classes=num_classes, mlp_width=hidden, dropout=dropout)
-        self.load_state_dict(resized(MaskTransformer(size, num_codes, weights=weights, **options).state_dict(), grid))
+        if weights is not None and weights_grid is not None:
+            adapt = (*adapt, 'grid')
+        load_adapted(self, weights, adapt)
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a tiny network without weights."""
-        return {**arguments, 'size': (2, 32, 2), 'mlp_width': None, 'weights': None, 'weights_grid': None}
+        return {**arguments, 'size': (2, 32, 2), 'mlp_width': None, 'weights': None, 'weights_grid': None, 'adapt': ()}
 
     @property
     def mask_code(self) -> int:
@@ -153,20 +151,6 @@ class MaskTransformer(Network):
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the arguments of `forward` for the codes of one image."""
         return torch.full((1, *self.latent_shape), self.mask_code), torch.zeros(1, dtype=torch.int64)
-
-
-def resized(state: Mapping[str, Tensor], grid: int) -> dict[str, Tensor]:
-    """Return a state dict with positions and biases resized to `grid` x `grid` places, bicubically."""
-    return {**state, **{name: _resize_table(state[name], grid) for name in ('pos_emb', 'bias')}}
-
-
-def _resize_table(table: Tensor, grid: int) -> Tensor:
-    """Resize a table (..., T + 1, D) of T places, row by row, and of the class token, which stays as it is."""
-    rows = table.view(-1, table.shape[-1])
-    old = round((len(rows) - 1) ** 0.5)
-    places = rows[:-1].T.reshape(1, -1, old, old)
-    places = F.interpolate(places, size=(grid, grid), mode='bicubic', antialias=True)  # as timm resizes positions
-    return torch.cat([places.flatten(2)[0].T, rows[-1:]]).view(*table.shape[:-2], grid**2 + 1, -1)
 
 
 def _linear(width: int, dropout: float) -> tuple[nn.Module, ...]:

@@ -1,14 +1,14 @@
 """REPA: SiT with tokens aligned to the features of a frozen vision encoder (arXiv 2410.06940)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqzoo.checkpoints.generator import load_generator
+from eqzoo.generators.adaptation import Change, load_adapted
 from eqzoo.generators.interpolant import Interpolant, SiT
-from eqzoo.generators.transformer import DiffusionTransformer
+from eqzoo.generators.transformer import DiffusionTransformer, MlpKind, Norm
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import GENERATORS, NETWORKS
 from eqzoo.registry.ranges import Filled, NonNegativeFloat, PositiveInt, Probability
@@ -42,11 +42,16 @@ class AlignedTransformer(DiffusionTransformer):
         num_classes: PositiveInt = 1000,
         learn_sigma: bool = False,
         qk_norm: bool = False,
+        mlp: MlpKind = 'gelu',
+        norm: Norm = 'layer',
+        rope: bool = False,
+        adaln_shift: bool = True,
         checkpointing: bool = False,
         feature_dims: Filled[PositiveInt] = (768,),
         tap: PositiveInt = 8,
         projector_width: PositiveInt = 2048,
         weights: str | None = None,
+        adapt: Sequence[Change] = (),
     ) -> None:
         super().__init__(
             size,
@@ -56,6 +61,10 @@ class AlignedTransformer(DiffusionTransformer):
             num_classes=num_classes,
             learn_sigma=learn_sigma,
             qk_norm=qk_norm,
+            mlp=mlp,
+            norm=norm,
+            rope=rope,
+            adaln_shift=adaln_shift,
             checkpointing=checkpointing,
         )
         if tap > len(self.blocks):
@@ -63,8 +72,7 @@ class AlignedTransformer(DiffusionTransformer):
         self.tap, self.feature_dims = tap, tuple(feature_dims)
         width = self.pos_embed.shape[2]
         self.projectors = nn.ModuleList([_projector(width, projector_width, dim) for dim in feature_dims])
-        if weights is not None:  # here, not in the base class: a file holds the projectors, too
-            load_generator(self, weights)
+        load_adapted(self, weights, adapt)  # here, not in the base class: a file holds the projectors, too
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,47 +1,63 @@
-"""The diffusion transformer of DiT and SiT: latents, time and class in, a prediction out (arXiv 2212.09748)."""
+"""The diffusion transformer of DiT, SiT and LightningDiT: latents, time and class in, a prediction out.
+
+DiT is arXiv 2212.09748; LightningDiT (arXiv 2501.01423) is the same with other norms, MLPs and positions.
+"""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from eqzoo.checkpoints.generator import load_generator, size_of
+from eqzoo.checkpoints.generator import size_of
+from eqzoo.generators.adaptation import Change, load_adapted
 from eqzoo.generators.base import Network, check_labels
+from eqzoo.generators.positions import RotaryPositions, sine_positions
 from eqzoo.registry import NETWORKS
 from eqzoo.registry.ranges import PositiveInt
 
 _FREQUENCIES = 256  # values of a time's embedding before its MLP
 _MLP_RATIO = 4
-_EPS = 1e-6  # of the LayerNorms, as released
+_EPS = 1e-6  # of the LayerNorms and RMSNorms, as released
+
+Norm = Literal['layer', 'rms']
+MlpKind = Literal['gelu', 'swiglu']
 
 
 @NETWORKS.register_module()
 class DiffusionTransformer(Network):
     """A vision transformer that maps noisy latents, time and class to a prediction of the latents' size.
 
-    Names and shapes of the weights are those of DiT's and SiT's releases.
+    Names and shapes of the weights are those of DiT's, SiT's and LightningDiT's releases. LightningDiT's published
+    networks have `learn_sigma=False, mlp='swiglu', norm='rms', rope=True`.
 
     Args:
-        size: 'S', 'B', 'L' or 'XL', or (depth, width, heads).
+        size: 'S', 'B', 'L' or 'XL', LightningDiT's '1p0B' or '1p6B', or (depth, width, heads).
         patch_size: Side of a token, in latent cells.
         latent_channels: C.
         latent_size: Side of the latents in cells, h = w.
         num_classes: K. Labels are 0 to K - 1; K stands for no class.
         learn_sigma: Whether the output has C more channels, for the variance of DiT's reverse process.
             SiT's published files have them too; `Interpolant` ignores them.
-        qk_norm: Whether queries and keys have a LayerNorm each.
+        qk_norm: Whether queries and keys have a norm each, of the kind `norm`, with weights.
+        mlp: 'gelu', as DiT, or 'swiglu' (arXiv 2002.05202), with a hidden layer of 2/3 the size, so with about
+            equally many weights.
+        norm: Norms of the tokens: 'layer', as DiT, without weights; or 'rms' (arXiv 1910.07467), with a scale.
+        rope: Whether queries and keys are also rotated by their places (arXiv 2104.09864), rows and columns
+            in half of a head's channels each. The fixed positions stay.
+        adaln_shift: Whether the condition gives each block shifts beside scales and gates, as in DiT.
         checkpointing: Whether the backward pass recomputes activations: a third more time, and memory
             that hardly grows with depth.
-        weights: A file written by DiT, SiT, fast-DiT or eqzoo; see `read_generator`.
+        weights: A file written by DiT, SiT, LightningDiT, fast-DiT or eqzoo; see `read_generator`.
+        adapt: The ways in which that file's network may differ, to fine-tune it: 'classes', 'grid' (the side of the
+            latents), 'channels' (of latents and output). Its tensors are resized; see `load_adapted`.
 
     Raises:
-        ValueError: If the patch does not divide the latent, the size is impossible, or the weights
-            are for another network.
+        ValueError: If the patch does not divide the latent, the size is impossible, the weights are for another
+            network, or `adapt` has no weights.
     """
 
     def __init__(
@@ -54,8 +70,13 @@ class DiffusionTransformer(Network):
         num_classes: PositiveInt = 1000,
         learn_sigma: bool = True,
         qk_norm: bool = False,
+        mlp: MlpKind = 'gelu',
+        norm: Norm = 'layer',
+        rope: bool = False,
+        adaln_shift: bool = True,
         checkpointing: bool = False,
         weights: str | None = None,
+        adapt: Sequence[Change] = (),
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -73,16 +94,22 @@ class DiffusionTransformer(Network):
         self.t_embedder = TimeEmbedder(width)
         self.y_embedder = LabelEmbedder(num_classes, width)
         self.pos_embed = nn.Parameter(sine_positions(self.grid, width)[None], requires_grad=False)
-        self.blocks = nn.ModuleList([Block(width, heads, qk_norm) for _ in range(depth)])
-        self.final_layer = FinalLayer(width, patch_size**2 * self.out_channels)
+        if rope and width // heads % 4:
+            raise ValueError(
+                f'{name}.rope: got heads of {width // heads} channels; expected a multiple of 4, for pairs of channels '
+                'of rows and columns; change size.'
+            )
+        self.feat_rope = RotaryPositions(self.grid, width // heads) if rope else None  # LightningDiT's name
+        options = dict(qk_norm=qk_norm, mlp=mlp, norm=norm, adaln_shift=adaln_shift)
+        self.blocks = nn.ModuleList([Block(width, heads, **options) for _ in range(depth)])
+        self.final_layer = FinalLayer(width, patch_size**2 * self.out_channels, norm)
         self._initialize()
-        if weights is not None:
-            load_generator(self, weights)
+        load_adapted(self, weights, adapt)
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a tiny network without weights."""
-        return {**arguments, 'size': (2, 32, 2), 'weights': None}
+        return {**arguments, 'size': (2, 32, 2), 'weights': None, 'adapt': ()}
 
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
         """Return the prediction (B, C or 2C, h, w) for noisy latents.
@@ -113,8 +140,8 @@ class DiffusionTransformer(Network):
     def run_block(self, block: nn.Module, tokens: Tensor, condition: Tensor) -> Tensor:
         """Apply `block` to tokens (B, T, D), with activation checkpointing if it is on."""
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, tokens, condition, use_reentrant=False)
-        return block(tokens, condition)
+            return checkpoint(block, tokens, condition, self.feat_rope, use_reentrant=False)
+        return block(tokens, condition, self.feat_rope)
 
     def head(self, tokens: Tensor, condition: Tensor) -> Tensor:
         """Turn tokens (B, T, D) into the prediction (B, C or 2C, h, w)."""
@@ -147,19 +174,22 @@ class DiffusionTransformer(Network):
 class Attention(nn.Module):
     """Self-attention of tokens (B, T, D), with torch's fused kernels."""
 
-    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+    def __init__(self, width: int, heads: int, *, qk_norm: bool, norm: Norm) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.q_norm = nn.LayerNorm(width // heads) if qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(width // heads) if qk_norm else nn.Identity()
+        self.q_norm = _head_norm(norm, width // heads) if qk_norm else nn.Identity()
+        self.k_norm = _head_norm(norm, width // heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the attended tokens."""
+    def forward(self, x: Tensor, rotate: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return the attended tokens; `rotate` is applied to queries and keys (B, heads, T, D / heads)."""
         batch, count, width = x.shape
         q, k, v = self.qkv(x).view(batch, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rotate is not None:
+            q, k = rotate(q), rotate(k)
+        attended = F.scaled_dot_product_attention(q, k, v)
         return self.proj(attended.transpose(1, 2).reshape(batch, count, width))
 
 
@@ -176,32 +206,65 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x), approximate='tanh'))
 
 
-class Block(nn.Module):
-    """Attention and MLP, each with a shift, a scale and a gate from the condition (adaLN-zero, DiT, Sec. 3.2)."""
+class SwiGLU(nn.Module):
+    """An MLP whose hidden layer is gated by itself: W3 (silu(W1 x) * W2 x) (arXiv 2002.05202, Eq. 6)."""
 
-    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
-        self.attn = Attention(width, heads, qk_norm)
-        self.norm2 = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
-        self.mlp = Mlp(width)
-        # all blocks activate the same condition, so `embed` does it once; the Identity keeps the published names
-        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 6 * width))
+        hidden = 2 * _MLP_RATIO * width // 3
+        self.w12 = nn.Linear(width, 2 * hidden)
+        self.w3 = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Transform tokens (B, T, D), given the activated condition (B, D)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens (B, T, D)."""
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(gate) * value)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each with a shift, a scale and a gate from the condition (adaLN-zero, DiT, Sec. 3.2).
+
+    Without `adaln_shift`, the condition gives scales and gates only.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        qk_norm: bool = False,
+        mlp: MlpKind = 'gelu',
+        norm: Norm = 'layer',
+        adaln_shift: bool = True,
+    ) -> None:
+        super().__init__()
+        self.norm1 = _token_norm(norm, width)
+        self.attn = Attention(width, heads, qk_norm=qk_norm, norm=norm)
+        self.norm2 = _token_norm(norm, width)
+        self.mlp = SwiGLU(width) if mlp == 'swiglu' else Mlp(width)
+        self.adaln_shift = adaln_shift
+        # all blocks activate the same condition, so `embed` does it once; the Identity keeps the published names
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, (6 if adaln_shift else 4) * width))
+
+    def forward(self, x: Tensor, condition: Tensor, rotate: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Transform tokens (B, T, D), given the activated condition (B, D) and the rotation of queries and keys."""
+        modulation = self.adaLN_modulation(condition)[:, None]
+        if not self.adaln_shift:
+            scale1, gate1, scale2, gate2 = modulation.chunk(4, dim=2)
+            x = torch.addcmul(x, gate1, self.attn(self.norm1(x) * (1 + scale1), rotate))
+            return torch.addcmul(x, gate2, self.mlp(self.norm2(x) * (1 + scale2)))
         # addcmul(a, b, c) = a + b * c in one kernel
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition)[:, None].chunk(6, dim=2)
-        x = torch.addcmul(x, gate1, self.attn(torch.addcmul(shift1, self.norm1(x), 1 + scale1)))
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=2)
+        x = torch.addcmul(x, gate1, self.attn(torch.addcmul(shift1, self.norm1(x), 1 + scale1), rotate))
         return torch.addcmul(x, gate2, self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2)))
 
 
 class FinalLayer(nn.Module):
     """The output layer: tokens (B, T, D) to the values of their patches."""
 
-    def __init__(self, width: int, out_features: int) -> None:
+    def __init__(self, width: int, out_features: int, norm: Norm = 'layer') -> None:
         super().__init__()
-        self.norm_final = nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
+        self.norm_final = _token_norm(norm, width)
         self.linear = nn.Linear(width, out_features)
         self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(width, 2 * width))
 
@@ -251,14 +314,10 @@ class LabelEmbedder(nn.Module):
         return self.embedding_table(labels)
 
 
-def sine_positions(grid: int, width: int) -> Tensor:
-    """Return the fixed position embedding (grid * grid, width) of a square of tokens, row by row.
+def _token_norm(kind: Norm, width: int) -> nn.Module:
+    return nn.RMSNorm(width, eps=_EPS) if kind == 'rms' else nn.LayerNorm(width, eps=_EPS, elementwise_affine=False)
 
-    As in MAE and DiT, the first half encodes the column and the second the row; each half is sines, then
-    cosines, of width / 4 frequencies.
-    """
-    frequencies = 1 / 10000 ** (np.arange(width // 4) / (width / 4))
-    angles = np.arange(grid)[:, None] * frequencies
-    line = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-    columns, rows = np.tile(line, (grid, 1)), np.repeat(line, grid, axis=0)
-    return torch.from_numpy(np.concatenate([columns, rows], axis=1)).float()
+
+def _head_norm(kind: Norm, width: int) -> nn.Module:
+    """Return the norm of queries or keys; of LayerNorms the releases leave torch's epsilon of 1e-5."""
+    return nn.RMSNorm(width, eps=_EPS) if kind == 'rms' else nn.LayerNorm(width)

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from eqzoo.checkpoints.generator import read_generator
 from eqzoo.generators import MaskTransformer
+from eqzoo.generators.adaptation import resize_table
 from eqzoo.generators.base import count_macs
-from eqzoo.generators.mask_transformer import resized
 
 SMALL = (2, 16, 4)
 OPTIONS = dict(num_codes=12, grid=4, num_classes=3)
@@ -176,8 +176,8 @@ def test_training_continues_at_another_resolution(tmp_path):
         assert torch.equal(new, old)
     same = [name for name in network.state_dict() if name not in ('pos_emb', 'bias')]
     assert all(torch.equal(larger.state_dict()[name], network.state_dict()[name]) for name in same)
-    back = resized(larger.state_dict(), 8)
-    torch.testing.assert_close(back['pos_emb'][0, 27:29, 0].diff(), torch.ones(1), rtol=0, atol=0.01)
+    back = resize_table(larger.pos_emb.detach(), 8, last=1)
+    torch.testing.assert_close(back[0, 27:29, 0].diff(), torch.ones(1), rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize(

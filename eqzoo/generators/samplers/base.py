@@ -34,7 +34,8 @@ class Sampler(ABC):
             has = type(process).__name__ if process else 'no such process'
             raise ValueError(
                 f'{type(self).__name__} samples from {self.process.__name__}; {type(generator).__name__} has {has}; '
-                'DDPM, DDIM and DPMSolver are for DiT, ODE and SDE for SiT and REPA, Confidence and Halton for MaskGIT.'
+                'DDPM, DDIM and DPMSolver are for DiT, ODE, ShiftedODE and SDE for SiT and REPA, Confidence and Halton '
+                'for MaskGIT.'
             )
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eqzoo.generators.base import Generator
 from eqzoo.generators.guidance import Guidance
-from eqzoo.generators.interpolant import Interpolant
+from eqzoo.generators.interpolant import Interpolant, shifted
 from eqzoo.generators.samplers.base import Sampler
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
@@ -96,16 +96,53 @@ class ODE(Sampler):
 
         x = noise.double()  # states and times are float64; the network sees float32
         if self.method != 'dopri5':
-            return _solve_evenly(flow, x, torch.linspace(start, end, self.steps + 1, dtype=torch.float64), self.method)
+            return _solve_evenly(flow, x, self.step_times(start, end), self.method)
         for now, then in pairwise(self._smooth_parts(start, end)):
             part = partial(flow, within=(then + _INSIDE, now - _INSIDE))
             x = solve_adaptively(part, x, now, then, rtol=self.rtol, atol=self.atol)
         return x
 
+    def step_times(self, start: float, end: float) -> Tensor:
+        """Return the times (S + 1,), float64, between which Euler and Heun step."""
+        return torch.linspace(start, end, self.steps + 1, dtype=torch.float64)
+
     def _smooth_parts(self, start: float, end: float) -> list[float]:
         """Return `start`, `end` and the times between where guidance starts or stops: the velocity jumps there."""
         jumps = () if self.guidance is None or self.guidance.scale == 1 else self.guidance.interval
         return [start, *sorted((time for time in jumps if end < time < start), reverse=True), end]
+
+
+@SAMPLERS.register_module()
+class ShiftedODE(ODE):
+    """Euler's or Heun's method with steps that are shorter where there is more noise, as LightningDiT and FLUX sample.
+
+    Args:
+        method: As of `ODE`. dopri5 chooses its own steps.
+        steps: Number of steps. LightningDiT's `num_sampling_steps` counts the times between them, one more.
+        shift: Shift of the times; see `shifted`. LightningDiT's `timestep_shift`, 0.3, is 1 / shift.
+        guidance: See `Sampler`.
+    """
+
+    def __init__(
+        self,
+        method: Literal['euler', 'heun'] = 'euler',
+        *,
+        steps: PositiveInt = 249,
+        shift: PositiveFloat = 1 / 0.3,
+        guidance: Guidance | None = None,
+    ) -> None:
+        super().__init__(method, steps=steps, guidance=guidance)
+        self.shift = shift
+
+    @classmethod
+    def smoke(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments for two steps."""
+        return {**arguments, 'steps': 2}
+
+    def step_times(self, start: float, end: float) -> Tensor:
+        """Return the shifted times (S + 1,), float64, from `start` to `end`."""
+        even = torch.linspace(1, 0, self.steps + 1, dtype=torch.float64)
+        return end + (start - end) * shifted(even, self.shift)
 
 
 def _solve_evenly(flow: Flow, x: Tensor, times: Tensor, method: str) -> Tensor:
