@@ -129,8 +129,8 @@ def parse_generator(content: Mapping[str, Any], source: str | Path) -> Generator
 
 
 def is_generator(content: Mapping[str, Any]) -> bool:
-    """Return whether the content of a file is a generator's; REPA-E's files also have an autoencoder, `vae`."""
-    return 'vae' not in content and any(
+    """Return whether the content of a file is a generator's, and no autoencoder's: files of joint training have both."""
+    return not {'vae', 'autoencoder'} & content.keys() and any(  # the names in REPA-E's files, and in eqzoo's
         _BLOCK.match(key) for key in _bare(find_states(content, keys=_STATE_KEYS).trained)
     )
 
@@ -198,10 +198,11 @@ def _size_name(depth: int, width: int, known: Mapping[str, Size] = SIZES) -> str
 
 
 def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a network's weights under its own names."""
+    """Return a network's weights under its own names, without those of an autoencoder beside it."""
+    named = {unwrapped(key): value for key, value in state.items()}
+    own = {name: value for name, value in named.items() if name.startswith(_PREFIXES[0])}
     bare = {}
-    for key, value in state.items():
-        name = unwrapped(key)
+    for name, value in (own or named).items():
         while name.startswith(_PREFIXES):
             name = name.split('.', 1)[1]
         bare[name] = value
