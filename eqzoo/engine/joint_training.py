@@ -259,8 +259,8 @@ def follow(normalization: LatentNormalization, mean: Tensor, variance: Tensor, m
         momentum: The batch's share.
     """
     old = [to_double(each) for each in (normalization.shift, normalization.scale)]
-    shift = torch.lerp(old[0], mean.to(old[0].device), momentum)
-    scale = torch.lerp(old[1] ** -2, variance.to(old[1].device), momentum).rsqrt()
-    is_usable = (shift.isfinite() & scale.isfinite()).all()
+    shift = torch.lerp(old[0], mean.to(old[0]), momentum)
+    scale = torch.lerp(old[1] ** -2, variance.to(old[1]), momentum).rsqrt()
+    is_usable = (shift.isfinite() & scale.isfinite() & (scale > 0)).all()
     for buffer, before, after in zip((normalization.shift, normalization.scale), old, (shift, scale), strict=True):
         buffer.copy_(torch.where(is_usable, after, before))

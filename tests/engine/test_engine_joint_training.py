@@ -9,9 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from eqzoo.autoencoders import KLAutoencoder, VQAutoencoder
+from eqzoo.config import load_config
 from eqzoo.data import Shapes, build_train_loader
-from eqzoo.engine import JointTraining
+from eqzoo.data.latents import LatentStore
+from eqzoo.data.latents.write import write_store
+from eqzoo.engine import JointTraining, sharding
 from eqzoo.engine.joint_training import follow, moments_of_batch
+from eqzoo.engine.phases import phases_of
 from eqzoo.engine.runner import build_optimizers
 from eqzoo.images import to_float
 from eqzoo.losses import L1, AdversarialLoss, ReconstructionLoss
@@ -71,10 +75,7 @@ def training(*, discriminator=True, objective=None, **options):
 
 
 def optimizers_of(model, **options):
-    sgd = {
-        name: dict(optimizer=dict(type='SGD', lr=RATES[name]), **options)
-        for name in model.parameter_groups()
-    }
+    sgd = {name: dict(optimizer=dict(type='SGD', lr=RATES[name]), **options) for name in model.parameter_groups()}
     return build_optimizers(model, Config(dict(optim_wrapper=sgd)))
 
 
@@ -85,7 +86,11 @@ def batch():
 
 def composed(model, batch):
     """Return the three losses of a step as the paper has them, and the batch's latents, with torch's own batch norm."""
-    autoencoder, network, discriminator = model.autoencoder, model.generator.network, model.adversarial_loss.discriminator
+    autoencoder, network, discriminator = (
+        model.autoencoder,
+        model.generator.network,
+        model.adversarial_loss.discriminator,
+    )
     images, labels, draws = to_float(batch['images']), batch['labels'], batch['draws']
     posterior = autoencoder.encode(images)
     latents = posterior.mean + posterior.std * STEP.noise(draws)(posterior.mean)
@@ -117,9 +122,7 @@ def composed(model, batch):
     whitened = norm.train()(latents.detach())
     output, own_alignment = align(whitened, labels.masked_fill(dropped, CLASSES))
     denoising = (output - (noise - whitened)).square().mean()
-    losses = dict(
-        autoencoder=of_autoencoder, discriminator=of_discriminator, generator=denoising + 0.5 * own_alignment
-    )
+    losses = dict(autoencoder=of_autoencoder, discriminator=of_discriminator, generator=denoising + 0.5 * own_alignment)
     return losses, dict(alignment=alignment, denoising=denoising, own_alignment=own_alignment), norm
 
 
@@ -191,7 +194,9 @@ def test_a_batch_may_be_cut_anywhere(size, batch):
         states.append((model.state_dict(), log))
     (whole, first), (cut, second) = states
     for name, value in whole.items():
-        torch.testing.assert_close(cut[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f'{name}: {text}')
+        torch.testing.assert_close(
+            cut[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f'{name}: {text}'
+        )
     assert first.keys() == second.keys()
     for name in ('loss', 'generator_loss', 'alignment', 'discriminator_loss'):
         torch.testing.assert_close(second[name], first[name])
@@ -264,6 +269,8 @@ def test_bf16_agrees_with_fp32_to_its_precision(batch):
         torch.testing.assert_close(logs[1][name].float(), logs[0][name], rtol=5e-2, atol=2e-2)
 
 
+@pytest.mark.slow  # Dynamo takes many seconds
+@pytest.mark.filterwarnings('default')  # it looks at .grad of what is no leaf, and torch warns of it
 def test_compiled_blocks_take_the_same_step(batch):
     states = []
     for backend in (None, 'aot_eager'):
@@ -295,8 +302,11 @@ def test_parts_that_cannot_be_trained_together_are_refused():
         training(momentum=0)
 
 
-def test_data_that_do_not_fit_are_refused(batch):
+def test_data_that_do_not_fit_are_refused(batch, tmp_path):
     model = training()
+    write_store(autoencoder_of().eval(), Shapes(4, 16), tmp_path, batch_size=4)
+    with pytest.raises(ValueError, match='LatentStore has latents of a fixed autoencoder.*; expected images'):
+        model.check_data(LatentStore(tmp_path))
     model.check_data(Shapes(4, 16, num_classes=CLASSES))
     with pytest.raises(ValueError, match='images of 32 pixels have latents of 16 x 16 cells; .* 8 x 8; set .*=16'):
         model.check_data(Shapes(4, 32, num_classes=CLASSES))
@@ -305,3 +315,13 @@ def test_data_that_do_not_fit_are_refused(batch):
     del batch['labels']
     with pytest.raises(ValueError, match='the images have no labels'):
         model.train_step(batch, optimizers_of(model), STEP)
+
+
+def test_shards_and_phases_are_refused(monkeypatch):
+    monkeypatch.setattr(sharding, 'rank_and_world_size', lambda: (0, 2))
+    with pytest.raises(ValueError, match='JointTraining trains the autoencoder and the generator; only generators are'):
+        sharding.shard(training(), torch.device('cpu'))
+    config = load_config('configs/repae/repae_tiny_shapes.py')
+    config.phases = dict(joint={}, generator={})
+    with pytest.raises(ValueError, match='only training of autoencoders has phases'):
+        phases_of(config)
