@@ -44,7 +44,7 @@ def test_a_configs_parts_exist_and_fit(leaf):
     config = load_config(leaf)
     missing(config)  # names and arguments
     model, side = config.model.to_dict(), config.train_dataloader.dataset.size
-    model['autoencoder']['weights'] = None
+    model['autoencoder']['weights'] = model['generator']['network']['weights'] = None
     encoder = model['generator'].pop('encoder')
     with torch.device('meta'):
         generator, autoencoder = build(model['generator']), build(model['autoencoder'])
