@@ -133,6 +133,16 @@ def require(config: Mapping[str, Any], task: str, *keys: str) -> None:
     raise ValueError(f'{name} describes no {task}: it has no {names}; {hint}.')
 
 
+def trains_autoencoder(model: Mapping[str, Any]) -> bool:
+    """Return whether a config's `model` trains its autoencoder; with a generator, only joint training has losses of it.
+
+    Example:
+        >>> trains_autoencoder(dict(type='GeneratorTraining', generator={}, autoencoder={}))
+        False
+    """
+    return 'generator' not in model or 'reconstruction_loss' in model
+
+
 def image_dataloader(config: Config) -> dict[str, Any]:
     """Return the config of the loader whose images become latents: `cache_dataloader`, otherwise `train_dataloader`.
 

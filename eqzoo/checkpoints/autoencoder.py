@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from eqzoo.checkpoints.config import NORMALIZATION, check_stated, infer_config, plain_config
 from eqzoo.checkpoints.diffusers import CLASSES, read_folder
 from eqzoo.checkpoints.diffusers_classes import batch_norm_statistics, latent_channels
+from eqzoo.checkpoints.generator import STATISTICS
 from eqzoo.checkpoints.keys import to_diffusers
 from eqzoo.checkpoints.read import (
     below,
@@ -131,7 +132,7 @@ def parse_autoencoder(content: Mapping[str, Any], notes: Mapping[str, Any], sour
         of_another = () if averaged else tuple(f'average of {name}' for name in average)
     warn_of_unused(unused, source)
     state = to_diffusers(averaged or parts.network, numbered=is_known)
-    stated = _dict_or_empty(more.get('normalization'))
+    stated = _dict_or_empty(more.get('normalization')) or _statistics_beside(content)
     state |= {f'normalization.{key}': value for key, value in stated.items() if isinstance(value, Tensor)}
     if statistics := {} if below('normalization', state) else batch_norm_statistics(state):  # of a file of FLUX.2
         buffers = LatentNormalization(len(statistics['mean']), **statistics).state_dict()
@@ -310,6 +311,19 @@ def _from_plain(normalization: Mapping[str, Any], source: Source) -> dict[str, T
             f'weights: the normalisation in the metadata of {quoted(source)} is damaged; expected dtype and values of '
             'shift and scale; write it again: python tools/convert.py.'
         ) from error
+
+
+def _statistics_beside(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the normalisation that REPA-E's files have in the generator beside the autoencoder `vae`, or an empty dict.
+
+    It is the batch norm of the averaged generator, with which the release samples.
+    """
+    for key in ('ema', 'model') if 'vae' in content else ():
+        named = {unwrapped(name): value for name, value in _dict_or_empty(content.get(key)).items()}
+        mean, variance = (named.get(f'{STATISTICS}running_{name}') for name in ('mean', 'var'))
+        if isinstance(mean, Tensor) and isinstance(variance, Tensor):
+            return dict(shift=mean.float(), scale=variance.float().rsqrt())
+    return {}
 
 
 def _dict_or_empty(value: object) -> dict[str, Any]:

@@ -24,6 +24,9 @@ _STATE_KEYS = ('state_dict', 'model', 'model_state_dict', 'module')
 # Prefixes of a network's names in eqzoo's checkpoints.
 _PREFIXES = ('generator.', 'network.')
 
+STATISTICS = 'bn.'
+"""Beginning of the names of the batch norm on latents in REPA-E's generators: its autoencoder's normalisation."""
+
 # REPA's files from before its release count the blocks after the projected one from 0.
 _LEGACY = re.compile(r'^decoder_blocks\.(\d{1,6})\.')
 _BLOCK = re.compile(r'^(?:blocks|transformer\.layers)\.(\d{1,6})\.')
@@ -157,8 +160,8 @@ def parse_generator(content: Mapping[str, Any], source: str | Path) -> Generator
 
 
 def is_generator(content: Mapping[str, Any]) -> bool:
-    """Return whether the content of a file is a generator's; REPA-E's files also have an autoencoder, `vae`."""
-    return 'vae' not in content and any(
+    """Return whether the content of a file is a generator's alone; files of joint training have an autoencoder."""
+    return not {'vae', 'autoencoder'} & content.keys() and any(  # the names in REPA-E's files, and in eqzoo's
         _BLOCK.match(key) for key in _bare(find_states(content, keys=_STATE_KEYS).trained)
     )
 
@@ -380,13 +383,15 @@ def _size_name(depth: int, width: int, known: Mapping[str, Size] = SIZES) -> str
 
 
 def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a network's weights under its own names."""
+    """Return a network's weights under its own names, without an autoencoder beside it and statistics of its latents."""
+    named = {unwrapped(key): value for key, value in state.items()}
+    own = {name: value for name, value in named.items() if name.startswith(_PREFIXES[0])}
     bare = {}
-    for key, value in state.items():
-        name = unwrapped(key)
+    for name, value in (own or named).items():
         while name.startswith(_PREFIXES):
             name = name.split('.', 1)[1]
-        bare[name] = value
+        if not name.startswith(STATISTICS):
+            bare[name] = value
     return bare
 
 

@@ -141,6 +141,12 @@ def _rewrite_checkpoint(path: Path, shift: Tensor, scale: Tensor) -> None:
             f'latent statistics: {str(path)!r} holds objects that are no tensors and numbers; expected a checkpoint of '
             'eqzoo; convert it first: python tools/convert.py SRC DST --to eqzoo.'
         ) from error
+    if 'generator' in content:
+        raise ValueError(
+            f'latent statistics: {str(path)!r} is of joint training: its generator makes latents in the normalisation '
+            'that it has; expected the file of an autoencoder; export it first: python tools/convert.py SRC DST --to '
+            'eqzoo.'
+        )
     for state, prefix in ((content['state_dict'], 'autoencoder.'), (content.get('ema_state_dict', {}), '')):
         if state:
             state[f'{prefix}normalization.shift'] = shift.clone()

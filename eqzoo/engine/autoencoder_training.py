@@ -56,7 +56,7 @@ class AutoencoderTraining(Training):
         ValueError: If a part does not fit the autoencoder, or could train nothing.
     """
 
-    subject = 'autoencoder'
+    subjects = ('autoencoder',)
 
     def __init__(
         self,
@@ -157,12 +157,13 @@ class AutoencoderTraining(Training):
         draws = self.draw(randomness, tuple(batch['images'].shape[-2:]))
         log: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self._device))
         main_pairs = []
-        with _gradients_off(self.adversarial_loss):
+        with gradients_off(self.adversarial_loss):
             for part, share in self.micro_batches(len(batch['images'])):
                 images = to_float(batch['images'][part].to(self._device, non_blocking=True))
                 with self.autocast(self._device):
                     step = self.latent_step(batch['draws'][part], randomness)
                     pairs = self.objective(step, images, draws.objective)
+                    self.add_terms(step, images, batch, part, randomness)
                     loss, parts = self.loss(step, pairs, draws.penalties, adversarial)
                 (loss * share).backward()
                 add_to_means(log, parts, share)
@@ -190,6 +191,19 @@ class AutoencoderTraining(Training):
         """Return the way from images to reconstructions for the samples `draws` (B,)."""
         streams = randomness.corruption(draws) if len(self.corruptions) else None
         return LatentStep(self.autoencoder, randomness.noise(draws), self.corruptions, streams)
+
+    def add_terms(
+        self, step: LatentStep, images: Tensor, batch: Mapping[str, Any], part: slice, randomness: StepRandomness
+    ) -> None:
+        """Add terms of the loss that need more of the batch than its images to `step.penalties`; here, none.
+
+        Args:
+            step: After the objective has used it.
+            images: The micro-batch (B, 3, H, W), float in [-1, 1].
+            batch: The whole batch.
+            part: The micro-batch's place in it.
+            randomness: The step's streams.
+        """
 
     def loss(
         self,
@@ -287,10 +301,11 @@ def _rate_in_words(rate: float) -> str:
 
 
 @contextmanager
-def _gradients_off(module: nn.Module | None) -> Iterator[None]:
+def gradients_off(module: nn.Module | None) -> Iterator[None]:
     """Keep gradients out of `module`, so that its own update does not contain those of the autoencoder's loss."""
-    if module is not None:
-        module.requires_grad_(False)
+    trained = [] if module is None else [each for each in module.parameters() if each.requires_grad]
+    for each in trained:
+        each.requires_grad_(False)
     yield
-    if module is not None:
-        module.requires_grad_(True)
+    for each in trained:
+        each.requires_grad_(True)

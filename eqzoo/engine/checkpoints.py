@@ -12,6 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from eqzoo.distributed import rank_and_world_size
+from eqzoo.engine.ema import averages_in_place
 from eqzoo.files import replacing, zip_damage
 from eqzoo.registry import HOOKS
 from eqzoo.registry.ranges import PositiveInt
@@ -174,7 +175,8 @@ class ModelConfigHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the config."""
-        checkpoint |= runner.model.stored_config(runner.cfg.model)
+        with averages_in_place(runner):  # a card is of the weights that are read from the file
+            checkpoint |= runner.model.stored_config(runner.cfg.model)
 
 
 @HOOKS.register_module()

@@ -39,7 +39,7 @@ class GeneratorTraining(Training):
         ValueError: If the autoencoder cannot decode what the generator makes.
     """
 
-    subject = 'generator'
+    subjects = ('generator',)
 
     def __init__(
         self,
@@ -100,22 +100,12 @@ class GeneratorTraining(Training):
 
     def describe(self) -> dict[str, str]:
         """Return a few lines about the model, by title."""
-        network = self.generator.network
-        size = sum(parameter.numel() for parameter in network.parameters())
-        learns = f'{self.generator.learns} {_format_shape(network.latent_shape)}'
-        adapted = getattr(network, 'adapted', None)  # by `load_adapted`; None where nothing was to be resized
-        return {
-            'generator': f'{type(self.generator).__name__} of {learns} and {network.num_classes:,} classes',
-            'network': f'{type(network).__name__}, {size:,} parameters, {count_macs(network) / 1e9:.2f} GMACs',
-            **({'adapted weights': '; '.join(adapted) or 'none: all fit as they are'} if adapted is not None else {}),
-            'autoencoder': f'{type(self.autoencoder).__name__}, f{self.autoencoder.downsample_factor}',
-        }
+        autoencoder = f'{type(self.autoencoder).__name__}, f{self.autoencoder.downsample_factor}'
+        return {**describe_generator(self.generator), 'autoencoder': autoencoder}
 
     def stored_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the generator's config, and the card of the latents that it makes."""
-        generator = {key: value for key, value in config['generator'].items() if key != 'encoder'}
-        generator['network'] = plain_config(generator['network'])
-        return {'generator': plain_config(generator), 'latents': self._latents}
+        return {'generator': plain_generator(config['generator']), 'latents': self._latents}
 
     def check_data(self, dataset: Dataset) -> None:
         """Check that the latents are of this autoencoder, and of the network's size and number of classes.
@@ -147,22 +137,13 @@ class GeneratorTraining(Training):
                 f'train_dataloader.dataset has codes of a codebook of {dataset.num_codes:,}; the network is for '
                 f'{self.generator.num_codes:,}; set model.generator.network.num_codes={dataset.num_codes}.'
             )
-        if dataset.num_classes > self.generator.num_classes:
-            raise ValueError(
-                f'train_dataloader.dataset has {dataset.num_classes} classes, labels 0 to {dataset.num_classes - 1}; '
-                f'the network has {self.generator.num_classes}; set model.generator.network.num_classes to '
-                f'{dataset.num_classes}.'
-            )
+        check_classes(dataset.num_classes, self.generator)
         normalization = self.autoencoder.normalization
         dataset.check_autoencoder(self._latents['autoencoder'], normalization.shift, normalization.scale)
 
     def kept_bytes(self, dataset: Dataset) -> int:
         """Return the bytes that the network keeps of one latent in a step; 0 for a user's own network."""
-        network = self.generator.network
-        if not type(network).__module__.startswith('eqzoo.'):
-            return 0
-        inputs = [each.to('meta') for each in network.example_inputs()]
-        return bytes_kept(network, *inputs) // len(inputs[0])
+        return bytes_kept_by(self.generator)
 
     @cached_property
     def _latents(self) -> dict[str, Any]:
@@ -199,6 +180,48 @@ def check_decodable(generator: Generator, autoencoder: Autoencoder) -> None:
             f'the generator makes latents of {generator.latent_shape[0]} channels, {type(autoencoder).__name__} has '
             f'{autoencoder.latent_channels}; set model.generator.network.latent_channels={autoencoder.latent_channels}.'
         )
+
+
+def check_classes(num_classes: int, generator: Generator) -> None:
+    """Check that the network has all classes of the data.
+
+    Raises:
+        ValueError: If it has fewer.
+    """
+    if num_classes > generator.num_classes:
+        raise ValueError(
+            f'train_dataloader.dataset has {num_classes} classes, labels 0 to {num_classes - 1}; the network has '
+            f'{generator.num_classes}; set model.generator.network.num_classes to {num_classes}.'
+        )
+
+
+def bytes_kept_by(generator: Generator) -> int:
+    """Return the bytes that the network keeps of one latent in a step; 0 for a user's own network."""
+    network = generator.network
+    if not type(network).__module__.startswith('eqzoo.'):
+        return 0
+    inputs = [each.to('meta') for each in network.example_inputs()]
+    return bytes_kept(network, *inputs) // len(inputs[0])
+
+
+def describe_generator(generator: Generator) -> dict[str, str]:
+    """Return a line about a generator and one about its network."""
+    network = generator.network
+    size = sum(parameter.numel() for parameter in network.parameters())
+    learns = f'{generator.learns} {_format_shape(network.latent_shape)}'
+    adapted = getattr(network, 'adapted', None)  # by `load_adapted`; None where nothing was to be resized
+    return {
+        'generator': f'{type(generator).__name__} of {learns} and {network.num_classes:,} classes',
+        'network': f'{type(network).__name__}, {size:,} parameters, {count_macs(network) / 1e9:.2f} GMACs',
+        **({'adapted weights': '; '.join(adapted) or 'none: all fit as they are'} if adapted is not None else {}),
+    }
+
+
+def plain_generator(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a generator's config as plain data, without the encoder, which only training needs."""
+    generator = {key: value for key, value in config.items() if key != 'encoder'}
+    generator['network'] = plain_config(generator['network'])
+    return plain_config(generator)
 
 
 def latents_card(autoencoder: Autoencoder) -> dict[str, Any]:

@@ -31,7 +31,7 @@ _SAMPLES_AT_ONCE = 16
 class PictureHook(Hook):
     """Draw input, reconstruction, τ∘x beside D(τ∘E(x)) and latent components every N steps.
 
-    Grids go to `<work_dir>/pictures/<step>.png` and to the visualizer.
+    Grids go to `<work_dir>/pictures/<step>.png` and to the visualizer; in joint training to `<step>_autoencoder.png`.
 
     Args:
         interval: N, in steps; the last step draws a grid too.
@@ -77,7 +77,7 @@ class SampleHook(Hook):
 
     Classes are spread evenly over all classes, and noise depends only on the seed, so that grids of
     different steps and runs can be compared. They go to `<work_dir>/pictures/<step>.png` and to the
-    visualizer.
+    visualizer; in joint training to `<step>_samples.png`.
 
     Args:
         sampler: The sampler; fewer steps than those of `sampling.sampler` are enough for a look.
@@ -112,21 +112,22 @@ class SampleHook(Hook):
             return
         if rank_and_world_size()[0] and not is_sharded(runner.model):
             return  # whole weights need one process to draw, shards need all
-        generator = averaged_model(runner)
-        was_training = generator.training
+        generator, autoencoder = (averaged_model(runner, name) for name in ('generator', 'autoencoder'))
+        were_training = generator.training, autoencoder.training
         classes = generator.num_classes
         chosen = np.linspace(0, classes - 1, min(self.num_classes, classes)).round().astype(int).tolist()
         labels = [label for label in chosen for _ in range(self.num_samples)]
         draw = ImageSampler(
             generator.eval(),
-            runner.model.autoencoder,
+            autoencoder.eval(),
             self.sampler,
             labels=labels,
             seed=self.seed,
             precision=runner.model.precision,
         )
         images = torch.cat([draw(numbers).cpu() for numbers in batches(range(len(labels)), _SAMPLES_AT_ONCE)])
-        generator.train(was_training)
+        generator.train(were_training[0])
+        autoencoder.train(were_training[1])
         grid = draw_grid(sample_rows(lambda numbers: images[list(numbers)], labels, columns=self.num_samples))
         if rank_and_world_size()[0] == 0:
             _save_picture(runner, 'samples', grid)
@@ -149,7 +150,11 @@ def example_images(dataset: Dataset, count: int) -> Tensor:
 
 
 def _save_picture(runner: Runner, name: str, picture: Image.Image) -> None:
-    """Write a picture of the step just done to the work directory, and to the visualizer under `name`."""
-    path = Path(runner.work_dir) / 'pictures' / f'{runner.iter + 1:07d}.png'
+    """Write a picture of the step just done to the work directory, and to the visualizer under `name`.
+
+    Its file is named by the step; in joint training, where both hooks draw, by the name too.
+    """
+    ending = f'_{name}' if len(runner.model.subjects) > 1 else ''
+    path = Path(runner.work_dir) / 'pictures' / f'{runner.iter + 1:07d}{ending}.png'
     save_picture(picture, path)
     runner.visualizer.add_image(name, np.asarray(picture), step=runner.iter + 1)

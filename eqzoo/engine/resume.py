@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from eqzoo.config import set_key
+from eqzoo.config import set_key, trains_autoencoder
 from eqzoo.registry import argument_defaults
 
 Policy = Literal['applied', 'kept', 'refused', 'not compared']
@@ -109,7 +109,7 @@ def config_changes(old: str, new: str) -> list[Change]:
     if old == new:
         return []
     before, now = (_below_work_dir(_read(text)) for text in (old, new))
-    kind = 'generator' if 'generator' in (now.get('model') or {}) else 'autoencoder'
+    kind = 'autoencoder' if trains_autoencoder(now.get('model') or {}) else 'generator'
     for each in (before, now):  # by type: the name of a hook changes nothing
         each['custom_hooks'] = _by_type(each.get('custom_hooks') or {})
     found = []

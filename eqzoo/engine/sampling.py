@@ -13,6 +13,7 @@ from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.generator import load_generator
 from eqzoo.checkpoints.read import weights_sha256
+from eqzoo.config import trains_autoencoder
 from eqzoo.data import ImageFolder
 from eqzoo.data.samples import NpzSamples, PngSamples, check_card, open_sample_files, write_card
 from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
@@ -257,7 +258,8 @@ def check_sampling_ready(config: Config, weights: str, command: str, *, more: Ma
     generator = {key: value for key, value in config.model.generator.items() if key != 'encoder'}
     generator['network'] = {**generator['network'], 'weights': weights}
     generator['network'].pop('adapt', None)  # `weights` are the fine-tuned ones
-    parts = dict(generator=generator, autoencoder=config.model.autoencoder, sampling=config.sampling, **(more or {}))
+    autoencoder = decoder_config(config, weights)
+    parts = dict(generator=generator, autoencoder=autoencoder, sampling=config.sampling, **(more or {}))
     check_ready(Config(parts, filename=config.filename), command, tuple(parts))
 
 
@@ -273,7 +275,7 @@ def build_image_sampler(config: Config, weights: str) -> ImageSampler:
         generator_config['network'].pop(key, None)
     generator = build(generator_config).eval()
     stored = load_generator(generator.network, weights)
-    autoencoder = build(config.model.autoencoder).eval()
+    autoencoder = build(decoder_config(config, weights)).eval()
     if stored.latents is not None:
         _check_latents(stored.latents, autoencoder, weights)
     sampling = config.sampling
@@ -288,6 +290,12 @@ def build_image_sampler(config: Config, weights: str) -> ImageSampler:
         precision=sampling.get('precision', 'fp32'),
         given=Inpainting(generator, autoencoder, **sampling.inpaint) if sampling.get('inpaint') else None,
     )
+
+
+def decoder_config(config: Config, weights: str) -> dict[str, Any]:
+    """Return the config of the autoencoder that decodes samples; of joint training, it is in the generator's file."""
+    autoencoder = config.model.autoencoder
+    return {**autoencoder, 'weights': weights} if trains_autoencoder(config.model) else autoencoder
 
 
 def identity(config: Config) -> dict[str, Any]:

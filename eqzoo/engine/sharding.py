@@ -33,14 +33,15 @@ def shard(training: Training, device: torch.device) -> None:
     the gradients, in the backward pass.
 
     Raises:
-        ValueError: If there is only one process, or if an autoencoder is trained.
+        ValueError: If there is only one process, or if an autoencoder is trained, alone or with the generator.
     """
     world_size = rank_and_world_size()[1]
     if world_size == 1:
         raise ValueError('sharding: there is only one process; start several with torchrun, or leave sharding out.')
-    if training.subject != 'generator':
+    if training.subjects != ('generator',):
         raise ValueError(
-            f'sharding: {type(training).__name__} trains the {training.subject}; only generators are sharded.'
+            f'sharding: {type(training).__name__} trains the {" and the ".join(training.subjects)}; only generators '
+            'are sharded, and on their own; leave sharding out.'
         )
     _shard_network(training.generator.to(device).network, device)
 
@@ -118,7 +119,7 @@ class ShardingHook(Hook):
         before `PlainCheckpointHook` can list them, the second refuses optimizers without state, such as plain SGD.
         """
         model = runner.model
-        for key, module in (('state_dict', model), ('ema_state_dict', getattr(model, model.subject))):
+        for key, module in (('state_dict', model), ('ema_state_dict', model.generator)):
             if key in checkpoint:
                 shards = module.state_dict()
                 checkpoint[key] = {name: _like(value, shards.get(name)) for name, value in checkpoint[key].items()}

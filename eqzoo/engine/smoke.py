@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.autoencoder import autoencoder_digest
 from eqzoo.checkpoints.config import plain_config
+from eqzoo.config import trains_autoencoder
 from eqzoo.data.latents.write import write_store
 from eqzoo.engine.preflight import COMPONENT_KEYS
 from eqzoo.files import replacing, writing_to
@@ -55,7 +57,10 @@ def shrink(config: Config) -> Config:
     small.work_dir = str(smoke_path(config.work_dir))
     if 'generator' in small.model:
         small.sampling.update(num_samples=2 * BATCH, batch_size=BATCH)
-        _write_latents(small)
+        if trains_autoencoder(small.model):
+            _fit_to_images(small)
+        else:
+            _write_latents(small)
     return small
 
 
@@ -93,21 +98,9 @@ def _write_latents(config: Config) -> None:
     `config`, a generator's and already shrunk, is changed in place: its network gets the size of the latents. Each
     autoencoder has a folder of its own, so that nothing of another config is replaced.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        autoencoder = build(config.model.autoencoder).eval()
+    autoencoder = _fit_network(config, _IMAGES['size'])
     dataset = config.train_dataloader.dataset
     network = config.model.generator.network
-    _, side, _ = autoencoder.latents(torch.zeros(1, 3, _IMAGES['size'], _IMAGES['size']))[0].shape
-    if autoencoder.has_codebook:
-        network.update(num_codes=autoencoder.num_codes, grid=side)
-    else:
-        network.patch_size = min(network.get('patch_size', 2), side)
-        network.update(latent_channels=autoencoder.latent_channels, latent_size=side)
-    for place, name in ((config.model.generator, 'encoder'), (config, 'cache_encoder')):
-        if place.get(name):
-            place[name] = dict(type='EfficientNetLite0Tokens', stride=16, size=16 * side // network.patch_size)
-            network.feature_dims = (112,)
     encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
     images = build(dict(_IMAGES))
     flip = dataset.get('flip', False)
@@ -130,3 +123,29 @@ def _write_latents(config: Config) -> None:
     if config.get('cache_dataloader'):
         config.cache_dataloader.dataset = dict(_IMAGES)
     network.num_classes = len(images.classes)
+
+
+def _fit_to_images(config: Config) -> None:
+    """Give the network of joint training, already shrunk, the size of the latents of its images, and their classes."""
+    images = build(config.train_dataloader.dataset)
+    _fit_network(config, images.size)
+    config.model.generator.network.num_classes = len(images.classes)
+
+
+def _fit_network(config: Config, size: int) -> Autoencoder:
+    """Give a generator's network the size of the latents of images of `size` pixels; return the autoencoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        autoencoder = build(config.model.autoencoder).eval()
+    network = config.model.generator.network
+    _, side, _ = autoencoder.latents(torch.zeros(1, 3, size, size))[0].shape
+    if autoencoder.has_codebook:
+        network.update(num_codes=autoencoder.num_codes, grid=side)
+    else:
+        network.patch_size = min(network.get('patch_size', 2), side)
+        network.update(latent_channels=autoencoder.latent_channels, latent_size=side)
+    for place, name in ((config.model.generator, 'encoder'), (config, 'cache_encoder')):
+        if place.get(name):
+            place[name] = dict(type='EfficientNetLite0Tokens', stride=16, size=16 * side // network.patch_size)
+            network.feature_dims = (112,)
+    return autoencoder

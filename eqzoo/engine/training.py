@@ -34,8 +34,8 @@ class Training(nn.Module):
             saved; 'skip' leaves the update out, for which the host waits for the device in every step.
     """
 
-    subject: ClassVar[str]
-    """Name of the attribute that is averaged, compiled and described in checkpoints: 'autoencoder' or 'generator'."""
+    subjects: ClassVar[tuple[str, ...]]
+    """Names of the attributes that are averaged, compiled and described in checkpoints: 'autoencoder', 'generator'."""
 
     @checks_arguments
     def __init__(

@@ -79,6 +79,13 @@ class AlignedTransformer(DiffusionTransformer):
         """Return the arguments of a tiny network without weights."""
         return {**super().smoke(arguments), 'tap': 1, 'projector_width': 32}
 
+    def project(self, x: Tensor, times: Tensor, labels: Tensor) -> list[Tensor]:
+        """Return the features of `forward_with_features` alone; blocks after the tapped one are not computed."""
+        tokens, condition = self.embed(x, times, labels)
+        for block in self.blocks[: self.tap]:
+            tokens = self.run_block(block, tokens, condition)
+        return [projector(tokens) for projector in self.projectors]
+
     def forward_with_features(self, x: Tensor, times: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the prediction and, for each encoder, the tapped tokens projected to its features (B, T, F)."""
         tokens, condition = self.embed(x, times, labels)
@@ -140,15 +147,32 @@ class REPA(SiT):
         Raises:
             ValueError: If the batch has neither features nor images for the encoder, or features of the wrong shape.
         """
-        features = self._features(batch)
+        features = self.features(batch)
         between = self.interpolate(batch, streams)
         times = self.process.network_times(between.times)
         output, (projected,) = self.network.forward_with_features(between.noisy, times, between.labels)
         denoising = self.denoising_loss(output, batch['latents'], between)
-        alignment = -F.cosine_similarity(projected.float(), features.float(), dim=2).mean()
+        alignment = _alignment_loss(projected, features)
         return {'loss': denoising + self.weight * alignment, 'denoising': denoising, 'alignment': alignment}
 
-    def _features(self, batch: Mapping[str, Any]) -> Tensor:
+    def alignment(self, batch: Mapping[str, Any], streams: SampleStreams) -> Tensor:
+        """Return the alignment loss alone, a scalar, by whose gradient at `latents` REPA-E trains the autoencoder.
+
+        Times and noise are those of `loss` with the same streams. No label is dropped. Arguments and errors are those
+        of `loss`.
+        """
+        features = self.features(batch)
+        between = self.interpolate(batch, streams)
+        times = self.process.network_times(between.times)
+        (projected,) = self.network.project(between.noisy, times, batch['labels'])
+        return _alignment_loss(projected, features)
+
+    def features(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the features (B, T, F) that come with a batch, or those of its images.
+
+        Raises:
+            ValueError: If there is neither, or they have another shape than the network's projections.
+        """
         if 'features' in batch:
             features = batch['features']
         elif self.encoder is not None and 'images' in batch:
@@ -166,6 +190,11 @@ class REPA(SiT):
                 f"tokens and width {wanted[1]}, as of the network; change the encoder's grid or size, or feature_dims."
             )
         return features
+
+
+def _alignment_loss(projected: Tensor, features: Tensor) -> Tensor:
+    """Return minus the mean cosine of projected tokens and features (B, T, F), in float32 (arXiv 2410.06940)."""
+    return -F.cosine_similarity(projected.float(), features.float(), dim=2).mean()
 
 
 def _projector(width: int, hidden: int, features: int) -> nn.Sequential:

@@ -94,10 +94,26 @@ def test_every_layout_is_read(tmp_path, layout):
         assert stored.trained is None
 
 
+def test_the_batch_norm_of_repa_e_s_averaged_generator_is_the_normalisation(tmp_path):
+    norms = {
+        name: {f'bn.running_{key}': value for key, value in dict(mean=mean, var=var, count=STEP).items()}
+        for name, mean, var in (
+            ('model', torch.ones(4), torch.ones(4)),
+            ('ema', torch.tensor([0.0, 1.0, -2.0, 3.0]), torch.tensor([4.0, 1.0, 0.25, 16.0])),
+        )
+    }
+    torch.save(dict(vae=TRAINED, **{name: {**OTHER, **norm} for name, norm in norms.items()}), tmp_path / 'a.pt')
+    normalization = read_autoencoder(tmp_path / 'a.pt').normalization
+    assert normalization['shift'].tolist() == [0, 1, -2, 3]
+    assert normalization['scale'].tolist() == [0.5, 1, 2, 0.25]
+    torch.save(dict(state_dict=TRAINED, **norms), tmp_path / 'b.pt')  # no autoencoder of REPA-E
+    assert read_autoencoder(tmp_path / 'b.pt').normalization == {}
+
+
 @pytest.mark.parametrize(
     'content',
     [
-        {**TRAINED, **under('loss.discriminator.', DISCRIMINATOR), 'loss.logvar': torch.tensor(0.5)},
+        {**TRAINED, **under('loss.discriminator. DISCRIMINATOR), 'loss.logvar': torch.tensor(0.5)},
         {
             **under('autoencoder.', TRAINED),
             **under('adversarial_loss.discriminator.network.', DISCRIMINATOR),

@@ -42,7 +42,8 @@ def parameters(leaves):
 
 
 GENERATORS = [leaf for leaf in LEAVES if Path(leaf).parent.name in ('dit', 'sit', 'repa', 'maskgit')]
-AUTOENCODERS = [leaf for leaf in LEAVES if leaf not in GENERATORS]
+JOINT = [leaf for leaf in LEAVES if Path(leaf).parent.name == 'repae']
+AUTOENCODERS = [leaf for leaf in LEAVES if leaf not in (*GENERATORS, *JOINT)]
 
 
 def smoke(leaf, work_dir, *overrides, resume=False):
@@ -68,6 +69,17 @@ def test_every_autoencoder_trains_in_smoke(leaf, tmp_path):
     assert {'loss', 'eq_err/rotation'} <= {key for line in scalars for key in json.loads(line)}
     assert list(tmp_path.glob('*/vis_data/events.out.tfevents*'))
     assert list(tmp_path.glob('best_eq_err_rotation_*.pth'))
+
+
+@pytest.mark.parametrize('leaf', parameters(JOINT))
+def test_every_autoencoder_trains_with_its_generator_in_smoke(leaf, tmp_path):
+    checkpoint = smoke(leaf, tmp_path)
+    assert checkpoint['meta']['iter'] == 4
+    assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
+    pictures = {f'000000{step}_{name}.png' for step in (2, 4) for name in ('autoencoder', 'samples')}
+    assert {path.name for path in (tmp_path / 'pictures').iterdir()} == pictures
+    scalars = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    assert {'loss', 'generator_loss', 'psnr'} <= {key for line in scalars for key in json.loads(line)}
 
 
 @pytest.mark.parametrize('config', ['configs/zoo/autoencoders/taesd.py', 'configs/studies/p_shapes.py'])

@@ -31,13 +31,14 @@ LEAVES = {
     'vq': 'configs/demo/vq_rot_scale.py',
     'dit': 'configs/dit/dit_tiny_shapes.py',
     'repa': 'configs/repa/repa_tiny_shapes.py',
+    'repae': 'configs/repae/repae_tiny_shapes.py',
     'maskgit': 'configs/maskgit/maskgit_tiny_shapes.py',
 }
 SHARDED = ('dit', 'repa', 'maskgit')
 # Adam makes steps of one size of whatever rounding leaves where a gradient is zero.
-RATES = {'autoencoder': 1e-6, 'vq': 1e-2, 'dit': 1e-2, 'repa': 1e-2, 'maskgit': 1e-2}
+RATES = {'autoencoder': 1e-6, 'vq': 1e-2, 'dit': 1e-2, 'repa': 1e-2, 'repae': 1e-2, 'maskgit': 1e-2}
 MOMENTA = {'repa': 0.0}  # an optimizer without state
-NUM_PORTS = 12
+NUM_PORTS = 13
 
 SMALL = Config(
     dict(
@@ -77,14 +78,14 @@ def train_and_evaluate(rank: int, world_size: int) -> tuple[dict, dict]:
     return model.state_dict(), loop.run()
 
 
-def plain_descent(kind: str) -> str:
-    subject = 'autoencoder' if kind in ('autoencoder', 'vq') else 'generator'
+def plain_descent(kind: str) -> list[str]:
+    subjects = {'autoencoder': ['autoencoder'], 'vq': ['autoencoder'], 'repae': ['autoencoder', 'generator']}
     sgd = {'type': 'SGD', 'lr': RATES[kind], 'momentum': MOMENTA.get(kind, 0.9)}
-    return f'optim_wrapper.{subject}.optimizer={sgd}'
+    return [f'optim_wrapper.{subject}.optimizer={sgd}' for subject in subjects.get(kind, ['generator'])]
 
 
 def run(kind: str, folder: Path, *overrides: str, resume: bool = False) -> None:
-    train(LEAVES[kind], overrides=[f'work_dir={folder}', plain_descent(kind), *overrides], smoke=True, resume=resume)
+    train(LEAVES[kind], overrides=[f'work_dir={folder}', *plain_descent(kind), *overrides], smoke=True, resume=resume)
 
 
 def lose_a_process(folder: Path) -> None:

@@ -15,7 +15,7 @@ from eqzoo.engine.ema import averaged_model
 
 def runner_of(value, subject='autoencoder'):
     model = nn.Module()
-    model.subject = subject
+    model.subjects = (subject,)
     setattr(model, subject, nn.Linear(2, 2))
     model.discriminator = nn.Linear(2, 2)
     runner = SimpleNamespace(model=model, hooks=[])
@@ -32,12 +32,12 @@ def fill(runner, value):
 def test_the_average_is_of_what_the_training_is_about(subject):
     runner, hook = runner_of(1.0, subject), EMAHook(decay=0.75)
     trained = getattr(runner.model, subject)
-    assert averaged_model(runner) is trained
+    assert averaged_model(runner, subject) is trained
     hook.before_run(runner)
     runner.hooks.append(hook)
     fill(runner, 5.0)
     hook.after_train_iter(runner, 0)
-    assert averaged_model(runner) is hook.average
+    assert averaged_model(runner, subject) is hook.average
     assert {name: value.unique().tolist() for name, value in hook.average.state_dict().items()} == {
         'weight': [2.0],
         'bias': [2.0],

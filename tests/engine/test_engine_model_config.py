@@ -22,7 +22,7 @@ def test_the_config_is_plain_complete_and_opens_the_file(tmp_path):
     model = KLAutoencoder(block_out_channels=(8, 8), norm_num_groups=4, padding_mode='reflect', scale=0.5)
     training = build(dict(TRAINING, autoencoder={**AUTOENCODER, 'padding_mode': 'reflect', 'weights': None}))
     config = Config(dict(model=dict(autoencoder={**AUTOENCODER, 'padding_mode': 'reflect'})))
-    runner = SimpleNamespace(cfg=config, model=training)
+    runner = SimpleNamespace(cfg=config, model=training, hooks=[])
     checkpoint = dict(state_dict={f'autoencoder.{key}': value for key, value in model.state_dict().items()})
     ModelConfigHook().before_save_checkpoint(runner, checkpoint)
     torch.save(checkpoint, tmp_path / 'iter_1.pth')

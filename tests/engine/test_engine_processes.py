@@ -47,7 +47,7 @@ def runs(tmp_path_factory, request):
             raise
     second = (folder / 'second.txt').read_text()
     assert process.returncode == 0, f'{out}\n{second}'
-    assert out.count('Done.') == 10
+    assert out.count('Done.') == 11
     assert 'Done.' not in second
     assert 'Traceback' not in out
     return folder

@@ -12,7 +12,7 @@ from eqzoo.engine.training import Training
 class Line(Training):
     """A model of two weights."""
 
-    subject = 'line'
+    subjects = ('line',)
 
     def __init__(self, on_nonfinite='stop'):
         super().__init__(None, 'fp32', on_nonfinite)

@@ -16,7 +16,8 @@ from eqzoo.zoo import find_model, is_remote, models, resolve
 LPIPS = ('lpips-vgg16', 'lpips-alexnet')
 EXTRACTORS = ('fid-inception', 'dinov2-vits14', 'dinov2-vitb14', 'dinov2-vitl14')
 GENERATORS = ('dit-xl2-256', 'maskgit-base-256', 'maskgit-base-512', 'repa-xl2-256', 'sit-s2-256', 'sit-xl2-256')
-AUTOENCODERS = sorted(set(models()) - set(LPIPS) - set(EXTRACTORS) - set(GENERATORS))
+JOINT = ('repae-xl1-vavae-256', 'repae-xl2-sd-256')
+AUTOENCODERS = sorted(set(models()) - set(LPIPS) - set(EXTRACTORS) - set(GENERATORS) - set(JOINT))
 
 
 def test_the_index_lists_every_metafile(root):
@@ -82,7 +83,7 @@ def test_the_config_builds_the_counted_parameters(root, name):
     assert sum(parameter.numel() for parameter in autoencoder.parameters()) == find_model(name).parameters
 
 
-@pytest.mark.parametrize('name', GENERATORS)
+@pytest.mark.parametrize('name', [*GENERATORS, *JOINT])
 def test_a_generators_config_names_its_file_and_builds_the_counted_parameters(root, name):
     config = load_config(root / find_model(name).config).model.generator
     assert resolve(config.network.weights) == find_model(name).files[0]
