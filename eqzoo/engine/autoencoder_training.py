@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eqzoo.checkpoints.config import plain_config
+from eqzoo.data.loaders import image_sizes
 from eqzoo.engine.training import Training, add_to_means, bytes_kept
 from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.images import to_float
@@ -126,19 +127,24 @@ class AutoencoderTraining(Training):
             ValueError: If they are not.
         """
         parts = [each for each in (self.objective, *self.corruptions, *self.penalties) if hasattr(each, 'check_grid')]
-        side = getattr(dataset, 'size', None)  # a data set of a user's may not tell
-        if side is None:
-            return
-        grid = self.autoencoder.grid(side, side)
-        for part in parts:
-            part.check_grid(grid)
+        multiple, factor = getattr(dataset, 'multiple', None), self.autoencoder.downsample_factor
+        if multiple is not None and multiple % factor:
+            raise ValueError(
+                f'train_dataloader.dataset.multiple: got {multiple}; expected a multiple of {factor}, the pixels a '
+                f'side of a latent cell of {type(self.autoencoder).__name__}.'
+            )
+        for size in image_sizes(dataset):
+            grid = self.autoencoder.grid(*size)
+            for part in parts:
+                part.check_grid(grid)
 
     def kept_bytes(self, dataset: Dataset) -> int:
         """Return the bytes that encoder and decoder keep of one image in a step; 0 for a user's own autoencoder."""
-        side = getattr(dataset, 'size', None)
-        if side is None or not type(self.autoencoder).__module__.startswith('eqzoo.'):
+        sizes = image_sizes(dataset)
+        if not sizes or not type(self.autoencoder).__module__.startswith('eqzoo.'):
             return 0
-        return bytes_kept(_ThereAndBack(self.autoencoder), torch.empty(1, 3, side, side, device='meta'))
+        largest = max(sizes, key=lambda size: size[0] * size[1])
+        return bytes_kept(_ThereAndBack(self.autoencoder), torch.empty(1, 3, *largest, device='meta'))
 
     def train_step(
         self, batch: Mapping[str, Any], optimizers: Mapping[str, OptimWrapper], randomness: StepRandomness
