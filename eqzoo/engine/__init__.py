@@ -12,6 +12,7 @@ from eqzoo.engine.checkpoints import (
 from eqzoo.engine.ema import EMAHook
 from eqzoo.engine.generator_training import GeneratorTraining
 from eqzoo.engine.hooks import CodebookHook, ProgressHook, RunInfoHook, ScalarsHook, StopHook, UnreadableHook
+from eqzoo.engine.optimizers import MuonAdamW
 from eqzoo.engine.picture_hooks import PictureHook, SampleHook
 from eqzoo.engine.runner import EvaluationLoop, MeanLogProcessor, StepLoop, build_runner
 from eqzoo.engine.sharding import ShardingHook
@@ -27,6 +28,7 @@ __all__ = [
     'GeneratorTraining',
     'MeanLogProcessor',
     'ModelConfigHook',
+    'MuonAdamW',
     'PictureHook',
     'PlainCheckpointHook',
     'ProgressHook',

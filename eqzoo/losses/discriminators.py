@@ -58,6 +58,11 @@ class FeatureDiscriminator(nn.Module):
         maps = self.extractor.maps(127.5 * (images + 1))
         return [head(features) for head, features in zip(self.heads, maps, strict=True)]
 
+    @classmethod
+    def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments with the network that is small and installed with eqzoo."""
+        return {**arguments, 'extractor': dict(type='EfficientNetLite0')}
+
 
 class _Head(nn.Module):
     def __init__(self, channels: int, width: int, kernel_size: int) -> None:

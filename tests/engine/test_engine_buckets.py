@@ -13,7 +13,8 @@ HOOKS = "custom_hooks={'ema': {'type': 'EMAHook', 'decay': 0.5}}"
 
 
 def test_a_resumed_run_has_the_same_bits_and_every_step_its_own_grid(tmp_path, assert_same, monkeypatch):
-    config = shrink(load_config('configs/demo/rot_scale.py', [f'work_dir={tmp_path}', DATA, HOOKS, *WORDS]))
+    words = [f'work_dir={tmp_path}', DATA, HOOKS, 'visualizer=none', *WORDS]
+    config = shrink(load_config('configs/demo/rot_scale.py', words))
     runner, grids = build_runner(config), []
     draw = runner.model.objective.sample
     monkeypatch.setattr(
