@@ -29,6 +29,8 @@ class Stream(IntEnum):
     """Features that replace idle codes, by step."""
     CORRUPTION = 5
     """Corruptions of a training sample's latents, by draw."""
+    AUGMENTATION = 6
+    """Augmentation of what a discriminator sees of a training sample, by draw."""
 
 
 def seeded(*key: int) -> torch.Generator:
@@ -64,6 +66,10 @@ class StepRandomness:
     def corruption(self, draws: Tensor) -> 'SampleStreams':
         """Return a stream for the corruptions of the latents of each of the samples `draws` (B,)."""
         return SampleStreams(self.seed, draws, Stream.CORRUPTION)
+
+    def augmentation(self, draws: Tensor) -> 'SampleStreams':
+        """Return a stream for the augmentation of what a discriminator sees of each of the samples `draws` (B,)."""
+        return SampleStreams(self.seed, draws, Stream.AUGMENTATION)
 
 
 @dataclass(frozen=True)

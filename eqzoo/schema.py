@@ -5,6 +5,7 @@ checks (`eqzoo.registry.ranges`). A key that ends in '?' may be missing; '*' sta
 the listed keys only.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
@@ -126,8 +127,14 @@ _KINDS_OF_KEYS = {
     'visualizer': VISUALIZERS,
 }
 
-# Optimizers that a training step cannot use.
-_UNFIT = {'LBFGS': 'computes the loss several times a step', 'SparseAdam': 'is for sparse gradients'}
+# Optimizers that a training step cannot use, with the reason, and one that it can.
+_UNFIT = {
+    'LBFGS': ('computes the loss several times a step, which training does not', 'AdamW, for one'),
+    'SparseAdam': ('is for sparse gradients, which training does not have', 'AdamW, for one'),
+    'Muon': ('updates matrices alone, no convolutions, biases and norms', 'MuonAdamW, which updates all'),
+}
+# The names of bitsandbytes' optimizers; those that torch has too are called bnb_Adam, say.
+_OF_BITSANDBYTES = re.compile(r'bnb_\w+|(Paged)?\w+(8|32)bit|Paged\w+')
 
 # Arguments that the run supplies.
 _SUPPLIED = {
@@ -177,12 +184,19 @@ def check_foreign(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: For an unknown name or argument, a value out of range, or a package that is not installed.
     """
+    for name, wrapper in (config.get('optim_wrapper') or {}).items():
+        wanted = (wrapper.get('optimizer') or {}).get('type')
+        if isinstance(wanted, str) and _OF_BITSANDBYTES.fullmatch(wanted) and find_spec('bitsandbytes') is None:
+            raise ValueError(
+                f'optim_wrapper.{name}.optimizer: {wanted} is of bitsandbytes, which is not installed; expected: '
+                "pip install 'eqzoo[8bit]'; or another optimizer."
+            )
     for key in ('optim_wrapper', 'param_scheduler', 'visualizer', 'default_hooks', 'custom_hooks'):
         options = dict(kind=kind_of_key(config, key), supplied=_SUPPLIED.get(key, ()), annotations=_FOREIGN)
         for where, cls, _ in check_config(config.get(key), key, **options):
             if key == 'optim_wrapper' and cls.__name__ in _UNFIT:
-                reason = _UNFIT[cls.__name__]
-                raise ValueError(f'{where}: {cls.__name__} {reason}, which training does not; expected AdamW, for one.')
+                reason, other = _UNFIT[cls.__name__]
+                raise ValueError(f'{where}: {cls.__name__} {reason}; expected {other}.')
             packages = _EXTRAS.get(cls.__name__, ())
             if packages and not any(map(find_spec, packages)):
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -32,9 +33,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _DEEP = ('I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
 
-# TIFF 6.0: tags 258, 262, 339
+# TIFF 6.0: tags 256, 257, 274 (with their defaults), 258, 262, 339
+_TIFF_SIZE = ((256, 0), (257, 0), (_ORIENTATION, 1))
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
@@ -88,6 +91,26 @@ def decode(data: bytes) -> Image.Image:
         reason = ' '.join(str(error).split())  # one line, as messages of loaders' processes are
         raise UnreadableImageError(f'{type(error).__name__}: {reason}') from None
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def upright_size(file: BinaryIO) -> tuple[int, int]:
+    """Return the width and height that `decode` gives an image file, of which the header alone is read.
+
+    Raises:
+        UnreadableImageError: If there is no header of these formats.
+    """
+    try:
+        image = Image.open(file, formats=FORMATS)
+        width, height = image.size
+        if image.format == 'TIFF':  # whether Pillow has turned its size already depends on the version
+            width, height, orientation = (image.tag_v2.get(tag, value) for tag, value in _TIFF_SIZE)
+        else:
+            orientation = _orientation(image)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UnreadableImageError(f'{type(error).__name__}: {error}') from None
+    return (height, width) if orientation in _ON_ITS_SIDE else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:

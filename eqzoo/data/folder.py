@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from eqzoo.data.crops import CROPS
@@ -131,7 +132,10 @@ class ImageFolder(Dataset):
                 `on_small='refuse'`, or has another size and `crop='exact'`.
         """
         index, draw = split_key(key, len(self))
-        name = self.names[index]
+        return self._item(self.names[index], (self.size, self.size), index, draw)
+
+    def _item(self, name: str, size: tuple[int, int], index: int, draw: int) -> dict[str, Any]:
+        """Return the item of the image `name`, cropped to `size` (H, W)."""
         try:
             image = decode(self.source.read(name))
         except (UnreadableImageError, OSError) as error:
@@ -141,15 +145,17 @@ class ImageFolder(Dataset):
                     "on_unreadable='skip' of a dataset leaves such images out.)"
                 ) from None
             return dict(unreadable=name, reason=str(error), index=index, draw=draw)
-        is_small = min(image.size) < self.size and self.crop != 'exact'
+        height, width = size
+        is_small = (image.height < height or image.width < width) and self.crop != 'exact'
         if is_small and self.on_small != 'enlarge':
-            reason = f'{image.width} x {image.height} pixels, smaller than {self.size}'
+            wanted = width if width == height else f'{width} x {height}'
+            reason = f'{image.width} x {image.height} pixels, smaller than {wanted}'
             if self.on_small == 'skip':
                 return dict(unreadable=name, reason=reason, index=index, draw=draw)
             raise ValueError(f"{self.source.root}: {name}: {reason}; remove it, or set on_small='skip' or 'enlarge'.")
         rng = np.random.default_rng([self.seed, draw])
         try:
-            pixels = CROPS[self.crop](image, self.size, rng)
+            pixels = self._cut(image, size, rng)
         except ValueError as error:
             raise ValueError(f'{self.source.root}: {name}: {error}; give a set of one size, or another crop.') from None
         if self.flip and rng.random() < 0.5:
@@ -157,6 +163,10 @@ class ImageFolder(Dataset):
         pixels = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         item = dict(image=pixels, label=self._label(index, name), index=index, draw=draw)
         return {**item, 'enlarged': f'{name} ({image.width} x {image.height})'} if is_small else item
+
+    def _cut(self, image: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """Return the pixels (H, W, 3), uint8, of `image` cropped to `size` (H, W)."""
+        return CROPS[self.crop](image, size[0], rng)
 
     def labels(self) -> list[int]:
         """Return the label of each image, without reading an image."""
@@ -176,7 +186,7 @@ class ImageFolder(Dataset):
         if self._labels is not None:  # of folders, names have the classes
             listing.update(self._labels.astype('<i4').tobytes())
         return dict(
-            kind='ImageFolder',
+            kind=type(self).__name__,
             root=_name_of(self.source),
             num_images=len(self),
             crop=self.crop,

@@ -33,7 +33,8 @@ def build_train_loader(
     To resume after n samples, set `loader.sampler.start_draw = n` before iterating.
 
     Args:
-        dataset: A dataset with keys (index, draw).
+        dataset: A dataset with keys (index, draw). If it has `bucket_of`, the bucket of each index, the items of a
+            batch are of one bucket.
         batch_size: B, over all ranks.
         num_workers: Processes that read for this rank; 0 reads in this process. It changes no result,
             and is capped to the number of cores.
@@ -45,7 +46,9 @@ def build_train_loader(
     Raises:
         ValueError: If `batch_size` is not a whole multiple of `world_size`.
     """
-    sampler = RunSampler(len(dataset), seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
+    options = dict(seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
+    buckets = getattr(dataset, 'bucket_of', None)
+    sampler = RunSampler(len(dataset), **options) if buckets is None else BucketSampler(buckets, batch_size, **options)
     return _build(dataset, sampler, batch_size, num_workers, world_size)
 
 
@@ -63,8 +66,13 @@ def build_eval_loader(
         world_size: Number of ranks.
 
     Raises:
-        ValueError: If `batch_size` is not a whole multiple of `world_size`.
+        ValueError: If `batch_size` is not a whole multiple of `world_size`, or the images are of several sizes.
     """
+    if len(set(getattr(dataset, 'bucket_of', ()))) > 1:
+        raise ValueError(
+            f'dataset: {type(dataset).__name__} has images of several sizes, which only training takes; expected '
+            'images of one size for evaluation, such as ImageFolder.'
+        )
     sampler = ShardSampler(len(dataset), rank=rank, world_size=world_size)
     return _build(dataset, sampler, batch_size, num_workers, world_size)
 
@@ -125,6 +133,86 @@ class RunSampler(Sampler):
 
     def _order(self, epoch: int) -> np.ndarray | range:
         return np.random.default_rng([self.seed, epoch]).permutation(self.size) if self.shuffle else range(self.size)
+
+
+class BucketSampler(RunSampler):
+    """Endless order of a training run whose batches are of one bucket each: yields (index, draw).
+
+    Draws are numbered, and shared by ranks, as those of `RunSampler`. A cycle is as many batches as there are items; a
+    bucket of n items has n of these batches, spread evenly over the cycle at random, and goes through its items once
+    for each item of a batch, every time in another order. No item is left out, none is preferred, and what is in the
+    global batch i depends on seed, batch size and i alone.
+
+    Args:
+        bucket_of: The bucket of each item.
+        batch_size: B, over all ranks.
+        seed: Seed of the shuffling.
+        shuffle: Whether to shuffle.
+        rank: This process.
+        world_size: Number of processes.
+        start_draw: First draw of the run to yield, over all ranks.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> from itertools import islice
+        >>> list(islice(BucketSampler([0, 1, 0], 2, shuffle=False), 6))
+        [(0, 0), (2, 1), (1, 2), (1, 3), (0, 4), (2, 5)]
+    """
+
+    def __init__(
+        self,
+        bucket_of: Sequence[int],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        start_draw: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f'BucketSampler.batch_size must be at least 1, got {batch_size}.')
+        options = dict(seed=seed, shuffle=shuffle, rank=rank, world_size=world_size, start_draw=start_draw)
+        super().__init__(len(bucket_of), **options)
+        self.batch_size = batch_size
+        # the items of each bucket, which may have no items
+        buckets = np.asarray(bucket_of)
+        self._items = np.argsort(buckets, kind='stable')
+        self._counts = np.bincount(buckets)
+        self._starts = self._counts.cumsum() - self._counts
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        draw = self.start_draw + (self.rank - self.start_draw) % self.world_size
+        cycle, orders = -1, {}
+        while True:
+            batch, place = divmod(draw, self.batch_size)
+            if batch // self.size != cycle:
+                cycle, orders = batch // self.size, {}
+                schedule, earlier = self._schedule(cycle)
+            bucket, earlier_batches = int(schedule[batch % self.size]), int(earlier[batch % self.size])
+            count = int(self._counts[bucket])
+            turn, rank_in_turn = divmod(earlier_batches * self.batch_size + place, count)
+            if orders.get(bucket, (-1, None))[0] != turn:
+                orders[bucket] = turn, self._order_of(bucket, cycle, turn)
+            yield int(self._items[self._starts[bucket] + orders[bucket][1][rank_in_turn]]), draw
+            draw += self.world_size
+
+    def _schedule(self, cycle: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bucket of each batch of a cycle, and how many earlier ones of the cycle are of the same bucket."""
+        bucket = np.repeat(np.arange(len(self._counts)), self._counts)
+        earlier = np.arange(self.size) - np.repeat(self._starts, self._counts)
+        # the n batches of a bucket are at random moments of the n-th parts of the cycle
+        jitter = np.random.default_rng([self.seed, cycle]).random(self.size) if self.shuffle else 0.5
+        order = np.argsort((earlier + jitter) / self._counts[bucket], kind='stable')
+        return bucket[order], earlier[order]
+
+    def _order_of(self, bucket: int, cycle: int, turn: int) -> np.ndarray | range:
+        count = int(self._counts[bucket])
+        if not self.shuffle:
+            return range(count)
+        return np.random.default_rng([self.seed, cycle, bucket, turn]).permutation(count)
 
 
 class ShardSampler(Sampler):
@@ -203,6 +291,12 @@ def split_key(key: Key, size: int) -> tuple[int, int]:
     return int(index), int(draw)
 
 
+def image_sizes(dataset: Dataset) -> list[tuple[int, int]]:
+    """Return the sizes (H, W) of a dataset's images: of its buckets, or its one; none if a user's does not tell."""
+    side = getattr(dataset, 'size', None)
+    return list(getattr(dataset, 'sizes', [(side, side)] if isinstance(side, int) else []))
+
+
 def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int, world_size: int) -> DataLoader:
     if batch_size < 1 or batch_size % world_size:
         raise ValueError(
@@ -224,14 +318,15 @@ def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
 
 def _check_memory(dataset: Dataset, batch_size: int) -> None:
     """Refuse a batch whose images alone take more memory than the machine has."""
-    side = getattr(dataset, 'size', None)  # of images; a data set of a user's may not tell
-    if not isinstance(side, int):
+    sizes = image_sizes(dataset)
+    if not sizes:
         return
-    needed = batch_size * 3 * side**2 * _BYTES_A_VALUE
+    height, width = max(sizes, key=lambda size: size[0] * size[1])
+    needed = batch_size * 3 * height * width * _BYTES_A_VALUE
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     if needed > memory:
         raise ValueError(
-            f'batch_size: {batch_size:,} images of {side:,} x {side:,} pixels take {needed / 2**30:,.1f} GiB, this '
+            f'batch_size: {batch_size:,} images of {height:,} x {width:,} pixels take {needed / 2**30:,.1f} GiB, this '
             f'machine has {memory / 2**30:,.1f} GiB; expected smaller batches, or smaller images (dataset.size).'
         )
 

@@ -13,6 +13,7 @@ from eqzoo.engine.ema import EMAHook
 from eqzoo.engine.generator_training import GeneratorTraining
 from eqzoo.engine.hooks import CodebookHook, ProgressHook, RunInfoHook, ScalarsHook, StopHook, UnreadableHook
 from eqzoo.engine.joint_training import JointTraining
+from eqzoo.engine.optimizers import MuonAdamW
 from eqzoo.engine.picture_hooks import PictureHook, SampleHook
 from eqzoo.engine.runner import EvaluationLoop, MeanLogProcessor, StepLoop, build_runner
 from eqzoo.engine.sharding import ShardingHook
@@ -29,6 +30,7 @@ __all__ = [
     'JointTraining',
     'MeanLogProcessor',
     'ModelConfigHook',
+    'MuonAdamW',
     'PictureHook',
     'PlainCheckpointHook',
     'ProgressHook',

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eqzoo.checkpoints.config import plain_config
-from eqzoo.engine.training import Training, add_to_means, bytes_kept
+from eqzoo.data.loaders import image_sizes
+from eqzoo.engine.training import Training, add_to_means, bytes_kept, recompute_blocks
 from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.images import to_float
 from eqzoo.losses import AdversarialLoss, ReconstructionLoss
-from eqzoo.randomness import StepRandomness
+from eqzoo.randomness import SampleStreams, StepRandomness
 from eqzoo.registry import MODELS, Corruption, Objective, Penalty
 from eqzoo.registry.ranges import NonNegativeFloat, PositiveInt
 from eqzoo.regularizers import LatentStep, ReconstructionPair
@@ -48,6 +49,8 @@ class AutoencoderTraining(Training):
         adversarial_loss: The discriminator and its losses, if any.
         encoder_rate: The encoder's learning rate as a share of the optimizer's. 0 freezes it, with the 1x1 convolution
             and the codebook after it: the decoder alone is trained, and latents stay what they are, to the bit.
+        checkpointing: Whether the backward pass computes the activations of residual and attention blocks again: a
+            third more time, a fraction of the memory (docs/scaling.md), and the same weights to the bit.
         micro_batch_size: See `Training`.
         precision: See `Training`.
         on_nonfinite: See `Training`.
@@ -68,6 +71,7 @@ class AutoencoderTraining(Training):
         penalties: Sequence[Penalty] = (),
         adversarial_loss: AdversarialLoss | None = None,
         encoder_rate: NonNegativeFloat = 1.0,
+        checkpointing: bool = False,
         micro_batch_size: PositiveInt | None = None,
         precision: Literal['fp32', 'bf16'] = 'fp32',
         on_nonfinite: Literal['stop', 'skip'] = 'stop',
@@ -95,6 +99,8 @@ class AutoencoderTraining(Training):
         if encoder_rate == 0:
             for part in self._encoder_parts():
                 part.requires_grad_(False)
+        if checkpointing:
+            recompute_blocks(autoencoder)
 
     def train(self, mode: bool = True) -> 'AutoencoderTraining':
         """Set the mode; a frozen encoder stays in evaluation mode, where no statistics of batches move it."""
@@ -126,19 +132,24 @@ class AutoencoderTraining(Training):
             ValueError: If they are not.
         """
         parts = [each for each in (self.objective, *self.corruptions, *self.penalties) if hasattr(each, 'check_grid')]
-        side = getattr(dataset, 'size', None)  # a data set of a user's may not tell
-        if side is None:
-            return
-        grid = self.autoencoder.grid(side, side)
-        for part in parts:
-            part.check_grid(grid)
+        multiple, factor = getattr(dataset, 'multiple', None), self.autoencoder.downsample_factor
+        if multiple is not None and multiple % factor:
+            raise ValueError(
+                f'train_dataloader.dataset.multiple: got {multiple}; expected a multiple of {factor}, the pixels a '
+                f'side of a latent cell of {type(self.autoencoder).__name__}.'
+            )
+        for size in image_sizes(dataset):
+            grid = self.autoencoder.grid(*size)
+            for part in parts:
+                part.check_grid(grid)
 
     def kept_bytes(self, dataset: Dataset) -> int:
         """Return the bytes that encoder and decoder keep of one image in a step; 0 for a user's own autoencoder."""
-        side = getattr(dataset, 'size', None)
-        if side is None or not type(self.autoencoder).__module__.startswith('eqzoo.'):
+        sizes = image_sizes(dataset)
+        if not sizes or not type(self.autoencoder).__module__.startswith('eqzoo.'):
             return 0
-        return bytes_kept(_ThereAndBack(self.autoencoder), torch.empty(1, 3, side, side, device='meta'))
+        largest = max(sizes, key=lambda size: size[0] * size[1])
+        return bytes_kept(_ThereAndBack(self.autoencoder), torch.empty(1, 3, *largest, device='meta'))
 
     def train_step(
         self, batch: Mapping[str, Any], optimizers: Mapping[str, OptimWrapper], randomness: StepRandomness
@@ -163,21 +174,23 @@ class AutoencoderTraining(Training):
                 with self.autocast(self._device):
                     step = self.latent_step(batch['draws'][part], randomness)
                     pairs = self.objective(step, images, draws.objective)
+                    streams = self._augmentation(adversarial, batch['draws'][part], randomness)
                     self.add_terms(step, images, batch, part, randomness)
-                    loss, parts = self.loss(step, pairs, draws.penalties, adversarial)
+                    loss, parts = self.loss(step, pairs, draws.penalties, adversarial, streams)
                 (loss * share).backward()
                 add_to_means(log, parts, share)
-                main_pairs.append((pairs[0].reconstruction.detach(), pairs[0].target.detach(), share))
+                main_pairs.append((pairs[0].reconstruction.detach(), pairs[0].target.detach(), streams, share))
         log.update(updated := self.update(optimizers['autoencoder']))
         self.autoencoder.finish_step(is_skipped=bool(updated.get('skipped', False)))
         if adversarial is not None:
-            for reconstruction, target, share in main_pairs:
+            for reconstruction, target, streams, share in main_pairs:
                 with self.autocast(self._device):
-                    loss, parts = adversarial.discriminator_loss(reconstruction, target)
+                    loss, parts = adversarial.discriminator_loss(reconstruction, target, streams, randomness.step)
                 (loss * share).backward()
                 add_to_means(log, {'discriminator_loss': loss, **parts}, share)
             updated = self.update(optimizers['discriminator'])
             log.update({f'discriminator_{name}': value for name, value in updated.items()})
+            adversarial.end_step(log['logits_real'], log['logits_fake'])
         return dict(log)
 
     def draw(self, randomness: StepRandomness, size: tuple[int, int]) -> Draws:
@@ -211,6 +224,7 @@ class AutoencoderTraining(Training):
         pairs: Sequence[ReconstructionPair],
         draws: Sequence[Any],
         adversarial: AdversarialLoss | None,
+        streams: SampleStreams | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the autoencoder's loss, a scalar, and its parts for the log.
 
@@ -219,6 +233,7 @@ class AutoencoderTraining(Training):
             pairs: The objective's.
             draws: Those of the penalties.
             adversarial: The adversarial loss of the main pair, if it has begun.
+            streams: Its draws, if it augments.
         """
         loss, parts = self._reconstruction_loss(pairs)
         step.reconstruction_loss = loss
@@ -227,7 +242,7 @@ class AutoencoderTraining(Training):
             terms |= penalty(step, draw)
         if adversarial is not None:
             terms['adversarial'], parts['adaptive_weight'] = adversarial.generator_loss(
-                pairs[0].reconstruction, loss, self.autoencoder.last_layer
+                pairs[0].reconstruction, loss, self.autoencoder.last_layer, streams
             )
         total = loss + sum(terms.values())
         return total, {'loss': total, **parts, **step.log, **terms}
@@ -270,6 +285,13 @@ class AutoencoderTraining(Training):
     def _active_adversarial(self, step: int) -> AdversarialLoss | None:
         loss = self.adversarial_loss
         return loss if loss is not None and step >= loss.start_step else None
+
+    @staticmethod
+    def _augmentation(
+        adversarial: AdversarialLoss | None, draws: Tensor, randomness: StepRandomness
+    ) -> SampleStreams | None:
+        augments = adversarial is not None and adversarial.augmentation is not None
+        return randomness.augmentation(draws) if augments else None
 
     def _encoder_parts(self) -> list[nn.Module]:
         return [getattr(self.autoencoder, name) for name in self.autoencoder.encoder_parts]

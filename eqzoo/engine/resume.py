@@ -66,6 +66,7 @@ RULES = (
     Rule(r'model\.autoencoder(\..*)?', 'refused', 'another autoencoder'),
     Rule(r'model\.generator(\..*)?', 'refused', 'another generator'),
     Rule(r'model\.adversarial_loss(\.discriminator.*)?', 'refused', 'another discriminator'),
+    Rule(r'model\.adversarial_loss\.penalties(\.\d+\.type)?', 'refused', 'averages of logits may belong to them'),
     Rule(r'model\.encoder_rate', 'refused', 'other groups of parameters; `phases` change it'),
     Rule(r'model\.type', 'refused', 'another kind of training'),
     Rule(r'optim_wrapper\.\w+(\.optimizer(\.type)?)?', 'refused', "the optimizer's state is of another one"),

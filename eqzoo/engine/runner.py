@@ -26,6 +26,7 @@ from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint, read_checkpoint
 from eqzoo.engine.evaluation import check_evaluators, merge_metrics, run_evaluators
 from eqzoo.engine.hooks import StopHook
+from eqzoo.engine.optimizers import MuonAdamW
 from eqzoo.engine.resume import (
     Change,
     Settings,
@@ -220,7 +221,9 @@ def build_optimizers(model: nn.Module, config: Config) -> OptimWrapperDict:
             f'optim_wrapper: the model has the parameter groups {sorted(groups)}, the config has optimizers for '
             f'{sorted(given)}; give each group one optimizer.'
         )
-    return OptimWrapperDict(**{name: _build_optimizer(groups[name], given[name], factors) for name in groups})
+    # of MuonAdamW's matrices, those whose rows are looked up
+    tables = [each.weight for each in model.modules() if isinstance(each, nn.Embedding)]
+    return OptimWrapperDict(**{name: _build_optimizer(groups[name], given[name], factors, tables) for name in groups})
 
 
 @LOOPS.register_module()
@@ -409,7 +412,10 @@ def _hooks(config: Config, *, sharded: bool) -> list[Hook]:
 
 
 def _build_optimizer(
-    parameters: list[nn.Parameter], config: dict[str, Any], factors: Mapping[nn.Parameter, float]
+    parameters: list[nn.Parameter],
+    config: dict[str, Any],
+    factors: Mapping[nn.Parameter, float],
+    tables: Sequence[nn.Parameter],
 ) -> Any:
     arguments = {'type': 'StepOptimWrapper', **config}
     settings = arguments.pop('optimizer')
@@ -418,6 +424,8 @@ def _build_optimizer(
         by_factor.setdefault(factors.get(each, 1.0), []).append(each)
     if set(by_factor) - {1.0}:
         parameters = [{'params': group, 'lr': factor * settings['lr']} for factor, group in by_factor.items()]
+    if OPTIMIZERS.get(settings['type'] if isinstance(settings['type'], str) else '') is MuonAdamW:
+        settings = dict(settings, adamw_only=tables)
     optimizer = OPTIMIZERS.build(dict(params=parameters, **settings))
     return OPTIM_WRAPPERS.build(dict(arguments, optimizer=optimizer))
 

@@ -1,7 +1,7 @@
 """Base class of trainings, their optimizer wrapper, and compilation of blocks."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
 from eqzoo.distributed import average_gradients, full_tensor, get_device, total_memory
@@ -211,6 +212,49 @@ def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
     torch._functorch.config.donated_buffer = False
     for block in blocks:
         block.compile(**{'dynamic': False, **options})
+
+
+# Blocks of diffusers and eqzoo whose activations are many times their input: residual blocks, attention, resampling.
+_RECOMPUTED = (
+    *('ResnetBlock2D', 'Attention', 'Upsample2D', 'Downsample2D', 'ReflectDownsample'),  # KL and VQ
+    *('AutoencoderTinyBlock', 'PooledBlock'),  # tiny
+    *('ResBlock', 'EfficientViTBlock', 'DCDownBlock2d', 'DCUpBlock2d'),  # deep compression (AutoencoderDC)
+)
+
+
+def recompute_blocks(network: nn.Module) -> None:
+    """Let the backward pass compute the activations of each residual and attention block again, in place.
+
+    A step then keeps the blocks' inputs and the activations of one block at a time; gradients have the same bits. The
+    names of weights stay.
+
+    Raises:
+        ValueError: If the network has none of these blocks.
+    """
+
+    def visit(module: nn.Module) -> int:
+        if type(module).__name__ in _RECOMPUTED:
+            module.forward = _Recomputed(module.forward)
+            return 1
+        return sum(visit(child) for child in module.children())
+
+    if not visit(network):
+        raise ValueError(
+            f'AutoencoderTraining.checkpointing: {type(network).__name__} has no block of the kinds '
+            f'{", ".join(_RECOMPUTED)}; expected false.'
+        )
+
+
+class _Recomputed:
+    """A module's forward pass under activation checkpointing; a class of its own, so that modules can be copied."""
+
+    def __init__(self, forward: Callable[..., Tensor]) -> None:
+        self.forward = forward
+
+    def __call__(self, *inputs: Any, **options: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self.forward(*inputs, **options)
+        return checkpoint(self.forward, *inputs, use_reentrant=False, **options)
 
 
 def add_to_means(log: dict[str, Tensor], parts: Mapping[str, Tensor], share: float) -> None:

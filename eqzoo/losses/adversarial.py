@@ -1,6 +1,6 @@
 """Adversarial loss: a patch discriminator, hinge losses and the adaptive weight."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
 from torch import Tensor, nn
 
 from eqzoo.gradients import gradient_ratio
+from eqzoo.losses.stabilization import DiffAug, DiscriminatorStep, mean_of_maps
+from eqzoo.randomness import SampleStreams
 from eqzoo.registry import LOSSES, MODELS, Requirement
 from eqzoo.registry.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 from eqzoo.zoo import weights_requirements
@@ -80,11 +82,15 @@ class PatchGAN(nn.Module):
 class AdversarialLoss(nn.Module):
     """Hinge losses of autoencoder and discriminator, with VQGAN's adaptive weight (arXiv 2012.09841, Eq. 6-7).
 
+    Of a discriminator with several maps of logits, each map counts the same.
+
     Args:
-        discriminator: Maps images (B, C, H, W) to logits.
+        discriminator: Maps images (B, C, H, W) to logits, or to a list of several maps of them.
         weight: Factor on the adaptive weight; 0.5 in LDM and EQ-VAE.
         start_step: First training step with this loss; before, neither part is computed. 0 in EQ-VAE, 50,001 in LDM.
         adaptive: Whether the weight also balances the gradients of both losses at the decoder's last layer.
+        penalties: Terms of the discriminator's loss: `R1`, `LeCam`.
+        augmentation: What changes all images before the discriminator sees them: `DiffAug`.
     """
 
     def __init__(
@@ -94,15 +100,26 @@ class AdversarialLoss(nn.Module):
         *,
         start_step: NonNegativeInt = 0,
         adaptive: bool = True,
+        penalties: Sequence[Callable[[DiscriminatorStep], Tensor | None]] = (),
+        augmentation: DiffAug | None = None,
     ) -> None:
         super().__init__()
         self.discriminator = discriminator
         self.weight = weight
         self.start_step = start_step
         self.adaptive = adaptive
+        self.penalties = tuple(penalties)
+        self.augmentation = augmentation
+        for number, each in enumerate(self.penalties):
+            if isinstance(each, nn.Module):  # its averages are found under this name
+                self.add_module(f'penalty_{number}', each)
 
     def generator_loss(
-        self, reconstruction: Tensor, reconstruction_loss: Tensor, last_layer: Tensor
+        self,
+        reconstruction: Tensor,
+        reconstruction_loss: Tensor,
+        last_layer: Tensor,
+        streams: SampleStreams | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the autoencoder's weighted loss and the weight, both scalars.
 
@@ -110,15 +127,55 @@ class AdversarialLoss(nn.Module):
             reconstruction: Images (B, C, H, W) in [-1, 1] from the decoder.
             reconstruction_loss: The scalar to balance against.
             last_layer: Weight of the decoder's last layer, where the gradients are compared.
+            streams: Draws for the augmentation, a stream per image.
         """
-        loss = -self.discriminator(reconstruction).mean()
+        loss = -mean_of_maps(self._logits(reconstruction, streams), torch.mean)
         weight = torch.as_tensor(self.weight, device=loss.device, dtype=loss.dtype)
         if self.adaptive:
             weight = weight * gradient_ratio(reconstruction_loss, loss, last_layer)
         return weight * loss, weight
 
-    def discriminator_loss(self, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the discriminator's hinge loss, a scalar, and mean logits, for detached images (B, C, H, W)."""
-        real, fake = self.discriminator(target), self.discriminator(reconstruction)
-        loss = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
-        return loss, {'logits_real': real.detach().mean(), 'logits_fake': fake.detach().mean()}
+    def discriminator_loss(
+        self, reconstruction: Tensor, target: Tensor, streams: SampleStreams | None = None, step: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the discriminator's loss, a scalar, and values for the log, for detached images (B, C, H, W).
+
+        Args:
+            reconstruction: From the decoder.
+            target: What it should look like.
+            streams: Draws for the augmentation, a stream per image.
+            step: The training step, from 0.
+
+        Returns:
+            The hinge loss plus penalties; and the mean logits, with each penalty by its name.
+        """
+        real, fake = self._logits(target, streams), self._logits(reconstruction, streams)
+        loss = 0.5 * (
+            mean_of_maps(real, lambda logits: F.relu(1 - logits).mean())
+            + mean_of_maps(fake, lambda logits: F.relu(1 + logits).mean())
+        )
+        parts = {
+            'logits_real': mean_of_maps(real, torch.mean).detach(),
+            'logits_fake': mean_of_maps(fake, torch.mean).detach(),
+        }
+        for penalty in self.penalties:
+            value = penalty(DiscriminatorStep(self._plain_logits, target, real, fake, step))
+            if value is not None:
+                loss = loss + value
+                parts[getattr(penalty, 'name', type(penalty).__name__.lower())] = value.detach()
+        return loss, parts
+
+    def end_step(self, logits_real: Tensor, logits_fake: Tensor) -> None:
+        """Let penalties with averages take in a step's mean logits, scalars over all its micro-batches."""
+        for penalty in self.penalties:
+            if hasattr(penalty, 'update'):
+                penalty.update(logits_real, logits_fake)
+
+    def _logits(self, images: Tensor, streams: SampleStreams | None) -> Sequence[Tensor]:
+        if self.augmentation is not None:
+            images = self.augmentation(images, self.augmentation.sample(streams))
+        return self._plain_logits(images)
+
+    def _plain_logits(self, images: Tensor) -> Sequence[Tensor]:
+        logits = self.discriminator(images)
+        return [logits] if isinstance(logits, Tensor) else logits

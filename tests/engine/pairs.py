@@ -20,7 +20,7 @@ from mmengine.config import Config
 
 from eqzoo.commands.cli import run as run_command
 from eqzoo.commands.train import train
-from eqzoo.data import Shapes, build_eval_loader, build_train_loader
+from eqzoo.data import BucketedShapes, Shapes, build_eval_loader, build_train_loader
 from eqzoo.distributed import close_distributed, init_distributed
 from eqzoo.engine import StepRandomness
 from eqzoo.engine.runner import EvaluationLoop, build_optimizers
@@ -64,13 +64,13 @@ SMALL = Config(
 
 
 def train_and_evaluate(rank: int, world_size: int) -> tuple[dict, dict]:
-    """Train `SMALL` for three steps and evaluate seven images, an odd number; return weights and metrics."""
+    """Train `SMALL` for four steps on buckets and evaluate seven images, an odd number; return weights and metrics."""
     torch.manual_seed(0)
     model = build(SMALL.model).train()
     optimizers = build_optimizers(model, SMALL)
     share = dict(num_workers=0, rank=rank, world_size=world_size)
-    loader = build_train_loader(Shapes(num_images=9, size=32), batch_size=4, seed=0, **share)
-    for step, batch in zip(range(3), loader, strict=False):
+    loader = build_train_loader(BucketedShapes(9, [(32, 32), (32, 64), (64, 32)]), batch_size=4, seed=0, **share)
+    for step, batch in zip(range(4), loader, strict=False):
         model.train_step(batch, optimizers, StepRandomness(0, step))
     runner = SimpleNamespace(model=model, call_hook=lambda name, **arguments: None)
     loader = build_eval_loader(Shapes(num_images=7, size=32, seed=1), batch_size=2, **share)

@@ -188,7 +188,7 @@ def test_optimizers_are_named_as_the_models_groups():
 
 def test_streams_have_numbers_of_their_own_that_never_change():
     assert {each.name: each.value for each in Stream} == dict(
-        STEP=0, NOISE=1, SAMPLES=2, LABELS=3, CODEBOOK=4, CORRUPTION=5
+        STEP=0, NOISE=1, SAMPLES=2, LABELS=3, CODEBOOK=4, CORRUPTION=5, AUGMENTATION=6
     )
     numbers = torch.rand(3, generator=seeded(5, 2, 7))
     assert torch.equal(torch.rand(3, generator=seeded(5, Stream.SAMPLES, 7)), numbers)

@@ -151,6 +151,8 @@ def test_every_kind_has_a_name_of_its_own():
     names = [kind.name for kind in KINDS]
     assert len(set(names)) == len(names)
     assert DATASETS.names() == [
+        'BucketedImageFolder',
+        'BucketedShapes',
         'ImageFolder',
         'LatentStore',
         'LightningDiTLatents',
