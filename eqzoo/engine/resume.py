@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from eqzoo.config import set_key
 from eqzoo.registry import argument_defaults
+from eqzoo.zoo import without_passwords
 
 Policy = Literal['applied', 'kept', 'refused', 'not compared']
 
@@ -108,7 +109,8 @@ def config_changes(old: str, new: str) -> list[Change]:
     """
     if old == new:
         return []
-    before, now = (_below_work_dir(_read(text)) for text in (old, new))
+    # checkpoints of earlier versions have the passwords of URLs
+    before, now = (_below_work_dir(without_passwords(_read(text))) for text in (old, new))
     kind = 'generator' if 'generator' in (now.get('model') or {}) else 'autoencoder'
     for each in (before, now):  # by type: the name of a hook changes nothing
         each['custom_hooks'] = _by_type(each.get('custom_hooks') or {})

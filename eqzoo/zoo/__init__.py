@@ -22,6 +22,7 @@ from eqzoo.zoo.index import (
     is_remote,
     models,
     resolve,
+    without_passwords,
 )
 from eqzoo.zoo.transfer import Patience
 
@@ -46,4 +47,5 @@ __all__ = [
     'shard_names',
     'weights_files',
     'weights_requirements',
+    'without_passwords',
 ]
