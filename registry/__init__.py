@@ -22,6 +22,7 @@ from eqzoo.registry.kinds import (
     SAMPLERS,
     TRANSFORMS,
     VISION,
+    VISUALIZER_BACKENDS,
     VISUALIZERS,
     Kind,
 )
@@ -48,6 +49,7 @@ __all__ = [
     'TRANSFORMS',
     'VISION',
     'VISUALIZERS',
+    'VISUALIZER_BACKENDS',
     'Corruption',
     'EquivarianceTransform',
     'Grid',

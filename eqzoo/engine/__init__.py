@@ -12,6 +12,7 @@ from eqzoo.engine.checkpoints import (
 from eqzoo.engine.ema import EMAHook
 from eqzoo.engine.generator_training import GeneratorTraining
 from eqzoo.engine.hooks import CodebookHook, ProgressHook, RunInfoHook, ScalarsHook, StopHook, UnreadableHook
+from eqzoo.engine.loggers import MLflowVisBackend, WandbVisBackend
 from eqzoo.engine.picture_hooks import PictureHook, SampleHook
 from eqzoo.engine.runner import EvaluationLoop, MeanLogProcessor, StepLoop, build_runner
 from eqzoo.engine.sharding import ShardingHook
@@ -25,6 +26,7 @@ __all__ = [
     'EMAHook',
     'EvaluationLoop',
     'GeneratorTraining',
+    'MLflowVisBackend',
     'MeanLogProcessor',
     'ModelConfigHook',
     'PictureHook',
@@ -39,6 +41,7 @@ __all__ = [
     'StepRandomness',
     'StopHook',
     'UnreadableHook',
+    'WandbVisBackend',
     'build_runner',
     'latest_checkpoint',
     'load_config',

@@ -56,7 +56,7 @@ def test_bare_ldm_to_diffusers_and_back(ldm_file, tmp_path, capsys):
         'normalisation  shift 0.0, scale 0.18215\n'
         'weights        as in the source, no average\n'
         'discriminator  none in the source\n'
-        'left out       1 tensors of loss.perceptual_loss\n'
+        'left out       1 tensor of loss.perceptual_loss\n'
         '\n'
         'from diffusers import AutoencoderKL\n'
         f"autoencoder = AutoencoderKL.from_pretrained('{tmp_path}/out')\n"
