@@ -143,7 +143,8 @@ _SUPPLIED = {
     'visualizer': ('save_dir', 'name'),
 }
 
-# The packages of mmengine's visualizer backends that eqzoo does not install.
+# The packages of visualizer backends that eqzoo does not install, and the extras that do.
+_WITH_EXTRA = {'wandb': "'eqzoo[wandb]'"}
 _EXTRAS = {
     'WandbVisBackend': ('wandb',),
     'MLflowVisBackend': ('mlflow',),
@@ -201,7 +202,7 @@ def check_foreign(config: Mapping[str, Any]) -> None:
             if packages and not any(map(find_spec, packages)):
                 raise ValueError(
                     f'{where}: {cls.__name__} needs {" or ".join(packages)}, which is not installed; expected: '
-                    f'pip install {packages[0]}; or leave it out.'
+                    f'pip install {_WITH_EXTRA.get(packages[0], packages[0])}; or leave it out.'
                 )
     for name, wrapper in (config.get('optim_wrapper') or {}).items():
         clipping = wrapper.get('clip_grad')

@@ -23,6 +23,7 @@ from eqzoo.registry.kinds import (
     SAMPLERS,
     TRANSFORMS,
     VISION,
+    VISUALIZER_BACKENDS,
     VISUALIZERS,
     Kind,
 )
@@ -50,6 +51,7 @@ __all__ = [
     'TRANSFORMS',
     'VISION',
     'VISUALIZERS',
+    'VISUALIZER_BACKENDS',
     'Corruption',
     'EquivarianceTransform',
     'Grid',

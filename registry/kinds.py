@@ -75,7 +75,7 @@ OPTIM_WRAPPERS = _kind('optimizer wrapper', 'OPTIM_WRAPPERS', 'eqzoo.engine')
 OPTIMIZERS = _kind('optimizer', 'OPTIMIZERS', 'mmengine.optim')
 PARAM_SCHEDULERS = _kind('parameter scheduler', 'PARAM_SCHEDULERS', 'mmengine.optim')
 VISUALIZERS = _kind('visualizer', 'VISUALIZERS', 'mmengine.visualization')
-VISUALIZER_BACKENDS = _kind('visualizer backend', 'VISBACKENDS', 'mmengine.visualization')
+VISUALIZER_BACKENDS = _kind('visualizer backend', 'VISBACKENDS', 'mmengine.visualization', 'eqzoo.engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _kind('optimizer constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'eqzoo.engine')
 
 # mmengine warns once for every root registry without a child in the default scope.

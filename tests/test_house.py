@@ -28,6 +28,9 @@ LAYERS = (
 # Modules with one importer that are a subject of their own, and why.
 SINGLE_IMPORTERS = {
     'eqzoo.checkpoints.pickled': 'how a pickle is read without running it, beside what is in it',
+    'eqzoo.checkpoints.card': 'the page about an exported autoencoder, for the one command that exports',
+    'eqzoo.checkpoints.comfyui': 'what ComfyUI and A1111 can open, beside how files are written',
+    'eqzoo.checkpoints.onnx': 'graphs, beside files of weights',
     'eqzoo.data.drawing': 'how pictures are drawn, beside which pictures there are (Shapes)',
     'eqzoo.studies.plots': 'plots, beside the page that contains them',
     'eqzoo.studies.preflight': 'what a study lacks, for the one command that runs studies',
@@ -36,7 +39,6 @@ SINGLE_IMPORTERS = {
     'eqzoo.data.lmdbs': '',
     'eqzoo.data.tables': '',
     'eqzoo.data.tars': '',
-    'eqzoo.engine.resume': 'what a changed config does to a resumed run, with its table of policies',
     # one file per benchmark, for the one command that runs them
     'eqzoo.benchmarks.autoencoders': '',
     'eqzoo.benchmarks.evaluation': '',

@@ -1,4 +1,4 @@
-"""Convert an autoencoder's file: python tools/convert.py SRC DST --to {diffusers,ldm,eqzoo}."""
+"""Convert an autoencoder's file: python tools/convert.py SRC DST --to {diffusers,ldm,comfyui,onnx,eqzoo}."""
 
 from eqzoo.commands.cli import run_tool
 

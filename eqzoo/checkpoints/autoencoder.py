@@ -314,7 +314,7 @@ def _from_plain(normalization: Mapping[str, Any], source: Source) -> dict[str, T
 
 
 def _statistics_beside(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the normalisation that REPA-E's files have in the generator beside the autoencoder `vae`, or an empty dict.
+    """Return the normalisation that REPA-E's files have in the generator beside the autoencoder, or an empty dict.
 
     It is the batch norm of the averaged generator, with which the release samples.
     """

@@ -199,16 +199,16 @@ def opening_lines(config: Mapping[str, Any], folder: str) -> list[str]:
     return [opening[0], *lines[:count], *([''] if lines else []), opening[1], *lines[count + 1 :]]
 
 
-def card_lines(config: Mapping[str, Any]) -> list[str]:
+def padding_notes(config: Mapping[str, Any]) -> list[str]:
     """Return the paragraph of a model card about padding that diffusers does not know; empty for zeros."""
-    mode = config['padding_mode']
+    mode = config.get('padding_mode', 'zeros')
     if mode == 'zeros':
         return []
-    text = (
-        f'This autoencoder was trained with `padding_mode: {mode}`, which diffusers ignores: it pads with zeros, and '
-        'the edges of images come out dark or coloured. These lines open it with its own padding:'
+    note = (
+        f'It was trained with `padding_mode: {mode}`, which diffusers ignores: it pads with zeros, and the edges of '
+        'images come out dark or coloured. The lines above open it with its own padding.'
     )
-    return [text, '', '```python', *opening_lines(config, 'path/of/this/folder'), '```']
+    return [note]
 
 
 def _with_companion(folder: Path, state: dict[str, Tensor], sha256: str) -> dict[str, Any]:

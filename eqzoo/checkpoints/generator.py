@@ -123,8 +123,8 @@ def read_generator(source: str | Path) -> GeneratorFile:
     """Read a generator, on the CPU, without running code from the file.
 
     Args:
-        source: A safetensors or torch file: a state dict of DiT, SiT, REPA, LightningDiT or MaskGIT (both releases); a file of
-            their training scripts, `{'model', 'ema', 'opt', 'args'}` or `{'iter', 'global_epoch',
+        source: A safetensors or torch file: a state dict of DiT, SiT, REPA, LightningDiT or MaskGIT (both releases);
+            a file of their training scripts, `{'model', 'ema', 'opt', 'args'}` or `{'iter', 'global_epoch',
             'model_state_dict', 'optimizer_state_dict'}`; a checkpoint of eqzoo.
 
     Raises:
@@ -383,7 +383,7 @@ def _size_name(depth: int, width: int, known: Mapping[str, Size] = SIZES) -> str
 
 
 def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a network's weights under its own names, without an autoencoder beside it and statistics of its latents."""
+    """Return a network's weights under its own names, without an autoencoder beside it and its statistics."""
     named = {unwrapped(key): value for key, value in state.items()}
     own = {name: value for name, value in named.items() if name.startswith(_PREFIXES[0])}
     bare = {}

@@ -137,6 +137,7 @@ def _name_tiny(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     renamed = {}
     for key, value in state.items():
         network, _, rest = key.partition('.')
+        network = network.removeprefix('taesd_')  # ComfyUI's names
         number, _, tail = rest.partition('.')
         if network in ('encoder', 'decoder') and number.isdecimal() and len(number) < 5:
             key = f'{network}.layers.{int(number) - (network == "decoder")}.{tail}'

@@ -69,8 +69,11 @@ _PREFIXES = ('autoencoder.', 'first_stage_model.', 'vae.')
 _WRAPPERS = ('module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')
 
 # Saved beside autoencoders: LDM's perceptual loss, discriminator and colours of a segmentation; VA-VAE's vision encoder
-# and the projection onto it; averages' counts.
-_COMPANIONS = ('loss.', 'foundation_model.', 'linear_proj.', 'reverse_proj.', 'colorize', 'n_averaged')
+# and the projection onto it; averages' counts; ComfyUI's scale of tiny autoencoders.
+_COMPANIONS = (
+    *('loss.', 'foundation_model.', 'linear_proj.', 'reverse_proj.', 'colorize', 'n_averaged'),
+    *('vae_scale', 'vae_shift'),
+)
 _DISCRIMINATORS = ('loss.discriminator.', 'adversarial_loss.discriminator.')
 _LOG_VARIANCES = ('loss.logvar', 'reconstruction_loss.log_variance')
 

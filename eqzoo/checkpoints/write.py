@@ -1,8 +1,9 @@
-"""Write autoencoders in the formats of diffusers, LDM and eqzoo, and replace the normalisation in a file."""
+"""Write autoencoders in the formats of eqzoo and other programs, and replace the normalisation in a file."""
 
 import json
 import pickle
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,62 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder, set_normalization, to_plain
-from eqzoo.checkpoints.diffusers import CARD, COMPANION, CONFIG, WEIGHTS, card_lines, to_config_json
+from eqzoo.checkpoints.comfyui import to_comfyui
+from eqzoo.checkpoints.diffusers import CARD, COMPANION, CONFIG, WEIGHTS, to_config_json
 from eqzoo.checkpoints.diffusers_classes import WRAPPER, with_batch_norm
 from eqzoo.checkpoints.keys import to_ldm
-from eqzoo.checkpoints.read import METADATA_KEY, checkpoint_in, read_file
+from eqzoo.checkpoints.onnx import ONNX_FILES, write_onnx
+from eqzoo.checkpoints.read import METADATA_KEY, check_finite, checkpoint_in, read_file
 from eqzoo.files import replacing, sha256_of
 from eqzoo.zoo import weights_files
 
-_TORCH_SUFFIXES = ('.ckpt', '.pth', '.pt')
-_WRITTEN = {CONFIG, WEIGHTS, COMPANION, CARD}  # the files of a folder of diffusers
-_SUFFIXES = (*_TORCH_SUFFIXES, '.safetensors')
+_FILES = ('.ckpt', '.pth', '.pt', '.safetensors')
+_ENDINGS = {'ldm': _FILES, 'eqzoo': _FILES, 'comfyui': ('.safetensors',)}
+# the files in the folders of the other formats
+_WRITTEN = {'diffusers': (CONFIG, WEIGHTS, COMPANION, CARD), 'onnx': ONNX_FILES}
 
-FORMATS = ('diffusers', 'ldm', 'eqzoo')
-"""The values of `tools/convert.py --to`; diffusers is written as a folder, the others as a file."""
+FORMATS = ('diffusers', 'ldm', 'comfyui', 'onnx', 'eqzoo')
+"""The values of `tools/convert.py --to`; diffusers and onnx are written as a folder, the others as a file."""
+
+DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+"""The values of `tools/convert.py --dtype`."""
 
 
-def export(file: AutoencoderFile, destination: str | Path, *, to: str, overwrite: bool = False) -> list[str]:
+def cast_weights(file: AutoencoderFile, dtype: str) -> None:
+    """Give the weights of `file` a precision, in place; its normalisation keeps its own.
+
+    Args:
+        file: The autoencoder.
+        dtype: One of `DTYPES`.
+
+    Raises:
+        ValueError: If weights are too large for it.
+    """
+    for state in filter(None, (file.state, file.trained, file.discriminator)):
+        for name, value in state.items():
+            if value.is_floating_point() and not name.startswith('normalization.'):
+                state[name] = value.to(DTYPES[dtype])
+        check_finite(state, f'convert --dtype {dtype} (bf16 and fp32 hold larger numbers): the result')
+
+
+def export(
+    file: AutoencoderFile,
+    destination: str | Path,
+    *,
+    to: str,
+    overwrite: bool = False,
+    latents: str | None = None,
+    card: str | None = None,
+) -> list[str]:
     """Write an autoencoder in a format; it takes its place only when it is whole.
 
     Args:
         file: With its config, as `complete_config` returns it.
-        destination: A file, or a folder for diffusers.
+        destination: A file, or a folder for diffusers and onnx.
         to: One of `FORMATS`.
         overwrite: Whether to replace what is at `destination`.
+        latents: For comfyui, the diffusion model whose latents these are: see `to_comfyui`.
+        card: For diffusers, the text of the model card.
 
     Returns:
         Sentences about all that the format cannot express.
@@ -44,7 +78,13 @@ def export(file: AutoencoderFile, destination: str | Path, *, to: str, overwrite
     """
     destination = Path(destination)
     check_destination(destination, to, overwrite=overwrite)
-    write = {'diffusers': _write_diffusers, 'ldm': _write_ldm, 'eqzoo': _write_eqzoo}[to]
+    write = {
+        'diffusers': partial(_write_diffusers, card=card),
+        'ldm': _write_ldm,
+        'comfyui': partial(_write_comfyui, latents=latents, title=destination.stem),
+        'onnx': _write_onnx,
+        'eqzoo': _write_eqzoo,
+    }[to]
     with replacing(destination) as temporary:
         return write(file, temporary, flat=destination.suffix == '.safetensors')
 
@@ -53,7 +93,7 @@ def check_destination(destination: Path, to: str, *, overwrite: bool, sources: I
     """Refuse a destination that exists, has another format's suffix, or would be lost with what is in it.
 
     Args:
-        destination: A file, or a folder for diffusers.
+        destination: A file, or a folder for diffusers and onnx.
         to: One of `FORMATS`.
         overwrite: Whether it may be replaced; of a folder, only what `export` writes there.
         sources: The files that are converted, which must not be replaced.
@@ -61,8 +101,8 @@ def check_destination(destination: Path, to: str, *, overwrite: bool, sources: I
     Raises:
         ValueError: If so.
     """
-    if (destination.suffix in _SUFFIXES) == (to == 'diffusers'):
-        expected = 'a folder' if to == 'diffusers' else f'a file ending in {", ".join(_SUFFIXES)}'
+    if destination.suffix not in _ENDINGS[to] if to in _ENDINGS else destination.suffix in _FILES:
+        expected = f'a file ending in {", ".join(_ENDINGS[to])}' if to in _ENDINGS else 'a folder'
         raise ValueError(f'convert --to {to}: got {str(destination)!r}; expected {expected}; rename it.')
     if destination.exists() and not overwrite:
         raise ValueError(
@@ -74,7 +114,8 @@ def check_destination(destination: Path, to: str, *, overwrite: bool, sources: I
                 f'convert: {str(destination)!r} is or contains the source {str(source)!r}, which would be replaced; '
                 'choose another destination.'
             )
-    others = sorted({each.name for each in destination.iterdir()} - _WRITTEN) if destination.is_dir() else []
+    inside = {each.name for each in destination.iterdir()} if destination.is_dir() else set()
+    others = sorted(inside - set(_WRITTEN.get(to, ())))
     if others:
         raise ValueError(
             f'convert --overwrite: the folder {str(destination)!r} also holds {", ".join(others[:3])}, which no '
@@ -103,7 +144,8 @@ def write_normalization(path: str | Path, shift: Tensor, scale: Tensor) -> None:
         return
     file = read_autoencoder(path)
     set_normalization(file, dict(shift=shift.tolist(), scale=scale.tolist()))
-    export(file, path, to=kind, overwrite=True)
+    card = path / CARD
+    export(file, path, to=kind, overwrite=True, card=card.read_text() if card.is_file() else None)
 
 
 def writable_format(path: str | Path) -> str:
@@ -125,11 +167,11 @@ def writable_format(path: str | Path) -> str:
     content, notes = ({}, {}) if path.is_dir() else read_file(path)
     if isinstance(content.get('state_dict'), dict) and 'autoencoder' in content:
         return 'checkpoint'
-    if 'config' in (notes or content.get('eqzoo', {})):
+    if 'config' in (notes or content.get('eqzoo', {})) and notes.get('format') != 'comfyui':
         return 'eqzoo' if any(key.startswith('autoencoder.') for key in content) else 'ldm'
     raise ValueError(
         f'latent statistics: {str(path)!r} has no place for them; expected a checkpoint of eqzoo or an output of '
-        'tools/convert.py; convert it first: python tools/convert.py SRC DST --to eqzoo.'
+        'tools/convert.py for eqzoo, LDM or diffusers; convert it first: python tools/convert.py SRC DST --to eqzoo.'
     )
 
 
@@ -213,7 +255,25 @@ def _write_ldm(file: AutoencoderFile, path: Path, *, flat: bool) -> list[str]:
     return unsaid
 
 
-def _write_diffusers(file: AutoencoderFile, folder: Path, *, flat: bool) -> list[str]:
+def _write_comfyui(file: AutoencoderFile, path: Path, *, flat: bool, latents: str | None, title: str) -> list[str]:
+    """Write one file of safetensors with the weights only, for ComfyUI and A1111.
+
+    Raises:
+        ValueError: If they have no such network.
+    """
+    state, metadata, unsaid = to_comfyui(file.config, file.network, file.normalization, latents)
+    metadata |= {'modelspec.title': title} if metadata else {}
+    notes = {**_notes(file), 'normalization': to_plain(file.normalization), 'format': 'comfyui'}
+    _save_flat(state, path, notes, metadata)
+    return unsaid
+
+
+def _write_onnx(file: AutoencoderFile, folder: Path, *, flat: bool) -> list[str]:
+    folder.mkdir()
+    return write_onnx(file, folder)
+
+
+def _write_diffusers(file: AutoencoderFile, folder: Path, *, flat: bool, card: str | None) -> list[str]:
     """Write a folder that diffusers opens with the same outputs.
 
     Raises:
@@ -228,6 +288,8 @@ def _write_diffusers(file: AutoencoderFile, folder: Path, *, flat: bool) -> list
             'expected a stated one; give --scale FLOAT, or --config CONFIG of an autoencoder that has it.'
         )
     folder.mkdir()
+    if card is not None:
+        (folder / CARD).write_text(card, encoding='utf-8')
     (folder / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True) + '\n')
     # FLUX.2 has its normalisation among its weights
     save_file(_own(with_batch_norm(file.network, file.normalization)), folder / WEIGHTS, metadata={'format': 'pt'})
@@ -239,8 +301,6 @@ def _write_diffusers(file: AutoencoderFile, folder: Path, *, flat: bool) -> list
     }
     notes = {**_notes(file), 'sha256': sha256_of(folder / CONFIG, folder / WEIGHTS)}
     _save_flat(more, folder / COMPANION, notes)
-    if card := card_lines(file.config):
-        (folder / CARD).write_text('\n'.join(['---', 'library_name: diffusers', '---', '', *card]) + '\n')
     return unsaid
 
 
@@ -262,5 +322,7 @@ def _save_torch(content: Mapping[str, Any], path: Path) -> None:
         torch.save(content, file)
 
 
-def _save_flat(state: Mapping[str, Tensor], path: Path, notes: Mapping[str, Any]) -> None:
-    save_file(_own(state), path, metadata={'format': 'pt', METADATA_KEY: json.dumps(notes)})
+def _save_flat(
+    state: Mapping[str, Tensor], path: Path, notes: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+) -> None:
+    save_file(_own(state), path, metadata={'format': 'pt', METADATA_KEY: json.dumps(notes), **(metadata or {})})

@@ -13,6 +13,7 @@ from eqzoo.engine.ema import EMAHook
 from eqzoo.engine.generator_training import GeneratorTraining
 from eqzoo.engine.hooks import CodebookHook, ProgressHook, RunInfoHook, ScalarsHook, StopHook, UnreadableHook
 from eqzoo.engine.joint_training import JointTraining
+from eqzoo.engine.loggers import MLflowVisBackend, WandbVisBackend
 from eqzoo.engine.optimizers import MuonAdamW
 from eqzoo.engine.picture_hooks import PictureHook, SampleHook
 from eqzoo.engine.runner import EvaluationLoop, MeanLogProcessor, StepLoop, build_runner
@@ -28,6 +29,7 @@ __all__ = [
     'EvaluationLoop',
     'GeneratorTraining',
     'JointTraining',
+    'MLflowVisBackend',
     'MeanLogProcessor',
     'ModelConfigHook',
     'MuonAdamW',
@@ -43,6 +45,7 @@ __all__ = [
     'StepRandomness',
     'StopHook',
     'UnreadableHook',
+    'WandbVisBackend',
     'build_runner',
     'latest_checkpoint',
     'load_config',

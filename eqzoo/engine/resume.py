@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from eqzoo.config import set_key, trains_autoencoder
 from eqzoo.registry import argument_defaults
+from eqzoo.zoo import without_passwords
 
 Policy = Literal['applied', 'kept', 'refused', 'not compared']
 
@@ -109,7 +110,7 @@ def config_changes(old: str, new: str) -> list[Change]:
     """
     if old == new:
         return []
-    before, now = (_below_work_dir(_read(text)) for text in (old, new))
+    before, now = (_below_work_dir(read_config_text(text)) for text in (old, new))
     kind = 'autoencoder' if trains_autoencoder(now.get('model') or {}) else 'generator'
     for each in (before, now):  # by type: the name of a hook changes nothing
         each['custom_hooks'] = _by_type(each.get('custom_hooks') or {})
@@ -207,11 +208,17 @@ def _schedules(runner: Runner) -> list[Any]:
     return [each for own in schedules.values() for each in own] if isinstance(schedules, Mapping) else list(schedules)
 
 
-def _read(text: str) -> dict[str, Any]:
-    """Return the assignments of a config's text, which has values and `dict(key=value)` only."""
+def read_config_text(text: str) -> dict[str, Any]:
+    """Return the config that a checkpoint has as text, which has values and `dict(key=value)` only.
+
+    Checkpoints of earlier versions have the passwords of URLs in it: they are left out.
+
+    Raises:
+        ValueError: If it has anything else; no code in it is run.
+    """
     try:
         lines = ast.parse(text).body
-        return {line.targets[0].id: _value(line.value) for line in lines}
+        return without_passwords({line.targets[0].id: _value(line.value) for line in lines})
     except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError) as error:
         raise ValueError(f'it cannot be read ({type(error).__name__}: {error})') from None
 

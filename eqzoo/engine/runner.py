@@ -43,6 +43,7 @@ from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, build
 from eqzoo.registry.ranges import PositiveInt
+from eqzoo.zoo import without_passwords
 
 # Hooks of every run, whatever its config has.
 _HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook', 'ScalarsHook', 'ProgressHook', 'StopHook')
@@ -345,9 +346,10 @@ class MeanLogProcessor(LogProcessor):
 
 
 class _FormattedConfig(Config):
-    """A config whose text is formatted once for each content.
+    """A config whose text is formatted once for each content, and has no passwords of URLs.
 
-    mmengine asks for the text at the start and for every checkpoint, and yapf takes a quarter of a second.
+    mmengine asks for the text at the start and for every checkpoint, and yapf takes a quarter of a second. It writes
+    the text to the work directory, to the log, into checkpoints and to the visualizer's backends.
     """
 
     _texts: ClassVar[dict[str, str]] = {}
@@ -357,7 +359,8 @@ class _FormattedConfig(Config):
         """Return the config as Python source."""
         content = repr(self.to_dict())
         if content not in _FormattedConfig._texts:
-            _FormattedConfig._texts = {content: super().pretty_text}
+            public = Config(without_passwords(self.to_dict()), filename=self.filename)
+            _FormattedConfig._texts = {content: public.pretty_text}
         return _FormattedConfig._texts[content]
 
 

@@ -1,4 +1,4 @@
-"""Released weights: their index, their place in the cache, and their download."""
+"""Released weights: their index, their place in the cache, their download; and uploads to the Hub."""
 
 from eqzoo.zoo.download import (
     cache_folder,
@@ -15,6 +15,7 @@ from eqzoo.zoo.index import (
     DIFFUSERS_COMPANION,
     DIFFUSERS_CONFIG,
     DIFFUSERS_WEIGHTS,
+    HUB,
     ReleasedFile,
     ReleasedModel,
     bare_url,
@@ -22,19 +23,23 @@ from eqzoo.zoo.index import (
     is_remote,
     models,
     resolve,
+    without_passwords,
 )
 from eqzoo.zoo.transfer import Patience
+from eqzoo.zoo.upload import check_upload, upload
 
 __all__ = [
     'DIFFUSERS_COMPANION',
     'DIFFUSERS_CONFIG',
     'DIFFUSERS_WEIGHTS',
+    'HUB',
     'Patience',
     'ReleasedFile',
     'ReleasedModel',
     'bare_url',
     'cache_folder',
     'cached',
+    'check_upload',
     'fetch',
     'fetch_command',
     'find_model',
@@ -44,6 +49,8 @@ __all__ = [
     'record_of',
     'resolve',
     'shard_names',
+    'upload',
     'weights_files',
     'weights_requirements',
+    'without_passwords',
 ]

@@ -124,6 +124,22 @@ def bare_url(source: str | Path) -> str:
     return urlunsplit((parts.scheme, place, parts.path, '…' if parts.query else '', ''))
 
 
+def without_passwords(value: Any) -> Any:
+    """Return plain data with `bare_url` of every URL in it, also in 'ENCODER,DECODER': what may be written to files.
+
+    Example:
+        >>> without_passwords({'weights': ('https://me:secret@example.org/a.pt', 'b.pt')})
+        {'weights': ('https://example.org/a.pt', 'b.pt')}
+    """
+    if isinstance(value, Mapping):
+        return type(value)((key, without_passwords(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return type(value)(without_passwords(item) for item in value)
+    if not isinstance(value, str) or '://' not in value:
+        return value
+    return ','.join(bare_url(part) for part in value.split(','))
+
+
 def resolve(source: str) -> ReleasedFile:
     """Return the public file that a remote source names, with all that the index knows about it.
 

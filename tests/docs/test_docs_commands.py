@@ -14,7 +14,7 @@ from eqzoo.config import load_config
 from eqzoo.zoo.index import find_model
 
 # What is called but is not this project's.
-OTHERS = {'git', 'mkdocs', 'pip', 'pytest'}
+OTHERS = {'git', 'mkdocs', 'pip', 'pytest', 'tensorboard'}
 IN_THE_REPOSITORY = ('configs', 'docs', 'eqzoo', 'registry', 'tests', 'tools')
 
 SHOWN = list(dict.fromkeys((name, tuple(words)) for name in NAMES for words in commands(name)))
