@@ -32,7 +32,7 @@ _WORDS = {
 # Names of LDM, of older diffusers and of taesd. Without any, a state dict has diffusers' names, also of networks whose
 # words would be taken for LDM's.
 _FOREIGN = re.compile(
-    r'(encoder|decoder)\.((down|mid|up)\.|\d{1,4}\.)|.*\.attentions\.\d+\.(query|key|value|proj_attn)\.'
+    r'(taesd_)?(encoder|decoder)\.((down|mid|up)\.|\d{1,4}\.)|.*\.attentions\.\d+\.(query|key|value|proj_attn)\.'
 )
 
 # FLUX.2's own files have the 1x1 convolutions inside of the networks
