@@ -29,7 +29,7 @@ def demo(
 
     Args:
         overrides: Keys to set in all three configs, as key=value.
-        images: A folder or zip of 20 images or more, in place of the built-in Shapes.
+        images: A folder, zip, tar or table of 20 images or more (docs/data.md), in place of the built-in Shapes.
         size: Pixels of a side, a multiple of 16.
         pretrain_steps: Steps of the common start.
         steps: Steps of each fine-tuning.

@@ -25,8 +25,8 @@ def reference(
     """Measure a reference set, and write its statistics and some of its images to an npz file.
 
     Args:
-        images: A folder, a zip or an npz file of images; or a generator's config, whose test_evaluators
-            name the data set and the extractor that each test would otherwise measure anew.
+        images: A folder, a zip, tars, a table (docs/data.md) or an npz file of images; or a generator's config, whose
+            test_evaluators name the data set and the extractor that each test would otherwise measure anew.
         out: The npz file to write.
         overrides: Keys of the config to set, as key=value.
         extractor: FIDInception for FID; EfficientNetLite0 needs no download. A config names its own.

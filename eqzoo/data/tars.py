@@ -206,9 +206,9 @@ def _checksum_holds(header: bytes) -> bool:
         stated = int(header[148:156].strip(b' \0') or b'-', 8)
     except ValueError:
         return False
-    rest = header[:148] + b' ' * 8 + header[156:]
+    total = sum(header) - sum(header[148:156]) + 8 * ord(' ')
     # some old programs summed signed bytes
-    return stated in (sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest))
+    return stated == total or stated == total - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
 
 
 def _name(header: bytes) -> str:
