@@ -48,6 +48,9 @@ def sample(
     """
     config = load_config(config_file, overrides)
     require(config, 'samples', 'model.autoencoder')
+    if (inpaint is None) != (box is None):
+        raise ValueError('--inpaint and --box: got one of them; expected both, or none.')
+    corners = None if box is None else _corners(box)
 
     from eqzoo.distributed import close_distributed, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink
@@ -69,10 +72,8 @@ def sample(
         config.sampling.num_samples = num
     if labels is not None:
         config.sampling.labels = _parsed(labels)
-    if (inpaint is None) != (box is None):
-        raise ValueError('--inpaint and --box: got one of them; expected both, or none.')
     if inpaint is not None:
-        config.sampling.inpaint = dict(root=inpaint, box=_corners(box))
+        config.sampling.inpaint = dict(root=inpaint, box=corners)
     weights = generator_weights(config, checkpoint)
     check_sampling_ready(config, weights, f'python tools/sample.py {config_file}')
     init_distributed()

@@ -213,3 +213,36 @@ def test_a_dry_run_says_what_would_be_trained(tmp_path, capsys):
     assert re.search(r'generator +DiT of latents 4 x 16 x 16 and 10 classes\n', out)
     assert re.search(r'network +DiffusionTransformer, [\d,]+ parameters, 0.0\d GMACs\n', out)
     assert re.search(r'data +LatentStore: 16 latents 4x16x16 of 10 classes', out)
+
+
+MASKGIT = 'configs/halton/halton_tiny_shapes.py'
+
+
+def test_a_box_of_images_is_drawn_anew(tmp_path):
+    """From the command on: train, then fill; the card says how; another box is another set of samples."""
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(256, size=(64, 64, 3), dtype=np.uint8)
+        (tmp_path / 'photos').mkdir(exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / 'photos' / f'{number}.png')
+    train(MASKGIT, overrides=[f'work_dir={tmp_path / "run"}'], smoke=True)
+    words = [MASKGIT, '--smoke', f'work_dir={tmp_path / "run"}', '--out', str(tmp_path / 'filled.npz'), '--num', '3']
+    inpaint = ['--inpaint', str(tmp_path / 'photos'), '--box']
+    out = run(sample, [*words, *inpaint, '0.5,0,1,1'])
+    filled, card = pixels(out), json.loads(next(Path(out).parent.glob('filled*.json')).read_text())
+    assert filled.shape == (3, 64, 64, 3)
+    assert card['plan']['inpaint'] == dict(root=str(tmp_path / 'photos'), box=[0.5, 0.0, 1.0, 1.0])
+    with pytest.raises(SystemExit, match='inpaint'):
+        run(sample, [*words, *inpaint, '0,0,1,1'])
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--inpaint', 'photos'], '--inpaint and --box: got one of them'),
+        (['--box', '0,0,1,1'], '--inpaint and --box: got one of them'),
+        (['--inpaint', 'photos', '--box', '0,0,1'], "--box: got '0,0,1'; expected TOP,LEFT,BOTTOM,RIGHT"),
+    ],
+)
+def test_half_an_inpainting_is_refused(words, message, tmp_path):
+    with pytest.raises(SystemExit, match=message):
+        run(sample, [MASKGIT, '--out', str(tmp_path / 'a'), *words])

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from eqzoo.autoencoders import KLAutoencoder, VQAutoencoder
 from eqzoo.engine.evaluation import SampleBatches
-from eqzoo.engine.sampling import ImageSampler, batches, check_sampled_labels, label_of
+from eqzoo.engine.sampling import ImageSampler, Inpainting, batches, check_sampled_labels, label_of
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import build
 
@@ -209,3 +210,34 @@ def test_what_does_not_fit_is_refused():
         check_sampled_labels([], 3)
     with pytest.raises(ValueError, match='ODE'):
         ImageSampler(generator(), autoencoder(), build(dict(type='ODE', method='euler', steps=2)))
+
+
+def test_inpainting_keeps_the_codes_of_images_outside_a_box(tmp_path):
+    """Sample n is of image n; the box is of every cell that it touches; images are read from a folder."""
+    torch.manual_seed(0)
+    vq = VQAutoencoder(3, 8, (8, 8), attention_levels=(), layers_per_block=1, norm_num_groups=4).eval()
+    network = dict(type='MaskTransformer', size=(1, 16, 2), num_codes=8, grid=8, num_classes=CLASSES)
+    maskgit = build(dict(type='MaskGIT', network=network)).eval()
+    pictures = torch.randint(256, (3, 16, 16, 3), generator=torch.Generator().manual_seed(0)).byte()
+    for number, pixels in enumerate(pictures):
+        Image.fromarray(pixels.numpy()).save(tmp_path / f'{number}.png')
+    given = Inpainting(maskgit, vq, str(tmp_path), (0.25, 0.5, 0.6, 1.0))
+    codes = vq.tokens(pictures[[2, 0]].movedim(3, 1) / 127.5 - 1)
+    masked = torch.zeros(8, 8, dtype=torch.bool)
+    masked[2:5, 4:] = True  # 0.6 of 8 rows reaches into the fifth
+    found = given([2, 3])  # image 3 is image 0 again
+    assert torch.equal(found, codes.masked_fill(masked, 8))
+    for sampler in ('Confidence', 'Halton'):
+        draw = ImageSampler(maskgit, vq, build(dict(type=sampler, steps=4)), labels='balanced', given=given)
+        drawn = draw.sample([2, 3])
+        assert torch.equal(drawn[:, ~masked], codes[:, ~masked])
+        assert drawn.max() < 8
+        plain = ImageSampler(maskgit, vq, build(dict(type=sampler, steps=4)), labels='balanced').sample([2, 3])
+        assert not torch.equal(plain[:, ~masked], codes[:, ~masked])
+
+
+def test_inpainting_that_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'sampling.inpaint.box: got \(0.5, 0, 0.5, 1\); .* top < bottom'):
+        Inpainting(generator(), autoencoder(), str(tmp_path), (0.5, 0, 0.5, 1))
+    with pytest.raises(ValueError, match='sampling.inpaint: DiT makes latents; expected a generator of codes'):
+        Inpainting(generator(), autoencoder(), str(tmp_path), (0, 0, 0.5, 1))

@@ -389,3 +389,103 @@ def test_confidences_own_arguments_are_checked():
         Confidence(schedule='sine')
     with pytest.raises(ValueError, match='Confidence.gumbel_temperature must be at least 0, got -1'):
         Confidence(gumbel_temperature=-1)
+
+
+# The release's `HaltonSampler` (f61b0a1): linspace(sm_temp_min, sm_temp_max, step)[s] ** temp_pow, halved in the first
+# temp_warmup steps, multiplies the logits.
+@pytest.mark.parametrize(
+    ('least', 'most', 'power', 'warmup'), [(1.0, 1.2, 1.0, 0), (0.8, 1.3, 2.0, 3), (1.5, 0.5, 0.5, 1)]
+)
+def test_haltons_ramp_of_temperatures_is_as_released(least, most, power, warmup):
+    factors = [(least + (most - least) * step / 6) ** power * (0.5 if step < warmup else 1) for step in range(7)]
+    sampler = Halton(7, temperature=least**-power, last_temperature=most**-power, ramp_power=power, hot_steps=warmup)
+    assert [1 / each for each in sampler.temperatures()] == pytest.approx(factors, rel=1e-9)
+    assert Halton(3, temperature=0.7, hot_steps=1).temperatures() == [1.4, 0.7, 0.7]
+    assert Halton(1, temperature=0.7, last_temperature=0.5).temperatures() == pytest.approx([0.7])
+
+
+def test_each_step_of_halton_has_its_temperature():
+    generator, asked = transformer(), []
+    sampler = Halton(4, temperature=2.0, last_temperature=0.5, guidance=0.0)
+    plain = sampler.probabilities
+    sampler.probabilities = lambda *arguments: asked.append(arguments[-1]) or plain(*arguments)
+    sampler(generator, LABELS, five_streams())
+    assert asked == pytest.approx([2.0, 1.0, 1 / 1.5, 0.5])
+    codes = torch.full((5, 16), VOCABULARY)
+    logits = generator.network(codes.view(5, 4, 4), LABELS)[..., :VOCABULARY]
+    given = plain(generator, codes, LABELS, 0.0, 0.5)
+    torch.testing.assert_close(given, (2 * logits).softmax(dim=2).float(), rtol=1e-4, atol=1e-6)
+
+
+def test_top_k_leaves_the_most_probable_codes():
+    generator, codes = transformer(), torch.full((5, 16), VOCABULARY)
+    every = Halton(4).probabilities(generator, codes, LABELS, 1.0)
+    for top_k in (1, 3, VOCABULARY):
+        given = Halton(4, top_k=top_k).probabilities(generator, codes, LABELS, 1.0)
+        rank = every.argsort(dim=2, descending=True).argsort(dim=2)
+        kept = every * (rank < top_k)
+        torch.testing.assert_close(given, kept / kept.sum(dim=2, keepdim=True))
+        assert ((given > 0).sum(dim=2) == top_k).all()
+    with pytest.raises(ValueError, match=rf'Halton.top_k: got {VOCABULARY + 1}; expected 1 to {VOCABULARY}'):
+        Halton(4, top_k=VOCABULARY + 1)(generator, LABELS, five_streams())
+    with pytest.raises(ValueError, match=r'Halton.top_k must be at least 1 or None, got 0'):
+        Halton(4, top_k=0)
+
+
+def holes():
+    """Codes with different numbers of masked places: none, one, a box, a half and all."""
+    codes = torch.arange(5 * 16).view(5, 4, 4) * 3 % VOCABULARY
+    codes[1, 2, 1] = codes[2, 1:3, 1:3] = codes[3, :, 2:] = codes[4] = VOCABULARY
+    return codes
+
+
+@pytest.mark.parametrize('sampler', [*SAMPLERS, Confidence(16), Halton(16), Confidence(1), Halton(1)])
+def test_given_codes_are_kept_and_all_others_drawn(sampler):
+    generator, given = certain(), holes()
+    wanted = generator.network.wanted(LABELS).view(5, 4, 4)
+    masked = given == VOCABULARY
+    before = given.clone()
+    filled = sampler(generator, LABELS, five_streams(), codes=given)
+    assert torch.equal(filled, torch.where(masked, wanted, given))
+    assert torch.equal(given, before)
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_inpainting_does_not_depend_on_the_batch_and_begins_like_sampling(sampler):
+    generator, given = transformer(), holes()
+    whole = sampler(generator, LABELS, five_streams(), codes=given)
+    parts = [
+        sampler(generator, LABELS[part], five_streams(range(5)[part]), codes=given[part])
+        for part in (slice(0, 2), slice(2, 5))
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+    empty = torch.full_like(given, VOCABULARY)
+    assert torch.equal(
+        sampler(generator, LABELS, five_streams(), codes=empty), sampler(generator, LABELS, five_streams())
+    )
+    assert torch.equal(whole[4], sampler(generator, LABELS, five_streams())[4])
+
+
+def test_halton_fills_holes_in_its_order():
+    generator = certain(strength=1.0)
+    Halton(4, guidance=0.0)(generator, LABELS, five_streams(), codes=holes())
+    order = halton_order(SIDE, SIDE).tolist()
+    box = [place for place in order if place // 4 in (1, 2) and place % 4 in (1, 2)]
+    limits = codes_after_steps(4, 4)
+    for (codes, _), count in zip(generator.network.seen[1:], limits, strict=False):
+        still = (codes[2].flatten() == VOCABULARY).nonzero().flatten().tolist()
+        assert sorted(still) == sorted(box[count:])
+
+
+@pytest.mark.parametrize('codes', [torch.zeros(5, 4, 3).long(), torch.full((5, 4, 4), -1), torch.full((5, 4, 4), 99)])
+def test_given_codes_are_checked(codes):
+    with pytest.raises(
+        ValueError, match=rf'Confidence.codes: got shape .*; expected \(5, 4, 4\), 0 to {VOCABULARY - 1}'
+    ):
+        Confidence(4)(certain(), LABELS, five_streams(), codes=codes)
+
+
+def test_fewer_codes_than_steps():
+    assert codes_per_step('arccos', 4, 2) == [0, 0, 1, 1]
+    assert codes_per_step('arccos', 4, 0) == [0, 0, 0, 0]
+    assert codes_per_step('cosine', 3, 1) == [0, 0, 1]

@@ -15,7 +15,11 @@ from eqzoo.zoo import find_model, is_remote, models, resolve
 
 LPIPS = ('lpips-vgg16', 'lpips-alexnet')
 EXTRACTORS = ('fid-inception', 'dinov2-vits14', 'dinov2-vitb14', 'dinov2-vitl14')
-GENERATORS = ('dit-xl2-256', 'maskgit-base-256', 'maskgit-base-512', 'repa-xl2-256', 'sit-s2-256', 'sit-xl2-256')
+HALTON = tuple(f'halton-{size}' for size in ('tiny-256', 'small-256', 'base-256', 'small-384', 'base-384', 'large-384'))
+GENERATORS = (
+    *('dit-xl2-256', 'maskgit-base-256', 'maskgit-base-512', 'repa-xl2-256', 'sit-s2-256', 'sit-xl2-256'),
+    *HALTON,
+)
 JOINT = ('repae-xl1-vavae-256', 'repae-xl2-sd-256')
 AUTOENCODERS = sorted(set(models()) - set(LPIPS) - set(EXTRACTORS) - set(GENERATORS) - set(JOINT))
 
