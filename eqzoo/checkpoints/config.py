@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from eqzoo.checkpoints.diffusers_classes import WRAPPER, build_class
 from eqzoo.checkpoints.read import first_names
+from eqzoo.config import configs_folder, read_config
 from eqzoo.registry import (
     AUTOENCODERS,
     GENERATORS,
@@ -20,6 +23,7 @@ from eqzoo.registry import (
     argument_defaults,
     find_component,
 )
+from eqzoo.zoo import models
 
 NORMALIZATION = ('scale', 'shift', 'mean', 'std')
 
@@ -87,7 +91,8 @@ def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         state: Weights under diffusers' names, without a prefix.
 
     Raises:
-        ValueError: If they are of another network than a KL, VQ or tiny autoencoder.
+        ValueError: If they are of another network than a KL, VQ or tiny autoencoder, FLUX.2's, or one that the zoo
+            has a config of.
 
     Example:
         >>> import torch
@@ -105,8 +110,12 @@ def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
             "weights: got the quantiser of taming's GumbelVQ, 'quantize.embed'; expected that of its VQModel, "
             "'quantize.embedding'; choose another autoencoder."
         )
-    is_quantized = any(key.startswith('quantize.') for key in state)
-    return plain_config(_infer_vq(state) if is_quantized else _infer_kl(state))
+    if any(key.startswith('quantize.') for key in state):
+        return plain_config(_infer_vq(state))
+    if 'bn.running_mean' in state:
+        return plain_config(_infer_flux2(state))
+    published = None if 'encoder.down_blocks.0.resnets.0.norm1.weight' in state else _find_published(state)
+    return plain_config(published or _infer_kl(state))
 
 
 def _infer_kl(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -120,6 +129,34 @@ def _infer_kl(state: Mapping[str, Tensor]) -> dict[str, Any]:
         quant_conv=has_quant_conv,
         **_infer_levels(state),
     )
+
+
+def _infer_flux2(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    levels = _infer_levels(state)
+    return dict(
+        type=WRAPPER,
+        class_name='AutoencoderKLFlux2',
+        fields=dict(
+            latent_channels=_shape(state, 'decoder.conv_in.weight')[1],
+            block_out_channels=levels['block_out_channels'],
+            layers_per_block=levels['layers_per_block'],
+            use_quant_conv='quant_conv.weight' in state,
+            use_post_quant_conv='post_quant_conv.weight' in state,
+        ),
+    )
+
+
+def _find_published(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Return the config in the zoo of the wrapped autoencoder with these weights' names and shapes, if there is one."""
+    shapes = {key: value.shape for key, value in state.items() if not key.startswith('normalization.')}
+    for path in sorted({model.config for model in models().values() if '/autoencoders/' in model.config}):
+        config = read_config(configs_folder().parent / path).autoencoder.to_dict()
+        if config['type'] == WRAPPER:
+            with torch.device('meta'):
+                network = build_class(config['class_name'], config.get('fields'))
+            if shapes == {key: value.shape for key, value in network.state_dict().items()}:
+                return config
+    return None
 
 
 def _infer_vq(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -247,6 +284,10 @@ def _num_layers(arguments: Mapping[str, Any]) -> int:
     """Return the number of layers that the arguments of a network state at least."""
     widths, blocks, size = (arguments.get(key) for key in ('block_out_channels', 'num_blocks', 'size'))
     counts = [arguments.get('layers_per_block'), len(widths) if isinstance(widths, list | tuple) else 0]
+    # the fields of diffusers' classes
+    for key, value in arguments.items():
+        if isinstance(key, str) and ('layers' in key or 'blocks' in key):
+            counts += list(value) if isinstance(value, list | tuple) else [value]
     counts += blocks if isinstance(blocks, list | tuple) else []
     counts += size[:1] if isinstance(size, list | tuple) else []
     return max((count for count in counts if isinstance(count, int)), default=0)

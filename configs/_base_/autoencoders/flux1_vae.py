@@ -1,4 +1,4 @@
-"""FLUX.1's VAE, KL f8 with 16 channels of black-forest-labs/FLUX.1-schnell (gated), as SD3-VAE; 83.8 M parameters."""
+"""FLUX.1's VAE, KL f8 with 16 channels of black-forest-labs/FLUX.1-schnell (gated); 83,819,683 parameters."""
 
 autoencoder = dict(
     type='KLAutoencoder',

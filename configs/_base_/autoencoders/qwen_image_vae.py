@@ -1,4 +1,4 @@
-"""Qwen-Image's VAE, KL f8 with 16 channels of Qwen/Qwen-Image, a video autoencoder on one frame; 126.9 M parameters."""
+"""Qwen-Image's VAE, KL f8 with 16 channels, a video autoencoder on one frame; 126,892,531 parameters."""
 
 autoencoder = dict(
     type='DiffusersAutoencoder',

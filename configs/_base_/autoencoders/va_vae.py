@@ -1,4 +1,4 @@
-"""VA-VAE, the KL f16 autoencoder with 32 channels of hustvl/LightningDiT, aligned with DINOv2; 69.8 M parameters."""
+"""VA-VAE, the KL f16 autoencoder with 32 channels of hustvl/LightningDiT; 69,836,067 parameters."""
 
 # Its per-channel statistics are a file of their own, latents_stats.pt: latents stay raw until they are measured.
 autoencoder = dict(

@@ -1,4 +1,4 @@
-"""Wan 2.1's VAE, KL f8 with 16 channels, on one frame: network and statistics of Qwen-Image's; 126.9 M parameters."""
+"""Wan 2.1's VAE, KL f8 with 16 channels, on one frame: Qwen-Image's network and statistics; 126,892,531 parameters."""
 
 from mmengine.config import read_base
 
