@@ -1,11 +1,6 @@
 """Latents of VA-VAE, f16 with 32 channels, normalised per channel by its published statistics (MIT).
 
-The autoencoder's file has no statistics; they are a file of their own. Put them together once:
-
-    python tools/convert.py hf://hustvl/vavae-imagenet256-f16d32-dinov2/vavae-imagenet256-f16d32-dinov2.pt \\
-        data/vavae.safetensors --to ldm
-
-and write latents_stats.pt of the same repository into it, as docs/generators.md shows.
+The published file has no statistics; docs/generators.md shows how they come into data/vavae.safetensors.
 """
 
 autoencoder = dict(
