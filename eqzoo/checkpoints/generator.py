@@ -211,6 +211,8 @@ def infer_network(state: Mapping[str, Tensor]) -> dict[str, Any]:
         ((2, 32, 2), 4, True, True)
     """
     depth = _depth(state)
+    if len({found[1] for found in map(_BLOCK.match, state) if found}) != depth:  # a name may claim the millionth block
+        raise ValueError(f'weights: blocks up to number {depth - 1} are not all there; the file lacks weights.')
     try:
         return _infer_codes(depth, state) if 'tok_emb.weight' in state else _infer_latents(depth, state)
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
@@ -307,8 +309,7 @@ def _infer_latents(depth: int, state: Mapping[str, Tensor]) -> dict[str, Any]:
         norm='rms' if 'blocks.0.norm1.weight' in state else 'layer',
         rope='feat_rope.freqs_cos' in state,
         adaln_shift=len(state['blocks.0.adaLN_modulation.1.bias']) == 6 * width,
-        **_infer_projectors(state),
-    )
+    ) | _infer_projectors(state)
 
 
 def _infer_projectors(state: Mapping[str, Tensor]) -> dict[str, Any]:

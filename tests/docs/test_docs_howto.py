@@ -13,12 +13,26 @@ from markdown_pages import ROOT, commands, files
 from PIL import Image
 
 from eqzoo.commands.cli import run
+from eqzoo.config import load_config
 from eqzoo.data import ImageFolder
 from eqzoo.engine import latest_checkpoint
 from eqzoo.registry import build, find_component
 
 KINDS = ('transform', 'loss', 'penalty', 'autoencoder', 'generator', 'evaluator')
 PAGES = [f'docs/howto/{kind}.md' for kind in KINDS]
+
+
+def test_a_published_generator_is_fine_tuned_as_the_page_says(workplace, monkeypatch):
+    """Its config, and the line that it prints, on a network with the page's shapes and fewer blocks."""
+    page = 'docs/howto/finetune_generator.md'
+    folder = workplace(page)
+    config = load_config(folder / 'finetune_config.py')
+    assert (config.work_dir, config.sampling.num_samples) == ('work_dirs/my_dit', 50_000)
+    network = {**config.model.generator.network.to_dict(), 'size': (1, 1152, 16)}
+    network['weights'] = str(folder / 'published.pt')
+    torch.save(build({**network, 'num_classes': 1000, 'weights': None, 'adapt': ()}).state_dict(), network['weights'])
+    shown = next(line for line in (ROOT / page).read_text().splitlines() if line.startswith('adapted weights'))
+    assert build(network).adapted == [shown.removeprefix('adapted weights').strip()]
 
 
 @pytest.mark.parametrize('page', PAGES)

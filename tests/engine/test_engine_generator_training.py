@@ -191,3 +191,13 @@ def test_checkpoints_say_what_builds_the_generator_and_whose_latents_it_makes():
     assert 'weights' not in stored['generator']['network']
     assert stored['generator']['p_unconditional'] == 0.1  # a default is written out
     assert stored['latents']['scale'] == [0.5, 0.5, 0.5]
+
+
+def test_resized_weights_are_named_in_the_description(tmp_path):
+    torch.save(dit(num_classes=9).network.state_dict(), tmp_path / 'published.pt')
+    given = dict(weights=str(tmp_path / 'published.pt'), adapt=('classes', 'grid'))
+    model = GeneratorTraining(dit(**given), kl())
+    assert model.describe()['adapted weights'] == 'y_embedder.embedding_table.weight (10, 16) -> (5, 16)'
+    same = GeneratorTraining(dit(**{**given, 'num_classes': 9}), kl())
+    assert same.describe()['adapted weights'] == 'none: all fit as they are'
+    assert 'adapted weights' not in GeneratorTraining(dit(), kl()).describe()

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from formula_networks import wave
@@ -129,9 +130,64 @@ def test_at_lognormal_times_the_ratio_of_noise_to_data_is_lognormal(path):
     torch.testing.assert_close((found.sigma / found.alpha).flatten(), numbers.exp())
 
 
+def test_the_spread_of_lognormal_times_is_that_of_their_logit():
+    numbers = torch.tensor([-3.0, -0.4, 0.0, 0.7, 2.0])
+    times = Interpolant(time_sampling='lognormal', logit_std=0.6).sample_times(numbers)
+    torch.testing.assert_close(times.logit(), 0.6 * numbers)
+
+
+@pytest.mark.parametrize('shift', [0.3, 1.0, 3.0])
+@pytest.mark.parametrize('sampling', ['uniform', 'lognormal'])
+def test_shifted_training_times_have_a_moved_logit(sampling, shift):
+    numbers = torch.tensor([0.1, 0.5, 0.8], dtype=torch.float64)
+    plain, moved = (Interpolant(time_sampling=sampling, time_shift=each).sample_times(numbers) for each in (1.0, shift))
+    torch.testing.assert_close(moved.logit(), plain.logit() + math.log(shift))
+    assert torch.equal(moved, plain) == (shift == 1)
+
+
+def test_shifted_times_stay_between_the_ends():
+    process = Interpolant('vp', time_shift=0.2)
+    ends = process.sample_times(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert ends.tolist() == pytest.approx([1e-5, 1.0], rel=1e-12)
+
+
+def test_the_direction_loss_is_by_cosines_of_cells():
+    x, noise = wave(4, 3, 2, 2).double(), wave(4, 3, 2, 2, step=0.9).double()
+    velocity = noise - x
+    process, back = Interpolant(), Interpolant(network_time='noise_to_data')
+    assert process.direction_losses(3 * velocity, x, noise, TIMES).abs().max() < 1e-6
+    torch.testing.assert_close(process.direction_losses(-velocity, x, noise, TIMES), torch.full((4,), 2.0).double())
+    assert back.direction_losses(-velocity, x, noise, TIMES).abs().max() < 1e-6
+    output = wave(4, 6, 2, 2, step=1.3)
+    found = process.direction_losses(output, x, noise, TIMES)
+    guess, truth = output[:, :3].double().numpy(), velocity.numpy()
+    cosines = (guess * truth).sum(1) / np.sqrt((guess**2).sum(1) * (truth**2).sum(1))
+    assert found.tolist() == pytest.approx((1 - cosines).mean((1, 2)).tolist(), abs=1e-6)
+    orthogonal = torch.stack([velocity[:, 1], -velocity[:, 0], torch.zeros_like(velocity[:, 0])], dim=1)
+    torch.testing.assert_close(
+        process.direction_losses(orthogonal, x, noise, TIMES), torch.ones(4).double(), rtol=0, atol=1e-6
+    )
+
+
+def test_the_direction_of_a_prediction_of_zero_has_an_enormous_gradient():
+    """Why the docstring asks for clipped gradients: the first step of a new network, which predicts 0."""
+    x, noise = wave(4, 3, 2, 2), wave(4, 3, 2, 2, step=0.9)
+    sizes = []
+    for scale in (0.0, 1.0):
+        output = (scale * wave(4, 3, 2, 2, step=1.3)).requires_grad_()
+        Interpolant().direction_losses(output, x, noise, TIMES).sum().backward()
+        sizes.append(float(output.grad.abs().max()))
+    assert sizes[0] > 1e6 * sizes[1]
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (dict(logit_std=0.5), "logit_std: got 0.5 with time_sampling='uniform'; expected time_sampling='lognormal'"),
+        (dict(logit_std=0.0, time_sampling='lognormal'), 'logit_std must be above 0, got 0.0'),
+        (dict(time_shift=-1.0), 'time_shift must be above 0, got -1.0'),
+        (dict(direction_weight=-1.0), 'direction_weight must be at least 0, got -1.0'),
+        (dict(direction_weight=0.5, prediction='noise'), "direction_weight: got 0.5 with prediction='noise'"),
         (dict(path='cosine'), "Interpolant.path must be 'linear', 'gvp' or 'vp', got 'cosine'"),
         (dict(prediction='data'), "prediction must be 'velocity', 'score' or 'noise', got 'data'"),
         (dict(weighting='snr'), "weighting must be 'none', 'velocity' or 'likelihood', got 'snr'"),

@@ -79,14 +79,33 @@ def test_lognormal_times_come_from_normal_numbers():
     torch.testing.assert_close(recorder.times, streams().normal(torch.zeros(5)).sigmoid())
 
 
+@pytest.mark.parametrize('weight', [0.0, 0.5, 2.0])
+def test_the_direction_loss_is_added_with_its_weight(weight):
+    net, x = network(learn_sigma=False), batch()['latents']
+    generator = SiT(net, Interpolant(time_sampling='lognormal', direction_weight=weight), p_unconditional=0)
+    source = streams()
+    times, noise = source.normal(torch.zeros(5)).sigmoid(), source.normal(x)
+    t = times.view(-1, 1, 1, 1)
+    with torch.no_grad():
+        found = generator.loss(batch(), streams())
+        output, velocity = net((1 - t) * x + t * noise, times, LABELS), noise - x
+    mse, direction = F.mse_loss(output, velocity), 1 - F.cosine_similarity(output, velocity, dim=1).mean()
+    torch.testing.assert_close(found['loss'], mse + weight * direction)
+    assert list(found) == (['loss', 'mse', 'direction'] if weight else ['loss'])
+    if weight:
+        torch.testing.assert_close(found['mse'], mse)
+        torch.testing.assert_close(found['direction'], direction)
+
+
 @pytest.mark.parametrize(
     'generator',
     [
         DiT(network(), GaussianDiffusion()),
         SiT(network(), Interpolant('vp', 'noise', 'velocity')),
         SiT(network(), Interpolant(time_sampling='lognormal')),
+        SiT(network(), Interpolant(time_shift=3.0, direction_weight=1.0)),
     ],
-    ids=['dit', 'sit', 'lognormal'],
+    ids=['dit', 'sit', 'lognormal', 'direction'],
 )
 @torch.no_grad()
 def test_losses_do_not_depend_on_how_a_batch_is_cut(generator):

@@ -1,5 +1,7 @@
 """Samplers of interpolants: the ODE solver against scipy, and data drawn with networks that know them."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -15,11 +17,12 @@ from gaussian_data import (
     first_noise,
     generator,
     streams,
+    transformer,
 )
 from scipy.integrate import solve_ivp
 from torch import nn
 
-from eqzoo.generators import ODE, SDE, ClassifierFree, Interpolant, SiT
+from eqzoo.generators import ODE, SDE, ClassifierFree, Interpolant, ShiftedODE, SiT
 from eqzoo.generators.samplers import ode as dopri5
 from eqzoo.generators.samplers.ode import solve_adaptively
 
@@ -162,6 +165,39 @@ def test_steps_cost_evaluations(method, evaluations):
     ODE(method, steps=7)(sit, LABELS, streams())
     assert len(sit.network.seen) == evaluations
     assert float(sit.network.seen[0][0]) == 1.0
+
+
+@pytest.mark.parametrize('path', ['linear', 'vp'])
+@pytest.mark.parametrize('method', ['euler', 'heun'])
+def test_shifted_steps_follow_the_flow(path, method):
+    process = Interpolant(path)
+    end, start = (process.at(torch.tensor([time], dtype=torch.float64)) for time in process.interval())
+    ends = (float(each) for each in (start.alpha, start.sigma, end.alpha, end.sigma))
+    sampler = ShiftedODE(method, steps=100, shift=3.0)
+    assert (draw(sampler, process) - carried(first_noise(), *ends)).abs().max() < (0.1 if method == 'euler' else 0.01)
+    assert sampler.step_times(1.0, 0.25)[[0, -1]].tolist() == [1.0, 0.25]
+
+
+def test_lightningdits_sampling_is_restated_in_its_own_time():
+    """Time from noise to data, times s t / (1 + (s - 1) t), three guided channels, none guided before t = 0.125."""
+    network = transformer(learn_sigma=False).network
+    process = Interpolant(network_time='noise_to_data')
+    guidance = ClassifierFree(6.7, interval=(0.0, 1 - 0.125), channels=3)
+    labels = torch.tensor([0, 3, 7])
+    sampler = ShiftedODE('euler', steps=9, shift=1 / 0.3, guidance=guidance)
+    found = sampler(SiT(network, process), labels, streams([4, 0, 9]))
+    x = streams([4, 0, 9]).normal(torch.zeros(3, 4, 8, 8))
+    even = np.linspace(0, 1, 10)
+    times = 0.3 * even / (1 + (0.3 - 1) * even)
+    with torch.no_grad():
+        for now, then in itertools.pairwise(times.tolist()):
+            at = torch.full((3,), now)
+            velocity, worse = network(x, at, labels), network(x, at, torch.full((3,), 10))
+            if now >= 0.125:
+                velocity[:, :3] = worse[:, :3] + 6.7 * (velocity[:, :3] - worse[:, :3])
+            x = x + (then - now) * velocity
+    assert sum(time < 0.125 for time in times) == 3
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-6 * float(x.abs().max()))
 
 
 def test_dopri5_takes_more_steps_for_less_error():

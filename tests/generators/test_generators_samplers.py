@@ -21,6 +21,7 @@ from eqzoo.generators import (
     DPMSolver,
     GaussianDiffusion,
     Interpolant,
+    ShiftedODE,
     SiT,
 )
 from eqzoo.generators.guidance import Guidance
@@ -152,6 +153,7 @@ CASES = {
     'dpm': (DPMSolver(5), DiT, GaussianDiffusion()),
     'euler': (ODE('euler', steps=5), SiT, Interpolant()),
     'heun': (ODE('heun', steps=3), SiT, Interpolant()),
+    'shifted': (ShiftedODE('heun', steps=3), SiT, Interpolant()),
     'dopri5': (ODE(), SiT, Interpolant()),
     'sde': (SDE(5), SiT, Interpolant()),
     'guided': (SDE(5, guidance=ClassifierFree(3.0, interval=(0.2, 0.7))), SiT, Interpolant()),
@@ -250,10 +252,10 @@ def test_guidance_changes_samples(case):
     assert (plain - guided).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize('kind', [DDPM, DDIM, DPMSolver, ODE, SDE])
+@pytest.mark.parametrize('kind', [DDPM, DDIM, DPMSolver, ODE, SDE, ShiftedODE])
 def test_smoke_takes_very_few_steps(kind):
     arguments = kind.smoke(dict(steps=250))
-    process = Interpolant() if kind in (ODE, SDE) else GaussianDiffusion()
+    process = Interpolant() if kind in (ODE, SDE, ShiftedODE) else GaussianDiffusion()
     built = generator(process)
     kind(**arguments)(built, LABELS, streams())
     assert len(built.network.seen) <= (15 if kind is ODE else 2)
@@ -265,7 +267,7 @@ def test_samplers_of_diffusion_refuse_interpolants(sampler):
         sampler.check(transformer())
 
 
-@pytest.mark.parametrize('sampler', [ODE(), SDE()])
+@pytest.mark.parametrize('sampler', [ODE(), SDE(), ShiftedODE()])
 def test_samplers_of_interpolants_refuse_diffusion(sampler):
     with pytest.raises(ValueError, match='samples from Interpolant; DiT has GaussianDiffusion'):
         sampler(transformer(DiT, GaussianDiffusion()), LABELS, streams())
@@ -288,6 +290,8 @@ def test_labels_out_of_range_are_refused(labels):
         (lambda: ODE('euler', steps=0), 'ODE.steps must be at least 1, got 0'),
         (lambda: ODE(rtol=0), 'ODE.rtol must be above 0, got 0'),
         (lambda: ODE(atol=-1), 'ODE.atol must be above 0, got -1'),
+        (lambda: ShiftedODE('dopri5'), "ShiftedODE.method must be 'euler' or 'heun', got 'dopri5'"),
+        (lambda: ShiftedODE(shift=0), 'ShiftedODE.shift must be above 0, got 0'),
         (lambda: SDE(1), 'SDE.steps must be at least 2, got 1'),
         (lambda: SDE(diffusion='ddpm'), "SDE.diffusion must be 'sigma', 'linear', 'sbdm', .*, got 'ddpm'"),
         (lambda: SDE(last_step='Mean'), "SDE.last_step must be 'mean', 'tweedie', 'euler' or None, got 'Mean'"),
