@@ -113,7 +113,7 @@ def test_the_batch_norm_of_repa_e_s_averaged_generator_is_the_normalisation(tmp_
 @pytest.mark.parametrize(
     'content',
     [
-        {**TRAINED, **under('loss.discriminator. DISCRIMINATOR), 'loss.logvar': torch.tensor(0.5)},
+        {**TRAINED, **under('loss.discriminator.', DISCRIMINATOR), 'loss.logvar': torch.tensor(0.5)},
         {
             **under('autoencoder.', TRAINED),
             **under('adversarial_loss.discriminator.network.', DISCRIMINATOR),
