@@ -314,9 +314,9 @@ def _from_plain(normalization: Mapping[str, Any], source: Source) -> dict[str, T
 
 
 def _statistics_beside(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the normalisation that REPA-E's files have in the generator beside the autoencoder, or an empty dict.
+    """Return the normalisation that REPA-E's files have beside the autoencoder `vae`, or an empty dict.
 
-    It is the batch norm of the averaged generator, with which the release samples.
+    It is the batch norm of their averaged generator, with which the release samples.
     """
     for key in ('ema', 'model') if 'vae' in content else ():
         named = {unwrapped(name): value for name, value in _dict_or_empty(content.get(key)).items()}

@@ -384,7 +384,7 @@ def _size_name(depth: int, width: int, known: Mapping[str, Size] = SIZES) -> str
 
 
 def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a network's weights under its own names, without an autoencoder beside it and its statistics."""
+    """Return a network's weights under its own names; an autoencoder and statistics of its latents are left out."""
     named = {unwrapped(key): value for key, value in state.items()}
     own = {name: value for name, value in named.items() if name.startswith(_PREFIXES[0])}
     bare = {}
