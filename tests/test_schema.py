@@ -88,7 +88,7 @@ def optimizer(**arguments):
         (optimizer(betas=('a', 1)), r"Adam.betas\[0\] must be a number in \[0, 1\), got 'a'"),
         (optimizer(betas=5), r'Adam.betas must be 2 numbers in \[0, 1\), got 5'),
         (optimizer(weight_decay=-1), 'Adam.weight_decay must be at least 0, got -1'),
-        (optimizer(type='AdamW8bit'), "Unknown optimizer 'AdamW8bit'. Did you mean 'AdamW'"),
+        (optimizer(type='AdamV'), "Unknown optimizer 'AdamV'. Did you mean 'Adam"),
         (optimizer(type='LBFGS'), 'LBFGS computes the loss several times a step'),
         (optimizer(type='Rotate'), "Unknown optimizer 'Rotate'"),
         (

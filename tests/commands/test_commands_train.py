@@ -92,7 +92,7 @@ def test_a_config_that_trains_nothing_is_refused(config):
     ('override', 'message'),
     [
         ('train_dataloader.dataset.size=62', 'images of 62 x 62 pixels; expected positive multiples of 4'),
-        ('optim_wrapper.autoencoder.optimizer.type=AdamW8bit', "Unknown optimizer 'AdamW8bit'. Did you mean 'AdamW'"),
+        ('optim_wrapper.autoencoder.optimizer.type=AdamV', "Unknown optimizer 'AdamV'. Did you mean 'Adam"),
         ('optim_wrapper={"generator": {"optimizer": {"type": "Adam"}}}', 'has the parameter groups .*autoencoder'),
         ('visualizer.vis_backends.1.type=ClearMLVisBackend', 'ClearMLVisBackend needs clearml, which is not installed'),
         ('default_hooks.checkpoint.type=Checkpoint', "Unknown hook 'Checkpoint'. Did you mean 'CheckpointHook'"),

@@ -113,7 +113,9 @@ def test_the_discriminator_learns_from_the_same_transformed_images(batch, monkey
     pairs = []
     original = model.adversarial_loss.discriminator_loss
     monkeypatch.setattr(
-        model.adversarial_loss, 'discriminator_loss', lambda r, t: (pairs.append((r, t)), original(r, t))[1]
+        model.adversarial_loss,
+        'discriminator_loss',
+        lambda r, t, *more: (pairs.append((r, t)), original(r, t, *more))[1],
     )
     model.train_step(batch, optimizers, StepRandomness(0, 1))
     draw = model.objective.sample(StepRandomness(0, 1).shared(), (8, 8))
@@ -130,7 +132,7 @@ def test_the_autoencoders_backward_leaves_nothing_in_the_discriminators_update(b
     network = copy.deepcopy(model.adversarial_loss)
     captured = []
     original = model.adversarial_loss.discriminator_loss
-    model.adversarial_loss.discriminator_loss = lambda r, t: (captured.append((r, t)), original(r, t))[1]
+    model.adversarial_loss.discriminator_loss = lambda r, t, *more: (captured.append((r, t)), original(r, t, *more))[1]
     model.train_step(batch, optimizers, StepRandomness(0, 1))
     network.discriminator_loss(*captured[0])[0].backward()
     for name, parameter in network.named_parameters():
