@@ -82,7 +82,9 @@ def test_the_padding_is_in_config_json_and_needs_no_file_of_eqzoo(converted):
 def test_zeros_leave_no_trace(converted):
     folder, printed = converted('KL', 'zeros')
     assert 'padding' not in printed
+    assert 'padding' not in (folder / 'README.md').read_text()
     assert sorted(path.name for path in folder.iterdir()) == [
+        'README.md',
         'config.json',
         'diffusion_pytorch_model.safetensors',
         'eqzoo.safetensors',
