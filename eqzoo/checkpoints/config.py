@@ -180,17 +180,17 @@ def _infer_quantizer(state: Mapping[str, Tensor]) -> tuple[dict[str, Any] | None
             raise ValueError(
                 f'weights: got quantize.levels {levels[:8]}; expected numbers of at least 2; fetch it again.'
             )
-        return plain_config(dict(type='FSQ', levels=levels)), len(levels), math.prod(levels)
+        return dict(type='FSQ', levels=levels), len(levels), math.prod(levels)
     if 'quantize.bits' in state:
         channels = len(state['quantize.bits'].flatten())
-        return plain_config(dict(type='LFQ', channels=channels)), channels, 2**channels
+        return dict(type='LFQ', channels=channels), channels, 2**channels
     name = 'quantize.directions.weight'
     name = name if name in state else 'quantize.embedding.weight'
     num_codes, channels = _shape(state, name)
     kind = 'NormalizedCodebook' if 'directions' in name else 'EMACodebook' if 'quantize.counts' in state else None
     if kind is None:
         return None, channels, num_codes
-    return plain_config(dict(type=kind, num_codes=num_codes, channels=channels)), channels, num_codes
+    return dict(type=kind, num_codes=num_codes, channels=channels), channels, num_codes
 
 
 def _infer_levels(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -123,3 +123,32 @@ class Unregistered(KLAutoencoder):
 
 def test_unregistered_classes_become_dotted_paths():
     assert plain_config(dict(type=Unregistered))['type'] == f'{__name__}.Unregistered'
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'quantizer'),
+    [
+        ((3, 40), dict(type='EMACodebook', num_codes=40, channels=3)),
+        ((3, 240), dict(type='FSQ', levels=[8, 6, 5])),
+        ((5, 32), dict(type='LFQ', channels=5)),
+    ],
+)
+def test_quantizers_are_inferred(sizes, quantizer, tmp_path):
+    """And other levels than a file's, which no shape shows, are refused."""
+    shape = dict(block_out_channels=[32, 32], attention_levels=[], layers_per_block=1)
+    config = dict(type='VQAutoencoder', latent_channels=sizes[0], num_codes=sizes[1], quantizer=quantizer, **shape)
+    made = build(config)
+    assert infer_config(made.state_dict()) == plain_config(config)
+    if quantizer['type'] == 'FSQ':
+        torch.save(made.state_dict(), tmp_path / 'a.pth')
+        other = {**config, 'quantizer': dict(type='FSQ', levels=[6, 8, 5]), 'weights': str(tmp_path / 'a.pth')}
+        with pytest.raises(ValueError, match=r'has quantize.levels \[8, 6, 5\]; the config has \[6, 8, 5\]'):
+            build(other)
+    if quantizer['type'] == 'EMACodebook':  # begun from a file without averages
+        state = {
+            name: value for name, value in made.state_dict().items() if name.split('.')[1] not in ('counts', 'sums')
+        }
+        torch.save(state, tmp_path / 'a.pth')
+        again = build({**config, 'weights': str(tmp_path / 'a.pth')})
+        assert torch.equal(again.quantize.sums, made.codebook)
+        assert (again.quantize.counts == 1).all()

@@ -164,7 +164,7 @@ def test_outputs_are_those_of_the_network_written_out(state, file):
 
 def test_the_architecture_is_inferred(state):
     config = infer_config(to_diffusers(state))
-    assert config['quantizer'] == dict(type='NormalizedCodebook', num_codes=CODES, channels=CHANNELS, beta=0.25)
+    assert config['quantizer'] == dict(type='NormalizedCodebook', num_codes=CODES, channels=CHANNELS)
     expected = dict(
         type='VQAutoencoder',
         latent_channels=CHANNELS,
