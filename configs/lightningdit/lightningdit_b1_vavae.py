@@ -3,7 +3,7 @@
 from mmengine.config import read_base
 
 with read_base():
-    from .lightningdit_xl1_vavae import *
+    from .._base_.generators.lightningdit import *
 
 model.generator.network.size = 'B'
 train_dataloader.batch_size = 256

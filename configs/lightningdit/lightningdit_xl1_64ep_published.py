@@ -6,6 +6,6 @@ To reach (its README): FID 2.11; without guidance, sampling.sampler.guidance=non
 from mmengine.config import read_base
 
 with read_base():
-    from .lightningdit_xl1_vavae import *
+    from .._base_.generators.lightningdit import *
 
 model.generator.network.weights = 'eqzoo://lightningdit-xl1-64ep'

@@ -7,7 +7,7 @@ million steps, with uniform times in the later part, which its code does not sta
 from mmengine.config import read_base
 
 with read_base():
-    from .lightningdit_xl1_vavae import *
+    from .._base_.generators.lightningdit import *
 
 model.generator.network.weights = 'eqzoo://lightningdit-xl1-800ep'
 train_cfg.max_iters = 1_000_000

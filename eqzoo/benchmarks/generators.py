@@ -46,7 +46,7 @@ class _PlainBlock(nn.Module):
         self.mlp = Mlp(width, 4 * width, act_layer=lambda: nn.GELU(approximate='tanh'))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, rope: None = None) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, dim=1)
         x = x + gate1.unsqueeze(1) * self.attn(_modulated(self.norm1(x), shift1, scale1))
         return x + gate2.unsqueeze(1) * self.mlp(_modulated(self.norm2(x), shift2, scale2))

@@ -40,7 +40,7 @@ def model_card(
         notes: Further sentences: what the loader must know.
 
     Example:
-        >>> print(model_card('my-vae', loader=['import eqzoo'], license='mit').splitlines()[5])
+        >>> print(model_card('my-vae', loader=['import eqzoo'], license='mit').splitlines()[6])
         license: mit
     """
     header = dict(library_name='diffusers', tags=list(_TAGS))

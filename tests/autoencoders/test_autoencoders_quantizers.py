@@ -154,7 +154,7 @@ def test_a_normalised_codebook_compares_directions():
     latents, loss, (_, _, indices) = quantizer(z)
     np.testing.assert_array_equal(indices.flatten().numpy(), nearest)
     np.testing.assert_allclose(latents.movedim(1, -1).reshape(-1, 3).detach().numpy(), table[nearest], atol=1e-6)
-    assert float(loss) == pytest.approx(1.25 * ((rows - table[nearest]) ** 2).mean(), rel=1e-5)
+    assert loss.item() == pytest.approx(1.25 * ((rows - table[nearest]) ** 2).mean(), rel=1e-5)
     scaled = quantizer(5 * z)
     assert torch.equal(scaled[2][2], indices)
     loss.backward()

@@ -25,7 +25,7 @@ train_dataloader.dataset.update(root={root!r})
 
 # `python tools/NAME.py` with the words after it: options, placeholders in capitals, `{expression}`, paths, numbers
 _COMMAND = re.compile(
-    r'python tools/(\w+)\.py((?: (?:--[\w-]+(?: eqzoo)?|[A-Z][A-Z_,]+(?:\.\w+)?|\{[^{}]+\}|[\w-]+/[\w./{}-]+|\d+))*)'
+    r'python tools/(\w+)\.py((?: (?:--[\w-]+(?: eqzoo| shift_scale)?|[A-Z][A-Z_,]+(?:\.\w+)?|\{[^{}]+\}|[\w-]+/[\w./{}-]+|\d+))*)'
 )
 
 

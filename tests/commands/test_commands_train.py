@@ -41,7 +41,9 @@ def parameters(leaves):
     return cases
 
 
-GENERATORS = [leaf for leaf in LEAVES if Path(leaf).parent.name in ('dit', 'sit', 'repa', 'maskgit', 'halton')]
+GENERATORS = [
+    leaf for leaf in LEAVES if Path(leaf).parent.name in ('dit', 'sit', 'repa', 'maskgit', 'halton', 'lightningdit')
+]
 JOINT = [leaf for leaf in LEAVES if Path(leaf).parent.name == 'repae']
 AUTOENCODERS = [leaf for leaf in LEAVES if leaf not in (*GENERATORS, *JOINT)]
 

@@ -21,7 +21,7 @@ from eqzoo.data import (
 from eqzoo.data import buckets as module
 from eqzoo.data.buckets import assign_buckets, bucket_sizes, cover, read_sizes
 from eqzoo.data.decoding import FORMATS, decode, upright_size
-from eqzoo.data.sources import open_source
+from eqzoo.data.opening import open_source
 
 SIZES = [(100, 50), (300, 40), (64, 64), (33, 90), (200, 190), (128, 256), (70, 130), (96, 95)]  # width, height
 

@@ -82,8 +82,16 @@ def test_steps_that_are_not_finite_can_be_left_out(tmp_path, capsys):
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / 'skip').values())
 
 
+@pytest.fixture
+def from_a_terminal():
+    """Ctrl-C is heard: a shell's background jobs, such as these tests may be, start with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(('name', 'status'), [('SIGTERM', 143), ('SIGUSR1', 138), ('SIGINT', 130)])
-def test_signals_save_and_stop(name, status, whole, tmp_path, capsys):
+def test_signals_save_and_stop(name, status, whole, tmp_path, capsys, from_a_terminal):
     with pytest.raises(SystemExit) as stopped:
         smoke(DIT, tmp_path, hook=dict(type='SendSignal', step=3, name=name))
     assert stopped.value.code == status
