@@ -15,7 +15,16 @@ from eqzoo.zoo import find_model, is_remote, models, resolve
 
 LPIPS = ('lpips-vgg16', 'lpips-alexnet')
 EXTRACTORS = ('fid-inception', 'dinov2-vits14', 'dinov2-vitb14', 'dinov2-vitl14')
-GENERATORS = ('dit-xl2-256', 'maskgit-base-256', 'maskgit-base-512', 'repa-xl2-256', 'sit-s2-256', 'sit-xl2-256')
+GENERATORS = (
+    'dit-xl2-256',
+    'lightningdit-xl1-64ep',
+    'lightningdit-xl1-800ep',
+    'maskgit-base-256',
+    'maskgit-base-512',
+    'repa-xl2-256',
+    'sit-s2-256',
+    'sit-xl2-256',
+)
 AUTOENCODERS = sorted(set(models()) - set(LPIPS) - set(EXTRACTORS) - set(GENERATORS))
 
 
