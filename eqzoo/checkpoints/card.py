@@ -40,8 +40,8 @@ def model_card(
         notes: Further sentences: what the loader must know.
 
     Example:
-        >>> print(model_card('my-vae', loader=['import eqzoo'], license='mit').splitlines()[5])
-        license: mit
+        >>> model_card('my-vae', loader=['import eqzoo'], license='mit').splitlines()[6]
+        'license: mit'
     """
     header = dict(library_name='diffusers', tags=list(_TAGS))
     header |= {key: value for key, value in dict(license=license, base_model=base_model).items() if value}
