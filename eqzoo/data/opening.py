@@ -209,12 +209,16 @@ def _open_folder(path: Path, image: str | None, label: str | None) -> ImageSourc
 def _may_have_shards(path: Path) -> bool:
     """Return whether a folder has a file of `_KINDS` near its top; a look at some entries, not a walk."""
     try:
-        entries = list(islice(os.scandir(path), _LOOK_AT))
-        folders = [entry.path for entry in entries if entry.is_dir()]
-        below = [entry for folder in folders for entry in islice(os.scandir(folder), _LOOK_AT)]
+        entries = _first_entries(path)
+        below = [entry for folder in entries if folder.is_dir() for entry in _first_entries(folder)]
     except OSError:
         return False
     return any(entry.name.lower().endswith(tuple(_KINDS)) for entry in (*entries, *below))
+
+
+def _first_entries(folder: Path | os.DirEntry) -> list[os.DirEntry]:
+    with os.scandir(folder) as entries:
+        return list(islice(entries, _LOOK_AT))
 
 
 def _open_file(path: Path, root: Path | str, image: str | None, label: str | None) -> ImageSource:
