@@ -27,26 +27,21 @@ def model_card(
 ) -> str:
     """Return the text of a model card, with the header that the Hub reads.
 
-        Args:
-            title: The name of the model.
-            loader: Lines of Python that open it.
-            base: The weights that it was trained from, in words or as a link.
-            base_model: The repository of these on the Hub.
-            method: How it was trained: source of a config, shown as it is.
-            data: What it was trained on.
-            metrics: Values by name, of a metrics.json; None for a value that is not a number.
-            protocol: How they were measured: the card of the same file.
-            license: An identifier of the Hub, such as 'mit'.
-            notes: Further sentences: what the loader must know.
+    Args:
+        title: The name of the model.
+        loader: Lines of Python that open it.
+        base: The weights that it was trained from, in words or as a link.
+        base_model: The repository of these on the Hub.
+        method: How it was trained: source of a config, shown as it is.
+        data: What it was trained on.
+        metrics: Values by name, of a metrics.json; None for a value that is not a number.
+        protocol: How they were measured: the card of the same file.
+        license: An identifier of the Hub, such as 'mit'.
+        notes: Further sentences: what the loader must know.
 
-        Example:
-    <<<<<<< HEAD
-            >>> print(model_card('my-vae', loader=['import eqzoo'], license='mit').splitlines()[6])
-            license: mit
-    =======
-            >>> model_card('my-vae', loader=['import eqzoo'], license='mit').splitlines()[6]
-            'license: mit'
-    >>>>>>> i21-out
+    Example:
+        >>> model_card('my-vae', loader=['import eqzoo'], license='mit').splitlines()[6]
+        'license: mit'
     """
     header = dict(library_name='diffusers', tags=list(_TAGS))
     header |= {key: value for key, value in dict(license=license, base_model=base_model).items() if value}
