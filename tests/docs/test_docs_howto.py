@@ -205,4 +205,4 @@ def write_images(path, count):
 
 
 def test_every_kind_has_its_page():
-    assert sorted(path.stem for path in (ROOT / 'docs/howto').glob('*.md')) == sorted([*KINDS, 'finetune'])
+    assert sorted(path.stem for path in (ROOT / 'docs/howto').glob('*.md')) == sorted([*KINDS, 'finetune', 'finetune_generator'])
