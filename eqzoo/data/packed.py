@@ -117,7 +117,7 @@ class PackedSource(ImageSource):
     spawned workers open their own. Memory is for the index only: the bytes of the names and 24 more an image.
 
     Args:
-        root: What the user gave, for messages.
+        root: The path or address as the user wrote it, for messages.
         kind: What it is, in a word.
         indices: The index of each file, by the file's name in names; '' for the only one.
         has_folders: Whether names have folders that are classes, where no labels are stated.

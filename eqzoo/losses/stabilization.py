@@ -17,7 +17,7 @@ Logits = Sequence[Tensor]  # of each of a discriminator's maps, (B, ...)
 
 
 class DiscriminatorStep(NamedTuple):
-    """What a penalty on a discriminator is computed from.
+    """The inputs of a penalty on a discriminator.
 
     Args:
         logits_of: Maps images (B, C, H, W) to logits, one tensor for each of the discriminator's maps.
