@@ -133,20 +133,20 @@ def _remote_files(pattern: str) -> list[str]:
     system, path = _file_system(pattern)
     found = sorted(system.glob(path))
     if not found:
-        raise FileNotFoundError(f'{pattern}: no file there matches.')
+        raise FileNotFoundError(f'{bare_url(pattern)}: no file there matches.')
     return [system.unstrip_protocol(each) for each in found]
 
 
 def _file_system(url: str) -> tuple[Any, str]:
     """Return the file system of a URL, and the path in it."""
     if find_spec('fsspec') is None:
-        raise ValueError(f"{url}: this needs fsspec; expected: pip install 'eqzoo[webdataset]'.")
+        raise ValueError(f"{bare_url(url)}: this needs fsspec; expected: pip install 'eqzoo[webdataset]'.")
     from fsspec.core import url_to_fs
 
     try:
         return url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ValueError(f'{url}: fsspec cannot read it: {printable(error)}') from None
+        raise ValueError(f'{bare_url(url)}: fsspec cannot read it: {printable(error)}') from None
 
 
 def _local(place: str) -> Path:
@@ -166,7 +166,7 @@ def _local(place: str) -> Path:
             with replacing(target) as temporary:
                 system.get_file(path, str(temporary))
         except FileNotFoundError:
-            raise FileNotFoundError(f'{place}: there is no such file.') from None
+            raise FileNotFoundError(f'{bare_url(place)}: there is no such file.') from None
     return target
 
 

@@ -29,6 +29,8 @@ DIFFUSERS_WEIGHTS = tuple(
 )
 """The files that may hold the weights of a folder of diffusers, the best first; an index lists the shards."""
 
+# user and password of a URL of any scheme
+_USER = re.compile(r'(?<=://)[^/]*@')
 _HUB_FOLDER = re.compile(r'hf://[\w.-]+/[\w.-]+?(@[\w.-]+)?(/[\w-]+)*/?')
 _HUB_FILE = re.compile(r'hf://(?P<repository>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+?))?/(?P<path>[^@]+)')
 
@@ -113,15 +115,17 @@ def is_hub_folder(source: str | Path) -> bool:
 def bare_url(source: str | Path) -> str:
     """Return a source for messages and notes: a URL without a user, a password and the values of a query.
 
+    Of a URL that is only fsspec's, such as `s3://…`, a question mark may be a wildcard, and stays.
+
     Example:
-        >>> bare_url('https://me:secret@example.org/a.pt?token=1')
-        'https://example.org/a.pt?…'
+        >>> bare_url('https://me:secret@example.org/a.pt?token=1'), bare_url('s3://me:secret@bucket/a.tar')
+        ('https://example.org/a.pt?…', 's3://bucket/a.tar')
     """
+    source = _USER.sub('', str(source))
     if not is_remote(source):
-        return str(source)
+        return source
     parts = urlsplit(source)
-    place = parts.netloc.rpartition('@')[2] if parts.scheme in ('http', 'https') else parts.netloc
-    return urlunsplit((parts.scheme, place, parts.path, '…' if parts.query else '', ''))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, '…' if parts.query else '', ''))
 
 
 def without_passwords(value: Any) -> Any:

@@ -54,5 +54,9 @@ def test_a_run_writes_no_password(site, tmp_path, capsys):
 
 
 def test_only_urls_change():
-    config = dict(a=['x://y,z', 'https://u:p@h/e.pt,https://u:p@h/d.pt?k=1'], b=dict(c='me:secret@h', d=1))
-    assert without_passwords(config) == dict(a=['x://y,z', 'https://h/e.pt,https://h/d.pt?…'], b=config['b'])
+    config = dict(
+        a=['x://y,z', 's3://u:p@b/a?.tar', 'https://u:p@h/e.pt,https://u:p@h/d.pt?k=1'], b=dict(c='me:secret@h', d=1)
+    )
+    assert without_passwords(config) == dict(
+        a=['x://y,z', 's3://b/a?.tar', 'https://h/e.pt,https://h/d.pt?…'], b=config['b']
+    )
