@@ -19,8 +19,9 @@ from eqzoo.registry import build
 
 def first_free_port(count):
     """Return the first of `count` consecutive free ports, below those that the system hands out by itself."""
-    start = 20_000 + os.getpid() % 1000 * count
-    return next(port for port in range(start, 32_000, count) if all(is_free(port + n) for n in range(count)))
+    groups = range(20_000, 32_000, count)
+    first = os.getpid() % len(groups)  # processes that look at the same time begin at different places
+    return next(port for port in [*groups[first:], *groups[:first]] if all(is_free(port + n) for n in range(count)))
 
 
 def is_free(port):
