@@ -90,7 +90,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         whole = read_config(path)
     except _READ_ERRORS as error:
-        raise ValueError(f'Config {path} cannot be read: {type(error).__name__}: {error}') from error
+        reason = f'{type(error).__name__}: {error}'
+        if 'independent package' in reason:
+            reason = f'it imports a module of no package ({error}); a config beside it is `from .NAME import *`.'
+        raise ValueError(f'Config {path} cannot be read: {reason}') from error
     _check_names(whole, path)
     config = Config({key: whole[key] for key in KEYS if key in whole}, filename=str(path))
     for key, value in {**_DEFAULTS, 'work_dir': default_work_dir(path)}.items():

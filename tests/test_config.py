@@ -106,6 +106,10 @@ def test_a_missing_config_names_the_nearest():
 def test_a_broken_config_is_one_message(tmp_path):
     with pytest.raises(ValueError, match=r'broken\.py cannot be read: SyntaxError'):
         load_config(write(tmp_path, 'model = dict(', 'broken.py'))
+    write(tmp_path, 'seed = 1', 'other.py')
+    lines = 'from mmengine.config import read_base\n\nwith read_base():\n    from other import *\n'
+    with pytest.raises(ValueError, match=r'a config beside it is `from .NAME import \*`'):
+        load_config(write(tmp_path, lines, 'mine.py'))
 
 
 def test_a_misspelt_key_is_an_error_and_a_building_block_is_not_kept(tmp_path):

@@ -234,11 +234,14 @@ def generator_weights(config: Config, checkpoint: str | None) -> str:
         ValueError: If there is none.
     """
     latest = latest_checkpoint(config.work_dir)
-    chosen = checkpoint or (str(latest) if latest else config.model.generator.network.get('weights'))
+    network = config.model.generator.network
+    adapted = 'adapt' in network  # then the config's own weights are those of another network, to begin with
+    chosen = checkpoint or (str(latest) if latest else None if adapted else network.get('weights'))
     if not chosen:
+        reason = 'adapts the weights of another network' if adapted else 'names no weights'
         raise ValueError(
-            f'Nothing to sample from: {config.work_dir} has no checkpoint and model.generator.network names no '
-            f'weights. Train first (python tools/train.py {config.filename}) or give a CHECKPOINT.'
+            f'Nothing to sample from: {config.work_dir} has no checkpoint and model.generator.network {reason}. '
+            f'Train first (python tools/train.py {config.filename}) or give a CHECKPOINT.'
         )
     return chosen
 

@@ -146,6 +146,9 @@ def test_mistakes_are_one_message(trained, tmp_path):
         run(sample, ['configs/demo/plain.py', '--out', str(tmp_path / 'a.npz')])
     with pytest.raises(SystemExit, match=r'Nothing to sample from: .* has no checkpoint .*Train first'):
         run(sample, [DIT, '--out', str(tmp_path / 'a.npz'), f'work_dir={tmp_path}'])
+    network = ["model.generator.network.adapt=('classes',)", 'model.generator.network.weights=published.pt']
+    with pytest.raises(SystemExit, match=r'Nothing to sample from: .* adapts the weights of another network'):
+        run(sample, [DIT, '--out', str(tmp_path / 'a.npz'), f'work_dir={tmp_path}', *network])
     with pytest.raises(SystemExit, match='no_such.pth'):
         draw(trained, tmp_path / 'a.npz', checkpoint='no_such.pth')
     with pytest.raises(SystemExit, match='--samples: configs/demo/plain.py .* autoencoder'):
