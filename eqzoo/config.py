@@ -252,13 +252,24 @@ def set_key(config: Any, key: str, value: Any, *, place: str = 'Override') -> No
 
 
 def parse_value(text: str) -> Any:
-    """Read a value as Python writes it; true, false and none in any case; any other text is itself."""
+    """Read a value as a config has it, dict(type="SGD") too; true, false and none in any case; other text is itself."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(_DictCalls().visit(ast.parse(text.lstrip(' \t'), mode='eval')))
     except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: thousands of brackets or signs
         return text
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Replaces `dict(key=value)` by `{'key': value}`, which is a literal."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        names = [each.arg for each in node.keywords]
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args or None in names:
+            return node
+        return ast.Dict([ast.Constant(name) for name in names], [each.value for each in node.keywords])
 
 
 def to_python(config: Mapping[str, Any]) -> str:

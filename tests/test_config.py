@@ -53,6 +53,13 @@ def test_overrides_are_literals_words_or_text():
         ('None', None),
         ('[1, 2]', [1, 2]),
         ('a/b.zip', 'a/b.zip'),
+        (
+            "dict(type='Compose', transforms=[dict(type='Rotate')])",
+            dict(type='Compose', transforms=[dict(type='Rotate')]),
+        ),
+        ('dict(**x)', 'dict(**x)'),
+        ('dict(a=f())', 'dict(a=f())'),
+        ('set(a=1)', 'set(a=1)'),
     ],
 )
 def test_parse_value(text, value):
