@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -57,28 +57,17 @@ def own_file(path: str | Path, key: str) -> Iterator[Path]:
         if rank_and_world_size()[0] != 0:
             yield file
             return
-        with _locked(file.with_name(f'.{file.name}.lock'), file, key):
-            yield file
+        lock_file = file.with_name(f'.{file.name}.lock')
+        with _locked(lock_file, file, key):
+            try:
+                yield file
+            finally:
+                lock_file.unlink(missing_ok=True)  # beside a user's files it would be litter
 
 
 @contextmanager
 def _locked(lock_file: Path, place: Path, key: str) -> Iterator[None]:
-    try:
-        lock_file.parent.mkdir(parents=True, exist_ok=True)
-        lock = lock_file.open('a+')
-    except OSError as error:
-        raise ValueError(
-            f'{key}: {place} cannot be written to ({error.strerror}); set {key} to a writable folder.'
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise ValueError(
-                f'{key}: {place} is in use by another run ({lock.read().strip() or "just started"}); wait for it, or '
-                f'choose another {key}.'
-            ) from None
+    with _open_lock(lock_file, place, key) as lock:
         _HELD.add(lock)
         try:
             lock.truncate(0)
@@ -88,6 +77,31 @@ def _locked(lock_file: Path, place: Path, key: str) -> Iterator[None]:
             yield
         finally:
             _HELD.discard(lock)
+
+
+def _open_lock(lock_file: Path, place: Path, key: str) -> IO[str]:
+    """Open and lock `lock_file`; raise as `own_folder` does."""
+    while True:
+        try:
+            lock_file.parent.mkdir(parents=True, exist_ok=True)
+            lock = lock_file.open('a+')
+        except OSError as error:
+            raise ValueError(
+                f'{key}: {place} cannot be written to ({error.strerror}); set {key} to a writable folder.'
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with lock:
+                lock.seek(0)
+                owner = lock.read().strip() or 'just started'
+            raise ValueError(
+                f'{key}: {place} is in use by another run ({owner}); wait for it, or choose another {key}.'
+            ) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(lock_file.stat(), os.fstat(lock.fileno())):
+                return lock
+        lock.close()  # its owner removed it after it was opened here: a lock of a file without a name excludes nobody
 
 
 def _close_inherited() -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import resource
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import torch
@@ -153,6 +155,25 @@ def test_two_runs_do_not_write_to_one_place(tmp_path):
     with own_folder(tmp_path / 'out', lock_name=REPORT_LOCK), pytest.raises(SystemExit, match=rf'--out: .* {busy}'):
         run(compare, [str(tmp_path), '--out', str(tmp_path / 'out')])
     assert config.work_dir == str(tmp_path)
+
+
+def test_a_file_s_lock_is_removed_and_excludes_others_all_the_same(tmp_path):
+    """Many threads take turns; each opens the lock that another may be removing, and none is inside beside another."""
+    inside, most, turns = [], [], []
+
+    def take_turns():
+        while len(turns) < 200:
+            with suppress(ValueError), own_file(tmp_path / 'a.npz', '--out'):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+                turns.append(1)
+
+    with ThreadPoolExecutor(8) as threads:
+        for each in [threads.submit(take_turns) for _ in range(8)]:
+            each.result()
+    assert set(most) == {1}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failure_without_a_name_is_of_the_folder(tmp_path):
