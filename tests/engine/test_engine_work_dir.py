@@ -1,9 +1,8 @@
 """Folders of commands: locked, emptied of nothing but what the same command wrote; smoke runs keep to their own."""
 
+import fcntl
 import hashlib
 import resource
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
 import torch
@@ -157,23 +156,30 @@ def test_two_runs_do_not_write_to_one_place(tmp_path):
     assert config.work_dir == str(tmp_path)
 
 
-def test_a_file_s_lock_is_removed_and_excludes_others_all_the_same(tmp_path):
-    """Many threads take turns; each opens the lock that another may be removing, and none is inside beside another."""
-    inside, most, turns = [], [], []
-
-    def take_turns():
-        while len(turns) < 200:
-            with suppress(ValueError), own_file(tmp_path / 'a.npz', '--out'):
-                inside.append(1)
-                most.append(len(inside))
-                inside.pop()
-                turns.append(1)
-
-    with ThreadPoolExecutor(8) as threads:
-        for each in [threads.submit(take_turns) for _ in range(8)]:
-            each.result()
-    assert set(most) == {1}
+def test_the_lock_of_a_file_is_removed(tmp_path):
+    with own_file(tmp_path / 'a.npz', '--out'):
+        assert [each.name for each in tmp_path.iterdir()] == ['.a.npz.lock']
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_removed_while_it_was_opened_excludes_nobody(tmp_path, monkeypatch):
+    """Between opening and locking, the owner removes the lock and a third run makes its own."""
+    path, flock, third = tmp_path / '.a.npz.lock', fcntl.flock, []
+
+    def late(file, how):
+        if not third:
+            path.unlink()
+            third.append(path.open('a+'))
+            flock(third[0], how)
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, 'flock', late)
+    with (
+        pytest.raises(ValueError, match='--out: .*a.npz is in use by another run'),
+        own_file(path.parent / 'a.npz', '--out'),
+    ):
+        pass
+    third[0].close()
 
 
 def test_a_failure_without_a_name_is_of_the_folder(tmp_path):
