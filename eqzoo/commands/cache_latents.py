@@ -1,5 +1,6 @@
 """`tools/cache_latents.py`: write the latents of images to a store."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -177,16 +178,22 @@ def _table(written: 'WrittenStore', root: Path, config: Config) -> Iterator[str]
     std, channels = normalized_std(index)
     yield f'{"std":<12}{std:.3f} in generator units, {min(channels):.3f} to {max(channels):.3f} by channel'
     if not _USUAL_STD[0] <= std <= _USUAL_STD[1]:
-        weights = config.model.autoencoder.get('weights') or 'CHECKPOINT'
+        yield from _measure_again(config)
+
+
+def _measure_again(config: Any) -> Iterator[str]:
+    """Yield the commands that normalise latents of another spread than generators expect."""
+    weights = config.model.autoencoder.get('weights') or 'CHECKPOINT'
+    word = shlex.quote(weights if isinstance(weights, str) else ','.join(map(str, weights)))
+    yield (
+        f'Generators expect about 1. Measure the latents again, then run this command again, which takes seconds: '
+        f'python tools/latent_stats.py {config.filename} {word}'
+    )
+    if not _has_place(weights):
         yield (
-            f'Generators expect about 1. Measure the latents again, then run this command again, which takes seconds: '
-            f'python tools/latent_stats.py {config.filename} {weights}'
+            f'{word} has no place for the result; convert it first: python tools/convert.py {word} NEW.pth '
+            '--to eqzoo, and use NEW.pth in both commands.'
         )
-        if not _has_place(weights):
-            yield (
-                f'{weights} has no place for the result; convert it first: python tools/convert.py {weights} NEW.pth '
-                '--to eqzoo, and use NEW.pth in both commands.'
-            )
 
 
 def _has_place(weights: Any) -> bool:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from eqzoo.autoencoders import KLAutoencoder
-from eqzoo.commands import cli
+from eqzoo.commands import cache_latents, cli
 from eqzoo.commands.cache_latents import normalized_std
+from eqzoo.config import Config
 from eqzoo.data.latents.format import read_index
 
 CONFIG = """
@@ -71,6 +72,15 @@ def test_the_hint_for_a_file_without_a_place_says_convert_first(tmp_path, capsys
     torch.save({k: v for k, v in network.state_dict().items() if 'normalization' not in k}, weights)
     cli.main(['cache-latents', str(config)])
     assert f'convert it first: python tools/convert.py {weights} NEW.pth --to eqzoo' in capsys.readouterr().out
+
+
+def test_a_pair_of_files_is_one_word_of_the_hint(tmp_path):
+    path = tmp_path / 'my.py'
+    path.touch()
+    pair = dict(weights=['an encoder.pth', 'decoder.pth'])
+    measure, convert = cache_latents._measure_again(Config(dict(model=dict(autoencoder=pair)), filename=str(path)))
+    assert measure.endswith(f"python tools/latent_stats.py {path} 'an encoder.pth,decoder.pth'")
+    assert "python tools/convert.py 'an encoder.pth,decoder.pth' NEW.pth" in convert
 
 
 def test_the_hint_for_latents_of_another_spread_mends_them(tmp_path, capsys):
