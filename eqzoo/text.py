@@ -9,6 +9,17 @@ _UNPRINTABLE = re.compile(
 )
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> counted(1, 'class'), counted(2, 'class'), counted(1000, 'image')
+        ('1 class', '2 classes', '1,000 images')
+    """
+    ending = '' if number == 1 else 'es' if noun.endswith('s') else 's'
+    return f'{number:,} {noun}{ending}'
+
+
 def printable(text: object, *, lines: bool = False) -> str:
     r"""Spell out every character of `text` that is not shown but obeyed, or that cannot be written.
 

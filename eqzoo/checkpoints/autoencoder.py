@@ -30,7 +30,7 @@ from eqzoo.checkpoints.read import (
 from eqzoo.distributed import rank_and_world_size
 from eqzoo.normalization import LatentNormalization
 from eqzoo.registry import AUTOENCODERS, build
-from eqzoo.text import printable
+from eqzoo.text import counted, printable
 from eqzoo.zoo import bare_url, located, weights_files
 
 Source = str | Path | Sequence[str | Path]
@@ -70,7 +70,7 @@ class AutoencoderFile:
     def left_out_in_words(self) -> str:
         """How many tensors are left out, and their names' first two words, such as '31 tensors of loss.lin0'."""
         groups = dict.fromkeys('.'.join(name.split('.')[:2]) for name in self.left_out)
-        return f'{len(self.left_out)} tensor{"" if len(self.left_out) == 1 else "s"} of {printable(", ".join(groups))}'
+        return f'{counted(len(self.left_out), "tensor")} of {printable(", ".join(groups))}'
 
     @property
     def network(self) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from eqzoo.checkpoints.read import (
     warn_of_unused,
     with_average,
 )
+from eqzoo.text import counted
 
 # Keys of the weights, the first that is there: eqzoo's; DiT's, SiT's and REPA's; MaskGIT's; DeepSpeed's.
 _STATE_KEYS = ('state_dict', 'model', 'model_state_dict', 'module')
@@ -363,7 +364,7 @@ def _describe_latents(state: Mapping[str, Tensor]) -> str:
     parts += ['RoPE'] if 'feat_rope.freqs_cos' in state else []
     parts += ['no adaLN shifts'] if len(state['blocks.0.adaLN_modulation.1.bias']) == 4 * width else []
     found = [f'size {_size_name(depth, width)}', f'patch {patch}', latents, f'{outputs} output channels']
-    return ', '.join([*found, f'{classes:,} classes', *parts])
+    return ', '.join([*found, counted(classes, 'class'), *parts])
 
 
 def _describe_codes(state: Mapping[str, Tensor]) -> str:
@@ -372,7 +373,8 @@ def _describe_codes(state: Mapping[str, Tensor]) -> str:
         classes, registers = len(state['cls_emb.weight']) - 1, len(state.get('reg_tokens.weight', ()))
         side = round(len(state['pos_emb.weight']) ** 0.5)
         size = _size_name(_depth(state), width, HALTON_SIZES)
-        return f'size {size}, codes {side} x {side} of {rows - 1:,}, {classes:,} classes, {registers} registers'
+        labels = f'{counted(classes, "class")}, {counted(registers, "register")}'
+        return f'size {size}, codes {side} x {side} of {rows - 1:,}, {labels}'
     side = round((state['pos_emb'].shape[1] - 1) ** 0.5)
     size = _size_name(_depth(state), width, MASKGIT_SIZES)
     return f'size {size}, codes {side} x {side}, {rows - 2:,} codes and classes together'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eqzoo.config import Config, image_dataloader, load_config, require
 from eqzoo.registry import build
 from eqzoo.registry.ranges import PositiveInt
+from eqzoo.text import counted
 
 if TYPE_CHECKING:
     from eqzoo.data.latents.format import StoreIndex
@@ -153,7 +154,8 @@ def _verify(root: Path) -> None:
             + '\n'.join(f'  {place}' for place in damaged)
             + '\nDelete these shards and run python tools/cache_latents.py CONFIG, which writes what is missing.'
         )
-    print(f'{root}: {len(store):,} images in {store.plan.num_shards} shards, every row as it was written.')
+    shards = counted(store.plan.num_shards, 'shard')
+    print(f'{root}: {counted(len(store), "image")} in {shards}, every row as it was written.')
 
 
 def _table(written: 'WrittenStore', root: Path, config: Config) -> Iterator[str]:
@@ -168,7 +170,8 @@ def _table(written: 'WrittenStore', root: Path, config: Config) -> Iterator[str]
     yield f'{root}: {outcomes[written.outcome]}'
     kinds = ', '.join(f'{name} {"x".join(map(str, each.shape))} {each.dtype}' for name, each in plan.fields.items())
     yield f'{"row":<12}{kinds}{", and of the mirrored image" if plan.flip else ""}'
-    yield f'{"images":<12}{plan.num_images:,} of {len(index.classes)} classes, in {len(index.shards)} shards'
+    classes, shards = counted(len(index.classes), 'class'), counted(len(index.shards), 'shard')
+    yield f'{"images":<12}{plan.num_images:,} of {classes}, in {shards}'
     yield f'{"size":<12}{size / 2**20:,.1f} MiB, {size / plan.num_images / 2**10:,.1f} KiB an image'
     if written.num_encoded:
         yield f'{"speed":<12}{written.num_encoded / written.seconds:,.3g} images/s'

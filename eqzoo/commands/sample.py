@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqzoo.config import load_config, require
 from eqzoo.registry.ranges import PositiveInt
+from eqzoo.text import counted
 
 if TYPE_CHECKING:
     from eqzoo.data.samples import NpzSamples, PngSamples
@@ -137,4 +138,4 @@ def _finish(draw: 'ImageSampler', files: 'PngSamples | NpzSamples', out: str, co
     picture = picture.with_name(f'{picture.name}_grid.png')
     some = list(range(min(count, 16 * _GRID * _GRID)))
     save_picture(draw_grid(sample_rows(files.read, labels[some].tolist(), columns=_GRID)), picture)
-    return f'Written: {out}, {count:,} samples of {len(labels.unique())} classes; {picture}'
+    return f'Written: {out}, {counted(count, "sample")} of {counted(len(labels.unique()), "class")}; {picture}'

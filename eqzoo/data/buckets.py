@@ -22,7 +22,7 @@ from eqzoo.distributed import say_once
 from eqzoo.files import WriteError, replacing
 from eqzoo.registry import DATASETS
 from eqzoo.registry.ranges import Filled, NonNegativeInt, PositiveInt, Probability, Range
-from eqzoo.text import printable
+from eqzoo.text import counted, printable
 from eqzoo.zoo import cache_folder
 
 Size = tuple[int, int]  # height and width, in pixels
@@ -303,8 +303,7 @@ def describe_buckets(sizes: Sequence[Size], bucket_of: np.ndarray) -> str:
     """
     counts = Counter(bucket_of.tolist()).most_common()
     shown = ', '.join(f'{sizes[bucket][0]} x {sizes[bucket][1]} ({count})' for bucket, count in counts[:3])
-    number = f'{len(counts)} bucket{"" if len(counts) == 1 else "s"}'
-    return f'in {number}: {shown}{", …" if len(counts) > 3 else ""}'
+    return f'in {counted(len(counts), "bucket")}: {shown}{", …" if len(counts) > 3 else ""}'
 
 
 def _size_of(source: ImageSource, name: str) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from eqzoo.distributed import say_once
 from eqzoo.files import did_you_mean
 from eqzoo.registry import DATASETS, Requirement
 from eqzoo.registry.ranges import NonNegativeInt, PositiveInt, Probability
-from eqzoo.text import printable
+from eqzoo.text import counted, printable
 
 WHOLE = (0.0, 1.0)
 
@@ -207,7 +207,7 @@ class ImageFolder(Dataset):
 
     def describe(self) -> str:
         """Return one line about this dataset."""
-        images, classes = _count(len(self), 'image'), _count(len(self.classes), 'class', 'classes')
+        images, classes = counted(len(self), 'image'), counted(len(self.classes), 'class')
         flip = ', flipped at random' if self.flip else ''
         place = f'{self.source.kind} {_name_of(self.source)}' + (f' below {self.below}' if self.below else '')
         return printable(f'ImageFolder: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}')
@@ -248,9 +248,5 @@ def _select(names: Names, part: Sequence[float], limit: int | None, *, root: Roo
     shuffled = sorted(names, key=lambda name: hashlib.sha256(name.encode(errors='surrogateescape')).digest())
     chosen = shuffled[round(part[0] * len(names)) : round(part[1] * len(names))][:limit]
     if not chosen:
-        raise ValueError(f'{root}: part {tuple(part)} of {_count(len(names), "image")} has no image; widen the part.')
+        raise ValueError(f'{root}: part {tuple(part)} of {counted(len(names), "image")} has no image; widen the part.')
     return Names(sorted(chosen))
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f'{number} {one if number == 1 else many or one + "s"}'

@@ -19,7 +19,7 @@ from eqzoo.files import replacing, write_json
 from eqzoo.npz import NpzArchive, write_npz
 from eqzoo.registry import DATASETS, Requirement
 from eqzoo.registry.ranges import PositiveInt
-from eqzoo.text import printable
+from eqzoo.text import counted, printable
 
 _IMAGES, _LABELS = 'arr_0', 'arr_1'  # ADM's names
 _MOST_CLASSES = 1 << 20  # a name is kept for each
@@ -106,8 +106,7 @@ class NpzImages(Dataset):
 
     def describe(self) -> str:
         """Return one line about this dataset."""
-        images = '1 image' if len(self) == 1 else f'{len(self)} images'
-        return printable(f'NpzImages: {images} of {self.size} px from {self._archive.path.name}')
+        return printable(f'NpzImages: {counted(len(self), "image")} of {self.size} px from {self._archive.path.name}')
 
     @property
     def classes(self) -> list[str]:

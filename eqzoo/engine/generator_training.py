@@ -19,6 +19,7 @@ from eqzoo.generators.base import Generator, count_macs
 from eqzoo.randomness import SampleStreams, StepRandomness
 from eqzoo.registry import MODELS
 from eqzoo.registry.ranges import PositiveInt
+from eqzoo.text import counted
 
 
 @MODELS.register_module()
@@ -190,8 +191,8 @@ def check_classes(num_classes: int, generator: Generator) -> None:
     """
     if num_classes > generator.num_classes:
         raise ValueError(
-            f'train_dataloader.dataset has {num_classes} classes, labels 0 to {num_classes - 1}; the network has '
-            f'{generator.num_classes}; set model.generator.network.num_classes to {num_classes}.'
+            f'train_dataloader.dataset has {counted(num_classes, "class")}, labels 0 to {num_classes - 1}; '
+            f'the network has {generator.num_classes}; set model.generator.network.num_classes to {num_classes}.'
         )
 
 
@@ -211,7 +212,7 @@ def describe_generator(generator: Generator) -> dict[str, str]:
     learns = f'{generator.learns} {_format_shape(network.latent_shape)}'
     adapted = getattr(network, 'adapted', None)  # by `load_adapted`; None where nothing was to be resized
     return {
-        'generator': f'{type(generator).__name__} of {learns} and {network.num_classes:,} classes',
+        'generator': f'{type(generator).__name__} of {learns} and {counted(network.num_classes, "class")}',
         'network': f'{type(network).__name__}, {size:,} parameters, {count_macs(network) / 1e9:.2f} GMACs',
         **({'adapted weights': '; '.join(adapted) or 'none: all fit as they are'} if adapted is not None else {}),
     }

@@ -27,7 +27,7 @@ from eqzoo.evaluators.codebook import perplexity
 from eqzoo.randomness import Stream, seeded
 from eqzoo.registry import HOOKS
 from eqzoo.registry.ranges import PositiveFloat, PositiveInt
-from eqzoo.text import printable
+from eqzoo.text import counted, printable
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -243,9 +243,9 @@ class UnreadableHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Log the numbers of unreadable and of enlarged images."""
         if self.names:
-            runner.logger.warning(f'{len(self.names)} unreadable images were skipped.')
+            runner.logger.warning(f'Skipped: {counted(len(self.names), "unreadable image")}.')
         if self.num_enlarged:
-            runner.logger.warning(f'{self.num_enlarged} images of the batches were enlarged.')
+            runner.logger.warning(f'Enlarged: {counted(self.num_enlarged, "image")} of the batches.')
 
 
 @HOOKS.register_module()

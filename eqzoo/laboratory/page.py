@@ -18,6 +18,7 @@ from eqzoo.report.charts import draw_chart
 from eqzoo.report.comparison import Cell, compare_results
 from eqzoo.report.page import EmbeddedPicture, embed, write_page
 from eqzoo.report.results import Result
+from eqzoo.text import counted
 
 # The rows of the table, explained to a newcomer.
 _METRICS = {
@@ -112,7 +113,7 @@ def write_laboratory(path: str | Path, findings: Findings) -> None:
 
 def _lead(findings: Findings) -> str:
     side, count = findings.images.pixels.shape[-1], len(findings.images.names)
-    return f'{_count(len(findings.models), "autoencoder")} · {_count(count, "image")} of {side} × {side} pixels'
+    return f'{counted(len(findings.models), "autoencoder")} · {counted(count, "image")} of {side} × {side} pixels'
 
 
 def _facts(findings: Findings) -> list[_Line]:
@@ -178,10 +179,6 @@ def _images(findings: Findings) -> list[dict[str, Any]]:
 def _card(findings: Findings) -> dict[str, Any]:
     evaluators = dict(next(iter(findings.found.values())).card)
     return {**{model.name: model.source for model in findings.models}, **evaluators}
-
-
-def _count(number: int, noun: str) -> str:
-    return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
 def describe_basis(name: str, bases: Mapping[str, SharedBasis]) -> str:

@@ -35,6 +35,7 @@ from eqzoo.studies.tables import (
     generator_table,
     predictor_table,
 )
+from eqzoo.text import counted
 
 _PAGE = 'README.md'  # GitHub shows it below a folder
 _NUM_IMAGES = 8  # in pictures
@@ -189,7 +190,7 @@ def _body(
     """Return all tables but the criterion's, the plots and the pictures, which are of the seed `pictured`."""
     seeded = [*(['start'] if any(arm.start for arm in study.autoencoders.values()) else []), 'fine-tuning']
     seeded += ['generator', 'samples'] if study.generators else []
-    count = f'{len(seeds)} seed{"" if len(seeds) == 1 else "s"}'
+    count = counted(len(seeds), 'seed')
     tested = [
         sum(each.autoencoder == name and each.generator is None for each in scores) for name in study.autoencoders
     ]
@@ -231,7 +232,7 @@ def _facts(origin: Mapping[str, Any], scores: Sequence[Score]) -> list[tuple[str
     versions = {
         name: hardware[name] for name in ('python', 'torch', 'diffusers', 'timm', 'mmengine-lite') if name in hardware
     }
-    threads = f'{hardware["threads"]} thread{"" if hardware["threads"] == 1 else "s"} a stage'
+    threads = f'{counted(hardware["threads"], "thread")} a stage'
     chip = hardware['gpu'] or hardware['processor']
     minutes = f'{origin["seconds"] / 60:.0f} minutes one after the other'
     facts = [

@@ -87,7 +87,7 @@ def test_images_and_folder_come_from_a_generators_config(tmp_path, capsys):
     assert written.num_encoded == 6
     assert LatentStore(tmp_path / 'store').plan.images['size'] == 32
     run(cache_latents, [config_of(tmp_path, text), '--verify'])
-    assert '6 images in 1 shards, every row as it was written' in capsys.readouterr().out
+    assert '6 images in 1 shard, every row as it was written' in capsys.readouterr().out
 
 
 def test_verify_names_damaged_rows(tmp_path):

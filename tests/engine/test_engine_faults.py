@@ -197,7 +197,7 @@ def test_images_that_are_broken_or_vanish_are_named_and_left_out(tmp_path, capsy
     unreadable = re.findall(r'Unreadable image skipped: (\d\d).png', out)
     assert {'01', '02', '03', '04'} <= set(unreadable) <= {'01', '02', '03', '04', '06', '09', '12', '15'}
     assert set(unreadable) & {'06', '09', '12', '15'}
-    assert f'{len(set(unreadable))} unreadable images were skipped.' in out
+    assert f'Skipped: {len(set(unreadable))} unreadable images.' in out
     assert latest_checkpoint(tmp_path / 'run').name == 'iter_6.pth'
 
 

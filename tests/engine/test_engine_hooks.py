@@ -91,8 +91,8 @@ def test_unreadable_images_are_named_once_and_counted(caplog):
         'Unreadable image skipped: a.png (1 so far)',
         r'Unreadable image skipped: b\x1b.png (the file is empty) (2 so far)',
         r"Enlarged, being smaller than the crop: b\x1b.png. on_small of the dataset says what to do with such images: 'enlarge', 'skip' or 'refuse'.",
-        '2 unreadable images were skipped.',
-        '1 images of the batches were enlarged.',
+        'Skipped: 2 unreadable images.',
+        'Enlarged: 1 image of the batches.',
     ]
 
 

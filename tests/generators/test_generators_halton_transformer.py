@@ -150,7 +150,7 @@ def test_a_file_of_another_network_is_named(change, theirs, tmp_path):
 def test_published_sizes_are_named():
     with torch.device('meta'):
         assert describe_state(HaltonTransformer('large', grid=24).state_dict()) == (
-            'size large, codes 24 x 24 of 16,384, 1,000 classes, 1 registers'
+            'size large, codes 24 x 24 of 16,384, 1,000 classes, 1 register'
         )
 
 

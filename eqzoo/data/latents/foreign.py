@@ -15,6 +15,7 @@ from eqzoo.data.latents.format import STORAGE_TYPES, Field, MappedTensors
 from eqzoo.data.latents.store import LatentDataset, convert_rows, empty_batch
 from eqzoo.registry import DATASETS, Requirement
 from eqzoo.registry.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from eqzoo.text import counted
 
 _FEATURES_SUFFIX, _LABELS_SUFFIX = '_features', '_labels'  # folders of fast-DiT and EQ-VAE
 _LATENTS, _FLIPPED, _LABELS = 'latents', 'latents_flip', 'labels'  # tensors of LightningDiT
@@ -149,8 +150,8 @@ class LightningDiTLatents(_ForeignLatents):
         shape = 'x'.join(map(str, self.latent_shape))
         flip = ', flipped at random' if self.flip else ''
         return (
-            f'LightningDiTLatents: {len(self)} latents {shape} of {self.num_classes} classes from {self.root.name}, '
-            f'drawn once{flip}'
+            f'LightningDiTLatents: {len(self)} latents {shape} of {counted(self.num_classes, "class")} '
+            f'from {self.root.name}, drawn once{flip}'
         )
 
     def _read(self, indices: list[int], flipped: list[bool]) -> dict[str, Tensor]:
@@ -265,8 +266,8 @@ class NpyLatents(_ForeignLatents):
         """Return one line about this dataset."""
         shape = 'x'.join(map(str, self.latent_shape))
         return (
-            f'NpyLatents: {len(self)} latents {shape} of {self.num_classes} classes from {self.root.name}, drawn once, '
-            f'scaled by {self.scale:g}'
+            f'NpyLatents: {len(self)} latents {shape} of {counted(self.num_classes, "class")} '
+            f'from {self.root.name}, drawn once, scaled by {self.scale:g}'
         )
 
     def _read(self, indices: list[int], flipped: list[bool]) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from eqzoo.data.loaders import Key
 from eqzoo.normalization import normalization_difference
 from eqzoo.registry import DATASETS, Requirement
 from eqzoo.registry.ranges import NonNegativeInt
+from eqzoo.text import counted
 
 # The columns of a batch and their names in an item.
 _SINGULAR = {'labels': 'label', 'indices': 'index', 'draws': 'draw', 'images': 'image'}
@@ -266,7 +267,7 @@ class LatentStore(LatentDataset):
         what = f'codes {shape} of {self.num_codes}' if self.kind == 'codes' else f'latents {shape}'
         flip = ', flipped at random' if self.flip else ''
         return (
-            f'LatentStore: {len(self)} {what} of {self.num_classes} classes from {self.root.name}, '
+            f'LatentStore: {len(self)} {what} of {counted(self.num_classes, "class")} from {self.root.name}, '
             f'autoencoder {self.plan.autoencoder[:8]}{flip}'
         )
 
