@@ -54,8 +54,9 @@ def init_distributed() -> None:
     if 'RANK' not in os.environ or dist.is_initialized():
         return
     if get_device().startswith('cuda'):
-        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-        dist.init_process_group('nccl', timeout=_TIMEOUT)
+        device = torch.device('cuda', int(os.environ['LOCAL_RANK']))
+        torch.cuda.set_device(device)
+        dist.init_process_group('nccl', timeout=_TIMEOUT, device_id=device)  # barriers then know it, too
     else:
         dist.init_process_group('gloo', timeout=_TIMEOUT)
 
@@ -173,8 +174,11 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def broadcast_weights(model: nn.Module) -> None:
     """Copy the weights and buffers of the first process to all others."""
     if rank_and_world_size()[1] > 1:
+        place = _communication_device()  # NCCL knows no tensors of the CPU, where a new model's weights are
         for tensor in model.state_dict().values():
-            dist.broadcast(tensor, 0)
+            sent = tensor.to(place)
+            dist.broadcast(sent, 0)
+            tensor.copy_(sent)
 
 
 def _communication_device() -> str:

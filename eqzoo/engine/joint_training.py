@@ -236,7 +236,7 @@ def moments_of_batch(latents: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]
     """
     sums = []
     for each in map(to_double, latents):
-        cells = each.new_tensor([each[:, 0].numel()])
+        cells = each.new_full((1,), each[:, 0].numel())
         sums.append(torch.cat([each.sum((0, 2, 3)), each.square().sum((0, 2, 3)), cells]))
     total = torch.stack(sums).sum(dim=0)
     all_reduce(total)
