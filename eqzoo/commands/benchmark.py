@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from eqzoo.config import Config, configs_folder, load_config
-from eqzoo.files import write_json
+from eqzoo.files import replacing, write_json
 from eqzoo.registry import VISION, build
-from eqzoo.registry.ranges import NonNegativeInt, PositiveInt
+from eqzoo.registry.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from eqzoo.autoencoders import Autoencoder
@@ -428,6 +428,53 @@ def speed(
     if out is not None:
         write_json(out, {'card': card, 'rows': rows})
         print(f'Written: {out}')
+
+
+def gpu(
+    *,
+    minutes: PositiveFloat = 10.0,
+    out: str | None = None,
+    resume: bool = False,
+    markdown: str | None = None,
+    smoke: bool = False,
+) -> None:
+    """Measure a GPU: matrix products, coding, EQ steps, transformers, sampling, caching, FID; the most important first.
+
+    Weights are random and images built-in: nothing is downloaded. Each result is written at once, a part that fails
+    gets a line that says why, and the run can be continued.
+
+    Args:
+        minutes: Time budget; a part that would not fit does not begin.
+        out: A JSON file, written after each part.
+        resume: Go on with that file; what is in it is not measured again, except what failed.
+        markdown: A file for the table as Markdown, such as docs/performance.md has it.
+        smoke: Run on the CPU, with tiny networks.
+    """
+    import torch
+
+    from eqzoo.benchmarks.gpu import as_markdown, judge, run_parts
+    from eqzoo.benchmarks.gpu_parts import TINY, Sizes, gpu_parts
+    from eqzoo.benchmarks.measure import hardware
+    from eqzoo.distributed import use_device
+
+    if resume and out is None:
+        raise ValueError('--resume: of which file? Expected --out FILE.json.')
+    use_device('cpu' if smoke else 'cuda')  # says what is missing if there is no GPU
+    device = torch.device('cpu' if smoke else 'cuda')
+    settings = dict(device=torch.cuda.get_device_name() if not smoke else 'cpu', smoke=smoke)
+    try:
+        parts = gpu_parts(TINY if smoke else Sizes(), device)
+        session = run_parts(parts, minutes=minutes, settings=settings, out=out, resume=resume, say=_say)
+    finally:
+        use_device('auto')
+    print(*judge(session.rows), sep='\n')
+    if markdown is not None:
+        with replacing(markdown) as temporary:
+            temporary.write_text(as_markdown(session, hardware()) + '\n', encoding='utf-8')
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _print_speeds(speeds: Mapping[str, float], unit: str, *, width: int) -> None:

@@ -135,10 +135,11 @@ def interpolated_by_products(x: Tensor, size: Sequence[int], **mode: Any) -> Ten
         **mode: Further arguments of `interpolate`.
     """
     with torch.no_grad():
-        # interpolating the unit vectors gives the weights
-        units = (torch.eye(side, dtype=x.dtype, device=x.device)[None, :, :, None] for side in x.shape[2:])
+        # interpolating the unit vectors gives the weights; a whole matrix of them, since torch's antialiasing on the
+        # CPU is wrong for images of one column
+        units = (torch.eye(side, dtype=x.dtype, device=x.device)[None, None] for side in x.shape[2:])
         rows, columns = (
-            F.interpolate(unit, (new, 1), **mode)[0, :, :, 0].T for unit, new in zip(units, size, strict=True)
+            F.interpolate(unit, (new, unit.shape[3]), **mode)[0, 0] for unit, new in zip(units, size, strict=True)
         )
     with torch.autocast(x.device.type, enabled=False):
         return rows @ x @ columns.T
