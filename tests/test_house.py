@@ -46,6 +46,7 @@ SINGLE_IMPORTERS = {
     'eqzoo.benchmarks.growth': '',
     'eqzoo.benchmarks.images': '',
     'eqzoo.benchmarks.latents': '',
+    'eqzoo.benchmarks.measurements': '',
     'eqzoo.benchmarks.speed': '',
 }
 

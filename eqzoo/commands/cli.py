@@ -55,6 +55,7 @@ COMMANDS = {
 BENCHMARKS = {
     'cache': LazyCommand('benchmark:cache', 'writing a latent store'),
     'coding': LazyCommand('benchmark:coding', 'encoding and decoding, of every autoencoder'),
+    'compare': LazyCommand('benchmark:compare_files', 'the ratios in two files of --out: what became worse'),
     'eq-step': LazyCommand('benchmark:eq_step', 'a training step, beside the released way'),
     'frechet': LazyCommand('benchmark:frechet', 'the Fréchet distance, beside the usual ways'),
     'generator-step': LazyCommand('benchmark:generator_step', "a DiT's training step"),
