@@ -5,7 +5,7 @@ from house import House
 
 # From the bottom up. A room imports rooms that are further down, and of its own; rooms of one line do not import each other.
 LAYERS = (
-    ('dct', 'files', 'precision', 'randomness', 'text', 'zips'),
+    ('dct', 'files', 'lazy', 'precision', 'randomness', 'text', 'zips'),
     ('images', 'distributed', 'npz'),
     ('gradients',),
     ('registry',),
@@ -48,6 +48,7 @@ SINGLE_IMPORTERS = {
     'eqzoo.benchmarks.latents': '',
     'eqzoo.benchmarks.measurements': '',
     'eqzoo.benchmarks.speed': '',
+    'eqzoo.benchmarks.startup': '',
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eqzoo.benchmarks.measurements import Row, compare_measurements, read_measurements, write_measurements
+from eqzoo.commands.cli import COMMANDS
 from eqzoo.config import Config, configs_folder, load_config
 from eqzoo.registry import VISION, build
 from eqzoo.registry.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -432,6 +433,48 @@ def _growth_of(cost: tuple[float, float], tenth: tuple[float, float]) -> dict[st
         for name, value, before in zip(('time', 'memory'), cost, tenth, strict=True)
         if value > 0 and before > 0
     }
+
+
+@_with_out
+def startup(*, rounds: PositiveInt = 3, smoke: bool = False) -> list[Row]:
+    """Measure the CPU time of every command's help, of mistakes and lists, beside `import torch`.
+
+    Each is a fresh process, as a user starts it; processes take turns with the other side, and medians count.
+
+    Args:
+        rounds: Processes of each kind.
+        smoke: Measure smoke runs as well, beside processes that import what they use of other packages; minutes.
+    """
+    from eqzoo.benchmarks.startup import smoke_costs, startup_costs
+
+    config = 'configs/demo/plain.py'
+    commands = {
+        **{f'{name} --help': [name, '--help'] for name in COMMANDS},
+        'configs': ['configs'],
+        'download --list': ['download', '--list'],
+        'a wrong option': ['train', config, '--smok'],
+        'a wrong path': ['train', 'configs/demo/plan.py'],
+        'a wrong key': ['train', config, 'train_cfg.max_iter=1'],
+    }
+    runs = {
+        'train, SD-VAE': ['train', 'configs/eqvae/sd_rot_scale.py'],
+        'train, DiT': ['train', 'configs/dit/dit_tiny_shapes.py'],
+        'train, MaskGIT': ['train', 'configs/maskgit/maskgit_tiny_shapes.py'],
+        'test, SD-VAE': ['test', 'configs/eqvae/sd_rot_scale.py'],
+        'test, DiT': ['test', 'configs/dit/dit_tiny_shapes.py'],
+    }
+    rows = []
+    print(f'{"command":<22}{"CPU s":>8}{"of import torch":>24}')
+    for name, (seconds, ratio) in startup_costs(commands, rounds).items():
+        print(f'{name:<22}{seconds:>8.2f}{ratio:>23.2f}x', flush=True)
+        rows.append(Row(name, {'time': ratio}, {'seconds': seconds}))
+    if smoke:
+        print(f'\n{"smoke run":<22}{"CPU s":>8}{"of importing its modules":>24}')
+        runs = {name: [*words, '--smoke'] for name, words in runs.items()}
+        for name, seconds, ratio in smoke_costs(runs, rounds):
+            print(f'{name:<22}{seconds:>8.2f}{ratio:>23.2f}x', flush=True)
+            rows.append(Row(f'smoke: {name}', {'time': ratio}, {'seconds': seconds}))
+    return rows
 
 
 @_with_out

@@ -64,6 +64,7 @@ BENCHMARKS = {
     'rfid': LazyCommand('benchmark:rfid', 'a whole rFID, beside the usual way'),
     'sampling': LazyCommand('benchmark:sampling', "MaskGIT's sampling"),
     'speed': LazyCommand('benchmark:speed', "every hot path, and its share of the machine's peak"),
+    'startup': LazyCommand('benchmark:startup', 'commands and smoke runs beside the import of torch'),
     'store': LazyCommand('benchmark:store', 'reading a latent store'),
 }
 
