@@ -1,7 +1,8 @@
 """Files of measurements: one JSON form for all benchmarks, and the ratios of two such files side by side.
 
-A file has `form` (`FORM`), `benchmark` (its name), `settings` (the options that it ran with), `machine` and `rows`. Seconds
-and bytes of two machines, or of two hours on one, cannot be compared; ratios to what was measured in the same run can.
+A file has `form` (`FORM`), `benchmark` (its name), `settings` (the options that it ran with), `machine` and `rows`.
+Seconds and bytes of two machines, or of two hours on one, cannot be compared; ratios to what was measured in the same
+run can.
 """
 
 import json
@@ -39,7 +40,7 @@ class Measurements(NamedTuple):
     rows: Sequence[Row]
 
 
-class Change(NamedTuple):
+class RatioChange(NamedTuple):
     """A ratio in two files of the same benchmark; None where a file does not have it."""
 
     row: str
@@ -108,7 +109,7 @@ def read_measurements(path: str | Path) -> Measurements:
         raise ValueError(f'{path} is damaged ({type(error).__name__}: {error}); {remedy}.') from None
 
 
-def compare_measurements(old: Measurements, new: Measurements) -> list[Change]:
+def compare_measurements(old: Measurements, new: Measurements) -> list[RatioChange]:
     """Return the ratios of both, in the order of `new`; those that only `old` has come last.
 
     Raises:
@@ -122,10 +123,10 @@ def compare_measurements(old: Measurements, new: Measurements) -> list[Change]:
         if before != after:
             texts = ['nothing' if each is missing else json.dumps(each) for each in (before, after)]
             raise ValueError(
-                f'{new.benchmark} ran with other settings: {name} was {texts[0]} and is {texts[1]}; run it with those of '
-                'the old file.'
+                f'{new.benchmark} ran with other settings: {name} was {texts[0]} and is {texts[1]}; run it with '
+                'those of the old file.'
             )
     before, after = (
         {(row.name, name): value for row in each.rows for name, value in row.ratios.items()} for each in (old, new)
     )
-    return [Change(*key, before.get(key), after.get(key)) for key in {**after, **before}]
+    return [RatioChange(*key, before.get(key), after.get(key)) for key in {**after, **before}]

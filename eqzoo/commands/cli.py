@@ -56,6 +56,7 @@ COMMANDS = {
 BENCHMARKS = {
     'cache': LazyCommand('benchmark:cache', 'writing a latent store'),
     'coding': LazyCommand('benchmark:coding', 'encoding and decoding, of every autoencoder'),
+    'compare': LazyCommand('benchmark:compare_files', 'the ratios in two files of --out: what became worse'),
     'eq-step': LazyCommand('benchmark:eq_step', 'a training step, beside the released way'),
     'frechet': LazyCommand('benchmark:frechet', 'the Fréchet distance, beside the usual ways'),
     'generator-step': LazyCommand('benchmark:generator_step', "a DiT's training step"),
@@ -65,6 +66,7 @@ BENCHMARKS = {
     'rfid': LazyCommand('benchmark:rfid', 'a whole rFID, beside the usual way'),
     'sampling': LazyCommand('benchmark:sampling', "MaskGIT's sampling"),
     'speed': LazyCommand('benchmark:speed', "every hot path, and its share of the machine's peak"),
+    'startup': LazyCommand('benchmark:startup', 'commands and smoke runs beside the import of torch'),
     'store': LazyCommand('benchmark:store', 'reading a latent store'),
 }
 

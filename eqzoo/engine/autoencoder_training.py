@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.data.loaders import image_sizes
+from eqzoo.engine.optimizers import OptimWrapper
 from eqzoo.engine.training import Training, add_to_means, bytes_kept, recompute_blocks
 from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.images import to_float

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -21,6 +20,7 @@ from eqzoo.engine.generator_training import (
     latents_card,
     plain_generator,
 )
+from eqzoo.engine.optimizers import OptimWrapper
 from eqzoo.engine.training import add_to_means
 from eqzoo.generators.base import Generator
 from eqzoo.losses import AdversarialLoss, ReconstructionLoss
