@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -397,7 +398,8 @@ class GPUBench:
     def _count(self, key: str, how: str, run: Callable[[], object], times: int) -> int:
         """Return the operations of `run`, counted once for each key, times a number of images."""
         if key not in self.operations:
-            with FlopCounterMode(display=False) as counter:
+            # the plain formula of attention: some kernels are not counted, others compute parts again
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
                 run()
             self.operations[key] = counter.get_total_flops()
         return self.operations[key] * times
@@ -539,7 +541,7 @@ def _on_meta(network: nn.Module) -> Iterator[tuple[Callable[[], Any], FlopCounte
     forward = getattr(network, 'forward_with_features', network.forward)
     wrapped = _Forward(network, forward)
     named = {f'network.{name}': value for name, value in weights.items()}
-    with FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         yield lambda: torch.func.functional_call(wrapped, named, inputs), counter
 
 
