@@ -40,7 +40,6 @@ SINGLE_IMPORTERS = {
     'eqzoo.data.tables': '',
     'eqzoo.data.tars': '',
     # one file per benchmark, for the one command that runs them
-    'eqzoo.benchmarks.autoencoders': '',
     'eqzoo.benchmarks.evaluation': '',
     'eqzoo.benchmarks.generators': '',
     'eqzoo.benchmarks.gpu_checks': '',
@@ -48,7 +47,6 @@ SINGLE_IMPORTERS = {
     'eqzoo.benchmarks.growth': '',
     'eqzoo.benchmarks.images': '',
     'eqzoo.benchmarks.latents': '',
-    'eqzoo.benchmarks.measurements': '',
     'eqzoo.benchmarks.speed': '',
     'eqzoo.benchmarks.startup': '',
 }

@@ -202,7 +202,7 @@ TARGETS = (
 )
 
 
-def judge(rows: Sequence[Row], targets: Sequence[Target] = TARGETS) -> list[str]:
+def target_lines(rows: Sequence[Row], targets: Sequence[Target] = TARGETS) -> list[str]:
     """Return a line for each target: its best value, and whether it is met."""
     by_name, lines = {row.name: row for row in rows}, []
     for target in targets:
@@ -234,7 +234,7 @@ def as_markdown(session: Session, machine: Mapping[str, Any]) -> str:
         else:
             cells = [*_cells(row), _times(row).strip()]
         lines.append(f'| {" | ".join([row.name, *cells])} |')
-    lines += ['', *(f'- {text}' for text in judge(session.rows))]
+    lines += ['', *(f'- {text}' for text in target_lines(session.rows))]
     if session.left:
         lines += ['', f'There was no time for: {", ".join(session.left)}.']
     return '\n'.join(lines)

@@ -10,6 +10,7 @@ import shutil
 import statistics
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
@@ -160,7 +161,7 @@ class GPUBench:
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         self.sizes, self.device = sizes, device
         self.operations: dict[str, int] = {}
-        self._folder: tempfile.TemporaryDirectory | None = None
+        self._folder: str | None = None
 
     def matmul(self, precision: str, rows: Mapping[str, Row]) -> Row:
         """Measure the fastest square matrix product."""
@@ -479,9 +480,10 @@ class GPUBench:
     def _files(self) -> str:
         """Return a folder of JPEG files, which is written once and removed with the object."""
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory()
-            write_jpegs(Path(self._folder.name), *self.sizes.files)
-        return self._folder.name
+            self._folder = tempfile.mkdtemp()
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            write_jpegs(Path(self._folder), *self.sizes.files)
+        return self._folder
 
 
 _PEAK_OF = {'fp32': 'fp32', 'tf32': 'tf32', 'bf16': 'bf16', 'torch': 'tf32', 'released': 'tf32'}

@@ -571,7 +571,7 @@ def gpu(
     """
     import torch
 
-    from eqzoo.benchmarks.gpu import as_markdown, judge, run_parts
+    from eqzoo.benchmarks.gpu import as_markdown, target_lines, run_parts
     from eqzoo.benchmarks.gpu_parts import TINY, Sizes, gpu_parts
     from eqzoo.benchmarks.measure import hardware
     from eqzoo.distributed import use_device
@@ -586,7 +586,7 @@ def gpu(
         session = run_parts(parts, minutes=minutes, settings=settings, out=out, resume=resume, say=_say)
     finally:
         use_device('auto')
-    print(*judge(session.rows), sep='\n')
+    print(*target_lines(session.rows), sep='\n')
     if markdown is not None:
         with replacing(markdown) as temporary:
             temporary.write_text(as_markdown(session, hardware()) + '\n', encoding='utf-8')

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eqzoo.benchmarks.gpu import Part, Target, as_markdown, judge, line, run_parts, share_of, times_of
+from eqzoo.benchmarks.gpu import Part, Target, as_markdown, target_lines, line, run_parts, share_of, times_of
 from eqzoo.benchmarks.gpu_parts import (
     TINY,
     GPUBench,
@@ -132,7 +132,7 @@ def test_targets_take_the_best_of_their_rows():
         Target('share', 0.45, share_of('eq-step')),
         Target('DiT', 0.45, share_of('step DiT')),
     ]
-    assert judge(rows, targets) == [
+    assert target_lines(rows, targets) == [
         'steps: 5.00 (wanted 4): met',
         'share: 0.40 (wanted 0.45): NOT met',
         'DiT: (wanted 0.45): not measured',
@@ -294,7 +294,8 @@ def test_files_are_jpegs_of_their_size(tmp_path):
     write_jpegs(tmp_path, 2, 3, 48)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 6
-    assert Image.open(files[0]).size == (48, 48)
+    with Image.open(files[0]) as image:
+        assert image.size == (48, 48)
     assert files[0].read_bytes() == files[2].read_bytes() != files[3].read_bytes()
 
 
