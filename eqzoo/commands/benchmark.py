@@ -571,7 +571,7 @@ def gpu(
     """
     import torch
 
-    from eqzoo.benchmarks.gpu import as_markdown, target_lines, run_parts
+    from eqzoo.benchmarks.gpu import as_markdown, run_parts, target_lines
     from eqzoo.benchmarks.gpu_parts import TINY, Sizes, gpu_parts
     from eqzoo.benchmarks.measure import hardware
     from eqzoo.distributed import use_device

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eqzoo.benchmarks.gpu import Part, Target, as_markdown, target_lines, line, run_parts, share_of, times_of
+from eqzoo.benchmarks.gpu import Part, Target, as_markdown, line, run_parts, share_of, target_lines, times_of
 from eqzoo.benchmarks.gpu_parts import (
     TINY,
     GPUBench,
