@@ -87,7 +87,8 @@ class SampleNoise:
     def __call__(self, like: Tensor) -> Tensor:
         """Return noise with shape, dtype and device of `like` (B, ...)."""
         generators = [seeded(self.seed, Stream.NOISE, int(draw)) for draw in self.draws]
-        return torch.stack([torch.randn(like.shape[1:], generator=each) for each in generators]).to(like)
+        drawn = torch.stack([torch.randn(like.shape[1:], generator=each) for each in generators])
+        return _moved(drawn, like.device).to(like.dtype)
 
 
 class SampleStreams:
@@ -113,11 +114,12 @@ class SampleStreams:
 
     def normal(self, like: Tensor) -> Tensor:
         """Return standard normal noise with shape, dtype and device of `like` (B, ...)."""
-        return torch.stack([torch.randn(like.shape[1:], generator=each) for each in self.generators]).to(like)
+        drawn = torch.stack([torch.randn(like.shape[1:], generator=each) for each in self.generators])
+        return _moved(drawn, like.device).to(like.dtype)
 
     def uniform(self, *shape: int, device: torch.device | str = 'cpu') -> Tensor:
         """Return float32 numbers (B, *shape), uniform in [0, 1)."""
-        return torch.stack([torch.rand(shape, generator=each) for each in self.generators]).to(device)
+        return _moved(torch.stack([torch.rand(shape, generator=each) for each in self.generators]), device)
 
     @contextmanager
     def for_modules(self, device: torch.device) -> Iterator[None]:
@@ -131,3 +133,14 @@ class SampleStreams:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             yield
+
+
+def _moved(drawn: Tensor, device: torch.device | str) -> Tensor:
+    """Return numbers drawn on the CPU on `device`.
+
+    From pinned memory the copy to a GPU enters its queue, and the host goes on; otherwise it would wait for all work
+    before the copy. A step's numbers are so drawn while the GPU computes the step before it.
+    """
+    if torch.device(device).type != 'cuda':
+        return drawn.to(device)
+    return drawn.pin_memory().to(device, non_blocking=True)

@@ -1,23 +1,53 @@
 """`tools/benchmark.py`: benchmarks of speed and memory, as ratios within one run."""
 
+import inspect
 import platform
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from eqzoo.benchmarks.measurements import Row, compare_measurements, read_measurements, write_measurements
+from eqzoo.commands.cli import COMMANDS
 from eqzoo.config import Config, configs_folder, load_config
-from eqzoo.files import write_json
+from eqzoo.files import replacing
 from eqzoo.registry import VISION, build
-from eqzoo.registry.ranges import NonNegativeInt, PositiveInt
+from eqzoo.registry.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from eqzoo.autoencoders import Autoencoder
 
+_OUT_HELP = '        out: A JSON file to write, for tools/benchmark.py compare.\n    '
 
-def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_size: int = 2, rounds: int = 5) -> None:
+
+def _with_out(function: Callable[..., list[Row]]) -> Callable[..., list[Row]]:
+    """Give a benchmark the option `out`, the file that its rows are written to."""
+
+    @wraps(function)
+    def benchmark(*words: Any, out: str | None = None, **options: Any) -> list[Row]:
+        rows = function(*words, **options)
+        if out is not None:
+            given = inspect.signature(function).bind(*words, **options)
+            given.apply_defaults()
+            write_measurements(out, function.__name__.replace('_', '-'), given.arguments, rows)
+            print(f'Written: {out}')
+        return rows
+
+    signature = inspect.signature(function)
+    option = inspect.Parameter('out', inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
+    benchmark.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])
+    benchmark.__doc__ = function.__doc__.rstrip() + '\n' + _OUT_HELP
+    return benchmark
+
+
+@_with_out
+def eq_step(
+    config_file: str, *, overrides: list[str], size: int = 256, batch_size: int = 2, rounds: int = 5
+) -> list[Row]:
     """Compare a training step with the same step in the way of the released code.
 
     Weights are random and images are the built-in Shapes: neither changes the speed.
@@ -57,9 +87,12 @@ def eq_step(config_file: str, *, overrides: list[str], size: int = 256, batch_si
     print(f'ratio: {ours.images_per_second / theirs.images_per_second:.2f}x')
     share = ours.images_per_second / (loading + ours.images_per_second)
     print(f'data: {loading:.0f} images/s from one process, {share:.1%} of the time if loaded in line')
+    ratios = dict(time=theirs.images_per_second / ours.images_per_second, memory=ours.peak_memory / theirs.peak_memory)
+    return [Row('step', ratios, {name: cost._asdict() for name, cost in costs.items()}), Row('data', {'time': share})]
 
 
-def coding(config_file: str | None = None, *, size: int = 256, batch_size: int = 1, rounds: int = 4) -> None:
+@_with_out
+def coding(config_file: str | None = None, *, size: int = 256, batch_size: int = 1, rounds: int = 4) -> list[Row]:
     """Time encoding and decoding of autoencoders, as ratios to the first one.
 
     Weights are random and images are the built-in Shapes: neither changes the speed. Memory on
@@ -87,13 +120,18 @@ def coding(config_file: str | None = None, *, size: int = 256, batch_size: int =
     print(f'{size} px, batch {batch_size}, {get_device()}; images/s (ratio to {Path(files[0]).stem}) and peak GiB')
     print(f'{"autoencoder":<20}{"parameters":>12}{"encode":>16}{"GiB":>6}{"decode":>16}{"GiB":>6}')
     reference = _random_autoencoder(files[0])
+    rows = []
     for file in files:
         autoencoder = _random_autoencoder(file)
+        costs = coding_costs(autoencoder, reference, images, rounds=rounds)
         cells = ''
-        for cost, ratio in coding_costs(autoencoder, reference, images, rounds=rounds).values():
+        for cost, ratio in costs.values():
             cells += f'{f"{cost.images_per_second:.3g} ({ratio:.2f}x)":>16}{cost.peak_memory:>6.2f}'
         parameters = sum(parameter.numel() for parameter in autoencoder.parameters())
         print(f'{Path(file).stem:<20}{parameters:>12,}{cells}', flush=True)
+        ratios = {name: 1 / ratio for name, (_, ratio) in costs.items()}
+        rows.append(Row(Path(file).stem, ratios, {name: cost._asdict() for name, (cost, _) in costs.items()}))
+    return rows
 
 
 def _random_autoencoder(file: str) -> 'Autoencoder':
@@ -114,7 +152,8 @@ def _use_no_files(config: Config, size: int, batch_size: int) -> None:
     config.train_dataloader = dict(batch_size=batch_size, num_workers=0, dataset=dataset)
 
 
-def frechet(*, features: int = 2048, images: int = 5000, rounds: int = 2) -> None:
+@_with_out
+def frechet(*, features: int = 2048, images: int = 5000, rounds: int = 2) -> list[Row]:
     """Time the Fréchet distance beside scipy's `sqrtm` formula, which ADM's evaluator and pytorch-fid use.
 
     Args:
@@ -130,9 +169,11 @@ def frechet(*, features: int = 2048, images: int = 5000, rounds: int = 2) -> Non
     print(f'{features} features, {images} images a set, CPU, {torch.get_num_threads()} threads')
     print(f'eqzoo         {ours:8.2f} s\nscipy sqrtm   {theirs:8.2f} s')
     print(f'ratio: {theirs / ours:.1f}x, values differ by {difference:.1e} relatively')
+    return [Row('distance', {'time': ours / theirs}, dict(eqzoo=ours, sqrtm=theirs, difference=difference))]
 
 
-def rfid(*, extractor: str = 'EfficientNetLite0', images: int = 200, size: int = 256, rounds: int = 2) -> None:
+@_with_out
+def rfid(*, extractor: str = 'EfficientNetLite0', images: int = 200, size: int = 256, rounds: int = 2) -> list[Row]:
     """Time the Fréchet distance of reconstructions, streamed, beside saving PNGs and reading them back.
 
     Images are the built-in Shapes, reconstructions are the same with noise; the time of an
@@ -169,8 +210,12 @@ def rfid(*, extractor: str = 'EfficientNetLite0', images: int = 200, size: int =
     print(f'ratio: {ours / usual:.1f}x; with the images measured before (reference=…): {again / usual:.1f}x')
     few, many = (streamed_memory(network, pairs[0][0], batches) for batches in (1, 8))
     print(f'peak memory of {len(pairs[0][0])} images: {few:.2f} GiB, of {8 * len(pairs[0][0])}: {many:.2f} GiB')
+    speeds = {name: cost.images_per_second for name, (cost, _) in costs.items()}
+    memory = Row('eightfold number of images', {'memory': many / few}, dict(few=few, many=many))
+    return [*_rows(speeds, ('streamed', 'again'), ('through PNGs',)), memory]
 
 
+@_with_out
 def generator_step(
     *,
     size: str = 'S',
@@ -180,7 +225,7 @@ def generator_step(
     precision: Literal['fp32', 'bf16'] = 'fp32',
     compile: bool = False,
     rounds: int = 5,
-) -> None:
+) -> list[Row]:
     """Time a DiT's training step beside the same step with timm's attention, not fused, in fp32.
 
     Args:
@@ -204,8 +249,10 @@ def generator_step(
     print(f'DiT-{size}/{patch}, batch {batch_size}, {device}, {torch.get_num_threads()} threads, eqzoo in {how}')
     _print_speeds(speeds, 'samples/s', width=8)
     print(f'ratio: {speeds["eqzoo"] / speeds["plain"]:.2f}x, losses differ by {difference:.1e} relatively')
+    return _rows(speeds, ('eqzoo',), ('plain',))
 
 
+@_with_out
 def sampling(
     *,
     size: str = 'base',
@@ -214,7 +261,7 @@ def sampling(
     batch_size: int = 2,
     steps: int = 8,
     rounds: int = 2,
-) -> None:
+) -> list[Row]:
     """Time MaskGIT's sampling beside the same loop without eqzoo's shortcuts.
 
     eqzoo skips predictions without class if guidance has no weight, computes the first prediction
@@ -242,8 +289,10 @@ def sampling(
     )
     _print_speeds(speeds, 'images/s', width=8)
     print(f'ratio: {speeds["eqzoo"] / speeds["plain"]:.2f}x, {same:.2%} of the codes are the same')
+    return _rows(speeds, ('eqzoo',), ('plain',))
 
 
+@_with_out
 def cache(
     config_file: str = 'configs/_base_/autoencoders/sd_vae.py',
     *,
@@ -252,7 +301,7 @@ def cache(
     batch_size: int = 8,
     workers: int = 0,
     rounds: int = 2,
-) -> None:
+) -> list[Row]:
     """Time writing a latent store beside encoding images from memory, and beside a batch of 1.
 
     Weights are random and images are the built-in Shapes: neither changes the speed.
@@ -277,8 +326,10 @@ def cache(
     _print_speeds(speeds, 'images/s', width=16)
     print(f'ratio to the encoder alone: {speeds["store"] / speeds["encoder"]:.2f}x')
     print(f'ratio to a batch of 1: {speeds["store"] / speeds["store, batch 1"]:.2f}x')
+    return _rows(speeds, ('store',), ('encoder', 'store, batch 1'))
 
 
+@_with_out
 def store(
     *,
     images: int = 4096,
@@ -287,7 +338,7 @@ def store(
     dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32',
     mean_only: bool = False,
     rounds: int = 3,
-) -> None:
+) -> list[Row]:
     """Time reading a latent store, shuffled, beside one `.npy` file for each image; latents are 4 x 32 x 32.
 
     Files come from the page cache. The store checks each row.
@@ -311,8 +362,10 @@ def store(
     for name, speed in speeds.items():
         ratio = f'{speeds["store"] / speed:.1f}x'
         print(f'{name:<28}{speed:>12,.0f}{ratio:>12}')
+    return _rows(speeds, ('store',), [name for name in speeds if name != 'store'])
 
 
+@_with_out
 def loading(
     *,
     images: PositiveInt = 1000,
@@ -321,7 +374,7 @@ def loading(
     batch_size: PositiveInt = 32,
     workers: NonNegativeInt = 0,
     rounds: PositiveInt = 3,
-) -> None:
+) -> list[Row]:
     """Time reading tar shards, parquet and saved data sets beside webdataset and datasets.
 
     Images are the built-in Shapes with noise, as JPEG files, in the page cache. Both sides read in random order, decode
@@ -340,14 +393,18 @@ def loading(
     print(f'{images} images of {size} px in {shards} shards, batch {batch_size}, {workers} workers; images/s')
     print(f'{"container":<12}{"work":<10}{"eqzoo":>12}{"library":>12}{"ratio":>10}')
     options = dict(num_images=images, size=size, num_shards=shards, batch_size=batch_size, num_workers=workers)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, work, ours, theirs in compare_loading(Path(folder), **options, rounds=rounds):
             print(f'{name:<12}{work:<10}{ours:>12,.0f}{theirs:>12,.0f}{f"{ours / theirs:.2f}x":>10}', flush=True)
+            rows.append(Row(f'{name} {work}', {'time': theirs / ours}, dict(eqzoo=ours, library=theirs)))
         opened, read = reading_memory(Path(folder) / 'tar')
     print(f'peak memory: {opened:.3f} GiB with the shards opened, {read:.3f} GiB after reading them twice')
+    return [*rows, Row('reading twice', {'memory': read / opened}, dict(opened=opened, read=read))]
 
 
-def growth(*, most: int = 10_000_000) -> None:
+@_with_out
+def growth(*, most: int = 10_000_000) -> list[Row]:
     """Measure start-up time and memory over the number of images, from a thousand; on Linux.
 
     Images are simulated: their names, their order, and a latent store with as many rows.
@@ -357,14 +414,71 @@ def growth(*, most: int = 10_000_000) -> None:
     """
     from eqzoo.benchmarks.growth import measure_growth
 
-    print(f'{"images":>12}  {"part":<18}{"seconds":>10}{"MiB":>10}{"bytes an image":>16}')
-    count = 1000
+    print(f'{"images":>12}  {"part":<18}{"seconds":>10}{"MiB":>10}{"bytes an image":>16}{"time":>8}{"memory":>8}')
+    rows, before, count = [], {}, 1000
     while count <= most:
-        for name, (seconds, memory) in measure_growth(count).items():
-            print(f'{count:>12,}  {name:<18}{seconds:>10.3f}{memory:>10.1f}{memory * 2**20 / count:>16.1f}', flush=True)
-        count *= 10
+        costs = measure_growth(count)
+        for name, (seconds, memory) in costs.items():
+            cells = f'{count:>12,}  {name:<18}{seconds:>10.3f}{memory:>10.1f}{memory * 2**20 / count:>16.1f}'
+            ratios = {} if name not in before else _growth_of((seconds, memory), before[name])
+            print(cells + ''.join(f'{ratio:>7.2f}x' for ratio in ratios.values()), flush=True)
+            rows.append(Row(f'{name}, {count:,}', ratios, dict(seconds=seconds, mebibytes=memory)))
+        before, count = costs, 10 * count
+    return rows
 
 
+def _growth_of(cost: tuple[float, float], tenth: tuple[float, float]) -> dict[str, float]:
+    """Return the time and the memory of an image over those at a tenth of the number of images."""
+    return {
+        name: value / 10 / before
+        for name, value, before in zip(('time', 'memory'), cost, tenth, strict=True)
+        if value > 0 and before > 0
+    }
+
+
+@_with_out
+def startup(*, rounds: PositiveInt = 3, smoke: bool = False) -> list[Row]:
+    """Measure the CPU time of every command's help, of mistakes and lists, beside `import torch`.
+
+    Each is a fresh process, as a user starts it; processes take turns with the other side, and medians count.
+
+    Args:
+        rounds: Processes of each kind.
+        smoke: Measure smoke runs as well, beside processes that import what they use of other packages; minutes.
+    """
+    from eqzoo.benchmarks.startup import smoke_costs, startup_costs
+
+    config = 'configs/demo/plain.py'
+    commands = {
+        **{f'{name} --help': [name, '--help'] for name in COMMANDS},
+        'configs': ['configs'],
+        'download --list': ['download', '--list'],
+        'a wrong option': ['train', config, '--smok'],
+        'a wrong path': ['train', 'configs/demo/plan.py'],
+        'a wrong key': ['train', config, 'train_cfg.max_iter=1'],
+    }
+    runs = {
+        'train, SD-VAE': ['train', 'configs/eqvae/sd_rot_scale.py'],
+        'train, DiT': ['train', 'configs/dit/dit_tiny_shapes.py'],
+        'train, MaskGIT': ['train', 'configs/maskgit/maskgit_tiny_shapes.py'],
+        'test, SD-VAE': ['test', 'configs/eqvae/sd_rot_scale.py'],
+        'test, DiT': ['test', 'configs/dit/dit_tiny_shapes.py'],
+    }
+    rows = []
+    print(f'{"command":<22}{"CPU s":>8}{"of import torch":>24}')
+    for name, (seconds, ratio) in startup_costs(commands, rounds).items():
+        print(f'{name:<22}{seconds:>8.2f}{ratio:>23.2f}x', flush=True)
+        rows.append(Row(name, {'time': ratio}, {'seconds': seconds}))
+    if smoke:
+        print(f'\n{"smoke run":<22}{"CPU s":>8}{"of importing its modules":>24}')
+        runs = {name: [*words, '--smoke'] for name, words in runs.items()}
+        for name, seconds, ratio in smoke_costs(runs, rounds):
+            print(f'{name:<22}{seconds:>8.2f}{ratio:>23.2f}x', flush=True)
+            rows.append(Row(f'smoke: {name}', {'time': ratio}, {'seconds': seconds}))
+    return rows
+
+
+@_with_out
 def speed(
     *,
     size: int | None = None,
@@ -373,8 +487,7 @@ def speed(
     precision: Literal['fp32', 'bf16'] | None = None,
     compile: bool = False,
     rounds: int = 3,
-    out: str | None = None,
-) -> None:
+) -> list[Row]:
     """Measure encoding, decoding, an EQ step, caching, a generator's step, sampling and a Fréchet distance.
 
     Networks are SD-VAE, DiT with patch 2 and MaskGIT, with random weights, on the built-in
@@ -388,7 +501,6 @@ def speed(
         precision: Of training and of generators; by default bf16 on a GPU, otherwise fp32.
         compile: Compile the blocks of training networks.
         rounds: Timed rounds of each; the fastest counts.
-        out: A JSON file to write.
     """
     import torch
 
@@ -424,12 +536,100 @@ def speed(
         row = measure(work, device, peaks[work.precision], rounds=rounds)
         cells = f'{row.images_per_second:>10.3g}{row.peak_memory:>10.2f}{row.flops / 1e9:>10.4g}{row.share:>9.1%}'
         print(f'{row.name:<18}{cells}', flush=True)
-        rows.append(row._asdict())
-    if out is not None:
-        write_json(out, {'card': card, 'rows': rows})
-        print(f'Written: {out}')
+        rows.append(Row(row.name, {'time at peak': 1 / row.share}, row._asdict()))
+    return rows
+
+
+def _rows(speeds: Mapping[str, float], ours: Iterable[str], others: Iterable[str]) -> list[Row]:
+    """Return the time of each of `ours` over each of the other ways, of which `speeds` has images per second."""
+    return [
+        Row(f'{way} against {other}', {'time': speeds[other] / speeds[way]}, {way: speeds[way], other: speeds[other]})
+        for way in ours
+        for other in others
+    ]
+
+
+def gpu(
+    *,
+    minutes: PositiveFloat = 10.0,
+    out: str | None = None,
+    resume: bool = False,
+    markdown: str | None = None,
+    smoke: bool = False,
+) -> list[Row]:
+    """Measure a GPU: matrix products, coding, EQ steps, transformers, sampling, caching, FID; the most important first.
+
+    Weights are random and images built-in: nothing is downloaded. Each result is written at once, a part that fails
+    gets a line that says why, and the run can be continued.
+
+    Args:
+        minutes: Time budget; a part that would not fit does not begin.
+        out: A JSON file, written after each part.
+        resume: Go on with that file; what is in it is not measured again, except what failed.
+        markdown: A file for the table as Markdown, such as docs/performance.md has it.
+        smoke: Run on the CPU, with tiny networks.
+    """
+    import torch
+
+    from eqzoo.benchmarks.gpu import as_markdown, run_parts, target_lines
+    from eqzoo.benchmarks.gpu_parts import TINY, Sizes, gpu_parts
+    from eqzoo.benchmarks.measure import hardware
+    from eqzoo.distributed import use_device
+
+    if resume and out is None:
+        raise ValueError('--resume: of which file? Expected --out FILE.json.')
+    use_device('cpu' if smoke else 'cuda')  # says what is missing if there is no GPU
+    device = torch.device('cpu' if smoke else 'cuda')
+    settings = dict(device=torch.cuda.get_device_name() if not smoke else 'cpu', smoke=smoke)
+    try:
+        parts = gpu_parts(TINY if smoke else Sizes(), device)
+        session = run_parts(parts, minutes=minutes, settings=settings, out=out, resume=resume, say=_say)
+    finally:
+        use_device('auto')
+    print(*target_lines(session.rows), sep='\n')
+    if markdown is not None:
+        with replacing(markdown) as temporary:
+            temporary.write_text(as_markdown(session, hardware()) + '\n', encoding='utf-8')
+    return list(session.rows)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _print_speeds(speeds: Mapping[str, float], unit: str, *, width: int) -> None:
     for name, speed in speeds.items():
         print(f'{name:<{width}}{speed:>10.3g} {unit}')
+
+
+def compare_files(old: str, new: str, *, tolerance: NonNegativeFloat = 0.1) -> None:
+    """Compare the ratios in two files of a benchmark; the exit status is 1 if one of them became worse.
+
+    Ratios are costs over those of a reference in the same run. Between files, they are compared; seconds are not.
+
+    Args:
+        old: A file that a benchmark wrote with --out, such as that of the last release.
+        new: A later one, of the same benchmark with the same options.
+        tolerance: The relative increase of a ratio that is no regression.
+    """
+    before, after = read_measurements(old), read_measurements(new)
+    changes = compare_measurements(before, after)
+    if not changes:
+        raise ValueError(f'{old} and {new} have no ratios; nothing can be compared.')
+    for name in sorted({*before.machine, *after.machine}):
+        values = before.machine.get(name), after.machine.get(name)
+        if values[0] != values[1]:
+            print(f'{name} differs: {values[0]}, then {values[1]}')
+    width = max(len(f'{change.row}, {change.ratio}') for change in changes)
+    print(f'{after.benchmark:<{width}}{"old":>9}{"new":>9}{"change":>9}')
+    worse = 0
+    for change in changes:
+        old_cell, new_cell = ('-' if each is None else f'{each:.3f}' for each in (change.old, change.new))
+        is_worse = change.new is None or (change.factor is not None and change.factor > 1 + tolerance)
+        worse += is_worse
+        cell = '-' if change.factor is None else f'{change.factor - 1:+.1%}'
+        mark = '  not measured' if change.new is None else '  worse' if is_worse else ''
+        print(f'{f"{change.row}, {change.ratio}":<{width}}{old_cell:>9}{new_cell:>9}{cell:>9}{mark}')
+    if worse:
+        sys.exit(f'error: {worse} of {len(changes)} ratios became worse by more than {tolerance:.0%}.')
+    print(f'No ratio became worse by more than {tolerance:.0%}.')

@@ -52,10 +52,12 @@ def reference(
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine.references import build_extractor, make_reference, open_images, reference_of_config
     from eqzoo.engine.work_dir import own_file
+    from eqzoo.precision import use_backends
     from eqzoo.registry import build
 
     if config is not None:
         use_device(config.device)
+        use_backends(config.get('gpu'))
         data, network = reference_of_config(config, 'reconstructions' if reconstructions else 'images')
     elif overrides:
         raise ValueError(f'{overrides[0]}: keys can be set in a config only; {images} is no config; leave them out.')

@@ -51,8 +51,10 @@ def train(
     from eqzoo.engine.runner import rehearse
     from eqzoo.engine.smoke import MARK
     from eqzoo.engine.work_dir import empty_of_earlier_runs, own_folder
+    from eqzoo.precision import use_backends
 
     use_device(config.device)
+    use_backends(config.get('gpu'))
     phases = phases_of(config, shrink) if smoke else phases_of(config)
     datasets = _check(phases, f'python tools/train.py {config_file}')
     if dry_run:

@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 from PIL import Image
 from torch.utils.data import get_worker_info
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import center_crop, resize, to_tensor
+
+from eqzoo.lazy import LazyModule
+
+functional = LazyModule('torchvision.transforms.functional')
 
 # Beyond this ratio of the sides only the middle is resized: a strip of 1 x 10,000 pixels would fill the memory.
 _LONGEST = 32
@@ -72,8 +74,8 @@ def resize_pil(image: Image.Image, size: int, rng: np.random.Generator) -> np.nd
     Returns:
         Pixels (size, size, 3), uint8. `rng` is not used.
     """
-    resized = resize(image, size, InterpolationMode.BILINEAR)
-    return np.asarray(center_crop(resized, [size, size]))
+    resized = functional.resize(image, size, functional.InterpolationMode.BILINEAR)
+    return np.asarray(functional.center_crop(resized, [size, size]))
 
 
 def exact(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -104,8 +106,9 @@ RANDOM_CROPS = ('random_square',)
 
 
 def _resize_tensor(image: Image.Image, size: int, *, antialias: bool) -> np.ndarray:
-    resized = resize(to_tensor(image), size, InterpolationMode.BILINEAR, antialias=antialias)
-    pixels = center_crop(resized, [size, size]).mul(255).round().clamp(0, 255).byte()
+    bilinear = functional.InterpolationMode.BILINEAR
+    resized = functional.resize(functional.to_tensor(image), size, bilinear, antialias=antialias)
+    pixels = functional.center_crop(resized, [size, size]).mul(255).round().clamp(0, 255).byte()
     return pixels.permute(1, 2, 0).numpy()
 
 

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eqzoo.data.workers import worker_options
+from eqzoo.distributed import get_device
 
 _BYTES_A_VALUE = 1 + 4  # of a pixel: as it is read, and as a float
 
@@ -309,7 +310,7 @@ def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
         sampler=sampler,
         **worker_options(num_workers),
         collate_fn=getattr(dataset, 'collate', collate),  # datasets of latents return batches
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=get_device() == 'cuda',
         persistent_workers=num_workers > 0,
         # Its own generator: otherwise the loader draws from the global one and so changes later draws.
         generator=torch.Generator().manual_seed(0),

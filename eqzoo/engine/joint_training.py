@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -21,6 +20,7 @@ from eqzoo.engine.generator_training import (
     latents_card,
     plain_generator,
 )
+from eqzoo.engine.optimizers import OptimWrapper
 from eqzoo.engine.training import add_to_means
 from eqzoo.generators.base import Generator
 from eqzoo.losses import AdversarialLoss, ReconstructionLoss
@@ -236,7 +236,7 @@ def moments_of_batch(latents: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]
     """
     sums = []
     for each in map(to_double, latents):
-        cells = each.new_tensor([each[:, 0].numel()])
+        cells = each.new_full((1,), each[:, 0].numel())
         sums.append(torch.cat([each.sum((0, 2, 3)), each.square().sum((0, 2, 3)), cells]))
     total = torch.stack(sums).sum(dim=0)
     all_reduce(total)

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch._functorch.config
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -16,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
 from eqzoo.distributed import average_gradients, full_tensor, get_device, total_memory
+from eqzoo.engine.optimizers import OptimWrapper
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import OPTIM_WRAPPERS
 from eqzoo.registry.ranges import PositiveInt, checks_arguments

@@ -83,7 +83,8 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
 
 def drop_labels(labels: Tensor, uniform: Tensor, probability: float, num_classes: int) -> Tensor:
     """Replace `labels` (B,) by `num_classes`, no class, where `uniform` (B,) is below `probability`."""
-    return labels.masked_fill(uniform.to(labels.device) < probability, num_classes)
+    # in these small copies the host need not wait for the device
+    return labels.masked_fill(uniform.to(labels.device, non_blocking=True) < probability, num_classes)
 
 
 def count_macs(network: nn.Module) -> int:

@@ -130,7 +130,7 @@ class AdversarialLoss(nn.Module):
             streams: Draws for the augmentation, a stream per image.
         """
         loss = -mean_of_maps(self._logits(reconstruction, streams), torch.mean)
-        weight = torch.as_tensor(self.weight, device=loss.device, dtype=loss.dtype)
+        weight = loss.new_full((), self.weight)
         if self.adaptive:
             weight = weight * gradient_ratio(reconstruction_loss, loss, last_layer)
         return weight * loss, weight

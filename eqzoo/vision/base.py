@@ -1,7 +1,7 @@
 """Base classes of frozen vision networks: extractors give features of whole images, encoders give tokens of patches."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -114,3 +114,8 @@ class VisionEncoder(VisionNetwork):
         """
         with self._prepared_for(images):
             return self.encode(images.float())
+
+
+def per_channel(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return `values` as (C, 1, 1) in the dtype and on the device of `like`; the host does not wait for the device."""
+    return torch.tensor(values, dtype=like.dtype).view(-1, 1, 1).to(like.device, non_blocking=True)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from eqzoo.registry import VISION, Requirement
 from eqzoo.registry.ranges import PositiveInt
-from eqzoo.vision.base import FeatureExtractor, Features
+from eqzoo.vision.base import FeatureExtractor, Features, per_channel
 from eqzoo.vision.vit import IMAGENET, ViTTokens, named_file
 from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights, zoo_file
 
@@ -126,7 +126,7 @@ def _known_file(size: str) -> KnownFile:
 
 def _prepare(images: Tensor) -> Tensor:
     resized = F.interpolate(images, (_SIZE, _SIZE), mode='bicubic', antialias=True)
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in IMAGENET)
+    mean, std = (per_channel(values, images) for values in IMAGENET)
     return (resized / 255 - mean) / std
 
 
