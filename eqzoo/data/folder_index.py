@@ -4,8 +4,8 @@ A folder's status says when an entry was added, removed or renamed in it: its mt
 set back as `rsync -a` and `touch` do with an mtime. So one status for each folder is enough to know that a walk would
 find the same files, with these exceptions, in which nothing is kept:
 
-- A change within the clock tick of the one before leaves the times as they are. A folder whose last change was less than
-  a minute before it was read is not trusted; git does so too (its Documentation/technical/racy-git).
+- A change within the clock tick of the one before leaves the times as they are. A folder whose last change was less
+  than a minute before it was read is not trusted, as in git (its Documentation/technical/racy-git).
 - A link to a file may become one to a folder without a change in the folder that it is in.
 - Not all file systems keep the times of folders, FUSE's for one; `_TRUSTED` has those that do.
 """
