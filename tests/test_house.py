@@ -36,7 +36,6 @@ SINGLE_IMPORTERS = {
     'eqzoo.studies.preflight': 'what a study lacks, for the one command that runs studies',
     'eqzoo.studies.report': 'the page of a study, for the one command that runs studies',
     # one file for each kind of container, for the one module that opens all of them
-    'eqzoo.data.folder_index': '',
     'eqzoo.data.lmdbs': '',
     'eqzoo.data.tables': '',
     'eqzoo.data.tars': '',

@@ -403,26 +403,38 @@ def loading(
 
 
 @_with_out
-def growth(*, most: int = 10_000_000) -> list[Row]:
-    """Measure start-up time and memory over the number of images, from a thousand; on Linux.
+def growth(*, most: int = 10_000_000, files: int = 1_000_000, samples: NonNegativeInt = 50_000) -> list[Row]:
+    """Measure start-up time and memory over the number of images, from a thousand, and those of scoring; on Linux.
 
-    Images are simulated: their names, their order, and a latent store with as many rows.
+    Images are simulated: their names, their order, and a latent store with as many rows. Up to `files` there is a
+    folder of as many empty files, which is listed twice. The last two columns are the time and memory of an image over
+    those at a tenth of the number: 1x is growth in proportion, 0.1x none.
 
     Args:
         most: The largest number of images; ten million takes about two minutes and 2 GiB.
+        files: The largest folder.
+        samples: Samples to score, after a tenth of them; 0 for none.
     """
-    from eqzoo.benchmarks.growth import measure_growth
+    from eqzoo.benchmarks.growth import measure_growth, scoring_cost
 
-    print(f'{"images":>12}  {"part":<18}{"seconds":>10}{"MiB":>10}{"bytes an image":>16}{"time":>8}{"memory":>8}')
-    rows, before, count = [], {}, 1000
-    while count <= most:
-        costs = measure_growth(count)
+    rows: list[Row] = []
+    before: dict[str, tuple[float, float]] = {}
+
+    def report(count: int, costs: Mapping[str, tuple[float, float]]) -> None:
         for name, (seconds, memory) in costs.items():
-            cells = f'{count:>12,}  {name:<18}{seconds:>10.3f}{memory:>10.1f}{memory * 2**20 / count:>16.1f}'
             ratios = {} if name not in before else _growth_of((seconds, memory), before[name])
+            cells = f'{count:>12,}  {name:<20}{seconds:>10.3f}{memory:>10.1f}{memory * 2**20 / count:>16.1f}'
             print(cells + ''.join(f'{ratio:>7.2f}x' for ratio in ratios.values()), flush=True)
             rows.append(Row(f'{name}, {count:,}', ratios, dict(seconds=seconds, mebibytes=memory)))
-        before, count = costs, 10 * count
+        before.update(costs)
+
+    print(f'{"images":>12}  {"part":<20}{"seconds":>10}{"MiB":>10}{"bytes an image":>16}{"time":>8}{"memory":>8}')
+    count = 1000
+    while count <= most:
+        report(count, measure_growth(count, with_files=count <= files))
+        count *= 10
+    for count in (samples // 10, samples) if samples >= 10 else ():
+        report(count, {'scoring, at peak': scoring_cost(count)})
     return rows
 
 

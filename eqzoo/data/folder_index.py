@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from eqzoo.data.sources import FolderSource, Names
+from eqzoo.data.sources import EXTENSIONS, FolderSource, Names
 from eqzoo.files import WriteError, replacing
 from eqzoo.text import printable
 from eqzoo.zoo.download import cache_folder
 
 _VERSION = 1  # of the files
 _LEAST = 10_000  # images; fewer are listed as fast as an index is read
-_SETTLED = 60.0  # seconds: clock ticks, and the differences between the clocks of a file server and this machine
+SETTLED = 60.0  # seconds: clock ticks, and the differences between the clocks of a file server and this machine
 _TRUSTED = (
     *('bcachefs', 'beegfs', 'btrfs', 'ceph', 'ext2', 'ext3', 'ext4', 'f2fs', 'gpfs', 'jfs', 'lustre', 'nfs', 'nfs4'),
     *('overlay', 'tmpfs', 'xfs', 'zfs'),
@@ -45,7 +45,16 @@ class IndexedFolder(FolderSource):
 
     The list is always that of a walk. Several processes may read and write an index at once; where the cache cannot be
     written to, each of them walks.
+
+    Args:
+        root: The folder. Links to folders are followed, except to a folder that contains the link.
+        endings: Of the names of images.
+        settled: Seconds since the last change of a folder, after which its listing is kept.
     """
+
+    def __init__(self, root: Path, endings: tuple[str, ...] = EXTENSIONS, *, settled: float = SETTLED) -> None:
+        super().__init__(root, endings)
+        self._settled = settled
 
     def names(self) -> Names:
         """Return the paths of the images relative to the root, with '/', sorted."""
@@ -83,7 +92,7 @@ class IndexedFolder(FolderSource):
     def _have_settled(self, folders: Mapping[str, os.stat_result], started: float) -> bool:
         newest = max(max(status.st_mtime, status.st_ctime) for status in folders.values())
         devices = {status.st_dev: folder for folder, status in folders.items()}
-        return started - newest >= _SETTLED and _are_trusted(f'{self.root}/{each}' for each in devices.values())
+        return started - newest >= self._settled and _are_trusted(f'{self.root}/{each}' for each in devices.values())
 
     def _keep(self, names: Names, folders: Mapping[str, os.stat_result]) -> None:
         arrays = dict(zip(('name_bytes', 'name_ends'), names.arrays(), strict=True))
