@@ -4,13 +4,14 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import torch
 
-from eqzoo.benchmarks.measure import peak_memory, timed
+from eqzoo.benchmarks.measure import peak_memory
 from eqzoo.data import Shapes, build_eval_loader
 from eqzoo.data.folder_index import IndexedFolder
 from eqzoo.data.latents import LatentStore
@@ -29,7 +30,7 @@ _SIDE = 16
 
 
 def measure_growth(count: int, *, with_files: bool = False) -> dict[str, tuple[float, float]]:
-    """Return the seconds until the first batch and the MiB of memory of each part of a run on `count` images.
+    """Return the CPU seconds until the first batch and the MiB of memory of each part of a run on `count` images.
 
     The parts are the index of an image folder, as eqzoo keeps it and as a list of strings, the
     order of the first epoch, and a latent store of 16 x 16 codes. Each is measured in its own
@@ -54,7 +55,7 @@ def measure_growth(count: int, *, with_files: bool = False) -> dict[str, tuple[f
 
 
 def scoring_cost(count: int) -> tuple[float, float]:
-    """Return the seconds and the process's peak memory in MiB of the Fréchet distance of `count` samples.
+    """Return the CPU seconds and the process's peak memory in MiB of the Fréchet distance of `count` samples.
 
     Samples are the built-in Shapes at 16 pixels, features those of EfficientNet-Lite0.
     """
@@ -116,7 +117,7 @@ def _write_store(folder: Path, count: int) -> None:
 
 
 def _in_a_process(part: Callable[[], object], *, at_peak: bool = False) -> tuple[float, float]:
-    """Run `part` in a forked process and return its seconds and the MiB of memory that its result takes.
+    """Run `part` in a forked process and return its CPU seconds and the MiB of memory that its result takes.
 
     Args:
         part: The work.
@@ -126,13 +127,12 @@ def _in_a_process(part: Callable[[], object], *, at_peak: bool = False) -> tuple
     pid = os.fork()
     if pid == 0:
         if at_peak:
-            costs: list[float] = []
-            memory = 1024 * peak_memory(lambda: costs.append(timed(part)[0]), torch.device('cpu'))
-            os.write(writing, json.dumps([*costs, memory]).encode())
+            memory = 1024 * peak_memory(part, torch.device('cpu'))
+            os.write(writing, json.dumps([time.process_time(), memory]).encode())
         else:
             before = _anonymous_memory()
-            seconds, result = timed(part)  # the result is kept until its memory has been read
-            os.write(writing, json.dumps([seconds, _anonymous_memory() - before]).encode())
+            result = part()  # kept until its memory has been read
+            os.write(writing, json.dumps([time.process_time(), _anonymous_memory() - before]).encode())
             del result
         sys.stdout.flush()
         os._exit(0)

@@ -406,7 +406,7 @@ def loading(
 def growth(*, most: int = 10_000_000, files: int = 1_000_000, samples: NonNegativeInt = 50_000) -> list[Row]:
     """Measure start-up time and memory over the number of images, from a thousand, and those of scoring; on Linux.
 
-    Images are simulated: their names, their order, and a latent store with as many rows. Up to `files` there is a
+    Seconds are of CPU time. Images are simulated: their names, their order, and a latent store with as many rows. Up to `files` there is a
     folder of as many empty files, which is listed twice. The last two columns are the time and memory of an image over
     those at a tenth of the number: 1x is growth in proportion, 0.1x none.
 
@@ -428,7 +428,7 @@ def growth(*, most: int = 10_000_000, files: int = 1_000_000, samples: NonNegati
             rows.append(Row(f'{name}, {count:,}', ratios, dict(seconds=seconds, mebibytes=memory)))
         before.update(costs)
 
-    print(f'{"images":>12}  {"part":<20}{"seconds":>10}{"MiB":>10}{"bytes an image":>16}{"time":>8}{"memory":>8}')
+    print(f'{"images":>12}  {"part":<20}{"CPU s":>10}{"MiB":>10}{"bytes an image":>16}{"time":>8}{"memory":>8}')
     count = 1000
     while count <= most:
         report(count, measure_growth(count, with_files=count <= files))
@@ -476,15 +476,15 @@ def startup(*, rounds: PositiveInt = 3, smoke: bool = False) -> list[Row]:
         'test, DiT': ['test', 'configs/dit/dit_tiny_shapes.py'],
     }
     rows = []
-    print(f'{"command":<22}{"CPU s":>8}{"of import torch":>24}')
+    print(f'{"command":<22}{"CPU s":>8}{"/ import torch":>17}')
     for name, (seconds, ratio) in startup_costs(commands, rounds).items():
-        print(f'{name:<22}{seconds:>8.2f}{ratio:>23.2f}x', flush=True)
+        print(f'{name:<22}{seconds:>8.2f}{ratio:>16.2f}x', flush=True)
         rows.append(Row(name, {'time': ratio}, {'seconds': seconds}))
     if smoke:
-        print(f'\n{"smoke run":<22}{"CPU s":>8}{"of importing its modules":>24}')
+        print(f'\n{"smoke run":<22}{"CPU s":>8}{"/ its imports":>17}')
         runs = {name: [*words, '--smoke'] for name, words in runs.items()}
         for name, seconds, ratio in smoke_costs(runs, rounds):
-            print(f'{name:<22}{seconds:>8.2f}{ratio:>23.2f}x', flush=True)
+            print(f'{name:<22}{seconds:>8.2f}{ratio:>16.2f}x', flush=True)
             rows.append(Row(f'smoke: {name}', {'time': ratio}, {'seconds': seconds}))
     return rows
 
