@@ -130,9 +130,10 @@ def _in_a_process(part: Callable[[], object], *, at_peak: bool = False) -> tuple
             memory = 1024 * peak_memory(part, torch.device('cpu'))
             os.write(writing, json.dumps([time.process_time(), memory]).encode())
         else:
-            before = _anonymous_memory()
+            before, started = _anonymous_memory(), time.process_time()
             result = part()  # kept until its memory has been read
-            os.write(writing, json.dumps([time.process_time(), _anonymous_memory() - before]).encode())
+            seconds = time.process_time() - started
+            os.write(writing, json.dumps([seconds, _anonymous_memory() - before]).encode())
             del result
         sys.stdout.flush()
         os._exit(0)

@@ -406,9 +406,9 @@ def loading(
 def growth(*, most: int = 10_000_000, files: int = 1_000_000, samples: NonNegativeInt = 50_000) -> list[Row]:
     """Measure start-up time and memory over the number of images, from a thousand, and those of scoring; on Linux.
 
-    Seconds are of CPU time. Images are simulated: their names, their order, and a latent store with as many rows. Up to `files` there is a
-    folder of as many empty files, which is listed twice. The last two columns are the time and memory of an image over
-    those at a tenth of the number: 1x is growth in proportion, 0.1x none.
+    Seconds are of CPU time. Images are simulated: their names, their order, and a latent store with as many rows. Up
+    to `files` there is a folder of as many empty files, which is listed twice. The last two columns are the time and
+    memory of an image over those at a tenth of the number: 1x is growth in proportion, 0.1x none.
 
     Args:
         most: The largest number of images; ten million takes about two minutes and 2 GiB.
@@ -424,7 +424,8 @@ def growth(*, most: int = 10_000_000, files: int = 1_000_000, samples: NonNegati
         for name, (seconds, memory) in costs.items():
             ratios = {} if name not in before else _growth_of((seconds, memory), before[name])
             cells = f'{count:>12,}  {name:<20}{seconds:>10.3f}{memory:>10.1f}{memory * 2**20 / count:>16.1f}'
-            print(cells + ''.join(f'{ratio:>7.2f}x' for ratio in ratios.values()), flush=True)
+            cells += ''.join(f'{f"{ratios[each]:.2f}x" if each in ratios else "":>8}' for each in ('time', 'memory'))
+            print(cells.rstrip(), flush=True)
             rows.append(Row(f'{name}, {count:,}', ratios, dict(seconds=seconds, mebibytes=memory)))
         before.update(costs)
 
@@ -440,11 +441,9 @@ def growth(*, most: int = 10_000_000, files: int = 1_000_000, samples: NonNegati
 
 def _growth_of(cost: tuple[float, float], tenth: tuple[float, float]) -> dict[str, float]:
     """Return the time and the memory of an image over those at a tenth of the number of images."""
-    return {
-        name: value / 10 / before
-        for name, value, before in zip(('time', 'memory'), cost, tenth, strict=True)
-        if value > 0 and before > 0
-    }
+    least = 0.01, 1.0  # seconds and MiB; below, it is noise
+    named = zip(('time', 'memory'), cost, tenth, least, strict=True)
+    return {name: value / 10 / before for name, value, before, smallest in named if value > 0 and before >= smallest}
 
 
 @_with_out

@@ -236,11 +236,11 @@ def test_scoring_takes_constant_memory():
 
 
 def test_growth_prints_a_line_for_each_part(monkeypatch, capsys):
-    costs = lambda count, with_files: {'names': (0.5, count / 2**20)}  # noqa: E731
+    costs = lambda count, with_files: {'names': (0.5, 2 * count / 1000)}  # noqa: E731
     monkeypatch.setattr('eqzoo.benchmarks.growth.measure_growth', costs)
     benchmark.growth(most=10_000, samples=0)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:] == [
-        ['1,000', 'names', '0.500', '0.0', '1.0'],
-        ['10,000', 'names', '0.500', '0.0', '1.0', '0.10x', '1.00x'],
+        ['1,000', 'names', '0.500', '2.0', '2097.2'],
+        ['10,000', 'names', '0.500', '20.0', '2097.2', '0.10x', '1.00x'],
     ]
