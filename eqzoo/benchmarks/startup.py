@@ -53,7 +53,7 @@ def startup_costs(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[st
 
 
 def smoke_costs(commands: Mapping[str, Sequence[str]], rounds: int) -> Iterator[tuple[str, float, float]]:
-    """Yield the name and the same of smoke runs, with the ratio to processes that import what they use of other packages.
+    """Yield names and the same of smoke runs, with the ratio to processes that import what they use of other packages.
 
     Raises:
         RuntimeError: If a command fails.

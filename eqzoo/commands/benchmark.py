@@ -404,36 +404,47 @@ def loading(
 
 
 @_with_out
-def growth(*, most: int = 10_000_000) -> list[Row]:
-    """Measure start-up time and memory over the number of images, from a thousand; on Linux.
+def growth(*, most: int = 10_000_000, files: int = 1_000_000, samples: NonNegativeInt = 50_000) -> list[Row]:
+    """Measure start-up time and memory over the number of images, from a thousand, and those of scoring; on Linux.
 
-    Images are simulated: their names, their order, and a latent store with as many rows.
+    Seconds are of CPU time. Images are simulated: their names, their order, and a latent store with as many rows. Up
+    to `files` there is a folder of as many empty files, which is listed twice. The last two columns are the time and
+    memory of an image over those at a tenth of the number: 1x is growth in proportion, 0.1x none.
 
     Args:
         most: The largest number of images; ten million takes about two minutes and 2 GiB.
+        files: The largest folder.
+        samples: Samples to score, after a tenth of them; 0 for none.
     """
-    from eqzoo.benchmarks.growth import measure_growth
+    from eqzoo.benchmarks.growth import measure_growth, scoring_cost
 
-    print(f'{"images":>12}  {"part":<18}{"seconds":>10}{"MiB":>10}{"bytes an image":>16}{"time":>8}{"memory":>8}')
-    rows, before, count = [], {}, 1000
-    while count <= most:
-        costs = measure_growth(count)
+    rows: list[Row] = []
+    before: dict[str, tuple[float, float]] = {}
+
+    def report(count: int, costs: Mapping[str, tuple[float, float]]) -> None:
         for name, (seconds, memory) in costs.items():
-            cells = f'{count:>12,}  {name:<18}{seconds:>10.3f}{memory:>10.1f}{memory * 2**20 / count:>16.1f}'
             ratios = {} if name not in before else _growth_of((seconds, memory), before[name])
-            print(cells + ''.join(f'{ratio:>7.2f}x' for ratio in ratios.values()), flush=True)
+            cells = f'{count:>12,}  {name:<20}{seconds:>10.3f}{memory:>10.1f}{memory * 2**20 / count:>16.1f}'
+            cells += ''.join(f'{f"{ratios[each]:.2f}x" if each in ratios else "":>8}' for each in ('time', 'memory'))
+            print(cells.rstrip(), flush=True)
             rows.append(Row(f'{name}, {count:,}', ratios, dict(seconds=seconds, mebibytes=memory)))
-        before, count = costs, 10 * count
+        before.update(costs)
+
+    print(f'{"images":>12}  {"part":<20}{"CPU s":>10}{"MiB":>10}{"bytes an image":>16}{"time":>8}{"memory":>8}')
+    count = 1000
+    while count <= most:
+        report(count, measure_growth(count, with_files=count <= files))
+        count *= 10
+    for count in (samples // 10, samples) if samples >= 10 else ():
+        report(count, {'scoring, at peak': scoring_cost(count)})
     return rows
 
 
 def _growth_of(cost: tuple[float, float], tenth: tuple[float, float]) -> dict[str, float]:
     """Return the time and the memory of an image over those at a tenth of the number of images."""
-    return {
-        name: value / 10 / before
-        for name, value, before in zip(('time', 'memory'), cost, tenth, strict=True)
-        if value > 0 and before > 0
-    }
+    least = 0.01, 1.0  # seconds and MiB; below, it is noise
+    named = zip(('time', 'memory'), cost, tenth, least, strict=True)
+    return {name: value / 10 / before for name, value, before, smallest in named if value > 0 and before >= smallest}
 
 
 @_with_out
@@ -465,15 +476,15 @@ def startup(*, rounds: PositiveInt = 3, smoke: bool = False) -> list[Row]:
         'test, DiT': ['test', 'configs/dit/dit_tiny_shapes.py'],
     }
     rows = []
-    print(f'{"command":<22}{"CPU s":>8}{"of import torch":>24}')
+    print(f'{"command":<22}{"CPU s":>8}{"/ import torch":>17}')
     for name, (seconds, ratio) in startup_costs(commands, rounds).items():
-        print(f'{name:<22}{seconds:>8.2f}{ratio:>23.2f}x', flush=True)
+        print(f'{name:<22}{seconds:>8.2f}{ratio:>16.2f}x', flush=True)
         rows.append(Row(name, {'time': ratio}, {'seconds': seconds}))
     if smoke:
-        print(f'\n{"smoke run":<22}{"CPU s":>8}{"of importing its modules":>24}')
+        print(f'\n{"smoke run":<22}{"CPU s":>8}{"/ its imports":>17}')
         runs = {name: [*words, '--smoke'] for name, words in runs.items()}
         for name, seconds, ratio in smoke_costs(runs, rounds):
-            print(f'{name:<22}{seconds:>8.2f}{ratio:>23.2f}x', flush=True)
+            print(f'{name:<22}{seconds:>8.2f}{ratio:>16.2f}x', flush=True)
             rows.append(Row(f'smoke: {name}', {'time': ratio}, {'seconds': seconds}))
     return rows
 

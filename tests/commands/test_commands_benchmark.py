@@ -10,7 +10,7 @@ import torch
 from eqzoo.benchmarks.autoencoders import compare_eq_steps, released_step
 from eqzoo.benchmarks.evaluation import compare_pipelines
 from eqzoo.benchmarks.generators import PlainDiffusionTransformer, compare_sampling
-from eqzoo.benchmarks.growth import measure_growth
+from eqzoo.benchmarks.growth import measure_growth, scoring_cost
 from eqzoo.benchmarks.measure import alternate, hardware, timed
 from eqzoo.benchmarks.speed import Work, matmul_peak, measure
 from eqzoo.commands import benchmark
@@ -223,11 +223,24 @@ def test_memory_grows_by_a_few_bytes_for_each_image():
     assert all(seconds > 0 for seconds, _ in grown.values())
 
 
+def test_a_large_folder_is_listed_once():
+    grown = measure_growth(20_000, with_files=True)
+    first, later = (grown[f'folder, {each} start'][0] for each in ('first', 'later'))
+    assert min(first, later) > 0
+
+
+@pytest.mark.slow(reason='half a minute: a thousand images through a network')
+def test_scoring_takes_constant_memory():
+    (_, few), (_, many) = scoring_cost(256), scoring_cost(1024)
+    assert many - few < 20  # MiB; the features alone of a distance that keeps them would be 4 bytes · 1,280 each
+
+
 def test_growth_prints_a_line_for_each_part(monkeypatch, capsys):
-    monkeypatch.setattr('eqzoo.benchmarks.growth.measure_growth', lambda count: {'names': (0.5, count / 2**20)})
-    benchmark.growth(most=10_000)
+    costs = lambda count, with_files: {'names': (0.5, 2 * count / 1000)}  # noqa: E731
+    monkeypatch.setattr('eqzoo.benchmarks.growth.measure_growth', costs)
+    benchmark.growth(most=10_000, samples=0)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:] == [
-        ['1,000', 'names', '0.500', '0.0', '1.0'],
-        ['10,000', 'names', '0.500', '0.0', '1.0', '0.10x', '1.00x'],
+        ['1,000', 'names', '0.500', '2.0', '2097.2'],
+        ['10,000', 'names', '0.500', '20.0', '2097.2', '0.10x', '1.00x'],
     ]
