@@ -43,9 +43,11 @@ SINGLE_IMPORTERS = {
     'eqzoo.benchmarks.autoencoders': '',
     'eqzoo.benchmarks.evaluation': '',
     'eqzoo.benchmarks.generators': '',
+    'eqzoo.benchmarks.gradients': '',
     'eqzoo.benchmarks.growth': '',
     'eqzoo.benchmarks.images': '',
     'eqzoo.benchmarks.latents': '',
+    'eqzoo.benchmarks.memory': '',
     'eqzoo.benchmarks.speed': '',
 }
 

@@ -98,9 +98,7 @@ def test_memory_that_autograd_shares_is_copied_first(results):
 
 
 def test_gradients_keep_the_layout_of_their_weights(results):
-    wanted = {
-        name: each.stride() for name, each in Crossed().to(memory_format=torch.channels_last).named_parameters()
-    }
+    wanted = {name: each.stride() for name, each in Crossed().to(memory_format=torch.channels_last).named_parameters()}
     for name, stride in results[2][0]['channels_last'][1]['strides'].items():
         assert stride == wanted[name], name
 
