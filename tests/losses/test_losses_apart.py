@@ -38,9 +38,9 @@ def gradient_of(loss, images, *, factor=1.0):
     return value.detach(), gradient
 
 
-def assert_close(left, right):
+def assert_close(left, right):  # beside the largest, since batch norms subtract
     for one, other in zip(left, right, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 * float(other.abs().max()))
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-5 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize('size', [1, 2, 5, 8])
