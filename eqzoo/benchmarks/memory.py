@@ -43,8 +43,8 @@ class MemoryRow(NamedTuple):
         name: The option.
         precision: 'fp32' or 'bf16'.
         memory: Of the batch that was asked for.
-        each: Bytes that one more sample takes.
-        fixed: Bytes that all batches take: peak = fixed + batch · each.
+        each: Bytes that one more sample takes, between this batch and one eight times as large.
+        fixed: Bytes that do not grow with the batch: peak = fixed + batch · each.
     """
 
     name: str
@@ -88,8 +88,8 @@ def memory_rows(config: Config, size: int, batch_size: int = 1, names: tuple[str
 def _row(
     name: str, precision: str, model: Training, config: Config, sides: Any, batch_size: int, **options: Any
 ) -> MemoryRow:
-    memory, more = (step_memory(model, config, sides, batch_size + extra, **options) for extra in (0, 1))
-    each = more.peak - memory.peak
+    memory, more = (step_memory(model, config, sides, factor * batch_size, **options) for factor in (1, 8))
+    each = (more.peak - memory.peak) // (7 * batch_size)
     return MemoryRow(name, precision, memory, each, memory.peak - batch_size * each)
 
 

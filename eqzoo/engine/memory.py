@@ -11,12 +11,12 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -28,15 +28,17 @@ from eqzoo.regularizers import LatentStep
 
 _NUM_DRAWS = 64  # of an objective, for one that decodes images of full size
 
-# Functions that torch's autocast computes in float32 on a GPU ("CUDA Ops that can autocast to float32" in torch's
-# documentation), as far as a training calls them. On a CPU autocast leaves most of them in bfloat16.
-_FLOAT32_ON_GPU = frozenset(
-    (
-        *('group_norm', 'layer_norm', 'rms_norm', 'softmax', 'log_softmax', 'softplus', 'normalize', 'norm'),
-        *('cross_entropy', 'nll_loss', 'binary_cross_entropy_with_logits', 'cosine_similarity', 'kl_div'),
-        *('mse_loss', 'l1_loss', 'smooth_l1_loss', 'sum', 'prod', 'cumsum', 'cumprod'),
-        *('pow', '__pow__', '__rpow__', 'exp', 'expm1', 'log', 'log1p', 'log2', 'reciprocal', 'rsqrt'),
-    )
+# Operations that torch's autocast computes in float32 on a GPU ("CUDA Ops that can autocast to float32" in torch's
+# documentation), as far as a training may call them: with inputs in float32, or with the output alone. On a CPU it
+# leaves most of them in bfloat16.
+_FLOAT32_INPUTS = (
+    *('group_norm', 'layer_norm', 'rms_norm', 'cosine_similarity', 'softplus'),
+    *('cross_entropy_loss', 'nll_loss', 'mse_loss', 'l1_loss', 'smooth_l1_loss', 'binary_cross_entropy_with_logits'),
+    *('pow.Tensor_Scalar', 'pow.Tensor_Tensor', 'pow.Scalar', 'reciprocal', 'rsqrt'),
+    *('exp', 'expm1', 'log', 'log1p', 'log2'),
+)
+_FLOAT32_OUTPUT = (
+    *('softmax.int', 'log_softmax.int', 'sum', 'sum.dim_IntList', 'prod', 'cumsum', 'cumprod', 'linalg_vector_norm'),
 )
 
 
@@ -152,6 +154,8 @@ def step_memory(
     fake = None if is_real else FakeTensorMode(allow_non_fake_inputs=True)
     drawn = _largest_draw(model, image_size) if isinstance(model, AutoencoderTraining) else None
     live = LiveTensors()
+    live.reserve('optimizer', optimizer_bytes(model.parameter_groups(), config))
+    live.reserve('average', _average_bytes(model, config))
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         if fake is not None:
@@ -170,8 +174,6 @@ def step_memory(
         for parameter in (each for group in groups.values() for each in group):
             live.add(parameter, 'weights')
             parameter.register_post_accumulate_grad_hook(lambda each: live.add(each.grad, 'gradients'))
-        live.reserve('optimizer', optimizer_bytes(groups, config))
-        live.reserve('average', _average_bytes(model, config))
         _label_parts(model, live)
         model.on_nonfinite = 'stop'
         model.update = _forget_gradients
@@ -181,7 +183,7 @@ def step_memory(
         batch = _batch(model, image_size, batch_size)
         optimizers = {name: _Gradients(group) for name, group in groups.items()}
         if as_on_gpu:
-            stack.enter_context(_AutocastOfGPU())
+            stack.enter_context(autocast_of_gpu())
         (step or _own_step)(model, batch, optimizers, _Undrawn(0, _step_with_all(model)))
     return StepMemory(live.peak, {name: size for name, size in live.parts_at_peak.items() if size})
 
@@ -318,7 +320,7 @@ def _label_module(module: nn.Module, live: LiveTensors, part: str) -> None:
 
 def _backward(loss: Tensor, live: LiveTensors) -> None:
     with live.making('backward pass'):
-        torch.autograd.backward(loss)  # `Tensor.backward` would leave the mode, whose rules recomputed blocks need
+        loss.backward()
 
 
 def _forget_gradients(optimizer: '_Gradients') -> dict[str, Tensor]:
@@ -395,16 +397,33 @@ class _Zeros:
         return nullcontext()
 
 
-class _AutocastOfGPU(TorchFunctionMode):
-    """Autocast on a CPU with the rules of a GPU's: norms, powers and sums in float32."""
+@contextmanager
+def autocast_of_gpu() -> Iterator[None]:
+    """Give autocast on a CPU the rules of a GPU's: norms, powers, exponentials and sums in float32."""
+    library = torch.library.Library('aten', 'IMPL')
+    for names, in_float32 in ((_FLOAT32_INPUTS, _with_inputs), (_FLOAT32_OUTPUT, _with_output)):
+        for name in names:
+            if not torch._C._dispatch_has_kernel_for_dispatch_key(f'aten::{name}', 'AutocastCPU'):
+                packet, _, overload = name.partition('.')
+                operation = getattr(getattr(torch.ops.aten, packet), overload or 'default')
+                library.impl(name, partial(in_float32, operation), 'AutocastCPU')
+    try:
+        yield
+    finally:
+        library._destroy()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, '__name__', '') not in _FLOAT32_ON_GPU or not torch.is_autocast_enabled('cpu'):
-            return func(*args, **kwargs)
-        args, kwargs = tree_map(_to_float32, (args, kwargs))
-        with torch.autocast('cpu', enabled=False):
-            return func(*args, **kwargs)
+
+def _with_inputs(operation: Any, *args: Any, **options: Any) -> Any:
+    args, options = tree_map(_to_float32, (args, options))
+    with torch.autocast('cpu', enabled=False):
+        return operation(*args, **options)
+
+
+def _with_output(operation: Any, *args: Any, **options: Any) -> Any:
+    if args[0].dtype == torch.bfloat16 and options.get('dtype') is None:
+        options = {**options, 'dtype': torch.float32}
+    with torch.autocast('cpu', enabled=False):
+        return operation(*args, **options)
 
 
 def _to_float32(value: Any) -> Any:

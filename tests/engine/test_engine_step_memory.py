@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from eqzoo.commands.train import train
-from eqzoo.engine.memory import LiveTensors, _AutocastOfGPU, optimizer_bytes, step_memory
+from eqzoo.engine.memory import LiveTensors, autocast_of_gpu, optimizer_bytes, step_memory
 from eqzoo.engine.runner import build_optimizers
 from eqzoo.registry import OPTIMIZERS, build
 
@@ -100,11 +100,12 @@ def test_weights_states_and_average_are_counted():
     assert parts['frozen networks'] >= sum(each.nbytes for each in frozen)
 
 
-def test_micro_batches_take_at_most_one_gradient_more():
-    """Fake gradients are added out of place, real ones in place."""
+def test_micro_batches_are_counted_closely():
+    """Of an earlier micro-batch fake tensors keep an activation a little longer."""
     config = autoencoder_config(micro_batch_size=1)
     fake, real = (memory(config, is_real=is_real) for is_real in (False, True))
-    assert real.peak <= fake.peak <= real.peak + max(each.nbytes for each in build(config.model).parameters())
+    assert real.peak <= fake.peak <= 1.03 * real.peak
+    assert fake.peak < 0.8 * memory(CONFIGS['KL']).peak
 
 
 @pytest.mark.parametrize(
@@ -117,9 +118,8 @@ def test_options_save_memory(name, saving):
 
 @pytest.mark.parametrize('name', ['KL', 'checkpointing', 'DiT'])
 def test_the_peak_is_a_line_over_the_batch(name):
-    peaks = {size: memory(CONFIGS[name], size).peak for size in (2, 3, 8)}
-    each = peaks[3] - peaks[2]
-    assert peaks[8] == pytest.approx(peaks[2] + 6 * each, rel=2e-3)
+    peaks = {size: memory(CONFIGS[name], size).peak for size in (8, 16, 32)}
+    assert peaks[32] - peaks[16] == pytest.approx(2 * (peaks[16] - peaks[8]), rel=5e-3)
 
 
 def test_activations_of_a_residual_block_follow_the_formula():
@@ -145,10 +145,9 @@ class Mixed(nn.Module):
                 ResnetBlock2D(in_channels=16, out_channels=16, temb_channels=None, groups=4),
             )
             self.norm, self.linear = nn.LayerNorm(16), nn.Linear(16, 16)
-            self.batch_norm = nn.BatchNorm2d(16)
 
     def forward(self, x):
-        maps = self.batch_norm(self.block(self.first(x), None))
+        maps = self.block(self.first(x), None)
         length = (maps**2).sum(dim=1, keepdim=True).sqrt()
         tokens = F.gelu(self.linear(self.norm((maps / length).flatten(2).mT)))
         attention = (tokens @ tokens.mT).softmax(dim=2) @ tokens
@@ -169,7 +168,7 @@ def saved_by(device):
         torch.set_autocast_enabled(device, True)
         try:
             if device == 'cpu':
-                with _AutocastOfGPU():
+                with autocast_of_gpu():
                     network(x)
             else:
                 network(x)
