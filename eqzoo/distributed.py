@@ -1,13 +1,9 @@
-"""Devices and process groups: device selection, joining the group, sums and means over it.
-
-Gradients are averaged here, instead of by a wrapper around the model (DDP): two optimizers,
-micro-batches and checkpoints with plain names then need no special case.
-"""
+"""Devices and process groups: device selection, joining the group, sums and means over it."""
 
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -158,25 +154,6 @@ def full_tensor(tensor: Tensor) -> Tensor:
 def local_shard(tensor: Tensor) -> Tensor:
     """Return this process's shard of a tensor, or the whole tensor if it has no shards."""
     return tensor.to_local() if is_shard(tensor) else tensor
-
-
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace the gradients of `parameters` by their mean over all processes.
-
-    A parameter without a gradient here may have one on another process, and counts as zero.
-    """
-    if rank_and_world_size()[1] == 1:
-        return
-    # FSDP has already averaged the gradients of shards, in the backward pass
-    trained = [each for each in parameters if each.requires_grad and not is_shard(each)]
-    if not trained:
-        return
-    for parameter in trained:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in trained]
-    for gradient, mean in zip(gradients, mean_over_processes(gradients), strict=True):
-        gradient.copy_(mean)
 
 
 def broadcast_weights(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ A stream is named by a key, `(seed, stream, number)`. Runs therefore resume with
 workers, processes and micro-batches changes no draw.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +112,12 @@ class SampleStreams:
     def __init__(self, seed: int, numbers: Tensor, stream: Stream = Stream.SAMPLES) -> None:
         self.generators = [seeded(seed, stream, int(number)) for number in numbers]
         """One generator per sample, for libraries that take such a list."""
+
+    def __getitem__(self, part: slice) -> 'SampleStreams':
+        """Return the streams of some of the samples; both continue the same ones."""
+        streams = copy.copy(self)
+        streams.generators = self.generators[part]
+        return streams
 
     def normal(self, like: Tensor) -> Tensor:
         """Return standard normal noise with shape, dtype and device of `like` (B, ...)."""

@@ -44,9 +44,11 @@ SINGLE_IMPORTERS = {
     'eqzoo.benchmarks.generators': '',
     'eqzoo.benchmarks.gpu_checks': '',
     'eqzoo.benchmarks.gpu_parts': '',
+    'eqzoo.benchmarks.gradients': '',
     'eqzoo.benchmarks.growth': '',
     'eqzoo.benchmarks.images': '',
     'eqzoo.benchmarks.latents': '',
+    'eqzoo.benchmarks.memory': '',
     'eqzoo.benchmarks.speed': '',
     'eqzoo.benchmarks.startup': '',
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eqzoo.benchmarks.measurements import Row, compare_measurements, read_measurements, write_measurements
 from eqzoo.commands.cli import COMMANDS
-from eqzoo.config import Config, configs_folder, load_config
+from eqzoo.config import Config, configs_folder, load_config, require, trains_autoencoder
 from eqzoo.files import replacing
 from eqzoo.registry import VISION, build
 from eqzoo.registry.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from eqzoo.autoencoders import Autoencoder
 
 _OUT_HELP = '        out: A JSON file to write, for tools/benchmark.py compare.\n    '
+_CARDS = (8, 12, 16, 24)  # GiB of memory of common GPUs
 
 
 def _with_out(function: Callable[..., list[Row]]) -> Callable[..., list[Row]]:
@@ -606,6 +607,92 @@ def gpu(
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+@_with_out
+def gradients(
+    config_file: str = 'configs/eqvae/sd_rot_scale.py',
+    *,
+    overrides: list[str],
+    size: PositiveInt = 64,
+    batch_size: PositiveInt = 1,
+    processes: PositiveInt = 2,
+    rounds: PositiveInt = 3,
+) -> list[Row]:
+    """Compare averaging gradients during the backward pass with one sum of all of them after it.
+
+    Processes of this machine train on their own Shapes, on the CPU, with random weights.
+
+    Args:
+        config_file: A config of an autoencoder.
+        overrides: Keys of the config to set, as key=value.
+        size: Pixels a side.
+        batch_size: Images of each process.
+        processes: Their number.
+        rounds: Steps of each way, alternating.
+    """
+    config = load_config(config_file, overrides)
+    require(config, 'a training step', 'model', 'optim_wrapper')
+    _use_no_files(config, size, batch_size * processes)
+
+    from eqzoo.benchmarks.gradients import compare_averaging
+
+    costs, same = compare_averaging(config, processes, rounds)
+    print(f'{config_file}: {size} px, batch {batch_size} in each of {processes} processes, {rounds} steps of each way')
+    print(f'{"gradients averaged":<22}{"s a step":>10}{"MiB sent":>10}{"early":>8}{"MiB copied":>12}{"messages":>10}')
+    for name, (seconds, traffic) in costs.items():
+        sent, copied = (value / rounds / 2**20 for value in (traffic.sent, traffic.copied))
+        share = f'{traffic.early / traffic.sent:.1%}'
+        print(f'{name:<22}{seconds:>10.3g}{sent:>10.2f}{share:>8}{copied:>12.2f}{traffic.messages / rounds:>10.0f}')
+    print(f'ratio: {costs["after the pass"][0] / costs["during the pass"][0]:.2f}x')
+    print(f'largest difference of the weights: {same:.1e}')
+    (late, late_traffic), (early, early_traffic) = costs['after the pass'], costs['during the pass']
+    ratios = {
+        'time': early / late,
+        'bytes sent': early_traffic.sent / late_traffic.sent,
+        'bytes copied': early_traffic.copied / late_traffic.copied,
+    }
+    return [Row('during the pass', ratios, {name: seconds for name, (seconds, _) in costs.items()})]
+
+
+@_with_out
+def memory(
+    config_file: str, *, overrides: list[str], size: PositiveInt = 256, batch_size: PositiveInt = 1
+) -> list[Row]:
+    """Print the memory of a training step with each option that saves some, and the batches that GPUs can hold.
+
+    Nothing is computed, and no weights are read: all tensors of a step are counted by their shapes. For a batch of B
+    the peak is `fixed` + B times `a sample`. The last columns are the largest batches that 8, 12, 16 and 24 GiB hold,
+    of which one GiB is left for CUDA and the work space of its convolutions; - is none.
+
+    Args:
+        config_file: A config of an autoencoder or a generator, such as configs/eqvae/sdxl_rot_scale.py.
+        overrides: Keys of the config to set, as key=value.
+        size: Pixels a side of an autoencoder's images; of a generator's latents the config has the size.
+        batch_size: Samples at once.
+    """
+    config = load_config(config_file, overrides)
+    require(config, 'a training step', 'model', 'optim_wrapper')
+
+    from eqzoo.benchmarks.memory import memory_rows
+
+    trains_images = trains_autoencoder(config.model)
+    print(f'{config_file}: {f"{size} px, " if trains_images else ""}batch {batch_size}; GiB')
+    print(f'{"option":<24}{"precision":<10}{"peak":>7}{"fixed":>7}{"a sample":>10}', end='')
+    print(''.join(f'{f"{gib} GiB":>8}' for gib in _CARDS) + '  at the peak')
+    rows = []
+    for row in memory_rows(config, size, batch_size):
+        amounts = ''.join(
+            f'{value / 2**30:>{width}.2f}' for value, width in ((row.memory.peak, 7), (row.fixed, 7), (row.each, 10))
+        )
+        batches = ''.join(f'{row.largest_batch(gib * 2**30) or "-":>8}' for gib in _CARDS)
+        parts = sorted(row.memory.parts.items(), key=lambda item: -item[1])
+        parts = ', '.join(f'{name} {value / 2**30:.2f}' for name, value in parts if value >= 0.005 * 2**30)
+        print(f'{row.name:<24}{row.precision:<10}{amounts}{batches}  {parts}', flush=True)
+        usual = rows[0].values['peak'] if rows else row.memory.peak
+        values = {**row.memory._asdict(), 'fixed': row.fixed, 'each': row.each}
+        rows.append(Row(f'{row.name}, {row.precision}', {'peak': row.memory.peak / usual}, values))
+    return rows
 
 
 def _print_speeds(speeds: Mapping[str, float], unit: str, *, width: int) -> None:

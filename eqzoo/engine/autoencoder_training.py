@@ -185,17 +185,24 @@ class AutoencoderTraining(Training):
                     streams = self._augmentation(adversarial, batch['draws'][part], randomness)
                     self.add_terms(step, images, batch, part, randomness)
                     loss, parts = self.loss(step, pairs, draws.penalties, adversarial, streams)
-                (loss * share).backward()
+                is_last = part.stop == len(batch['images'])
+                self.backward(loss * share, optimizers['autoencoder'], is_last=is_last)
                 add_to_means(log, parts, share)
                 main_pairs.append((pairs[0].reconstruction.detach(), pairs[0].target.detach(), streams, share))
         log.update(updated := self.update(optimizers['autoencoder']))
         self.autoencoder.finish_step(is_skipped=bool(updated.get('skipped', False)))
         if adversarial is not None:
-            for reconstruction, target, streams, share in main_pairs:
-                with self.autocast(self._device):
-                    loss, parts = adversarial.discriminator_loss(reconstruction, target, streams, randomness.step)
-                (loss * share).backward()
-                add_to_means(log, {'discriminator_loss': loss, **parts}, share)
+            for number, (reconstruction, target, streams, share) in enumerate(main_pairs, start=1):
+                for part in adversarial.micro_batches(len(target)):
+                    of_part = None if streams is None else streams[part]
+                    with self.autocast(self._device):
+                        loss, parts = adversarial.discriminator_loss(
+                            reconstruction[part], target[part], of_part, randomness.step
+                        )
+                    weight = share * ((part.stop - part.start) / len(target))
+                    is_last = number == len(main_pairs) and part.stop == len(target)
+                    self.backward(loss * weight, optimizers['discriminator'], is_last=is_last)
+                    add_to_means(log, {'discriminator_loss': loss, **parts}, weight)
             updated = self.update(optimizers['discriminator'])
             log.update({f'discriminator_{name}': value for name, value in updated.items()})
             adversarial.end_step(log['logits_real'], log['logits_fake'])

@@ -91,7 +91,7 @@ class GeneratorTraining(Training):
             )
             with self.autocast(self.device):
                 losses = self.generator.loss(piece, streams)
-            (losses['loss'] * share).backward()
+            self.backward(losses['loss'] * share, optimizers['generator'], is_last=part.stop == len(batch['labels']))
             add_to_means(log, losses, share)
         return {**log, **self.update(optimizers['generator'])}
 

@@ -193,7 +193,7 @@ class JointTraining(AutoencoderTraining):
             latents = (piece['latents'] - shift[:, None, None]) * scale[:, None, None]
             with self.autocast(self._device):
                 losses = self.generator.loss({**piece, 'latents': latents}, randomness.streams(batch['draws'][part]))
-            (losses['loss'] * share).backward()
+            self.backward(losses['loss'] * share, optimizers['generator'], is_last=part.stop == len(batch['images']))
             add_to_means(means, losses, share)
         updated = self.update(optimizers['generator'])
         return {**log, **{f'generator_{name}': value for name, value in {**means, **updated}.items()}}

@@ -12,12 +12,14 @@ from eqzoo.benchmarks.evaluation import compare_pipelines
 from eqzoo.benchmarks.generators import PlainDiffusionTransformer, compare_sampling
 from eqzoo.benchmarks.growth import measure_growth, scoring_cost
 from eqzoo.benchmarks.measure import alternate, hardware, timed
+from eqzoo.benchmarks.memory import MemoryRow, memory_rows, without_files
 from eqzoo.benchmarks.speed import Work, matmul_peak, measure
 from eqzoo.commands import benchmark
 from eqzoo.commands.cli import run
 from eqzoo.config import load_config
 from eqzoo.data import Shapes, collate
 from eqzoo.engine import StepRandomness, shrink
+from eqzoo.engine.memory import StepMemory
 from eqzoo.engine.runner import build_optimizers
 from eqzoo.generators import DiffusionTransformer
 from eqzoo.registry import build
@@ -195,6 +197,58 @@ def test_the_speed_table_is_printed_and_written(tmp_path, monkeypatch, capsys):
     (row,) = written['rows']
     assert row['name'] == 'product'
     assert row['ratios']['time at peak'] == pytest.approx(1 / row['values']['share'])
+
+
+def test_the_memory_table_is_printed_and_written(tmp_path, capsys):
+    benchmark.memory('configs/dit/dit_tiny_shapes.py', overrides=[], batch_size=4, out=str(tmp_path / 'memory.json'))
+    rows = json.loads((tmp_path / 'memory.json').read_text())['rows']
+    assert [(row['name'], row['precision']) for row in rows] == [
+        (name, precision) for precision in ('fp32', 'bf16') for name in ('whole', 'checkpointing')
+    ]
+    whole, checkpointing = rows[:2]
+    assert checkpointing['each'] < whole['each']
+    for row in rows:
+        assert row['memory']['peak'] == sum(row['memory']['parts'].values())
+        assert abs(row['fixed'] + 4 * row['each'] - row['memory']['peak']) < 4
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[-4:] == ['GiB', 'at', 'the', 'peak']
+    assert len(lines) == 2 + 4 + 1
+
+
+def test_the_largest_batch_leaves_a_gib():
+    row = MemoryRow('whole', 'fp32', StepMemory(0, {}), each=2**30, fixed=2 * 2**30)
+    assert [row.largest_batch(gib * 2**30) for gib in (2, 4, 8)] == [0, 1, 5]
+
+
+def test_options_of_autoencoders_change_the_model():
+    config = shrink(load_config('configs/eqvae/sd_rot_scale.py'))
+    names = ('whole', 'checkpointing', 'both, no GAN, no LPIPS')
+    rows = {(row.name, row.precision): row for row in memory_rows(config, 64, names=names)}
+    assert len(rows) == 6
+    peaks = {key: row.memory.peak for key, row in rows.items()}
+    assert peaks['both, no GAN, no LPIPS', 'fp32'] < peaks['checkpointing', 'fp32'] < peaks['whole', 'fp32']
+    without = rows['both, no GAN, no LPIPS', 'fp32'].memory.parts
+    assert 'discriminator' not in without
+    assert without.get('frozen networks', 0) < 2**20  # no VGG
+
+
+def test_weights_of_files_are_replaced():
+    config = load_config('configs/repa/repa_xl2_sd_ft_ema.py').model.to_dict()
+    config['autoencoder']['weights'] = config['generator']['network']['weights'] = 'nowhere.pth'
+    plain = without_files(config)
+    assert plain['autoencoder']['weights'] is plain['generator']['network']['weights'] is None
+    assert without_files(dict(type='LPIPS', net='vgg')) == dict(type='LPIPS', net='vgg', weights='random')
+    assert without_files([dict(type='Rotate')]) == [dict(type='Rotate')]
+
+
+@pytest.mark.slow(reason='half a minute: two processes begin')
+def test_both_ways_of_averaging_train_the_same(capsys):
+    benchmark.gradients('configs/demo/rot_scale.py', overrides=[], size=32, rounds=1)
+    lines = capsys.readouterr().out.splitlines()
+    after, during = (line.split()[-5:] for line in lines[2:4])
+    assert after[1] == during[1]  # MiB sent
+    assert float(during[3]) < float(after[3])  # MiB copied
+    assert lines[-1] == 'largest difference of the weights: 0.0e+00'
 
 
 @pytest.mark.slow(reason='a minute: all hot paths of the published autoencoder')
