@@ -125,7 +125,7 @@ def gpu_parts(sizes: Sizes, device: torch.device) -> list[Part]:
     coding = [bench.coding(size, how, name) for size in (first, second) for how in _PLAIN for name in _CODING]
     compiled = [bench.coding(size, how, name) for size in (first, second) for how in _COMPILED for name in _CODING]
     return [
-        *(Part(f'matmul {precision}', 4, partial(bench.matmul, precision)) for precision in _DTYPES),
+        *(Part(f'matmul {precision}', 6, partial(bench.matmul, precision)) for precision in _DTYPES),
         *coding,
         *(bench.eq_step('sd', how) for how in ('released', 'torch', 'fp32', 'bf16', 'bf16 channels-last')),
         *(bench.eq_step('sd', how) for how in ('bf16 compile', 'bf16 compile channels-last')),
@@ -309,7 +309,7 @@ class GPUBench:
             options = dict(images=len(data), operations=operations, against=against, warm_up=1)
             return self._row(title, run, how, rows, **options, rounds=min(2, self.sizes.rounds))
 
-        return Part(title, 25, measure)
+        return Part(title, 40, measure)
 
     def fid(self, what: str) -> Part:
         """Return the part of the network of the FID alone, on images on the device, or of a whole FID of JPEG files."""
