@@ -2,9 +2,13 @@
 
 import importlib
 import io
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from PIL import Image
 
 WHITE = (255, 255, 255)
@@ -41,6 +45,10 @@ _TIFF_SIZE = ((256, 0), (257, 0), (_ORIENTATION, 1))
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
+# Chunks of a PNG that change no pixel, here or in Pillow: neither an orientation (eXIf, XMP in iTXt) nor transparency,
+# frames of an animation or profiles, about which libpng warns.
+_PLAIN_CHUNKS = {b'IHDR', b'IDAT', b'IEND', b'cHRM', b'gAMA', b'pHYs', b'sRGB', b'tIME'}
+
 
 class UnreadableImageError(ValueError):
     """An image file that cannot be decoded; the message has the reason."""
@@ -62,25 +70,51 @@ def _opened_formats() -> tuple[str, ...]:
 FORMATS = _opened_formats()
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Decode an image file of one of `FORMATS` to RGB, upright, with transparent parts on white.
 
     Grey images of 9 to 16 bits are rounded to 8 over their whole range, 0 to 2^bits - 1. CMYK is converted by
     Pillow, without a colour profile. Animations are reduced to their first frame.
+
+    Args:
+        data: The content of the file.
+        at_least: A JPEG is decoded to a half, a quarter or an eighth of its sides (libjpeg's scaled inverse DCT) as
+            long as the upright image has this width and height. Faster; other pixels than shrinking the whole image.
 
     Raises:
         UnreadableImageError: If the bytes are empty, cut off or no image of these formats, if the range of the pixels
             is unknown (floats, signed or 32-bit integers), or if the image is larger than Pillow's limit against
             decompression bombs (2 x `PIL.Image.MAX_IMAGE_PIXELS`).
     """
+    with _readable(data):
+        return _load(Image.open(io.BytesIO(data), formats=FORMATS), data, at_least)
+
+
+def decode_pixels(data: bytes) -> np.ndarray:
+    """Return the pixels (H, W, 3), uint8, of `decode`, to the bit; read-only or not.
+
+    JPEG and PNG files of 8 bits take the way of torchvision, which passes over Pillow's copies (docs/performance.md has
+    the times). Pillow reads their headers, everything else, and any file that torchvision refuses.
+
+    Raises:
+        UnreadableImageError: As `decode`.
+    """
+    with _readable(data):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if _is_plain(image, data):
+            pixels = _by_torchvision(data, image.format)
+            if pixels is not None and pixels.shape == (image.height, image.width, 3):
+                return pixels
+        return np.asarray(_load(image, data, None))
+
+
+@contextmanager
+def _readable(data: bytes) -> Iterator[None]:
+    """Raise an `UnreadableImageError` with the reason for any error of a decoder."""
     if not data:
         raise UnreadableImageError('the file is empty')
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        layout = image.tile[0] if image.tile else None  # gone after `load`
-        image.load()
-        orientation = _orientation(image)
-        image = _to_rgb(image, data, layout)
+        yield
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(str(error)) from None
     except Image.UnidentifiedImageError:
@@ -90,7 +124,71 @@ def decode(data: bytes) -> Image.Image:
     except Exception as error:  # every format's decoder has errors of its own, RuntimeError of AVIF's, say
         reason = ' '.join(str(error).split())  # one line, as messages of loaders' processes are
         raise UnreadableImageError(f'{type(error).__name__}: {reason}') from None
+
+
+def _load(image: Image.Image, data: bytes, at_least: tuple[int, int] | None) -> Image.Image:
+    if at_least is not None and image.format == 'JPEG':
+        image.draft(None, at_least[::-1] if _orientation(image) in _ON_ITS_SIDE else at_least)
+    layout = image.tile[0] if image.tile else None  # gone after `load`
+    image.load()
+    orientation = _orientation(image)
+    image = _to_rgb(image, data, layout)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _is_plain(image: Image.Image, data: bytes) -> bool:
+    """Return whether an opened image is an upright JPEG or PNG of 8 bits, grey or RGB, without transparency."""
+    if image.format not in ('JPEG', 'PNG') or image.mode not in ('L', 'RGB') or not _is_exact(image.format):
+        return False
+    if image.format == 'JPEG':
+        return _orientation(image) == 1
+    # Pillow looks for the orientation of a PNG behind its pixels, which it decodes for that
+    return image.tile[0][3] in ('L', 'RGB') and set(_png_chunks(data)) <= _PLAIN_CHUNKS
+
+
+def _png_chunks(data: bytes) -> Iterator[bytes]:
+    """Yield the names of a PNG's chunks (PNG, 5.3), the last being empty if the file is cut off."""
+    position = 8
+    while True:
+        name = data[position + 4 : position + 8]
+        yield name
+        if len(name) < 4 or name == b'IEND':
+            return
+        position += 12 + int.from_bytes(data[position : position + 4], 'big')
+
+
+def _by_torchvision(data: bytes, kind: str) -> np.ndarray | None:
+    """Return the pixels (H, W, 3), uint8, of a JPEG or PNG; None if torchvision refuses it."""
+    # imported here: it takes seconds to import
+    from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+
+    read: Callable[..., Any] = decode_jpeg if kind == 'JPEG' else decode_png
+    try:
+        # a copy: torch has no read-only tensors, and warns
+        planes = read(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+    except RuntimeError:
+        return None
+    return planes.permute(1, 2, 0).numpy()
+
+
+@cache
+def _is_exact(kind: str) -> bool:
+    """Return whether torchvision and Pillow, which bring libraries of their own, decode small files of a kind equally.
+
+    So it is where they were measured; a distribution may have built one of them against another library.
+    """
+    generator = np.random.default_rng(0)
+    smooth = generator.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    picture = Image.fromarray(smooth).resize((50, 35), Image.Resampling.BICUBIC)
+    options = [dict(subsampling=each, progressive=each == 2) for each in (0, 1, 2)] if kind == 'JPEG' else [{}]
+    for option in options:
+        for image in (picture, picture.convert('L')):
+            file = io.BytesIO()
+            image.save(file, kind, **option)
+            pixels = _by_torchvision(file.getvalue(), kind)
+            if pixels is None or not np.array_equal(pixels, np.asarray(Image.open(file).convert('RGB'))):
+                return False
+    return True
 
 
 def upright_size(file: BinaryIO) -> tuple[int, int]:
