@@ -2,13 +2,14 @@
 
 import importlib
 import io
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+import cv2
 import numpy as np
-import torch
 from PIL import Image
 
 WHITE = (255, 255, 255)
@@ -48,6 +49,9 @@ _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 # Chunks of a PNG that change no pixel, here or in Pillow: neither an orientation (eXIf, XMP in iTXt) nor transparency,
 # frames of an animation or profiles, about which libpng warns.
 _PLAIN_CHUNKS = {b'IHDR', b'IDAT', b'IEND', b'cHRM', b'gAMA', b'pHYs', b'sRGB', b'tIME'}
+
+# In a scan of a JPEG, 0xFF stands before 0, before the number of a restart, or before another 0xFF (ITU T.81, B.1.1.2)
+_MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
 
 
 class UnreadableImageError(ValueError):
@@ -93,8 +97,8 @@ def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Image.Ima
 def decode_pixels(data: bytes) -> np.ndarray:
     """Return the pixels (H, W, 3), uint8, of `decode`, to the bit; read-only or not.
 
-    JPEG and PNG files of 8 bits take the way of torchvision, which passes over Pillow's copies (docs/performance.md has
-    the times). Pillow reads their headers, everything else, and any file that torchvision refuses.
+    OpenCV decodes JPEG files of one scan and PNG files, of 8 bits, without Pillow's copies (docs/performance.md has the
+    times). Pillow reads their headers, everything else, and any file that OpenCV refuses.
 
     Raises:
         UnreadableImageError: As `decode`.
@@ -102,7 +106,7 @@ def decode_pixels(data: bytes) -> np.ndarray:
     with _readable(data):
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if _is_plain(image, data):
-            pixels = _by_torchvision(data, image.format)
+            pixels = _by_opencv(data)
             if pixels is not None and pixels.shape == (image.height, image.width, 3):
                 return pixels
         return np.asarray(_load(image, data, None))
@@ -141,7 +145,10 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
     if image.format not in ('JPEG', 'PNG') or image.mode not in ('L', 'RGB') or not _is_exact(image.format):
         return False
     if image.format == 'JPEG':
-        return _orientation(image) == 1
+        # Pillow stands behind the header of the first scan. Another marker than the end follows in files of several
+        # scans, and in damaged ones, of which OpenCV reads some that Pillow refuses.
+        end = _MARKER.search(data, image.fp.tell())
+        return end is not None and end.span() == (len(data) - 2, len(data)) and _orientation(image) == 1
     # Pillow looks for the orientation of a PNG behind its pixels, which it decodes for that
     return image.tile[0][3] in ('L', 'RGB') and set(_png_chunks(data)) <= _PLAIN_CHUNKS
 
@@ -157,35 +164,26 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
         position += 12 + int.from_bytes(data[position : position + 4], 'big')
 
 
-def _by_torchvision(data: bytes, kind: str) -> np.ndarray | None:
-    """Return the pixels (H, W, 3), uint8, of a JPEG or PNG; None if torchvision refuses it."""
-    # imported here: it takes seconds to import
-    from torchvision.io import ImageReadMode, decode_jpeg, decode_png
-
-    read: Callable[..., Any] = decode_jpeg if kind == 'JPEG' else decode_png
-    try:
-        # a copy: torch has no read-only tensors, and warns
-        planes = read(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-    except RuntimeError:
-        return None
-    return planes.permute(1, 2, 0).numpy()
+def _by_opencv(data: bytes) -> np.ndarray | None:
+    """Return the pixels (H, W, 3), uint8, of a JPEG or PNG; None if OpenCV refuses it."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 @cache
 def _is_exact(kind: str) -> bool:
-    """Return whether torchvision and Pillow, which bring libraries of their own, decode small files of a kind equally.
+    """Return whether OpenCV and Pillow, which bring libraries of their own, decode small files of a kind equally.
 
     So it is where they were measured; a distribution may have built one of them against another library.
     """
     generator = np.random.default_rng(0)
     smooth = generator.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     picture = Image.fromarray(smooth).resize((50, 35), Image.Resampling.BICUBIC)
-    options = [dict(subsampling=each, progressive=each == 2) for each in (0, 1, 2)] if kind == 'JPEG' else [{}]
+    options = [dict(subsampling=each) for each in (0, 1, 2)] if kind == 'JPEG' else [{}]
     for option in options:
         for image in (picture, picture.convert('L')):
             file = io.BytesIO()
             image.save(file, kind, **option)
-            pixels = _by_torchvision(file.getvalue(), kind)
+            pixels = _by_opencv(file.getvalue())
             if pixels is None or not np.array_equal(pixels, np.asarray(Image.open(file).convert('RGB'))):
                 return False
     return True
