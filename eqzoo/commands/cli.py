@@ -55,11 +55,13 @@ COMMANDS = {
 BENCHMARKS = {
     'cache': LazyCommand('benchmark:cache', 'writing a latent store'),
     'coding': LazyCommand('benchmark:coding', 'encoding and decoding, of every autoencoder'),
+    'decoding': LazyCommand('benchmark:decoding', 'decoding of photographs, beside Pillow'),
     'eq-step': LazyCommand('benchmark:eq_step', 'a training step, beside the released way'),
     'frechet': LazyCommand('benchmark:frechet', 'the Fréchet distance, beside the usual ways'),
     'generator-step': LazyCommand('benchmark:generator_step', "a DiT's training step"),
     'growth': LazyCommand('benchmark:growth', 'start-up from a thousand to ten million images'),
     'loading': LazyCommand('benchmark:loading', 'reading shards and tables, beside their own libraries'),
+    'networks': LazyCommand('benchmark:networks', 'metric networks, beside their packages'),
     'rfid': LazyCommand('benchmark:rfid', 'a whole rFID, beside the usual way'),
     'sampling': LazyCommand('benchmark:sampling', "MaskGIT's sampling"),
     'speed': LazyCommand('benchmark:speed', "every hot path, and its share of the machine's peak"),

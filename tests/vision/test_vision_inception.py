@@ -20,7 +20,7 @@ def file(tmp_path_factory):
     """Random weights in a file, as torch-fidelity takes them, with batch norms that change their input."""
     path = tmp_path_factory.mktemp('weights') / 'inception.pth'
     network, generator = inception._build(), torch.Generator().manual_seed(1)
-    state = weights._random_state(network)
+    state = weights.random_state(network)
     for name, value in state.items():
         if '.bn.' in name and value.ndim == 1:
             spread = 0.2 * torch.randn(value.shape, generator=generator)
