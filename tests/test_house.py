@@ -41,11 +41,13 @@ SINGLE_IMPORTERS = {
     'eqzoo.data.tars': '',
     # one file per benchmark, for the one command that runs them
     'eqzoo.benchmarks.autoencoders': '',
+    'eqzoo.benchmarks.decoding': '',
     'eqzoo.benchmarks.evaluation': '',
     'eqzoo.benchmarks.generators': '',
     'eqzoo.benchmarks.growth': '',
     'eqzoo.benchmarks.images': '',
     'eqzoo.benchmarks.latents': '',
+    'eqzoo.benchmarks.networks': '',
     'eqzoo.benchmarks.speed': '',
 }
 

@@ -1,8 +1,7 @@
 """Benchmarks of decoding: libraries beside Pillow, the loader beside decoding alone, and scaled decoding."""
 
 import io
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from eqzoo.benchmarks.measure import cpu_seconds, ratio_of
 from eqzoo.data import ImageFolder, build_eval_loader
+from eqzoo.data.crops import center
 from eqzoo.data.decoding import decode, decode_pixels
 from eqzoo.data.opening import open_source
 
@@ -98,8 +99,6 @@ def compare_decoders(files: Sequence[bytes], *, rounds: int) -> dict[str, Decodi
 
 def compare_scaled(files: Sequence[bytes], side: int, *, rounds: int) -> tuple[float, float]:
     """Return the ratio of times, and the PSNR in dB, of scaled to exact decoding, with ADM's crop to `side`."""
-    from eqzoo.data.crops import center
-
     ways = {
         'exact': lambda: [center(decode(each), side, None) for each in files],
         'scaled': lambda: [center(decode(each, at_least=(side, side)), side, None) for each in files],
@@ -134,23 +133,6 @@ def compare_loader(folder: Path, files: Sequence[bytes], *, batch_size: int, rou
         seconds = cpu_seconds(ways, rounds)
         found[crop] = ratio_of(seconds['loader'], seconds['decoding'])
     return found
-
-
-def cpu_seconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Run all ways in turn, once untimed and then `rounds` times, and return the CPU seconds of this thread."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, work in ways.items():
-            started = time.thread_time()
-            work()
-            if number:
-                seconds[name].append(time.thread_time() - started)
-    return seconds
-
-
-def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median ratio of times that were measured in turn."""
-    return median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def square_files(files: Sequence[bytes], side: int) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eqzoo.benchmarks.decoding import cpu_seconds, ratio_of
+from eqzoo.benchmarks.measure import cpu_seconds, ratio_of
 from eqzoo.evaluators.gaussian import FeatureMoments, frechet_distance
 from eqzoo.images import to_float
 from eqzoo.losses import LPIPS

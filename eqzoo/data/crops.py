@@ -44,7 +44,7 @@ def random_square(image: Image.Image | np.ndarray, size: int, rng: np.random.Gen
     """
     if get_worker_info() is not None:
         cv2.setNumThreads(0)  # a worker uses one thread; cv2 would start one for each core
-    width, height = size_of(image)
+    width, height = width_and_height(image)
     side = max(1, int(min(width, height) * rng.uniform(0.5, 1.0)))
     left = int(rng.integers(width - side + 1))
     top = int(rng.integers(height - side + 1))
@@ -90,7 +90,7 @@ def exact(image: Image.Image | np.ndarray, size: int, rng: np.random.Generator) 
     Raises:
         ValueError: If the image is not `size` x `size`.
     """
-    width, height = size_of(image)
+    width, height = width_and_height(image)
     if (width, height) != (size, size):
         raise ValueError(f"{width} x {height} pixels; crop='exact' accepts {size} x {size} only")
     return np.asarray(image)
@@ -112,7 +112,7 @@ PIXEL_CROPS = ('random_square', 'resize_tensor', 'resize_tensor_aliased', 'exact
 """Those of `CROPS` that take pixels (H, W, 3), uint8, as well as Pillow's images: they use no filter of Pillow."""
 
 
-def size_of(image: Image.Image | np.ndarray) -> tuple[int, int]:
+def width_and_height(image: Image.Image | np.ndarray) -> tuple[int, int]:
     """Return the width and height of an image or of pixels (H, W, 3)."""
     return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from eqzoo.data.crops import CROPS, PIXEL_CROPS, RANDOM_CROPS, size_of
+from eqzoo.data.crops import CROPS, PIXEL_CROPS, RANDOM_CROPS, width_and_height
 from eqzoo.data.decoding import UnreadableImageError, decode, decode_pixels
 from eqzoo.data.loaders import Key, split_key
 from eqzoo.data.opening import Root, open_source
@@ -153,7 +153,7 @@ class ImageFolder(Dataset):
                 ) from None
             return dict(unreadable=name, reason=str(error), index=index, draw=draw)
         height, width = size
-        found_width, found_height = size_of(image)
+        found_width, found_height = width_and_height(image)
         is_small = (found_height < height or found_width < width) and self.crop != 'exact'
         if is_small and self.on_small != 'enlarge':
             wanted = width if width == height else f'{width} x {height}'

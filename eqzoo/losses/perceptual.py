@@ -75,8 +75,7 @@ class LPIPS:
     def _distances(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """Return the same distances (B,) from one pass over both images (arXiv 1801.03924, Eq. 1).
 
-        On a CPU VGG takes 0.85 of the time for it, half of it through channels last (docs/performance.md); values
-        differ by rounding, 2e-7.
+        On a CPU VGG takes 0.85 to 1.0 of the time for it (docs/performance.md); values differ by rounding, 2e-7.
         """
         from lpips import normalize_tensor
 
