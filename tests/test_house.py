@@ -40,6 +40,7 @@ SINGLE_IMPORTERS = {
     'eqzoo.data.tables': '',
     'eqzoo.data.tars': '',
     # one file per benchmark, for the one command that runs them
+    'eqzoo.benchmarks.decoding': '',
     'eqzoo.benchmarks.evaluation': '',
     'eqzoo.benchmarks.generators': '',
     'eqzoo.benchmarks.gpu_checks': '',
@@ -49,6 +50,7 @@ SINGLE_IMPORTERS = {
     'eqzoo.benchmarks.images': '',
     'eqzoo.benchmarks.latents': '',
     'eqzoo.benchmarks.memory': '',
+    'eqzoo.benchmarks.networks': '',
     'eqzoo.benchmarks.speed': '',
     'eqzoo.benchmarks.startup': '',
 }

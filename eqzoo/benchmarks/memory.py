@@ -5,11 +5,10 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
 from torch.overrides import TorchFunctionMode
 
 from eqzoo.benchmarks.autoencoders import released_step
-from eqzoo.config import trains_autoencoder
+from eqzoo.config import Config, trains_autoencoder
 from eqzoo.engine.memory import StepMemory, step_memory
 from eqzoo.engine.training import Training
 from eqzoo.registry import build, find_component

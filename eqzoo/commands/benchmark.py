@@ -405,6 +405,85 @@ def loading(
 
 
 @_with_out
+def decoding(root: str, *, images: PositiveInt = 24, sizes: str = '512,1024', rounds: PositiveInt = 5) -> list[Row]:
+    """Time decoding beside Pillow, scaled decoding beside exact, and the loader beside decoding alone, in CPU seconds.
+
+    Photographs are decoded as they are, and enlarged, as JPEG, progressive JPEG and PNG files. simplejpeg takes part if
+    it is installed.
+
+    Args:
+        root: Photographs: a folder, a zip, or another place (docs/data.md).
+        images: Number of photographs.
+        sizes: Pixels of the short side of the enlarged ones, separated by commas.
+        rounds: Passes of each way; the median ratio counts.
+    """
+    from eqzoo.benchmarks.decoding import compare_decoders, compare_loader, compare_scaled, photographs, square_files
+
+    print(f'{images} photographs; CPU time of decoding, as a ratio to Pillow, and the share of files with equal pixels')
+    print(f'{"files":<20}{"way":<12}{"ms":>8}{"ratio":>8}{"equal":>8}')
+    rows = []
+    sides = [int(size) for size in sizes.split(',')]
+    cases = [(None, 'jpeg'), *((side, kind) for side in sides for kind in ('jpeg', 'progressive', 'png'))]
+    for side, kind in cases:
+        files = photographs(root, images, side, kind)
+        name = f'{kind} {side} px' if side else 'as they are'
+        for way, found in compare_decoders(files, rounds=rounds).items():
+            line = f'{name:<20}{way:<12}{found.milliseconds:>8.2f}{found.ratio:>8.2f}{found.equal:>8.0%}'
+            print(line, flush=True)
+            if way != 'Pillow':
+                values = dict(milliseconds=found.milliseconds, equal=found.equal)
+                rows.append(Row(f'{name}, {way}', {'time': found.ratio}, values))
+        if side and kind == 'jpeg':
+            for wanted in (side // 2, side // 4):
+                ratio, psnr = compare_scaled(files, wanted, rounds=rounds)
+                print(
+                    f"  decoding='scaled', cropped to {wanted} px: {ratio:.2f} of the time, PSNR {psnr:.1f} dB",
+                    flush=True,
+                )
+                rows.append(Row(f'scaled, {side} to {wanted} px', {'time': ratio}, dict(psnr=psnr)))
+    for side in sides:
+        files = list(square_files(photographs(root, images, side, 'jpeg'), side))
+        with tempfile.TemporaryDirectory() as folder:
+            ratios = compare_loader(Path(folder), files, batch_size=8, rounds=rounds)
+        listed = ', '.join(f'{crop} {ratio:.2f}' for crop, ratio in ratios.items())
+        print(f'loader beside decoding alone, {side} px: {listed}', flush=True)
+        rows.extend(Row(f'loader, {side} px, {crop}', {'time': ratio}) for crop, ratio in ratios.items())
+    return rows
+
+
+@_with_out
+def networks(root: str, *, images: PositiveInt = 6, size: PositiveInt = 64, rounds: PositiveInt = 3) -> list[Row]:
+    """Time metric networks beside those of their packages, and measure what bfloat16 changes, on photographs.
+
+    Inception and LPIPS have random weights: neither time nor rounding depends on them.
+
+    Args:
+        root: Photographs: a folder, a zip, or another place (docs/data.md).
+        images: Number of photographs for the times, an even one; 32 times as many for bfloat16.
+        size: Pixels a side.
+        rounds: Passes of each network; the median ratio counts.
+    """
+    import torch
+
+    from eqzoo.benchmarks.networks import compare_networks, reduced_distances
+    from eqzoo.data import ImageFolder
+
+    data = ImageFolder(root, size)
+    step = max(1, len(data) // (32 * images))
+    pixels = torch.stack([data[index]['image'] for index in range(0, len(data), step)][: 32 * images])
+    print(f'{size} px, {torch.get_num_threads()} threads; CPU time beside the package, and difference of the values')
+    rows = []
+    for name, cost in compare_networks(pixels[:images], rounds=rounds).items():
+        print(f'{name:<16}{cost.ratio:>8.2f}{cost.difference:>12.1e}', flush=True)
+        rows.append(Row(name, {'time': cost.ratio}, dict(difference=cost.difference)))
+    halves = pixels[::2].split(images), pixels[1::2].split(images)
+    for name, (plain, reduced) in reduced_distances(*halves).items():
+        print(f'{name:<16}{plain:>12.4f} in float32, {reduced:.4f} in bfloat16')
+        rows.append(Row(f'{name} in bfloat16', {}, dict(float32=plain, bfloat16=reduced)))
+    return rows
+
+
+@_with_out
 def growth(*, most: int = 10_000_000, files: int = 1_000_000, samples: NonNegativeInt = 50_000) -> list[Row]:
     """Measure start-up time and memory over the number of images, from a thousand, and those of scoring; on Linux.
 

@@ -3,12 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from eqzoo.precision import full_precision
+
+Dtype = Literal['float32', 'bfloat16']
+"""Of the weights and activations of a metric's network."""
 
 _CPU_CHUNK = 3  # images: activations stay in the cache, and the allocator keeps their memory (docs/metrics.md)
 
@@ -72,6 +75,8 @@ class FeatureExtractor(VisionNetwork):
     """S, if there are spatial features."""
     num_logits: int | None = None
     """K, if there is a classifier."""
+    dtype: Dtype = 'float32'
+    """Features are float32 in any case; the names of bfloat16's metrics end in `_bf16`."""
 
     @property
     def frechet_key(self) -> str:
@@ -97,6 +102,21 @@ class FeatureExtractor(VisionNetwork):
         with self._prepared_for(images):
             parts = [self.extract(chunk.float()) for chunk in images.split(size)]
         return Features(*(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def dtype_suffix(dtype: Dtype) -> str:
+    """Return the part that a dtype adds to the names of a network and of its metrics; nothing for float32.
+
+    Example:
+        >>> dtype_suffix('float32'), dtype_suffix('bfloat16')
+        ('', '_bf16')
+    """
+    return {'float32': '', 'bfloat16': '_bf16'}[dtype]
+
+
+def dtype_card(dtype: Dtype) -> dict[str, str]:
+    """Return the entry of a card; none for float32, so that cards and reference files made before still agree."""
+    return {} if dtype == 'float32' else {'dtype': dtype}
 
 
 class VisionEncoder(VisionNetwork):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from PIL import Image
 
 from eqzoo.benchmarks.autoencoders import compare_eq_steps, released_step
 from eqzoo.benchmarks.evaluation import compare_pipelines
@@ -298,3 +299,36 @@ def test_growth_prints_a_line_for_each_part(monkeypatch, capsys):
         ['1,000', 'names', '0.500', '2.0', '2097.2'],
         ['10,000', 'names', '0.500', '20.0', '2097.2', '0.10x', '1.00x'],
     ]
+
+
+def test_decoding_is_compared_with_pillow_and_with_the_loader(tmp_path, capsys):
+    folder = tmp_path / 'photographs'
+    folder.mkdir()
+    for index in range(3):
+        pixels = Shapes(3, 48)[index]['image'].permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f'{index}.jpg', quality=90)
+    run(benchmark.decoding, [str(folder), '--images', '3', '--sizes', '64', '--rounds', '1'])
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.endswith('%')]
+    assert {row[-4] for row in rows} >= {'Pillow', 'eqzoo', 'OpenCV'}
+    assert all(row[-1] == '100%' for row in rows)
+    assert [float(row[-2]) for row in rows if row[-4] == 'Pillow'] == [1.0] * 4
+    assert (
+        len(re.findall(r"decoding='scaled', cropped to (?:32|16) px: [\d.]+ of the time, PSNR [\d.]+ dB", printed)) == 2
+    )
+    assert re.search(r'loader beside decoding alone, 64 px: exact [\d.]+, random_square [\d.]+', printed)
+
+
+def test_metric_networks_are_compared_with_their_packages(tmp_path, capsys):
+    for index in range(4):
+        Image.fromarray(Shapes(4, 32)[index]['image'].permute(1, 2, 0).numpy()).save(tmp_path / f'{index}.png')
+    run(benchmark.networks, [str(tmp_path), '--images', '2', '--size', '32', '--rounds', '1'])
+    printed = capsys.readouterr().out
+    differences = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith(('Inception', 'LPIPS'))]
+    assert len(differences) == 2
+    assert all(0 < difference < 1e-5 for difference in differences)
+    plain, reduced = map(
+        float, re.search(r'fd_effnet_lite0 +([\d.]+) in float32, ([\d.]+) in bfloat16', printed).groups()
+    )
+    assert reduced == pytest.approx(plain, rel=0.05)
+    assert reduced != plain
