@@ -13,6 +13,7 @@ from eqzoo.benchmarks.evaluation import compare_pipelines
 from eqzoo.benchmarks.generators import PlainDiffusionTransformer, compare_sampling
 from eqzoo.benchmarks.growth import measure_growth, scoring_cost
 from eqzoo.benchmarks.measure import alternate, hardware, timed
+from eqzoo.benchmarks.measurements import read_measurements
 from eqzoo.benchmarks.memory import MemoryRow, memory_rows, without_files
 from eqzoo.benchmarks.speed import Work, matmul_peak, measure
 from eqzoo.commands import benchmark
@@ -202,15 +203,15 @@ def test_the_speed_table_is_printed_and_written(tmp_path, monkeypatch, capsys):
 
 def test_the_memory_table_is_printed_and_written(tmp_path, capsys):
     benchmark.memory('configs/dit/dit_tiny_shapes.py', overrides=[], batch_size=4, out=str(tmp_path / 'memory.json'))
-    rows = json.loads((tmp_path / 'memory.json').read_text())['rows']
-    assert [(row['name'], row['precision']) for row in rows] == [
-        (name, precision) for precision in ('fp32', 'bf16') for name in ('whole', 'checkpointing')
-    ]
-    whole, checkpointing = rows[:2]
+    rows = read_measurements(tmp_path / 'memory.json').rows
+    names = [f'{name}, {precision}' for precision in ('fp32', 'bf16') for name in ('whole', 'checkpointing')]
+    assert [row.name for row in rows] == names
+    whole, checkpointing = (row.values for row in rows[:2])
     assert checkpointing['each'] < whole['each']
     for row in rows:
-        assert row['memory']['peak'] == sum(row['memory']['parts'].values())
-        assert abs(row['fixed'] + 4 * row['each'] - row['memory']['peak']) < 4
+        assert row.values['peak'] == sum(row.values['parts'].values())
+        assert abs(row.values['fixed'] + 4 * row.values['each'] - row.values['peak']) < 4
+        assert row.ratios == {'peak': row.values['peak'] / whole['peak']}
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[-4:] == ['GiB', 'at', 'the', 'peak']
     assert len(lines) == 2 + 4 + 1
