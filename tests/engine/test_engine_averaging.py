@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from averages import SMALL, Crossed, scenarios
+from averaged_runs import SMALL, Crossed, scenarios
 
 from eqzoo.engine.averaging import GradientMean
 
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory, request):
-    """The observations of `averages.py`: by number of processes, then by process."""
+    """The observations of `averaged_runs.py`: by number of processes, then by process."""
     folder = tmp_path_factory.mktemp('averages')
-    words = [sys.executable, str(Path(__file__).with_name('averages.py')), str(folder)]
+    words = [sys.executable, str(Path(__file__).with_name('averaged_runs.py')), str(folder)]
     options = dict(cwd=request.config.rootpath, env=dict(os.environ, OMP_NUM_THREADS='1'), text=True, timeout=300)
     done = subprocess.run(words, capture_output=True, check=False, **options)
     assert done.returncode == 0, done.stderr

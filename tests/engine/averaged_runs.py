@@ -1,6 +1,6 @@
 """Run as a program: two processes, then three, take means of gradients; each saves what it saw to FOLDER.
 
-python averages.py FOLDER
+python averaged_runs.py FOLDER
 """
 
 import os
