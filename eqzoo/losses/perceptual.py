@@ -35,7 +35,7 @@ class LPIPS:
         net: The trunk: 'vgg', used to train LDM and EQ-VAE, or 'alex'.
         weights: Path of the trunk's file; 'random' keeps random features, for smoke runs only.
         dtype: Of the trunk's weights and activations; features are compared in float32. 'bfloat16' is for GPUs, and
-            makes another metric, `lpips_bf16` (docs/metrics.md has the difference).
+            makes another metric, `lpips_bf16` (docs/performance.md has the difference).
 
     Raises:
         ValueError: If `net` is unknown, or the trunk's file is of another network or cannot be read.

@@ -37,7 +37,7 @@ class DINOv2(FeatureExtractor):
         weights: Path or URL of Meta's file. Default: looked for in `$EQZOO_WEIGHTS_DIR`, in
             `weights/`, in torch hub's cache and in eqzoo's. 'random' for smoke runs only.
         dtype: Of weights and activations. 'bfloat16' is for GPUs, and makes another metric, `fdd_bf16`
-            (docs/metrics.md has the difference).
+            (docs/performance.md has the difference).
 
     Raises:
         FileNotFoundError: If the weights are not found.

@@ -39,7 +39,7 @@ class EfficientNetLite0(FeatureExtractor):
         size: Pixels a side; 224 is the training resolution. Small images gain little from being enlarged that
             far: 112 takes a quarter of the time, and is another metric, `fd_effnet_lite0_112px`.
         dtype: Of weights and activations. 'bfloat16' is for GPUs, and makes another metric, `fd_effnet_lite0_bf16`
-            (docs/metrics.md has the difference).
+            (docs/performance.md has the difference).
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -41,7 +41,7 @@ class FIDInception(FeatureExtractor):
             itself does (ADM, torch-fidelity); or 'pytorch-fid', with half-pixel centres, as in the rFID of
             EQ-VAE and LightningDiT.
         dtype: Of weights and activations. 'bfloat16' is for GPUs, and makes another metric, `fid_bf16`
-            (docs/metrics.md has the difference).
+            (docs/performance.md has the difference).
 
     Raises:
         FileNotFoundError: If the weights are not found.
