@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from mmengine.config import Config
 from torch import nn
 
+from eqzoo.config import Config
 from eqzoo.distributed import use_device
 from eqzoo.engine.averaging import GradientMean, Traffic
 from eqzoo.engine.runner import build_optimizers, train_loader
