@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch.overrides import TorchFunctionMode
@@ -15,6 +16,11 @@ from eqzoo.registry import build, find_component
 
 RESERVE = 2**30
 """Bytes that are left for CUDA's context and the work space of convolutions: about half a GiB each."""
+
+CARDS = (8, 12, 16, 24)
+"""GiB of memory of common GPUs."""
+
+_BATCHES = (1, 8, 64, 512)
 
 _APART = {'reconstruction_loss.micro_batch_size': 1, 'adversarial_loss.micro_batch_size': 1}
 _ALL = {**_APART, 'checkpointing': True}
@@ -42,19 +48,40 @@ class MemoryRow(NamedTuple):
         name: The option.
         precision: 'fp32' or 'bf16'.
         memory: Of the batch that was asked for.
-        each: Bytes that one more sample takes, between this batch and one eight times as large.
-        fixed: Bytes that do not grow with the batch: peak = fixed + batch · each.
+        peaks: Bytes by batch, in ascending order: as large batches as the largest of `CARDS` holds, and one more.
     """
 
     name: str
     precision: str
     memory: StepMemory
-    each: int
-    fixed: int
+    peaks: dict[int, int]
+
+    @property
+    def each(self) -> int:
+        """Bytes that one more sample takes in a large batch."""
+        (less, low), (more, high) = list(self.peaks.items())[-2:]
+        return (high - low) // (more - less)
+
+    @property
+    def fixed(self) -> int:
+        """Bytes that do not grow with the batch: the peak of a large batch is `fixed` + batch · `each`."""
+        batch, peak = list(self.peaks.items())[-1]
+        return peak - batch * self.each
 
     def largest_batch(self, memory: int) -> int:
-        """Return the largest batch for a GPU with so many bytes, of which `RESERVE` stays free; 0 if none fits."""
-        return max(0, (memory - RESERVE - self.fixed) // self.each)
+        """Return the largest batch for a GPU with so many bytes, of which `RESERVE` stays free; 0 if none fits.
+
+        Between the batches that were counted the peak is at most their chord, being the largest of several moments',
+        each of which is a line over the batch.
+        """
+        room = memory - RESERVE
+        points = list(self.peaks.items())
+        if points[0][1] > room:
+            return 0
+        for (less, low), (more, high) in pairwise(points):
+            if high > room:
+                return less + (room - low) * (more - less) // (high - low)
+        return (room - self.fixed) // self.each
 
 
 def memory_rows(config: Config, size: int, batch_size: int = 1, names: tuple[str, ...] = ()) -> Iterator[MemoryRow]:
@@ -87,9 +114,13 @@ def memory_rows(config: Config, size: int, batch_size: int = 1, names: tuple[str
 def _row(
     name: str, precision: str, model: Training, config: Config, sides: Any, batch_size: int, **options: Any
 ) -> MemoryRow:
-    memory, more = (step_memory(model, config, sides, factor * batch_size, **options) for factor in (1, 8))
-    each = (more.peak - memory.peak) // (7 * batch_size)
-    return MemoryRow(name, precision, memory, each, memory.peak - batch_size * each)
+    memory = step_memory(model, config, sides, batch_size, **options)
+    peaks = {}
+    for batch in _BATCHES:
+        peaks[batch] = memory.peak if batch == batch_size else step_memory(model, config, sides, batch, **options).peak
+        if peaks[batch] > CARDS[-1] * 2**30 and len(peaks) > 1:
+            break
+    return MemoryRow(name, precision, memory, peaks)
 
 
 def _model(config: Config, changes: Mapping[str, Any], precision: str) -> Training:

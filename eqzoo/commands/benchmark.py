@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from eqzoo.autoencoders import Autoencoder
 
 _OUT_HELP = '        out: A JSON file to write, for tools/benchmark.py compare.\n    '
-_CARDS = (8, 12, 16, 24)  # GiB of memory of common GPUs
 
 
 def _with_out(function: Callable[..., list[Row]]) -> Callable[..., list[Row]]:
@@ -740,9 +739,9 @@ def memory(
 ) -> list[Row]:
     """Print the memory of a training step with each option that saves some, and the batches that GPUs can hold.
 
-    Nothing is computed, and no weights are read: all tensors of a step are counted by their shapes. For a batch of B
-    the peak is `fixed` + B times `a sample`. The last columns are the largest batches that 8, 12, 16 and 24 GiB hold,
-    of which one GiB is left for CUDA and the work space of its convolutions; - is none.
+    Nothing is computed, and no weights are read: all tensors of a step are counted by their shapes. For a large batch
+    of B the peak is `fixed` + B times `a sample`. The last columns are the largest batches that 8, 12, 16 and 24 GiB
+    hold, of which one GiB is left for CUDA and the work space of its convolutions; - is none.
 
     Args:
         config_file: A config of an autoencoder or a generator, such as configs/eqvae/sdxl_rot_scale.py.
@@ -753,23 +752,23 @@ def memory(
     config = load_config(config_file, overrides)
     require(config, 'a training step', 'model', 'optim_wrapper')
 
-    from eqzoo.benchmarks.memory import memory_rows
+    from eqzoo.benchmarks.memory import CARDS, memory_rows
 
     trains_images = trains_autoencoder(config.model)
     print(f'{config_file}: {f"{size} px, " if trains_images else ""}batch {batch_size}; GiB')
     print(f'{"option":<24}{"precision":<10}{"peak":>7}{"fixed":>7}{"a sample":>10}', end='')
-    print(''.join(f'{f"{gib} GiB":>8}' for gib in _CARDS) + '  at the peak')
+    print(''.join(f'{f"{gib} GiB":>8}' for gib in CARDS) + '  at the peak')
     rows = []
     for row in memory_rows(config, size, batch_size):
         amounts = ''.join(
             f'{value / 2**30:>{width}.2f}' for value, width in ((row.memory.peak, 7), (row.fixed, 7), (row.each, 10))
         )
-        batches = ''.join(f'{row.largest_batch(gib * 2**30) or "-":>8}' for gib in _CARDS)
+        batches = ''.join(f'{row.largest_batch(gib * 2**30) or "-":>8}' for gib in CARDS)
         parts = sorted(row.memory.parts.items(), key=lambda item: -item[1])
         parts = ', '.join(f'{name} {value / 2**30:.2f}' for name, value in parts if value >= 0.005 * 2**30)
         print(f'{row.name:<24}{row.precision:<10}{amounts}{batches}  {parts}', flush=True)
         usual = rows[0].values['peak'] if rows else row.memory.peak
-        values = {**row.memory._asdict(), 'fixed': row.fixed, 'each': row.each}
+        values = {**row.memory._asdict(), 'fixed': row.fixed, 'each': row.each, 'peaks': row.peaks}
         rows.append(Row(f'{row.name}, {row.precision}', {'peak': row.memory.peak / usual}, values))
     return rows
 

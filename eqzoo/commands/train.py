@@ -95,11 +95,11 @@ def _memory(config: Config, datasets: Mapping[str, Any], model: Any) -> str:
     try:
         needed = step_memory(model, config, size, samples)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # of a user's own part
-        return f'memory  not known: {str(error).splitlines()[0]}'
+        return f'{"memory":<{width}}not known: {str(error).splitlines()[0]}'
     parts = sorted(needed.parts.items(), key=lambda item: -item[1])
     parts = ', '.join(f'{name} {value / 2**30:.2f}' for name, value in parts if value >= 0.005 * 2**30)
     return (
-        f'memory  {needed.peak / 2**30:.2f} GiB at the peak of a step with {samples} samples at once ({parts}); '
+        f'{"memory":<{width}}{needed.peak / 2**30:.2f} GiB at the peak of a step with {samples} samples at once ({parts}); '
         f'{get_device()} has {total_memory() / 2**30:.1f} GiB'
     )
 

@@ -209,17 +209,21 @@ def test_the_memory_table_is_printed_and_written(tmp_path, capsys):
     whole, checkpointing = (row.values for row in rows[:2])
     assert checkpointing['each'] < whole['each']
     for row in rows:
-        assert row.values['peak'] == sum(row.values['parts'].values())
-        assert abs(row.values['fixed'] + 4 * row.values['each'] - row.values['peak']) < 4
-        assert row.ratios == {'peak': row.values['peak'] / whole['peak']}
+        values = row.values
+        assert values['peak'] == sum(values['parts'].values())
+        assert abs(values['fixed'] + 64 * values['each'] - values['peaks']['64']) <= 512
+        assert values['peaks']['1'] < values['peak'] < values['peaks']['8']
+        assert row.ratios == {'peak': values['peak'] / whole['peak']}
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[-4:] == ['GiB', 'at', 'the', 'peak']
     assert len(lines) == 2 + 4 + 1
 
 
 def test_the_largest_batch_leaves_a_gib():
-    row = MemoryRow('whole', 'fp32', StepMemory(0, {}), each=2**30, fixed=2 * 2**30)
-    assert [row.largest_batch(gib * 2**30) for gib in (2, 4, 8)] == [0, 1, 5]
+    gib = 2**30
+    row = MemoryRow('whole', 'fp32', StepMemory(0, {}), {1: 3 * gib, 8: 10 * gib, 64: 122 * gib})
+    assert (row.fixed, row.each) == (-6 * gib, 2 * gib)
+    assert [row.largest_batch(each * gib) for each in (3, 4, 8, 11, 13, 124)] == [0, 1, 5, 8, 9, 64]
 
 
 def test_options_of_autoencoders_change_the_model():
