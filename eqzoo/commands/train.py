@@ -64,8 +64,7 @@ def train(
             if resumes:
                 phase.begin()
             model = rehearse(phase.config, own, resume=None if smoke and not resume else resumes)
-            described = describe(phase.config, own, model)
-            described += f'\n{_memory(phase.config, own, model)}'
+            described = describe(phase.config, own, model, with_memory=True)
             print(printable((f'phase {phase.name}:\n' if phase.name else '') + described, lines=True))
         print('Nothing is missing.')
         return
@@ -82,24 +81,24 @@ def train(
         sys.exit(128 + stopped)  # a shell's exit status for a process ended by a signal
 
 
-def _memory(config: Config, datasets: Mapping[str, Any], model: Any) -> str:
-    """Return a line about the memory of a step of one process."""
+def _memory(config: Config, data: Any, model: Any) -> str:
+    """Return the memory of a step of one process, in words."""
     from eqzoo.data.loaders import image_sizes
     from eqzoo.distributed import get_device, total_memory
     from eqzoo.engine.memory import step_memory
 
-    sizes = image_sizes(datasets.get('train_dataloader.dataset')) if trains_autoencoder(config.model) else []
+    sizes = image_sizes(data) if trains_autoencoder(config.model) else []
     size = max(sizes, key=math.prod) if sizes else None
     samples = config.train_dataloader.batch_size
     samples = min(model.micro_batch_size or samples, samples)
     try:
         needed = step_memory(model, config, size, samples)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # of a user's own part
-        return f'{"memory":<{width}}not known: {str(error).splitlines()[0]}'
+        return f'not known: {str(error).splitlines()[0]}'
     parts = sorted(needed.parts.items(), key=lambda item: -item[1])
     parts = ', '.join(f'{name} {value / 2**30:.2f}' for name, value in parts if value >= 0.005 * 2**30)
     return (
-        f'{"memory":<{width}}{needed.peak / 2**30:.2f} GiB at the peak of a step with {samples} samples at once ({parts}); '
+        f'{needed.peak / 2**30:.2f} GiB at the peak of a step with {samples} samples at once ({parts}); '
         f'{get_device()} has {total_memory() / 2**30:.1f} GiB'
     )
 
@@ -156,13 +155,14 @@ def _announce(phase: 'Phase', datasets: Mapping[str, Any], model: Any) -> None:
     print(printable((f'phase {phase.name}:\n' if phase.name else '') + described, lines=True), flush=True)
 
 
-def describe(config: Config, datasets: Mapping[str, Any], model: Any = None) -> str:
+def describe(config: Config, datasets: Mapping[str, Any], model: Any = None, *, with_memory: bool = False) -> str:
     """Describe the run of `config` in a few lines.
 
     Args:
         config: The config of the run.
         datasets: The data sets that preflight opened, by their places in the config; others are built.
         model: The training module; if None, it is built from the config.
+        with_memory: Count the memory of a step, which takes seconds.
     """
     model, data = build(config.model) if model is None else model, datasets.get('train_dataloader.dataset')
     data = build(config.train_dataloader.dataset) if data is None else data
@@ -181,5 +181,7 @@ def describe(config: Config, datasets: Mapping[str, Any], model: Any = None) -> 
             for name, group in model.parameter_groups().items()
         },
     }
+    if with_memory:
+        lines['memory'] = _memory(config, data, model)
     width = max(map(len, lines))
     return '\n'.join(f'{name:<{width}}  {value}' for name, value in lines.items())

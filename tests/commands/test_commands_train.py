@@ -223,7 +223,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
 def test_a_run_says_what_it_will_do_before_its_first_step(tmp_path, capsys):
     words = ['configs/demo/plain.py', '--smoke', f'work_dir={tmp_path}']
     run(train, [*words, '--dry-run'])
-    summary = capsys.readouterr().out.removesuffix('Nothing is missing.\n')
+    summary, memory = capsys.readouterr().out.removesuffix('Nothing is missing.\n').split('memory', 1)
+    assert re.match(r' +[\d.]+ GiB at the peak of a step with 4 samples at once ', memory)
     assert summary.count('\n') > 5
     run(train, words)
     out = capsys.readouterr().out
