@@ -1,6 +1,7 @@
 """`tools/train.py`: every leaf runs, a resumed run is the same run, and mistakes are one message."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
