@@ -91,15 +91,17 @@ def test_bfloat16_has_names_of_its_own_and_is_refused_against_float32(sets, caps
     assert list(result['metrics']) == ['fd_effnet_lite0_bf16']
     assert result['card']['evaluators']['GenerationMetric']['extractor']['dtype'] == 'bfloat16'
     plain = run(score, [str(sets / 'samples'), str(sets / 'images'), *words])['metrics']['fd_effnet_lite0']
-    assert result['metrics']['fd_effnet_lite0_bf16'] == pytest.approx(plain, rel=0.05)
+    # of twelve pictures of enlarged noise: features differ by 5 %, and the distance was seen to differ by as much
+    assert result['metrics']['fd_effnet_lite0_bf16'] == pytest.approx(plain, rel=0.15)
+    assert result['metrics']['fd_effnet_lite0_bf16'] != plain
     run(reference, [str(sets / 'images'), str(sets / 'ref.npz'), *OFFLINE, '--size', '32'])
     message = fails(score, [str(sets / 'samples'), str(sets / 'ref.npz'), *words, *reduced], capsys)
     assert "its key is 'effnet_lite0', here it is 'effnet_lite0_bf16'" in message
     run(reference, [str(sets / 'images'), str(sets / 'ref16.npz'), *OFFLINE, '--size', '32', *reduced])
     again = run(score, [str(sets / 'samples'), str(sets / 'ref16.npz'), *words, *reduced])
     assert again['metrics']['fd_effnet_lite0_bf16'] == pytest.approx(result['metrics']['fd_effnet_lite0_bf16'])
-    with pytest.raises(SystemExit, match='float16'):
-        run(score, [str(sets / 'samples'), str(sets / 'images'), *words, '--dtype', 'float16'])
+    fails(score, [str(sets / 'samples'), str(sets / 'images'), *words, '--dtype', 'float16'], capsys)
+    assert "Literal['float32', 'bfloat16']. Got value: float16" in capsys.readouterr().err
 
 
 def fails(command, words, capsys):

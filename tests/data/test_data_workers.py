@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,17 @@ def _wait(is_ready):
     time.sleep(60)
 
 
+def _threads_without_block(pid):
+    """Return the names of a process's threads that a SIGTERM would reach; one is enough to end it."""
+    found = []
+    for task in Path(f'/proc/{pid}/task').iterdir():
+        lines = dict(line.split(':', 1) for line in (task / 'status').read_text().splitlines())
+        waits = 'sigtimedwait' in (task / 'wchan').read_text()
+        if not waits and not int(lines['SigBlk'], 16) >> (signal.SIGTERM - 1) & 1:
+            found.append(lines['Name'].strip())
+    return found
+
+
 @pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='this system cannot ask for the sender of a signal')
 def test_they_outlive_signals_of_others_and_end_when_their_parent_wants():
     context = multiprocessing.get_context('fork')
@@ -34,6 +46,7 @@ def test_they_outlive_signals_of_others_and_end_when_their_parent_wants():
     worker = context.Process(target=_wait, args=(is_ready,), daemon=True)
     worker.start()
     assert is_ready.wait(20)
+    assert _threads_without_block(worker.pid) == []
     for name in ('SIGINT', 'SIGUSR1'):
         os.kill(worker.pid, getattr(signal, name))
     subprocess.run([sys.executable, '-c', f'import os; os.kill({worker.pid}, {int(signal.SIGTERM)})'], check=True)
