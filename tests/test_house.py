@@ -40,7 +40,6 @@ SINGLE_IMPORTERS = {
     'eqzoo.data.tables': '',
     'eqzoo.data.tars': '',
     # one file per benchmark, for the one command that runs them
-    'eqzoo.benchmarks.autoencoders': '',
     'eqzoo.benchmarks.evaluation': '',
     'eqzoo.benchmarks.generators': '',
     'eqzoo.benchmarks.gradients': '',

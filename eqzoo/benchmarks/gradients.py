@@ -15,7 +15,7 @@ from eqzoo.config import Config
 from eqzoo.distributed import use_device
 from eqzoo.engine.averaging import GradientMean, Traffic
 from eqzoo.engine.runner import build_optimizers, train_loader
-from eqzoo.engine.training import parameters_of
+from eqzoo.engine.training import optimized_parameters
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import build
 
@@ -83,7 +83,7 @@ def _work(rank: int, num_processes: int, config: dict[str, Any], rounds: int, fo
         torch.manual_seed(config.seed)
         model = models[name] = build(config.model).train()
         optimizers[name] = build_optimizers(model, config)
-        model._means = {each: way(parameters_of(each)) for each in optimizers[name].values()}
+        model._means = {each: way(optimized_parameters(each)) for each in optimizers[name].values()}
     for step in range(rounds + 1):
         batch = next(batches)
         for name, model in models.items():

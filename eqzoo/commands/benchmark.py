@@ -479,8 +479,8 @@ def memory(
     """Print the memory of a training step with each option that saves some, and the batches that GPUs can hold.
 
     Nothing is computed, and no weights are read: all tensors of a step are counted by their shapes. For a large batch
-    of B the peak is `fixed` + B times `a sample`. The last columns are the largest batches that 8, 12, 16 and 24 GiB hold,
-    of which one GiB is left for CUDA and the work space of its convolutions; - is none.
+    of B the peak is `fixed` + B times `a sample`. The last columns are the largest batches that 8, 12, 16 and 24 GiB
+    hold, of which one GiB is left for CUDA and the work space of its convolutions; - is none.
 
     Args:
         config_file: A config of an autoencoder or a generator, such as configs/eqvae/sdxl_rot_scale.py.

@@ -107,7 +107,7 @@ class Training(nn.Module):
         """Return what averages the gradients of an optimizer over processes."""
         if optimizer not in self._means:
             # the optimizer's own list: walking the model's modules again takes milliseconds
-            self._means[optimizer] = GradientMean(parameters_of(optimizer))
+            self._means[optimizer] = GradientMean(optimized_parameters(optimizer))
         return self._means[optimizer]
 
     def backward(self, loss: Tensor, optimizer: OptimWrapper, *, is_last: bool) -> None:
@@ -128,7 +128,7 @@ class Training(nn.Module):
         The scalars are 'grad_norm', the norm of all gradients before clipping, if they are clipped or
         may be skipped; and 'skipped', 1 or 0, if updates may be skipped.
         """
-        parameters = parameters_of(optimizer)
+        parameters = optimized_parameters(optimizer)
         self.gradient_mean(optimizer).finish()
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         log: dict[str, Tensor] = {}
@@ -154,7 +154,7 @@ class Training(nn.Module):
             yield part, (part.stop - start) / size
 
 
-def parameters_of(optimizer: OptimWrapper) -> list[nn.Parameter]:
+def optimized_parameters(optimizer: OptimWrapper) -> list[nn.Parameter]:
     """Return the parameters of all groups of an optimizer."""
     return [parameter for group in optimizer.optimizer.param_groups for parameter in group['params']]
 
