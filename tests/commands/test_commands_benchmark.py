@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eqzoo.benchmarks import memory
 from eqzoo.benchmarks.autoencoders import compare_eq_steps, released_step
 from eqzoo.benchmarks.evaluation import compare_pipelines
 from eqzoo.benchmarks.generators import PlainDiffusionTransformer, compare_sampling
@@ -226,7 +227,8 @@ def test_the_largest_batch_leaves_a_gib():
     assert [row.largest_batch(each * gib) for each in (3, 4, 8, 11, 13, 124)] == [0, 1, 5, 8, 9, 64]
 
 
-def test_options_of_autoencoders_change_the_model():
+def test_options_of_autoencoders_change_the_model(monkeypatch):
+    monkeypatch.setattr(memory, '_BATCHES', (1, 2))
     config = shrink(load_config('configs/eqvae/sd_rot_scale.py'))
     names = ('whole', 'checkpointing', 'both, no GAN, no LPIPS')
     rows = {(row.name, row.precision): row for row in memory_rows(config, 64, names=names)}
