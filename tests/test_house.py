@@ -40,10 +40,7 @@ SINGLE_IMPORTERS = {
     'eqzoo.data.tables': '',
     'eqzoo.data.tars': '',
     # one file per benchmark, for the one command that runs them
-<<<<<<< HEAD
     'eqzoo.benchmarks.decoding': '',
-=======
->>>>>>> i22-memory
     'eqzoo.benchmarks.evaluation': '',
     'eqzoo.benchmarks.generators': '',
     'eqzoo.benchmarks.gpu_checks': '',

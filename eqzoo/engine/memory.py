@@ -361,11 +361,7 @@ def _batch(model: Training, image_size: tuple[int, int] | None, batch_size: int)
         return dict(codes=torch.zeros(shape, dtype=torch.long), draws=draws, labels=labels)
     batch = dict(mean=torch.zeros(shape), std=torch.zeros(shape), draws=draws, labels=labels)
     if getattr(generator, 'encoder', None) is not None:
-<<<<<<< HEAD
-        side = generator.latent_shape[-1] * model._outside[0].downsample_factor
-=======
         side = network.latent_shape[-1] * model._outside[0].downsample_factor
->>>>>>> i22-memory
         batch['images'] = torch.zeros(batch_size, 3, side, side, dtype=torch.uint8)
     elif hasattr(network, 'feature_dims'):
         batch['features'] = torch.zeros(batch_size, network.grid**2, *network.feature_dims)
