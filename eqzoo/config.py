@@ -55,11 +55,14 @@ KEYS = {
     'compile': Key(),
     'resume': Key(),
     'device': Key(),
+    'gpu': Key(),
     'sharding': Key(),
     'work_dir': Key(),
 }
 
 _DEFAULTS = {'seed': 0, 'resume': None, 'device': 'auto', 'sharding': None}
+# Settings that overrides may set; a config without changes to them has no such key, and reads as it always did.
+_SWITCHES = {'gpu': {'deterministic': False, 'tf32': None, 'cudnn_benchmark': False}}
 # Data sets without images.
 _LATENTS = ('LatentStore', 'LightningDiTLatents', 'NpyLatents')
 _NOT_OF_A_RUN = {'_base_', 'zoo'}
@@ -99,8 +102,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for key, value in {**_DEFAULTS, 'work_dir': default_work_dir(path)}.items():
         config.setdefault(key, value)
     _import_custom(config, path)
+    for key, switches in _SWITCHES.items():
+        if isinstance(config.get(key, {}), Mapping):
+            config[key] = {**switches, **config.get(key, {})}
     for override in overrides:
         apply_override(config, override)
+    for key, switches in _SWITCHES.items():
+        if config[key] == switches:
+            config.pop(key)
     _check_hooks(config.get('custom_hooks', {}), path)
     check_keys(config)
     return config

@@ -1,13 +1,9 @@
-"""Devices and process groups: device selection, joining the group, sums and means over it.
-
-Gradients are averaged here, instead of by a wrapper around the model (DDP): two optimizers,
-micro-batches and checkpoints with plain names then need no special case.
-"""
+"""Devices and process groups: device selection, joining the group, sums and means over it."""
 
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -15,7 +11,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from eqzoo.text import printable
 
@@ -54,8 +49,9 @@ def init_distributed() -> None:
     if 'RANK' not in os.environ or dist.is_initialized():
         return
     if get_device().startswith('cuda'):
-        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-        dist.init_process_group('nccl', timeout=_TIMEOUT)
+        device = torch.device('cuda', int(os.environ['LOCAL_RANK']))
+        torch.cuda.set_device(device)
+        dist.init_process_group('nccl', timeout=_TIMEOUT, device_id=device)  # barriers then know it, too
     else:
         dist.init_process_group('gloo', timeout=_TIMEOUT)
 
@@ -141,40 +137,33 @@ def mean_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
 
 
+def is_shard(tensor: Any) -> bool:
+    """Return whether a tensor is a process's shard of a larger one, a `DTensor`.
+
+    Its module, which takes half a second, is not imported for the answer: without it, there are none.
+    """
+    module = sys.modules.get('torch.distributed.tensor')
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
 def full_tensor(tensor: Tensor) -> Tensor:
     """Return a tensor, gathered from its shards if it has any: then all processes have to call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_shard(tensor) else tensor
 
 
 def local_shard(tensor: Tensor) -> Tensor:
     """Return this process's shard of a tensor, or the whole tensor if it has no shards."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace the gradients of `parameters` by their mean over all processes.
-
-    A parameter without a gradient here may have one on another process, and counts as zero.
-    """
-    if rank_and_world_size()[1] == 1:
-        return
-    # FSDP has already averaged the gradients of shards, in the backward pass
-    trained = [each for each in parameters if each.requires_grad and not isinstance(each, DTensor)]
-    if not trained:
-        return
-    for parameter in trained:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in trained]
-    for gradient, mean in zip(gradients, mean_over_processes(gradients), strict=True):
-        gradient.copy_(mean)
+    return tensor.to_local() if is_shard(tensor) else tensor
 
 
 def broadcast_weights(model: nn.Module) -> None:
     """Copy the weights and buffers of the first process to all others."""
     if rank_and_world_size()[1] > 1:
+        place = _communication_device()  # NCCL knows no tensors of the CPU, where a new model's weights are
         for tensor in model.state_dict().values():
-            dist.broadcast(tensor, 0)
+            sent = tensor.to(place)
+            dist.broadcast(sent, 0)
+            tensor.copy_(sent)
 
 
 def _communication_device() -> str:

@@ -4,15 +4,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from eqzoo.images import to_float, to_uint8
+from eqzoo.lazy import LazyModule
 from eqzoo.registry import EquivarianceTransform
 from eqzoo.transforms import IsotropicScale, Rotate
+
+matplotlib = LazyModule('matplotlib')
 
 _GAP = 2
 _MIN_TILE = 96  # pixels a side

@@ -4,6 +4,7 @@ A stream is named by a key, `(seed, stream, number)`. Runs therefore resume with
 workers, processes and micro-batches changes no draw.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,7 +88,8 @@ class SampleNoise:
     def __call__(self, like: Tensor) -> Tensor:
         """Return noise with shape, dtype and device of `like` (B, ...)."""
         generators = [seeded(self.seed, Stream.NOISE, int(draw)) for draw in self.draws]
-        return torch.stack([torch.randn(like.shape[1:], generator=each) for each in generators]).to(like)
+        drawn = torch.stack([torch.randn(like.shape[1:], generator=each) for each in generators])
+        return _moved(drawn, like.device).to(like.dtype)
 
 
 class SampleStreams:
@@ -111,13 +113,20 @@ class SampleStreams:
         self.generators = [seeded(seed, stream, int(number)) for number in numbers]
         """One generator per sample, for libraries that take such a list."""
 
+    def __getitem__(self, part: slice) -> 'SampleStreams':
+        """Return the streams of some of the samples; both continue the same ones."""
+        streams = copy.copy(self)
+        streams.generators = self.generators[part]
+        return streams
+
     def normal(self, like: Tensor) -> Tensor:
         """Return standard normal noise with shape, dtype and device of `like` (B, ...)."""
-        return torch.stack([torch.randn(like.shape[1:], generator=each) for each in self.generators]).to(like)
+        drawn = torch.stack([torch.randn(like.shape[1:], generator=each) for each in self.generators])
+        return _moved(drawn, like.device).to(like.dtype)
 
     def uniform(self, *shape: int, device: torch.device | str = 'cpu') -> Tensor:
         """Return float32 numbers (B, *shape), uniform in [0, 1)."""
-        return torch.stack([torch.rand(shape, generator=each) for each in self.generators]).to(device)
+        return _moved(torch.stack([torch.rand(shape, generator=each) for each in self.generators]), device)
 
     @contextmanager
     def for_modules(self, device: torch.device) -> Iterator[None]:
@@ -131,3 +140,14 @@ class SampleStreams:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             yield
+
+
+def _moved(drawn: Tensor, device: torch.device | str) -> Tensor:
+    """Return numbers drawn on the CPU on `device`.
+
+    From pinned memory the copy to a GPU enters its queue, and the host goes on; otherwise it would wait for all work
+    before the copy. A step's numbers are so drawn while the GPU computes the step before it.
+    """
+    if torch.device(device).type != 'cuda':
+        return drawn.to(device)
+    return drawn.pin_memory().to(device, non_blocking=True)

@@ -85,12 +85,13 @@ SCHEMA: dict[str, Any] = {
     'compile?': bool,
     'resume?': Literal['auto'] | None,
     'device?': str,
+    'gpu?': {'deterministic?': bool, 'tf32?': bool | None, 'cudnn_benchmark?': bool},
     'sharding?': Literal['full'] | None,
     'work_dir': Annotated[str, Range(at_least=1, of_length=True)],
 }
 
 # May be None, which leaves them out.
-_MAY_BE_NONE = ('val_dataloader', 'test_dataloader', 'cache_dataloader')
+_MAY_BE_NONE = ('val_dataloader', 'test_dataloader', 'cache_dataloader', 'gpu')
 
 # Ranges of arguments of torch's and mmengine's classes, whose annotations say nothing of them.
 _LR = PositiveFloat

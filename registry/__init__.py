@@ -1,6 +1,6 @@
 """The kinds of component, how they are found and how they are built; installed as `eqzoo.registry`."""
 
-from eqzoo.registry.build import KINDS, argument_defaults, build, check_config, find_component
+from eqzoo.registry.build import KINDS, argument_defaults, build, check_config, component_of, find_component
 from eqzoo.registry.contracts import Corruption, EquivarianceTransform, Grid, Objective, Penalty, Requirement
 from eqzoo.registry.kinds import (
     AUTOENCODERS,
@@ -62,5 +62,6 @@ __all__ = [
     'argument_defaults',
     'build',
     'check_config',
+    'component_of',
     'find_component',
 ]

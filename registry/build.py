@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -110,7 +111,7 @@ def find_component(name: str) -> type | Callable | None:
         if name in kind.module_dict:
             return kind.module_dict[name]
     for kind in KINDS:
-        kind.import_from_location()
+        _import_components(kind, name)
         if name in kind.module_dict:
             return kind.module_dict[name]
     for kind in KINDS:
@@ -175,7 +176,7 @@ def _resolve(wanted: Any, where: str, kind: Registry | None) -> type | Callable:
         return wanted
     if not isinstance(wanted, str):
         raise ValueError(f'{f"{where}." if where else ""}type must be a name or a class, got {wanted!r}.')
-    found = _in_kind(wanted, kind) if kind is not None else find_component(wanted)
+    found = component_of(kind, wanted) if kind is not None else find_component(wanted)
     if found is None and '.' in wanted:
         try:
             found = get_object_from_string(wanted)
@@ -186,10 +187,19 @@ def _resolve(wanted: Any, where: str, kind: Registry | None) -> type | Callable:
     return found
 
 
-def _in_kind(name: str, kind: Registry) -> type | Callable | None:
-    kind.import_from_location()
+def component_of(kind: Registry, name: str) -> type | Callable | None:
+    """Return the component registered as `name` in one kind, or in mmengine's registry of it; None if there is none."""
+    _import_components(kind, name)
     parents = [kind] + ([kind.parent] if kind.parent is not None else [])
     return next((each.module_dict[name] for each in parents if name in each.module_dict), None)
+
+
+def _import_components(kind: Registry, name: str) -> None:
+    """Import the modules that register the components of a kind; rare ones if `name` is one of them."""
+    kind.import_from_location()
+    pattern, module = getattr(kind, 'rare', None) or (None, '')
+    if pattern is not None and pattern.fullmatch(name):
+        import_module(module)
 
 
 def _check_arguments(

@@ -1,7 +1,9 @@
 """Registries: one for each kind of component, children of mmengine's."""
 
+import re
 from collections.abc import Callable, Sequence
 from types import FunctionType
+from typing import Any
 
 from mmengine.registry import Registry, root
 
@@ -21,10 +23,20 @@ class Kind(Registry):
         name: One component of this kind, in the words of messages: `'transform'`.
         parent: mmengine's root registry of the same kind, if it has one.
         locations: Modules whose import registers eqzoo's own components of this kind.
+        rare: A pattern of names, and the module that registers these. Its import takes seconds, and waits for such a
+            name.
     """
 
-    def __init__(self, name: str, parent: Registry | None = None, *, locations: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        parent: Registry | None = None,
+        *,
+        locations: Sequence[str] = (),
+        rare: tuple[re.Pattern[str], str] | None = None,
+    ) -> None:
         super().__init__(name, build_func=build_in, parent=parent, scope='eqzoo', locations=list(locations))
+        self.rare = rare
 
     def names(self) -> list[str]:
         """Return the registered names, sorted."""
@@ -48,8 +60,8 @@ class Kind(Registry):
             module.__init__ = checks_arguments(constructor)
 
 
-def _kind(name: str, parent: str | None = None, *locations: str) -> Kind:
-    KINDS.append(Kind(name, getattr(root, parent) if parent else None, locations=locations))
+def _kind(name: str, parent: str | None = None, *locations: str, **options: Any) -> Kind:
+    KINDS.append(Kind(name, getattr(root, parent) if parent else None, locations=locations, **options))
     return KINDS[-1]
 
 
@@ -72,8 +84,16 @@ LOOPS = _kind('loop', 'LOOPS', 'eqzoo.engine')
 LOG_PROCESSORS = _kind('log processor', 'LOG_PROCESSORS', 'eqzoo.engine')
 MODEL_WRAPPERS = _kind('model wrapper', 'MODEL_WRAPPERS', 'eqzoo.engine')
 OPTIM_WRAPPERS = _kind('optimizer wrapper', 'OPTIM_WRAPPERS', 'eqzoo.engine')
-OPTIMIZERS = _kind('optimizer', 'OPTIMIZERS', 'mmengine.optim')
-PARAM_SCHEDULERS = _kind('parameter scheduler', 'PARAM_SCHEDULERS', 'mmengine.optim')
+OPTIMIZERS = _kind(
+    'optimizer',
+    'OPTIMIZERS',
+    'eqzoo.engine.optimizers',
+    rare=(
+        re.compile(r'bnb_\w+|(Paged)?\w+(8|32)bit|Paged\w+|AdEMAMix|LAMB|LARS|Lion|Adafactor'),
+        'eqzoo.engine.rare_optimizers',
+    ),
+)
+PARAM_SCHEDULERS = _kind('parameter scheduler', 'PARAM_SCHEDULERS', 'eqzoo.engine.optimizers')
 VISUALIZERS = _kind('visualizer', 'VISUALIZERS', 'mmengine.visualization')
 VISUALIZER_BACKENDS = _kind('visualizer backend', 'VISBACKENDS', 'mmengine.visualization', 'eqzoo.engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _kind('optimizer constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'eqzoo.engine')

@@ -210,3 +210,14 @@ def test_bases_may_be_those_of_a_package(tmp_path, monkeypatch):
         load_config(write(tmp_path, text.replace('lab.configs', 'no_such_lab.configs')))
     with pytest.raises(ValueError, match=r'configs/demo/rot_scal\.py not found'):
         load_config(write(tmp_path, text.replace('rot_scale', 'rot_scal')))
+
+
+def test_settings_of_the_gpu_are_in_a_config_only_if_they_are_set(tmp_path):
+    path = write(tmp_path, '')
+    assert 'gpu' not in load_config(path)
+    assert 'gpu' not in load_config(path, ['gpu.deterministic=false'])
+    assert load_config(path, ['gpu.tf32=true']).gpu == dict(deterministic=False, tf32=True, cudnn_benchmark=False)
+    with pytest.raises(ValueError, match=r"gpu has no key 'tf23'. Did you mean 'tf32'?"):
+        load_config(path, ['gpu.tf23=true'])
+    with pytest.raises(ValueError, match=r'gpu must be a dict, got 3'):
+        load_config(write(tmp_path, 'gpu = 3'))

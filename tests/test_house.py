@@ -5,7 +5,7 @@ from house import House
 
 # From the bottom up. A room imports rooms that are further down, and of its own; rooms of one line do not import each other.
 LAYERS = (
-    ('dct', 'files', 'precision', 'randomness', 'text', 'zips'),
+    ('dct', 'files', 'lazy', 'precision', 'randomness', 'text', 'zips'),
     ('images', 'distributed', 'npz'),
     ('gradients',),
     ('registry',),
@@ -40,13 +40,19 @@ SINGLE_IMPORTERS = {
     'eqzoo.data.tables': '',
     'eqzoo.data.tars': '',
     # one file per benchmark, for the one command that runs them
-    'eqzoo.benchmarks.autoencoders': '',
+    'eqzoo.benchmarks.decoding': '',
     'eqzoo.benchmarks.evaluation': '',
     'eqzoo.benchmarks.generators': '',
+    'eqzoo.benchmarks.gpu_checks': '',
+    'eqzoo.benchmarks.gpu_parts': '',
+    'eqzoo.benchmarks.gradients': '',
     'eqzoo.benchmarks.growth': '',
     'eqzoo.benchmarks.images': '',
     'eqzoo.benchmarks.latents': '',
+    'eqzoo.benchmarks.memory': '',
+    'eqzoo.benchmarks.networks': '',
     'eqzoo.benchmarks.speed': '',
+    'eqzoo.benchmarks.startup': '',
 }
 
 

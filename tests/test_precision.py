@@ -1,9 +1,11 @@
-"""TF32 is off inside, and outside as it was, also after an error."""
+"""TF32 is off inside, and outside as it was, also after an error; settings of the libraries for GPUs."""
+
+import os
 
 import pytest
 import torch
 
-from eqzoo.precision import full_precision
+from eqzoo.precision import full_precision, tf32, use_backends
 
 
 def allowed():
@@ -25,3 +27,42 @@ def test_it_is_set_back(before):
     with pytest.raises(KeyError), full_precision():
         raise KeyError
     assert allowed() == before
+
+
+@pytest.fixture
+def backends():
+    """Put the switches of torch's libraries back afterwards."""
+    cudnn, found = torch.backends.cudnn, switches()
+    yield
+    torch.use_deterministic_algorithms(found[0])
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = found[1:]
+    os.environ.pop('CUBLAS_WORKSPACE_CONFIG', None)
+
+
+def switches():
+    cudnn = torch.backends.cudnn
+    return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark, *allowed()
+
+
+def test_backends_are_as_a_config_says(backends):
+    usual = switches()
+    use_backends(None)
+    assert switches() == usual == (False, False, False, True, False)
+    use_backends(dict(deterministic=True, tf32=False, cudnn_benchmark=False))
+    assert switches() == (True, True, False, False, False)
+    assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'
+    use_backends(dict(deterministic=False, tf32=True, cudnn_benchmark=True))
+    assert switches() == (False, False, True, True, True)
+    use_backends(dict(tf32=None))
+    assert switches() == (False, False, False, True, True)
+    with pytest.raises(ValueError, match='gpu: got deterministic=True with cudnn_benchmark=True'):
+        use_backends(dict(deterministic=True, cudnn_benchmark=True))
+
+
+def test_tf32_is_restored(backends):
+    with tf32(True):
+        assert switches()[3:] == (True, True)
+        with tf32(False):
+            assert switches()[3:] == (False, False)
+        assert switches()[3:] == (True, True)
+    assert switches()[3:] == (True, False)

@@ -4,25 +4,33 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import torch
 
-from eqzoo.benchmarks.measure import timed
+from eqzoo.benchmarks.measure import peak_memory
+from eqzoo.data import Shapes, build_eval_loader
+from eqzoo.data.folder_index import IndexedFolder
 from eqzoo.data.latents import LatentStore
 from eqzoo.data.latents.format import Field, StoreIndex, StorePlan, shard_name, write_index, write_plan, write_shard
 from eqzoo.data.loaders import RunSampler
 from eqzoo.data.sources import Names
+from eqzoo.engine.evaluation import evaluate, sample_view
+from eqzoo.engine.references import make_reference
+from eqzoo.evaluators import GenerationMetric
+from eqzoo.vision import EfficientNetLite0
 
 _CLASSES = 1000
 _SHARD = 1000
 _BATCH = 256
+_SIDE = 16
 
 
-def measure_growth(count: int) -> dict[str, tuple[float, float]]:
-    """Return the seconds until the first batch and the MiB of memory of each part of a run on `count` images.
+def measure_growth(count: int, *, with_files: bool = False) -> dict[str, tuple[float, float]]:
+    """Return the CPU seconds until the first batch and the MiB of memory of each part of a run on `count` images.
 
     The parts are the index of an image folder, as eqzoo keeps it and as a list of strings, the
     order of the first epoch, and a latent store of 16 x 16 codes. Each is measured in its own
@@ -30,6 +38,7 @@ def measure_growth(count: int) -> dict[str, tuple[float, float]]:
 
     Args:
         count: A multiple of a thousand.
+        with_files: Whether to make a folder of as many empty files, and to list it at a first and at a later start.
     """
     parts: dict[str, Callable[[], object]] = {
         'names': lambda: Names(_paths(count)),
@@ -40,7 +49,40 @@ def measure_growth(count: int) -> dict[str, tuple[float, float]]:
     with tempfile.TemporaryDirectory() as folder:
         _write_store(Path(folder), count)
         results['latent store'] = _in_a_process(lambda: _first_latents(folder))
+        if with_files:
+            results.update(_listing_costs(Path(folder), count))
     return results
+
+
+def scoring_cost(count: int) -> tuple[float, float]:
+    """Return the CPU seconds and the process's peak memory in MiB of the Fréchet distance of `count` samples.
+
+    Samples are the built-in Shapes at 16 pixels, features those of EfficientNet-Lite0.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return _in_a_process(lambda: _score(count, Path(folder) / 'reference.npz'), at_peak=True)
+
+
+def _score(count: int, reference: Path) -> object:
+    network = EfficientNetLite0()
+    make_reference(Shapes(_BATCH, _SIDE), network, reference, loading=(_BATCH, 0))
+    metric = GenerationMetric(network, str(reference), ['fd'], min_images=2)
+    loader = build_eval_loader(Shapes(count, _SIDE, cache_bytes=0), batch_size=_BATCH, num_workers=0)
+    return evaluate([metric], loader, sample_view)
+
+
+def _listing_costs(folder: Path, count: int) -> dict[str, tuple[float, float]]:
+    root = folder / 'images'
+    for number in range(min(count, _CLASSES)):
+        (root / f'n{number:08d}').mkdir(parents=True)
+    for path in _paths(count):
+        os.close(os.open(root / path, os.O_CREAT))
+
+    def listed() -> Names:
+        os.environ['EQZOO_CACHE'] = str(folder / 'cache')
+        return IndexedFolder(root, settled=0).names()
+
+    return {name: _in_a_process(listed) for name in ('folder, first start', 'folder, later start')}
 
 
 def _paths(count: int) -> Iterator[str]:
@@ -74,15 +116,25 @@ def _write_store(folder: Path, count: int) -> None:
     write_index(folder, StoreIndex(plan, {}, classes, autoencoder, None, sizes, {}))
 
 
-def _in_a_process(part: Callable[[], object]) -> tuple[float, float]:
-    """Run `part` in a forked process and return its seconds and the MiB of memory that it takes."""
+def _in_a_process(part: Callable[[], object], *, at_peak: bool = False) -> tuple[float, float]:
+    """Run `part` in a forked process and return its CPU seconds and the MiB of memory that its result takes.
+
+    Args:
+        part: The work.
+        at_peak: Return the process's peak memory instead, with all that it has in common with this one.
+    """
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        before = _anonymous_memory()
-        seconds, result = timed(part)  # the result is kept until its memory has been read
-        os.write(writing, json.dumps([seconds, _anonymous_memory() - before]).encode())
-        del result
+        if at_peak:
+            memory = 1024 * peak_memory(part, torch.device('cpu'))
+            os.write(writing, json.dumps([time.process_time(), memory]).encode())
+        else:
+            before, started = _anonymous_memory(), time.process_time()
+            result = part()  # kept until its memory has been read
+            seconds = time.process_time() - started
+            os.write(writing, json.dumps([seconds, _anonymous_memory() - before]).encode())
+            del result
         sys.stdout.flush()
         os._exit(0)
     os.close(writing)

@@ -5,9 +5,10 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +46,23 @@ def alternate(
         for name, work in ways.items():
             seconds[name].append(timed(work, device)[0])
     return seconds
+
+
+def cpu_seconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Run all ways in turn, once untimed and then `rounds` times, and return the CPU seconds of this thread."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, work in ways.items():
+            started = time.thread_time()
+            work()
+            if number:
+                seconds[name].append(time.thread_time() - started)
+    return seconds
+
+
+def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median ratio of times that were measured in turn."""
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> float:

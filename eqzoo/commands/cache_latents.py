@@ -65,6 +65,7 @@ def cache_latents(
     from eqzoo.engine.preflight import check_ready
     from eqzoo.engine.smoke import smoke_path
     from eqzoo.engine.work_dir import own_folder
+    from eqzoo.precision import use_backends
 
     root = Path(out or _root_of(config))
     root = smoke_path(root) if smoke else root
@@ -72,6 +73,7 @@ def cache_latents(
         _verify(root)
         return None
     use_device(config.device)
+    use_backends(config.get('gpu'))
     config = shrink(config) if smoke else config
     loader = image_dataloader(config)
     _choose_weights(config, checkpoint, smoke=smoke)

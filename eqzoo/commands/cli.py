@@ -49,20 +49,28 @@ COMMANDS = {
     'download': LazyCommand('download:download', 'fetch released weights, or list them'),
     'convert': LazyCommand('convert:convert', 'convert an autoencoder to and from the formats of other tools'),
     'latent-stats': LazyCommand('latent_stats:latent_stats', 'measure scale and shift of latents into a checkpoint'),
+    'check-gpu': LazyCommand('check_gpu:check_gpu', 'whether a GPU computes what it should, in two minutes'),
     'benchmark': LazyCommand('', 'speed and memory as ratios; eqzoo benchmark --help lists the benchmarks'),
 }
 
 BENCHMARKS = {
     'cache': LazyCommand('benchmark:cache', 'writing a latent store'),
     'coding': LazyCommand('benchmark:coding', 'encoding and decoding, of every autoencoder'),
+    'compare': LazyCommand('benchmark:compare_files', 'the ratios in two files of --out: what became worse'),
+    'decoding': LazyCommand('benchmark:decoding', 'decoding of photographs, beside Pillow'),
     'eq-step': LazyCommand('benchmark:eq_step', 'a training step, beside the released way'),
     'frechet': LazyCommand('benchmark:frechet', 'the Fréchet distance, beside the usual ways'),
     'generator-step': LazyCommand('benchmark:generator_step', "a DiT's training step"),
+    'gpu': LazyCommand('benchmark:gpu', 'a GPU in ten minutes: everything, the most important first'),
+    'gradients': LazyCommand('benchmark:gradients', 'averaging gradients over processes'),
     'growth': LazyCommand('benchmark:growth', 'start-up from a thousand to ten million images'),
     'loading': LazyCommand('benchmark:loading', 'reading shards and tables, beside their own libraries'),
+    'memory': LazyCommand('benchmark:memory', 'memory of a training step, and what fits on a GPU'),
+    'networks': LazyCommand('benchmark:networks', 'metric networks, beside their packages'),
     'rfid': LazyCommand('benchmark:rfid', 'a whole rFID, beside the usual way'),
     'sampling': LazyCommand('benchmark:sampling', "MaskGIT's sampling"),
     'speed': LazyCommand('benchmark:speed', "every hot path, and its share of the machine's peak"),
+    'startup': LazyCommand('benchmark:startup', 'commands and smoke runs beside the import of torch'),
     'store': LazyCommand('benchmark:store', 'reading a latent store'),
 }
 

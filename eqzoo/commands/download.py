@@ -1,6 +1,5 @@
 """`tools/download.py`: download released weights, and print how their hash is known."""
 
-from eqzoo.loading import released_config
 from eqzoo.zoo import ReleasedModel, cached, fetch, find_model, is_remote, models, record_of
 
 
@@ -34,6 +33,8 @@ def download(name: str | None = None, *, list: bool = False) -> None:
         )
         print(f'{path}\n  sha256 {record.sha256}, {checked}.')
     if not is_remote(name):
+        from eqzoo.loading import released_config
+
         try:
             kind, _ = released_config(name)
         except ValueError:  # a network of a loss or a metric

@@ -50,8 +50,10 @@ def latent_stats(
     from eqzoo.engine import shrink
     from eqzoo.engine.smoke import smoke_path
     from eqzoo.normalization import measure_moments
+    from eqzoo.precision import use_backends
 
     use_device(config.device)
+    use_backends(config.get('gpu'))
     files = [checkpoint, *(exports.split(',') if exports else [])]
     if smoke:
         config = shrink(config)

@@ -1,6 +1,7 @@
 """`tools/reference.py`: measure a reference set, in the layout of ADM's evaluator."""
 
 from pathlib import Path
+from typing import Literal
 
 from eqzoo.config import load_config
 from eqzoo.registry.ranges import NonNegativeInt, PositiveInt
@@ -12,6 +13,8 @@ def reference(
     *,
     overrides: list[str],
     extractor: str = 'FIDInception',
+    weights: str | None = None,
+    dtype: Literal['float32', 'bfloat16'] = 'float32',
     size: PositiveInt = 256,
     crop: str = 'center',
     limit: PositiveInt | None = None,
@@ -30,6 +33,8 @@ def reference(
         out: The npz file to write.
         overrides: Keys of the config to set, as key=value.
         extractor: FIDInception for FID; EfficientNetLite0 needs no download. A config names its own.
+        weights: A file of the extractor's weights. Default: the published one.
+        dtype: Of the extractor: float32, or bfloat16 for scores with --dtype bfloat16.
         size: Pixels a side, those of the samples that will be compared with it.
         crop: How images are cropped to squares: center is ADM's.
         limit: Use at most this many images.
@@ -52,15 +57,17 @@ def reference(
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine.references import build_extractor, make_reference, open_images, reference_of_config
     from eqzoo.engine.work_dir import own_file
+    from eqzoo.precision import use_backends
     from eqzoo.registry import build
 
     if config is not None:
         use_device(config.device)
+        use_backends(config.get('gpu'))
         data, network = reference_of_config(config, 'reconstructions' if reconstructions else 'images')
     elif overrides:
         raise ValueError(f'{overrides[0]}: keys can be set in a config only; {images} is no config; leave them out.')
     else:
-        data, network = open_images(images, size, crop, limit), build_extractor(extractor)
+        data, network = open_images(images, size, crop, limit), build_extractor(extractor, weights=weights, dtype=dtype)
     init_distributed()
     with own_file(out, 'OUT'):
         made = make_reference(

@@ -64,8 +64,10 @@ def sample(
     )
     from eqzoo.engine.smoke import smoke_path
     from eqzoo.engine.work_dir import own_file
+    from eqzoo.precision import use_backends
 
     use_device(config.device)
+    use_backends(config.get('gpu'))
     if smoke:
         config, out = shrink(config), str(smoke_path(out))
     check_has_sampling(config)

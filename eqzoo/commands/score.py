@@ -1,7 +1,7 @@
 """`tools/score.py`: compare a set of samples with a reference."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from eqzoo.files import did_you_mean
 from eqzoo.registry.ranges import NonNegativeInt, PositiveInt, Range
@@ -15,6 +15,8 @@ def score(
     reference: str,
     *,
     extractor: str = 'FIDInception',
+    weights: str | None = None,
+    dtype: Literal['float32', 'bfloat16'] = 'float32',
     metrics: str | None = None,
     min_images: Annotated[int, Range(at_least=2)] | None = None,
     crop: str | None = None,
@@ -29,6 +31,8 @@ def score(
         reference: An npz file of statistics (ADM's, or from tools/reference.py), or images: a
             folder, a zip or an npz file, whose statistics are then measured and kept in OUT.
         extractor: FIDInception for FID and published numbers; EfficientNetLite0 needs no download.
+        weights: A file of the extractor's weights. Default: the published one; others are in the metrics' names.
+        dtype: Of the extractor: bfloat16 is faster on GPUs, and its metrics have other names, such as fid_bf16.
         metrics: Of fd, sfd, is, pr, kid and swd, separated by commas. Default: all that extractor and reference allow.
         min_images: Fewer samples are refused. Default: one more than there are features.
         crop: How images of a reference are cropped to squares. Default: center; a file of statistics states its own.
@@ -48,12 +52,12 @@ def score(
     chosen = _chosen(metrics)
     data = open_samples(samples)
     source = _open_reference(reference, data.size, crop)
-    network = build_extractor(extractor)
+    network = build_extractor(extractor, weights=weights, dtype=dtype)
     chosen = _possible(chosen, network, len(data), source, min_images)
     init_distributed()
     with own_folder(folder, '--out', REPORT_LOCK):
         is_measured = isinstance(source, str)
-        statistics = source if is_measured else _measured(source, network, folder, (batch_size, num_workers))
+        statistics = source if is_measured else _measured(source, network, folder, chosen, (batch_size, num_workers))
         evaluators = _evaluators(network, statistics, chosen, min_images)
         rank, world_size = rank_and_world_size()
         loader = build_eval_loader(
@@ -143,13 +147,15 @@ def _lacks(statistics: str) -> dict[str, str]:
     return lacks
 
 
-def _measured(data: Any, extractor: Any, folder: Path, loading: tuple[int, int]) -> str:
+def _measured(data: Any, extractor: Any, folder: Path, chosen: list[str] | None, loading: tuple[int, int]) -> str:
     """Measure the reference's images, and return the file of their statistics."""
     from eqzoo.engine.references import make_reference
 
     made = folder / f'reference_{extractor.key}.npz'
     print(f'Measuring the reference, {len(data):,} images …')
-    make_reference(data, extractor, made, loading=loading)
+    # images are kept for metrics that need them alone: keeping them takes a second reading of all
+    needs_images = chosen is None or {'pr', 'kid', 'swd'} & set(chosen)
+    make_reference(data, extractor, made, loading=loading, **({} if needs_images else {'num_stored': 0}))
     return str(made)
 
 

@@ -50,9 +50,11 @@ def test(
     from eqzoo.evaluators import AutoencoderView
     from eqzoo.images import to_float
     from eqzoo.pictures import autoencoder_rows, draw_grid
+    from eqzoo.precision import use_backends
     from eqzoo.report.page import save_result
 
     use_device(config.device)
+    use_backends(config.get('gpu'))
     if smoke:
         config, samples = shrink(config), samples if samples is None else str(smoke_path(samples))
     if 'generator' in config.model:

@@ -1,11 +1,12 @@
 """`tools/train.py`: train an autoencoder or a generator."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from eqzoo.config import Config, load_config, require, to_python
+from eqzoo.config import Config, load_config, require, to_python, trains_autoencoder
 from eqzoo.registry import build
 from eqzoo.text import printable
 
@@ -51,8 +52,10 @@ def train(
     from eqzoo.engine.runner import rehearse
     from eqzoo.engine.smoke import MARK
     from eqzoo.engine.work_dir import empty_of_earlier_runs, own_folder
+    from eqzoo.precision import use_backends
 
     use_device(config.device)
+    use_backends(config.get('gpu'))
     phases = phases_of(config, shrink) if smoke else phases_of(config)
     datasets = _check(phases, f'python tools/train.py {config_file}')
     if dry_run:
@@ -62,6 +65,7 @@ def train(
                 phase.begin()
             model = rehearse(phase.config, own, resume=None if smoke and not resume else resumes)
             described = describe(phase.config, own, model)
+            described += f'\n{_memory(phase.config, own, model)}'
             print(printable((f'phase {phase.name}:\n' if phase.name else '') + described, lines=True))
         print('Nothing is missing.')
         return
@@ -76,6 +80,28 @@ def train(
         close_distributed()
     if stopped:
         sys.exit(128 + stopped)  # a shell's exit status for a process ended by a signal
+
+
+def _memory(config: Config, datasets: Mapping[str, Any], model: Any) -> str:
+    """Return a line about the memory of a step of one process."""
+    from eqzoo.data.loaders import image_sizes
+    from eqzoo.distributed import get_device, total_memory
+    from eqzoo.engine.memory import step_memory
+
+    sizes = image_sizes(datasets.get('train_dataloader.dataset')) if trains_autoencoder(config.model) else []
+    size = max(sizes, key=math.prod) if sizes else None
+    samples = config.train_dataloader.batch_size
+    samples = min(model.micro_batch_size or samples, samples)
+    try:
+        needed = step_memory(model, config, size, samples)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # of a user's own part
+        return f'memory  not known: {str(error).splitlines()[0]}'
+    parts = sorted(needed.parts.items(), key=lambda item: -item[1])
+    parts = ', '.join(f'{name} {value / 2**30:.2f}' for name, value in parts if value >= 0.005 * 2**30)
+    return (
+        f'memory  {needed.peak / 2**30:.2f} GiB at the peak of a step with {samples} samples at once ({parts}); '
+        f'{get_device()} has {total_memory() / 2**30:.1f} GiB'
+    )
 
 
 def _check(phases: 'Sequence[Phase]', command: str) -> list[dict[str, Any]]:

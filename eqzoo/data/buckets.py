@@ -78,6 +78,7 @@ class BucketedImageFolder(ImageFolder):
         limit: PositiveInt | None = None,
         on_unreadable: Literal['skip', 'fail'] = 'skip',
         on_small: Literal['enlarge', 'skip', 'refuse'] = 'enlarge',
+        decoding: Literal['exact', 'scaled'] = 'exact',
         seed: NonNegativeInt = 0,
     ) -> None:
         resolutions = sorted({size} if isinstance(size, int) else set(size))
@@ -91,9 +92,11 @@ class BucketedImageFolder(ImageFolder):
             limit=limit,
             on_unreadable=on_unreadable,
             on_small=on_small,
+            decoding=decoding,
             seed=seed,
         )
         self.size, self.multiple, self.max_ratio, self.place = tuple(resolutions), multiple, max_ratio, place
+        self.is_random = flip or place == 'random'
         self.sizes = [each for group in shapes for each in group]
         """(H, W) of each bucket."""
         self._image_of, self.bucket_of = assign_buckets(read_sizes(self.source, self.names), shapes)
@@ -131,7 +134,7 @@ class BucketedImageFolder(ImageFolder):
             f'{describe_buckets(self.sizes, self.bucket_of)}{flip}'
         )
 
-    def _cut(self, image: Image.Image, size: Size, rng: np.random.Generator) -> np.ndarray:
+    def _cut(self, image: Image.Image, size: Size, rng: np.random.Generator | None) -> np.ndarray:
         return cover(image, size, rng if self.place == 'random' else None)
 
 

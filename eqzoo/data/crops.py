@@ -6,13 +6,16 @@ import cv2
 import numpy as np
 from PIL import Image
 from torch.utils.data import get_worker_info
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import center_crop, resize, to_tensor
+
+from eqzoo.lazy import LazyModule
+
+functional = LazyModule('torchvision.transforms.functional')
 
 # Beyond this ratio of the sides only the middle is resized: a strip of 1 x 10,000 pixels would fill the memory.
 _LONGEST = 32
 
-Crop = Callable[[Image.Image, int, np.random.Generator], np.ndarray]
+# of an image, the side, and the generator of those of RANDOM_CROPS
+Crop = Callable[[Image.Image, int, np.random.Generator | None], np.ndarray]
 
 
 def center(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -33,7 +36,7 @@ def center(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarra
     return np.asarray(_middle(image, size))
 
 
-def random_square(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+def random_square(image: Image.Image | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Cut out a square at a random place and resize it by area: the recipe released with EQ-VAE.
 
     The side of the square is uniform over 0.5 to 1.0 of the short side.
@@ -43,14 +46,18 @@ def random_square(image: Image.Image, size: int, rng: np.random.Generator) -> np
     """
     if get_worker_info() is not None:
         cv2.setNumThreads(0)  # a worker uses one thread; cv2 would start one for each core
-    side = max(1, int(min(image.size) * rng.uniform(0.5, 1.0)))
-    left = int(rng.integers(image.width - side + 1))
-    top = int(rng.integers(image.height - side + 1))
-    pixels = np.asarray(image.crop((left, top, left + side, top + side)))
+    width, height = width_and_height(image)
+    side = max(1, int(min(width, height) * rng.uniform(0.5, 1.0)))
+    left = int(rng.integers(width - side + 1))
+    top = int(rng.integers(height - side + 1))
+    if isinstance(image, Image.Image):
+        pixels = np.asarray(image.crop((left, top, left + side, top + side)))
+    else:
+        pixels = image[top : top + side, left : left + side]
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def resize_tensor(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+def resize_tensor(image: Image.Image | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Bring the short side to `size` after `ToTensor`, bilinear with antialias, and cut out the middle.
 
     torchvision's `ToTensor, Resize, CenterCrop` since 0.17: EQ-VAE's and LightningDiT's evaluation.
@@ -61,7 +68,7 @@ def resize_tensor(image: Image.Image, size: int, rng: np.random.Generator) -> np
     return _resize_tensor(image, size, antialias=True)
 
 
-def resize_tensor_aliased(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+def resize_tensor_aliased(image: Image.Image | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """`resize_tensor` without antialias: torchvision's default before 0.17, about 1 dB lower in PSNR."""
     return _resize_tensor(image, size, antialias=False)
 
@@ -72,11 +79,11 @@ def resize_pil(image: Image.Image, size: int, rng: np.random.Generator) -> np.nd
     Returns:
         Pixels (size, size, 3), uint8. `rng` is not used.
     """
-    resized = resize(image, size, InterpolationMode.BILINEAR)
-    return np.asarray(center_crop(resized, [size, size]))
+    resized = functional.resize(image, size, functional.InterpolationMode.BILINEAR)
+    return np.asarray(functional.center_crop(resized, [size, size]))
 
 
-def exact(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+def exact(image: Image.Image | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Return the image unchanged, for samples that must not be resampled.
 
     Returns:
@@ -85,8 +92,9 @@ def exact(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray
     Raises:
         ValueError: If the image is not `size` x `size`.
     """
-    if image.size != (size, size):
-        raise ValueError(f"{image.width} x {image.height} pixels; crop='exact' accepts {size} x {size} only")
+    width, height = width_and_height(image)
+    if (width, height) != (size, size):
+        raise ValueError(f"{width} x {height} pixels; crop='exact' accepts {size} x {size} only")
     return np.asarray(image)
 
 
@@ -102,10 +110,19 @@ CROPS: dict[str, Crop] = {
 RANDOM_CROPS = ('random_square',)
 """Those of `CROPS` that draw anew for each reading of an image."""
 
+PIXEL_CROPS = ('random_square', 'resize_tensor', 'resize_tensor_aliased', 'exact')
+"""Those of `CROPS` that take pixels (H, W, 3), uint8, as well as Pillow's images: they use no filter of Pillow."""
 
-def _resize_tensor(image: Image.Image, size: int, *, antialias: bool) -> np.ndarray:
-    resized = resize(to_tensor(image), size, InterpolationMode.BILINEAR, antialias=antialias)
-    pixels = center_crop(resized, [size, size]).mul(255).round().clamp(0, 255).byte()
+
+def width_and_height(image: Image.Image | np.ndarray) -> tuple[int, int]:
+    """Return the width and height of an image or of pixels (H, W, 3)."""
+    return image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
+
+
+def _resize_tensor(image: Image.Image | np.ndarray, size: int, *, antialias: bool) -> np.ndarray:
+    bilinear = functional.InterpolationMode.BILINEAR
+    resized = functional.resize(functional.to_tensor(image), size, bilinear, antialias=antialias)
+    pixels = functional.center_crop(resized, [size, size]).mul(255).round().clamp(0, 255).byte()
     return pixels.permute(1, 2, 0).numpy()
 
 

@@ -2,8 +2,13 @@
 
 import importlib
 import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import BinaryIO
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -41,6 +46,13 @@ _TIFF_SIZE = ((256, 0), (257, 0), (_ORIENTATION, 1))
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
+# Chunks of a PNG that change no pixel, here or in Pillow: neither an orientation (eXIf, XMP in iTXt) nor transparency,
+# frames of an animation or profiles, about which libpng warns.
+_PLAIN_CHUNKS = {b'IHDR', b'IDAT', b'IEND', b'cHRM', b'gAMA', b'pHYs', b'sRGB', b'tIME'}
+
+# In a scan of a JPEG, 0xFF stands before 0, before the number of a restart, or before another 0xFF (ITU T.81, B.1.1.2)
+_MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
+
 
 class UnreadableImageError(ValueError):
     """An image file that cannot be decoded; the message has the reason."""
@@ -62,25 +74,51 @@ def _opened_formats() -> tuple[str, ...]:
 FORMATS = _opened_formats()
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Decode an image file of one of `FORMATS` to RGB, upright, with transparent parts on white.
 
     Grey images of 9 to 16 bits are rounded to 8 over their whole range, 0 to 2^bits - 1. CMYK is converted by
     Pillow, without a colour profile. Animations are reduced to their first frame.
+
+    Args:
+        data: The content of the file.
+        at_least: A JPEG is decoded to a half, a quarter or an eighth of its sides (libjpeg's scaled inverse DCT) as
+            long as the upright image has this width and height. Faster; other pixels than shrinking the whole image.
 
     Raises:
         UnreadableImageError: If the bytes are empty, cut off or no image of these formats, if the range of the pixels
             is unknown (floats, signed or 32-bit integers), or if the image is larger than Pillow's limit against
             decompression bombs (2 x `PIL.Image.MAX_IMAGE_PIXELS`).
     """
+    with _readable(data):
+        return _load(Image.open(io.BytesIO(data), formats=FORMATS), data, at_least)
+
+
+def decode_pixels(data: bytes) -> np.ndarray:
+    """Return the pixels (H, W, 3), uint8, of `decode`, to the bit; read-only or not.
+
+    OpenCV decodes JPEG files of one scan and PNG files, of 8 bits, without Pillow's copies (docs/performance.md has the
+    times). Pillow reads their headers, everything else, and any file that OpenCV refuses.
+
+    Raises:
+        UnreadableImageError: As `decode`.
+    """
+    with _readable(data):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if _is_plain(image, data):
+            pixels = _by_opencv(data)
+            if pixels is not None and pixels.shape == (image.height, image.width, 3):
+                return pixels
+        return np.asarray(_load(image, data, None))
+
+
+@contextmanager
+def _readable(data: bytes) -> Iterator[None]:
+    """Raise an `UnreadableImageError` with the reason for any error of a decoder."""
     if not data:
         raise UnreadableImageError('the file is empty')
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        layout = image.tile[0] if image.tile else None  # gone after `load`
-        image.load()
-        orientation = _orientation(image)
-        image = _to_rgb(image, data, layout)
+        yield
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(str(error)) from None
     except Image.UnidentifiedImageError:
@@ -90,7 +128,65 @@ def decode(data: bytes) -> Image.Image:
     except Exception as error:  # every format's decoder has errors of its own, RuntimeError of AVIF's, say
         reason = ' '.join(str(error).split())  # one line, as messages of loaders' processes are
         raise UnreadableImageError(f'{type(error).__name__}: {reason}') from None
+
+
+def _load(image: Image.Image, data: bytes, at_least: tuple[int, int] | None) -> Image.Image:
+    if at_least is not None and image.format == 'JPEG':
+        image.draft(None, at_least[::-1] if _orientation(image) in _ON_ITS_SIDE else at_least)
+    layout = image.tile[0] if image.tile else None  # gone after `load`
+    image.load()
+    orientation = _orientation(image)
+    image = _to_rgb(image, data, layout)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _is_plain(image: Image.Image, data: bytes) -> bool:
+    """Return whether an opened image is an upright JPEG or PNG of 8 bits, grey or RGB, without transparency."""
+    if image.format not in ('JPEG', 'PNG') or image.mode not in ('L', 'RGB') or not _is_exact(image.format):
+        return False
+    if image.format == 'JPEG':
+        # Pillow stands behind the header of the first scan. Another marker than the end follows in files of several
+        # scans, and in damaged ones, of which OpenCV reads some that Pillow refuses.
+        end = _MARKER.search(data, image.fp.tell())
+        return end is not None and end.span() == (len(data) - 2, len(data)) and _orientation(image) == 1
+    # Pillow looks for the orientation of a PNG behind its pixels, which it decodes for that
+    return image.tile[0][3] in ('L', 'RGB') and set(_png_chunks(data)) <= _PLAIN_CHUNKS
+
+
+def _png_chunks(data: bytes) -> Iterator[bytes]:
+    """Yield the names of a PNG's chunks (PNG, 5.3), the last being empty if the file is cut off."""
+    position = 8
+    while True:
+        name = data[position + 4 : position + 8]
+        yield name
+        if len(name) < 4 or name == b'IEND':
+            return
+        position += 12 + int.from_bytes(data[position : position + 4], 'big')
+
+
+def _by_opencv(data: bytes) -> np.ndarray | None:
+    """Return the pixels (H, W, 3), uint8, of a JPEG or PNG; None if OpenCV refuses it."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+@cache
+def _is_exact(kind: str) -> bool:
+    """Return whether OpenCV and Pillow, which bring libraries of their own, decode small files of a kind equally.
+
+    So it is where they were measured; a distribution may have built one of them against another library.
+    """
+    generator = np.random.default_rng(0)
+    smooth = generator.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    picture = Image.fromarray(smooth).resize((50, 35), Image.Resampling.BICUBIC)
+    options = [dict(subsampling=each) for each in (0, 1, 2)] if kind == 'JPEG' else [{}]
+    for option in options:
+        for image in (picture, picture.convert('L')):
+            file = io.BytesIO()
+            image.save(file, kind, **option)
+            pixels = _by_opencv(file.getvalue())
+            if pixels is None or not np.array_equal(pixels, np.asarray(Image.open(file).convert('RGB'))):
+                return False
+    return True
 
 
 def upright_size(file: BinaryIO) -> tuple[int, int]:

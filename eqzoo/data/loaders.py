@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from eqzoo.data.workers import worker_options
+from eqzoo.data.workers import batch_memory, worker_options
+from eqzoo.distributed import get_device
 
 _BYTES_A_VALUE = 1 + 4  # of a pixel: as it is read, and as a float
 
@@ -264,7 +266,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         more = f' and {len(unreadable) - _MAX_NAMES} more' if len(unreadable) > _MAX_NAMES else ''
         raise ValueError(f'No image of this batch of {len(items)} can be read: {", ".join(named)}{more}.')
     return dict(
-        images=torch.stack([item['image'] for item in readable]),
+        images=_stack([item['image'] for item in readable]),
         labels=torch.tensor([item['label'] for item in readable]),
         indices=torch.tensor([item['index'] for item in readable]),
         draws=torch.tensor([item['draw'] for item in readable]),
@@ -272,6 +274,15 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         reasons=reasons,
         enlarged=[item['enlarged'] for item in readable if 'enlarged' in item],
     )
+
+
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    """Stack images of one size and type in a `batch_memory`, others as torch does, with its errors."""
+    first = images[0]
+    if any(image.shape != first.shape or image.dtype != first.dtype for image in images):
+        return torch.stack(images)
+    memory = batch_memory(len(images) * first.numel() * first.element_size())
+    return torch.stack(images, out=memory.view(first.dtype).view(len(images), *first.shape))
 
 
 def with_reason(name: str, reasons: Mapping[str, str]) -> str:
@@ -309,7 +320,7 @@ def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
         sampler=sampler,
         **worker_options(num_workers),
         collate_fn=getattr(dataset, 'collate', collate),  # datasets of latents return batches
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=get_device() == 'cuda',
         persistent_workers=num_workers > 0,
         # Its own generator: otherwise the loader draws from the global one and so changes later draws.
         generator=torch.Generator().manual_seed(0),

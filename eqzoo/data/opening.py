@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from eqzoo.data.folder_index import IndexedFolder
 from eqzoo.data.lmdbs import LmdbSource
 from eqzoo.data.packed import FileIndex, PackedSource, indices_of
 from eqzoo.data.sources import EXTENSIONS, FolderSource, ImageSource, ZipSource
@@ -198,12 +199,12 @@ def _open_folder(path: Path, image: str | None, label: str | None) -> ImageSourc
         _check_folders(path, 'LMDB data base', label)
         return LmdbSource(path)
     # images have the first say: beside them the archive may lie that they were unpacked from
-    if _may_have_shards(path) and not (FolderSource(path).names() and image is None):
+    if _may_have_shards(path) and not (IndexedFolder(path).names() and image is None):
         walk = FolderSource(path, tuple(_KINDS))
         if names := list(walk.names()):
             return _packed(path, {name: path / name for name in names}, image, label, beside=walk.left_out)
     _check_folders(path, 'folder', label)
-    return FolderSource(path, _endings(image))
+    return IndexedFolder(path, _endings(image))
 
 
 def _may_have_shards(path: Path) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eqzoo.data.decoding import UnreadableImageError, decode
+from eqzoo.data.decoding import UnreadableImageError, decode_pixels
 from eqzoo.data.loaders import Key, split_key
 from eqzoo.files import replacing, write_json
 from eqzoo.npz import NpzArchive, write_npz
@@ -175,7 +175,7 @@ class PngSamples:
     @staticmethod
     def _decoded(file: Path) -> np.ndarray:
         try:
-            return np.array(decode(file.read_bytes()))
+            return decode_pixels(file.read_bytes())
         except UnreadableImageError as error:
             raise ValueError(f'{file}: cannot be read ({error}); delete it, and it is drawn again.') from None
 

@@ -139,16 +139,29 @@ class FolderSource(ImageSource):
     def __init__(self, root: Path, endings: tuple[str, ...] = EXTENSIONS) -> None:
         self.root, self.endings = Path(root), endings
         self.left_out: Counter[str] = Counter()
+        self.masks = 0
 
     def names(self) -> 'Names':
         """Return the paths of the images relative to the root, with '/', sorted."""
+        return self.walk()[0]
+
+    def walk(self) -> tuple['Names', dict[str, os.stat_result], bool]:
+        """Go through all folders.
+
+        Returns:
+            The names of the images, sorted; the folders, by their paths below the root, with their status before they
+            were read; and whether there is a link to a file, or to a folder that contains the link.
+        """
         found: list[str] = []
+        read: dict[str, os.stat_result] = {}
+        hangs_on_link = False
         self.left_out.clear()
         watch = _Walk(self.root)
         folders = [(str(self.root), '', frozenset([os.path.realpath(self.root)]))]
         while folders:
             folder, prefix, above = folders.pop()
             watch.enter(len(found))
+            read[prefix] = os.stat(folder)  # noqa: PTH116 - of many folders
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir():
@@ -157,16 +170,21 @@ class FolderSource(ImageSource):
                         real = os.path.realpath(entry.path)
                         if real not in above:
                             folders.append((entry.path, f'{prefix}{entry.name}/', above | {real}))
-                    elif entry.name.startswith('.'):
+                        else:
+                            hangs_on_link = True
+                        continue
+                    hangs_on_link = hangs_on_link or entry.is_symlink()
+                    if entry.name.startswith('.'):
                         continue
                     # A dangling link is listed too, so that reading it reports the missing image.
-                    elif entry.name.lower().endswith(self.endings):
+                    if entry.name.lower().endswith(self.endings):
                         found.append(prefix + entry.name)
                     else:
                         self.left_out[ending_of(entry.name)] += 1
         masks = masks_among(found)
         self.masks = len(masks)
-        return Names(sorted(name for name in found if name not in masks) if masks else sorted(found))
+        names = Names(sorted(name for name in found if name not in masks) if masks else sorted(found))
+        return names, read, hangs_on_link
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one image; OSError if it is no file (a pipe, say) or has more than `MAX_BYTES`."""

@@ -6,6 +6,11 @@ import threading
 from functools import cache
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
 from eqzoo.distributed import rank_and_world_size
 
 
@@ -22,6 +27,17 @@ def worker_options(num_workers: int) -> dict[str, Any]:
     if num_workers > cores:
         _say_cap(num_workers, cores)
     return dict(num_workers=min(num_workers, cores), worker_init_fn=leave_signals)
+
+
+def batch_memory(num_bytes: int) -> Tensor:
+    """Return uninitialised memory of a batch, (num_bytes,) uint8.
+
+    In the worker of a loader it is memory shared with the main process, as in torch's `default_collate`: other memory
+    would be copied there.
+    """
+    if get_worker_info() is None:
+        return torch.from_numpy(np.empty(num_bytes, np.uint8))  # numpy asks for huge pages
+    return torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(num_bytes))
 
 
 def leave_signals(worker_id: int = 0) -> None:

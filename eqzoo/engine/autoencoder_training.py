@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.data.loaders import image_sizes
+from eqzoo.engine.optimizers import OptimWrapper
 from eqzoo.engine.training import Training, add_to_means, bytes_kept, recompute_blocks
 from eqzoo.evaluators.base import AutoencoderView
 from eqzoo.images import to_float
@@ -51,6 +51,9 @@ class AutoencoderTraining(Training):
             and the codebook after it: the decoder alone is trained, and latents stay what they are, to the bit.
         checkpointing: Whether the backward pass computes the activations of residual and attention blocks again: a
             third more time, a fraction of the memory (docs/scaling.md), and the same weights to the bit.
+        channels_last: Whether the weights of autoencoder and discriminator, and so what they compute, have their
+            channels last in memory: on GPUs with tensor cores convolutions may be faster (docs/performance.md). Values
+            differ by rounding. Checkpoints have the usual order.
         micro_batch_size: See `Training`.
         precision: See `Training`.
         on_nonfinite: See `Training`.
@@ -72,6 +75,7 @@ class AutoencoderTraining(Training):
         adversarial_loss: AdversarialLoss | None = None,
         encoder_rate: NonNegativeFloat = 1.0,
         checkpointing: bool = False,
+        channels_last: bool = False,
         micro_batch_size: PositiveInt | None = None,
         precision: Literal['fp32', 'bf16'] = 'fp32',
         on_nonfinite: Literal['stop', 'skip'] = 'stop',
@@ -101,6 +105,10 @@ class AutoencoderTraining(Training):
                 part.requires_grad_(False)
         if checkpointing:
             recompute_blocks(autoencoder)
+        if channels_last:
+            for part in (autoencoder, adversarial_loss):
+                if part is not None:
+                    part.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> 'AutoencoderTraining':
         """Set the mode; a frozen encoder stays in evaluation mode, where no statistics of batches move it."""
@@ -177,17 +185,24 @@ class AutoencoderTraining(Training):
                     streams = self._augmentation(adversarial, batch['draws'][part], randomness)
                     self.add_terms(step, images, batch, part, randomness)
                     loss, parts = self.loss(step, pairs, draws.penalties, adversarial, streams)
-                (loss * share).backward()
+                is_last = part.stop == len(batch['images'])
+                self.backward(loss * share, optimizers['autoencoder'], is_last=is_last)
                 add_to_means(log, parts, share)
                 main_pairs.append((pairs[0].reconstruction.detach(), pairs[0].target.detach(), streams, share))
         log.update(updated := self.update(optimizers['autoencoder']))
         self.autoencoder.finish_step(is_skipped=bool(updated.get('skipped', False)))
         if adversarial is not None:
-            for reconstruction, target, streams, share in main_pairs:
-                with self.autocast(self._device):
-                    loss, parts = adversarial.discriminator_loss(reconstruction, target, streams, randomness.step)
-                (loss * share).backward()
-                add_to_means(log, {'discriminator_loss': loss, **parts}, share)
+            for number, (reconstruction, target, streams, share) in enumerate(main_pairs, start=1):
+                for part in adversarial.micro_batches(len(target)):
+                    of_part = None if streams is None else streams[part]
+                    with self.autocast(self._device):
+                        loss, parts = adversarial.discriminator_loss(
+                            reconstruction[part], target[part], of_part, randomness.step
+                        )
+                    weight = share * ((part.stop - part.start) / len(target))
+                    is_last = number == len(main_pairs) and part.stop == len(target)
+                    self.backward(loss * weight, optimizers['discriminator'], is_last=is_last)
+                    add_to_means(log, {'discriminator_loss': loss, **parts}, weight)
             updated = self.update(optimizers['discriminator'])
             log.update({f'discriminator_{name}': value for name, value in updated.items()})
             adversarial.end_step(log['logits_real'], log['logits_fake'])

@@ -10,6 +10,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
+from torch import Tensor
 
 from eqzoo.distributed import rank_and_world_size
 from eqzoo.engine.ema import averages_in_place
@@ -195,7 +196,7 @@ class PlainCheckpointHook(Hook):
         self._log: dict[str, Any] = {}
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Replace the log history by its last values, and numpy values by Python's."""
+        """Replace the log history by its last values, numpy values by Python's, and tensors by contiguous ones."""
         hub = dict(checkpoint['message_hub'])
         checkpoint['log'] = {name: _last_values(buffer) for name, buffer in runner.message_hub.log_scalars.items()}
         dropped = set(hub['log_scalars'])
@@ -205,6 +206,9 @@ class PlainCheckpointHook(Hook):
         for key in checkpoint:
             if key != 'state_dict':
                 checkpoint[key] = _plain(checkpoint[key])
+        weights = checkpoint['state_dict']
+        for name, tensor in weights.items():
+            weights[name] = _plain(tensor)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare the names, shapes and types of the checkpoint's tensors with the model's.
@@ -224,6 +228,7 @@ class PlainCheckpointHook(Hook):
                 f'({_first_names(missing)}), {len(unknown)} are unknown ({_first_names(unknown)}), '
                 f'{len(others)} have another shape or type{first}. Resume with the config it was made with.'
             )
+        _lay_out_as_weights(checkpoint, runner)
         self._log = checkpoint.get('log', {})
 
     def before_train(self, runner: Runner) -> None:
@@ -246,6 +251,19 @@ class AtomicLocalBackend(LocalBackend):
 register_backend('local', AtomicLocalBackend, prefixes='', force=True)
 
 
+def _lay_out_as_weights(checkpoint: dict[str, Any], runner: Runner) -> None:
+    """Give the states of optimizers the strides of their weights, which fused kernels take for granted."""
+    for name, state in checkpoint.get('optimizer', {}).items():
+        groups = runner.optim_wrapper[name].optimizer.param_groups
+        parameters = [each for group in groups for each in group['params']]
+        for number, values in state['state'].items():
+            like = parameters[number] if number < len(parameters) else None
+            for key, value in values.items():
+                is_of_weight = like is not None and isinstance(value, Tensor) and value.shape == like.shape
+                if is_of_weight and value.stride() != like.stride():
+                    values[key] = torch.empty_strided(like.shape, like.stride(), dtype=value.dtype).copy_(value)
+
+
 def _numbered(work_dir: str | Path) -> list[Path]:
     """Return the checkpoints `iter_<step>.pth`."""
     return [file for file in Path(work_dir).glob('iter_*.pth') if step_of(file) is not None]
@@ -258,7 +276,9 @@ def _last_values(buffer: HistoryBuffer) -> tuple[list[float], list[int]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` without numpy types, which `torch.load(weights_only=True)` refuses."""
+    """Return `value` without numpy types, which `torch.load(weights_only=True)` refuses; tensors contiguous."""
+    if isinstance(value, Tensor):
+        return value.contiguous()
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

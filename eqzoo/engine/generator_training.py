@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -14,6 +13,7 @@ from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.autoencoder import autoencoder_digest
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.data.latents import LatentDataset
+from eqzoo.engine.optimizers import OptimWrapper
 from eqzoo.engine.training import Training, add_to_means, bytes_kept
 from eqzoo.generators.base import Generator, count_macs
 from eqzoo.randomness import SampleStreams, StepRandomness
@@ -91,7 +91,7 @@ class GeneratorTraining(Training):
             )
             with self.autocast(self.device):
                 losses = self.generator.loss(piece, streams)
-            (losses['loss'] * share).backward()
+            self.backward(losses['loss'] * share, optimizers['generator'], is_last=part.stop == len(batch['labels']))
             add_to_means(log, losses, share)
         return {**log, **self.update(optimizers['generator'])}
 

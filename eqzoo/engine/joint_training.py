@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -21,6 +20,7 @@ from eqzoo.engine.generator_training import (
     latents_card,
     plain_generator,
 )
+from eqzoo.engine.optimizers import OptimWrapper
 from eqzoo.engine.training import add_to_means
 from eqzoo.generators.base import Generator
 from eqzoo.losses import AdversarialLoss, ReconstructionLoss
@@ -193,7 +193,7 @@ class JointTraining(AutoencoderTraining):
             latents = (piece['latents'] - shift[:, None, None]) * scale[:, None, None]
             with self.autocast(self._device):
                 losses = self.generator.loss({**piece, 'latents': latents}, randomness.streams(batch['draws'][part]))
-            (losses['loss'] * share).backward()
+            self.backward(losses['loss'] * share, optimizers['generator'], is_last=part.stop == len(batch['images']))
             add_to_means(means, losses, share)
         updated = self.update(optimizers['generator'])
         return {**log, **{f'generator_{name}': value for name, value in {**means, **updated}.items()}}
@@ -236,7 +236,7 @@ def moments_of_batch(latents: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]
     """
     sums = []
     for each in map(to_double, latents):
-        cells = each.new_tensor([each[:, 0].numel()])
+        cells = each.new_full((1,), each[:, 0].numel())
         sums.append(torch.cat([each.sum((0, 2, 3)), each.square().sum((0, 2, 3)), cells]))
     total = torch.stack(sums).sum(dim=0)
     all_reduce(total)

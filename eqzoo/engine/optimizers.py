@@ -1,7 +1,12 @@
-"""Muon for convolutions and matrices, with AdamW for everything else: one optimizer."""
+"""Muon for convolutions and matrices, with AdamW for everything else: one optimizer.
+
+And mmengine's wrappers of optimizers, which the package imports from here.
+"""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import torch
@@ -11,6 +16,23 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from eqzoo.registry.ranges import Decay, NonNegativeFloat, PositiveFloat, PositiveInt, Range, checks_arguments
+
+
+@contextmanager
+def _not_installed(*packages: str) -> Iterator[None]:
+    """Let imports of packages fail, unless they have been imported before."""
+    hidden = [package for package in packages if package not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for package in hidden:
+            del sys.modules[package]
+
+
+# mmengine imports whatever may have further optimizers; see `eqzoo.engine.rare_optimizers`
+with _not_installed('bitsandbytes', 'transformers'):
+    from mmengine.optim import OptimWrapper, OptimWrapperDict  # noqa: F401
 
 # of a quintic iteration towards singular values of 1 (https://kellerjordan.github.io/posts/muon/)
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315

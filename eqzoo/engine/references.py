@@ -76,8 +76,13 @@ def open_images(path: str, size: int, crop: str, limit: int | None = None) -> Da
     return ImageFolder(path, size, crop=crop, limit=limit, on_unreadable='fail')
 
 
-def build_extractor(name: str) -> FeatureExtractor:
-    """Build the feature extractor registered as `name`, with its default arguments.
+def build_extractor(name: str, *, weights: str | None = None, dtype: str = 'float32') -> FeatureExtractor:
+    """Build a feature extractor.
+
+    Args:
+        name: Its registered name.
+        weights: Path or URL of its weights, instead of the known file; 'random' for trials.
+        dtype: 'float32' or 'bfloat16'.
 
     Raises:
         ValueError: If there is no extractor of that name, or its weights are missing.
@@ -86,7 +91,10 @@ def build_extractor(name: str) -> FeatureExtractor:
     if name not in extractors:
         hint = did_you_mean(name, extractors)
         raise ValueError(f'Unknown feature extractor {name!r}.{hint} Registered: {", ".join(extractors)}.')
-    lacks = missing({'extractor': dict(type=name)}, ['extractor'])
+    # what is not given keeps the extractor's own default
+    given = {key: value for key, value in (('weights', weights), ('dtype', dtype)) if value not in (None, 'float32')}
+    config = dict(type=name, **given)
+    lacks = missing({'extractor': config}, ['extractor'])
     if lacks:
         wanted = lacks[0][1]
         raise ValueError(
@@ -94,7 +102,7 @@ def build_extractor(name: str) -> FeatureExtractor:
             'Without it, --extractor EfficientNetLite0 gives fd_effnet_lite0, which is comparable with itself only, '
             'not with FID.'
         )
-    return build(dict(type=name))
+    return build(config)
 
 
 def reference_of_config(config: Config, against: str = 'images') -> tuple[Dataset, Any]:

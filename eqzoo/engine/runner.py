@@ -15,8 +15,6 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.optim import OptimWrapperDict
-from mmengine.registry import OPTIMIZERS
 from mmengine.runner import BaseLoop, LogProcessor, Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -26,7 +24,7 @@ from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint, read_checkpoint
 from eqzoo.engine.evaluation import check_evaluators, merge_metrics, run_evaluators
 from eqzoo.engine.hooks import StopHook
-from eqzoo.engine.optimizers import MuonAdamW
+from eqzoo.engine.optimizers import MuonAdamW, OptimWrapperDict
 from eqzoo.engine.resume import (
     Change,
     Settings,
@@ -41,7 +39,7 @@ from eqzoo.engine.sharding import shard
 from eqzoo.engine.training import Training, check_memory, compile_blocks
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.randomness import StepRandomness
-from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, build
+from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, OPTIMIZERS, build, component_of
 from eqzoo.registry.ranges import PositiveInt
 from eqzoo.zoo import without_passwords
 
@@ -427,9 +425,10 @@ def _build_optimizer(
         by_factor.setdefault(factors.get(each, 1.0), []).append(each)
     if set(by_factor) - {1.0}:
         parameters = [{'params': group, 'lr': factor * settings['lr']} for factor, group in by_factor.items()]
-    if OPTIMIZERS.get(settings['type'] if isinstance(settings['type'], str) else '') is MuonAdamW:
+    wanted = settings['type']
+    if (component_of(OPTIMIZERS, wanted) if isinstance(wanted, str) else wanted) is MuonAdamW:
         settings = dict(settings, adamw_only=tables)
-    optimizer = OPTIMIZERS.build(dict(params=parameters, **settings))
+    optimizer = OPTIMIZERS.parent.build(dict(params=parameters, **settings))
     return OPTIM_WRAPPERS.build(dict(arguments, optimizer=optimizer))
 
 

@@ -43,10 +43,11 @@ def shard(training: Training, device: torch.device) -> None:
             f'sharding: {type(training).__name__} trains the {" and the ".join(training.subjects)}; only generators '
             'are sharded, and on their own; leave sharding out.'
         )
-    _shard_network(training.generator.to(device).network, device)
+    shard_network(training.generator.to(device).network, device)
 
 
-def _shard_network(network: nn.Module, device: torch.device) -> None:
+def shard_network(network: nn.Module, device: torch.device) -> None:
+    """Cut a generator's network into shards over all processes, block by block, in place."""
     mesh = init_device_mesh(device.type, (rank_and_world_size()[1],))
     for block in network.blocks:
         fully_shard(block, mesh=mesh)
@@ -72,7 +73,7 @@ def copy_sharded(training: Training, config: Mapping[str, Any]) -> nn.Module:
     with torch.device('meta'):
         copy = build({**arguments, 'network': {**network, 'weights': None}})
     device = training.device
-    _shard_network(copy.network, device)
+    shard_network(copy.network, device)
     copy.to_empty(device=device)
     with torch.no_grad():
         values = training.generator.state_dict()

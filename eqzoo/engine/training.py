@@ -2,12 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch._functorch.config
-from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -15,7 +14,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
-from eqzoo.distributed import average_gradients, full_tensor, get_device, total_memory
+from eqzoo.distributed import full_tensor, get_device, total_memory
+from eqzoo.engine.averaging import GradientMean
+from eqzoo.engine.optimizers import OptimWrapper
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import OPTIM_WRAPPERS
 from eqzoo.registry.ranges import PositiveInt, checks_arguments
@@ -49,6 +50,7 @@ class Training(nn.Module):
         self.micro_batch_size = micro_batch_size
         self.precision = precision
         self.on_nonfinite = on_nonfinite
+        self._means: dict[OptimWrapper, GradientMean] = {}
 
     @abstractmethod
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -101,15 +103,33 @@ class Training(nn.Module):
         """Return a context in which the network computes in `precision`."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == 'bf16')
 
+    def gradient_mean(self, optimizer: OptimWrapper) -> GradientMean:
+        """Return what averages the gradients of an optimizer over processes."""
+        if optimizer not in self._means:
+            # the optimizer's own list: walking the model's modules again takes milliseconds
+            self._means[optimizer] = GradientMean(optimized_parameters(optimizer))
+        return self._means[optimizer]
+
+    def backward(self, loss: Tensor, optimizer: OptimWrapper, *, is_last: bool) -> None:
+        """Add the gradients of `loss`, a scalar, to those of the optimizer's parameters.
+
+        Args:
+            loss: A micro-batch's, times its share of the batch.
+            optimizer: The optimizer that `update` comes for.
+            is_last: Whether it is the last one before this update: its gradients are then sent to other processes
+                while it goes on.
+        """
+        with self.gradient_mean(optimizer).during_backward() if is_last else nullcontext():
+            loss.backward()
+
     def update(self, optimizer: OptimWrapper) -> dict[str, Tensor]:
         """Step along the mean gradients of all processes, and return scalars for the log.
 
         The scalars are 'grad_norm', the norm of all gradients before clipping, if they are clipped or
         may be skipped; and 'skipped', 1 or 0, if updates may be skipped.
         """
-        # the optimizer's own list: walking the model's modules again takes milliseconds a step
-        parameters = [parameter for group in optimizer.optimizer.param_groups for parameter in group['params']]
-        average_gradients(parameters)
+        parameters = optimized_parameters(optimizer)
+        self.gradient_mean(optimizer).finish()
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         log: dict[str, Tensor] = {}
         skips, limit = self.on_nonfinite == 'skip', clip_limit(optimizer)
@@ -132,6 +152,11 @@ class Training(nn.Module):
         for start in range(0, size, step):
             part = slice(start, min(start + step, size))
             yield part, (part.stop - start) / size
+
+
+def optimized_parameters(optimizer: OptimWrapper) -> list[nn.Parameter]:
+    """Return the parameters of all groups of an optimizer."""
+    return [parameter for group in optimizer.optimizer.param_groups for parameter in group['params']]
 
 
 def check_memory(model: Training, dataset: Dataset, batch_size: int) -> None:

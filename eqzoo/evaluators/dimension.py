@@ -5,14 +5,16 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy import linalg
 from torch import Generator, Tensor
 
 from eqzoo.evaluators.latents import LatentSample
 from eqzoo.evaluators.neighbours import nearest_neighbors
+from eqzoo.lazy import LazyModule
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS
 from eqzoo.registry.ranges import PositiveInt, Range
+
+linalg = LazyModule('scipy.linalg')
 
 DISCARD_FRACTION = 0.1  # of Facco et al. 2017; `fraction=0.9` in DADApy, which EQ-VAE used
 NUM_RESAMPLES = 100

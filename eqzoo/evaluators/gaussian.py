@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg import blas, lapack
 from torch import Tensor
 
+from eqzoo.lazy import LazyModule
 from eqzoo.precision import to_double
+
+blas, lapack = LazyModule('scipy.linalg.blas'), LazyModule('scipy.linalg.lapack')
 
 
 class Gaussian:

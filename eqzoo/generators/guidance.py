@@ -75,7 +75,7 @@ class ClassifierFree(Guidance):
         guided = self.guided(noise_time)
         if not len(guided):
             return network(x, times, labels)
-        places = guided.to(x.device)
+        places = guided.to(x.device, non_blocking=True)
         # one forward pass: all samples, then the guided ones again without their class
         nothing = torch.full_like(labels[places], network.num_classes)
         inputs = zip((x, times, labels), (x[places], times[places], nothing), strict=True)
@@ -116,7 +116,7 @@ class AutoGuidance(Guidance):
         output, guided = network(x, times, labels).float(), self.guided(noise_time)
         if not len(guided):
             return output
-        places = guided.to(x.device)
+        places = guided.to(x.device, non_blocking=True)
         worse = self.network.to(x.device)(x[places], times[places], labels[places]).float()
         channels = network.latent_shape[0]
         worse, better = worse[:, :channels], output[places, :channels]

@@ -72,7 +72,7 @@ class MaskGIT(Generator):
         """
         codes = batch['codes']
         share = masked_share(self.schedule, streams.uniform())
-        masked = (streams.uniform(*codes.shape[1:]) < share[:, None, None]).to(codes.device)
+        masked = (streams.uniform(*codes.shape[1:]) < share[:, None, None]).to(codes.device, non_blocking=True)
         labels = drop_labels(batch['labels'], streams.uniform(), self.p_unconditional, self.num_classes)
         with streams.for_modules(codes.device):
             logits = self.network(codes.masked_fill(masked, self.network.mask_code), labels).float()

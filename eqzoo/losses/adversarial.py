@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from eqzoo.gradients import gradient_ratio
+from eqzoo.losses.apart import with_gradients
 from eqzoo.losses.stabilization import DiffAug, DiscriminatorStep, mean_of_maps
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import LOSSES, MODELS, Requirement
@@ -91,6 +93,10 @@ class AdversarialLoss(nn.Module):
         adaptive: Whether the weight also balances the gradients of both losses at the decoder's last layer.
         penalties: Terms of the discriminator's loss: `R1`, `LeCam`.
         augmentation: What changes all images before the discriminator sees them: `DiffAug`.
+        micro_batch_size: Images that the discriminator sees at once. The autoencoder's loss is then computed with its
+            gradient: less memory, with an adaptive weight less time, and gradients that differ by rounding
+            (docs/performance.md). A discriminator with statistics of batches (PatchGAN) still sees whole batches.
+            None: the whole batch, kept for the backward pass.
     """
 
     def __init__(
@@ -102,6 +108,7 @@ class AdversarialLoss(nn.Module):
         adaptive: bool = True,
         penalties: Sequence[Callable[[DiscriminatorStep], Tensor | None]] = (),
         augmentation: DiffAug | None = None,
+        micro_batch_size: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.discriminator = discriminator
@@ -110,6 +117,7 @@ class AdversarialLoss(nn.Module):
         self.adaptive = adaptive
         self.penalties = tuple(penalties)
         self.augmentation = augmentation
+        self.micro_batch_size = micro_batch_size
         for number, each in enumerate(self.penalties):
             if isinstance(each, nn.Module):  # its averages are found under this name
                 self.add_module(f'penalty_{number}', each)
@@ -129,8 +137,8 @@ class AdversarialLoss(nn.Module):
             last_layer: Weight of the decoder's last layer, where the gradients are compared.
             streams: Draws for the augmentation, a stream per image.
         """
-        loss = -mean_of_maps(self._logits(reconstruction, streams), torch.mean)
-        weight = torch.as_tensor(self.weight, device=loss.device, dtype=loss.dtype)
+        loss = -self._mean_logits(reconstruction, streams)
+        weight = loss.new_full((), self.weight)
         if self.adaptive:
             weight = weight * gradient_ratio(reconstruction_loss, loss, last_layer)
         return weight * loss, weight
@@ -165,11 +173,28 @@ class AdversarialLoss(nn.Module):
                 parts[getattr(penalty, 'name', type(penalty).__name__.lower())] = value.detach()
         return loss, parts
 
+    def micro_batches(self, size: int) -> list[slice]:
+        """Return the parts of `size` images that the discriminator sees at once."""
+        has_statistics = any(isinstance(each, _BatchNorm) for each in self.discriminator.modules())
+        step = size if self.micro_batch_size is None or has_statistics else self.micro_batch_size
+        return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
     def end_step(self, logits_real: Tensor, logits_fake: Tensor) -> None:
         """Let penalties with averages take in a step's mean logits, scalars over all its micro-batches."""
         for penalty in self.penalties:
             if hasattr(penalty, 'update'):
                 penalty.update(logits_real, logits_fake)
+
+    def _mean_logits(self, images: Tensor, streams: SampleStreams | None) -> Tensor:
+        if self.micro_batch_size is None:
+            return mean_of_maps(self._logits(images, streams), torch.mean)
+        draws = None if self.augmentation is None else self.augmentation.sample(streams)
+
+        def of_each(piece: Tensor, part: slice) -> Tensor:
+            seen = piece if draws is None else self.augmentation(piece, draws[part])
+            return mean_of_maps(self._plain_logits(seen), lambda logits: logits.flatten(1).mean(dim=1))
+
+        return with_gradients(of_each, images, self.micro_batches(len(images))[0].stop).mean()
 
     def _logits(self, images: Tensor, streams: SampleStreams | None) -> Sequence[Tensor]:
         if self.augmentation is not None:

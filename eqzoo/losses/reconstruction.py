@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from eqzoo.losses.apart import with_gradients
 from eqzoo.registry import LOSSES
-from eqzoo.registry.ranges import NonNegativeFloat
+from eqzoo.registry.ranges import NonNegativeFloat, PositiveInt
 
 
 @LOSSES.register_module()
@@ -44,6 +45,9 @@ class ReconstructionLoss(nn.Module):
         log_variance: Initial s.
         learn_log_variance: Whether s is trained. Not in LDM's release, which declares it a parameter but
             leaves it out of the optimizer.
+        micro_batch_size: Images whose perceptual loss is computed at once, with its gradient: less memory, with an
+            adaptive weight less time, and gradients that differ by rounding (docs/performance.md). None: the whole
+            batch, kept for the backward pass.
 
     Raises:
         ValueError: If `reduction` is neither 'sum' nor 'mean'.
@@ -58,12 +62,14 @@ class ReconstructionLoss(nn.Module):
         reduction: Literal['sum', 'mean'] = 'sum',
         log_variance: float = 0.0,
         learn_log_variance: bool = False,
+        micro_batch_size: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.pixel = pixel
         self.perceptual = perceptual
         self.perceptual_weight = perceptual_weight
         self.reduction = reduction
+        self.micro_batch_size = micro_batch_size
         self.log_variance = nn.Parameter(torch.tensor(float(log_variance)), requires_grad=learn_log_variance)
 
     def forward(self, reconstruction: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -71,10 +77,17 @@ class ReconstructionLoss(nn.Module):
         error = self.pixel(reconstruction, target)
         parts = {'pixel': error.detach().mean()}
         if self.perceptual is not None:
-            perceptual = self.perceptual(reconstruction, target)
+            perceptual = self._perceptual(reconstruction, target)
             parts['perceptual'] = perceptual.detach().mean()
             error = error + self.perceptual_weight * perceptual[:, None, None, None]
         likelihood = error / self.log_variance.exp() + self.log_variance
         if self.reduction == 'mean':
             return likelihood.mean(), parts
         return likelihood.sum() / len(target), parts
+
+    def _perceptual(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        if self.micro_batch_size is None:
+            return self.perceptual(reconstruction, target)
+        return with_gradients(
+            lambda images, part: self.perceptual(images, target[part]), reconstruction, self.micro_batch_size
+        )

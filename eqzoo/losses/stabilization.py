@@ -166,7 +166,7 @@ class DiffAug:
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Augment `images` (B, C, H, W) in [-1, 1] by `draws` (B, 7); colours may leave the range."""
-        draws = draws.to(images)
+        draws = draws.to(images, non_blocking=True)
         for name in self.policy:
             images = getattr(self, f'_{name}')(images, draws)
         return images

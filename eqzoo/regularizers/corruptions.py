@@ -136,10 +136,14 @@ class LatentMask(nn.Module):
             channels = latents.shape[1]
             kept = channels - (share * channels).floor()
             mask = torch.arange(channels) < kept[:, None]
-            return latents * mask[:, :, None, None].to(latents)
+            return latents * mask[:, :, None, None].to(latents, non_blocking=True)
         height, width = (side // self.block for side in latents.shape[2:])
         order = streams.uniform(height * width).argsort(dim=1).argsort(dim=1)  # the places of a random permutation
         hidden = order < (share * height * width).floor()[:, None]
         hidden = hidden.view(-1, 1, height, width)
-        hidden = hidden.repeat_interleave(self.block, 2).repeat_interleave(self.block, 3).to(latents.device)
+        hidden = (
+            hidden.repeat_interleave(self.block, 2)
+            .repeat_interleave(self.block, 3)
+            .to(latents.device, non_blocking=True)
+        )
         return torch.where(hidden, self.token.to(latents.dtype)[:, None, None], latents)

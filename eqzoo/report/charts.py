@@ -5,17 +5,22 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from eqzoo.files import replacing
+from eqzoo.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+matplotlib = LazyModule('matplotlib')
+figures = LazyModule('matplotlib.figure')
+ticker = LazyModule('matplotlib.ticker')
 
 # Markers distinguish series in print and for the colour-blind: matplotlib's name, and the legend's character.
 MARKERS = (('o', '●'), ('s', '■'), ('^', '▲'), ('D', '◆'), ('v', '▼'), ('P', '✚'))
@@ -116,7 +121,7 @@ def check_curve(curve: Any) -> None:
             raise ValueError(f'{where}: the label of a series must be text, got {series["label"]!r}.')
 
 
-def save_svg(figure: Figure, file: io.StringIO | Path, *, transparent: bool = False) -> None:
+def save_svg(figure: 'Figure', file: io.StringIO | Path, *, transparent: bool = False) -> None:
     """Write a figure as SVG, without metadata: the same figure gives the same bytes."""
     metadata = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
     options = dict(format='svg', transparent=transparent, metadata=metadata)
@@ -145,7 +150,7 @@ def _values(series: Mapping[str, Any], log: bool) -> list[np.ndarray]:
 
 def _svg(drawn: Sequence[Sequence[np.ndarray]], log: bool, number: int) -> Markup:
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE, layout='constrained')
+        figure = figures.Figure(figsize=_SIZE, layout='constrained')
         axes = figure.add_subplot()
         for place, (x, y, low, high) in enumerate(drawn):
             colour = _COLOURS[place % _NUM_COLOURS]
@@ -160,7 +165,7 @@ def _svg(drawn: Sequence[Sequence[np.ndarray]], log: bool, number: int) -> Marku
     return Markup(_inline(buffer.getvalue(), number))
 
 
-def _ticks(axes: Axes, x: np.ndarray, log: bool) -> None:
+def _ticks(axes: 'Axes', x: np.ndarray, log: bool) -> None:
     if log:
         axes.set(xscale='log', yscale='log')
         for axis in (axes.xaxis, axes.yaxis):
@@ -169,17 +174,17 @@ def _ticks(axes: Axes, x: np.ndarray, log: bool) -> None:
     places = np.unique(x[np.isfinite(x)])
     apart = len(places) > 1 and np.diff(places).min() > 0.09 * np.ptp(places)
     few = len(places) <= 8 and (apart or len(places) == 1)  # the cases themselves, such as 90, 180, 270
-    axes.xaxis.set_major_locator(FixedLocator(places) if few else MaxNLocator(7))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(ticker.FixedLocator(places) if few else ticker.MaxNLocator(7))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f'{value:g}'))
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
 
 
-def _log_ticks(axis: Axis) -> None:
+def _log_ticks(axis: 'Axis') -> None:
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))  # matplotlib's own writes TeX
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f'{value:g}'))  # matplotlib's own writes TeX
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _inline(svg: str, number: int) -> str:

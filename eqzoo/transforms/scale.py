@@ -1,8 +1,9 @@
 """Scaling down to sizes that are whole on the latent grid, and hence on the images."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,10 @@ class _Scale(Transform):
         precise = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         whole = [int(side) for side in size]
         mode = dict(mode=self.interpolation, align_corners=False, antialias=self.antialias)
+        # torch has a deterministic gradient on CUDA for plain bilinear interpolation alone
+        has_kernel = self.interpolation == 'bilinear' and not self.antialias
+        if x.is_cuda and torch.are_deterministic_algorithms_enabled() and not has_kernel:
+            return interpolated_by_products(precise, whole, **mode).to(x.dtype)
         return F.interpolate(precise, whole, **mode).to(x.dtype)
 
     def cases(self, grid: Grid) -> dict[str, Scales]:
@@ -117,3 +122,24 @@ class AnisotropicScale(_Scale):
 def _as_fraction(scale: float) -> Fraction:
     """Return the decimal or ratio that a float stands for: 0.28 of 25 cells is 7, while 0.28 * 25 is slightly more."""
     return Fraction(scale).limit_denominator(1000)
+
+
+def interpolated_by_products(x: Tensor, size: Sequence[int], **mode: Any) -> Tensor:
+    """Return what `torch.nn.functional.interpolate` does, by one matrix product for rows and one for columns.
+
+    Their gradients are products too, which add up in a fixed order; those of interpolation on CUDA do not.
+
+    Args:
+        x: (B, C, H, W), float32 or float64.
+        size: (H', W').
+        **mode: Further arguments of `interpolate`.
+    """
+    with torch.no_grad():
+        # interpolating the unit vectors gives the weights; a whole matrix of them, since torch's antialiasing on the
+        # CPU is wrong for images of one column
+        units = (torch.eye(side, dtype=x.dtype, device=x.device)[None, None] for side in x.shape[2:])
+        rows, columns = (
+            F.interpolate(unit, (new, unit.shape[3]), **mode)[0, 0] for unit, new in zip(units, size, strict=True)
+        )
+    with torch.autocast(x.device.type, enabled=False):
+        return rows @ x @ columns.T

@@ -1,14 +1,17 @@
 """Base classes of frozen vision networks: extractors give features of whole images, encoders give tokens of patches."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from eqzoo.precision import full_precision
+
+Dtype = Literal['float32', 'bfloat16']
+"""Of the weights and activations of a metric's network."""
 
 _CPU_CHUNK = 3  # images: activations stay in the cache, and the allocator keeps their memory (docs/metrics.md)
 
@@ -72,6 +75,8 @@ class FeatureExtractor(VisionNetwork):
     """S, if there are spatial features."""
     num_logits: int | None = None
     """K, if there is a classifier."""
+    dtype: Dtype = 'float32'
+    """Features are float32 in any case; the names of bfloat16's metrics end in `_bf16`."""
 
     @property
     def frechet_key(self) -> str:
@@ -99,6 +104,21 @@ class FeatureExtractor(VisionNetwork):
         return Features(*(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)))
 
 
+def dtype_suffix(dtype: Dtype) -> str:
+    """Return the part that a dtype adds to the names of a network and of its metrics; nothing for float32.
+
+    Example:
+        >>> dtype_suffix('float32'), dtype_suffix('bfloat16')
+        ('', '_bf16')
+    """
+    return {'float32': '', 'bfloat16': '_bf16'}[dtype]
+
+
+def dtype_card(dtype: Dtype) -> dict[str, str]:
+    """Return the entry of a card; none for float32, so that cards and reference files made before still agree."""
+    return {} if dtype == 'float32' else {'dtype': dtype}
+
+
 class VisionEncoder(VisionNetwork):
     """A frozen network that turns images into a grid of features, one for each token of a generator."""
 
@@ -114,3 +134,8 @@ class VisionEncoder(VisionNetwork):
         """
         with self._prepared_for(images):
             return self.encode(images.float())
+
+
+def per_channel(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return `values` as (C, 1, 1) in the dtype and on the device of `like`; the host does not wait for the device."""
+    return torch.tensor(values, dtype=like.dtype).view(-1, 1, 1).to(like.device, non_blocking=True)

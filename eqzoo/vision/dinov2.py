@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from eqzoo.registry import VISION, Requirement
 from eqzoo.registry.ranges import PositiveInt
-from eqzoo.vision.base import FeatureExtractor, Features
+from eqzoo.vision.base import Dtype, FeatureExtractor, Features, dtype_card, dtype_suffix, per_channel
 from eqzoo.vision.vit import IMAGENET, ViTTokens, named_file
 from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights, zoo_file
 
@@ -36,37 +36,42 @@ class DINOv2(FeatureExtractor):
         size: 's', 'b' or 'l'.
         weights: Path or URL of Meta's file. Default: looked for in `$EQZOO_WEIGHTS_DIR`, in
             `weights/`, in torch hub's cache and in eqzoo's. 'random' for smoke runs only.
+        dtype: Of weights and activations. 'bfloat16' is for GPUs, and makes another metric, `fdd_bf16`
+            (docs/metrics.md has the difference).
 
     Raises:
         FileNotFoundError: If the weights are not found.
         ValueError: If they do not fit, their hash is not the expected one, or `size` is unknown.
     """
 
-    def __init__(self, size: Literal['s', 'b', 'l'] = 'l', *, weights: str | Path | None = None) -> None:
+    def __init__(
+        self, size: Literal['s', 'b', 'l'] = 'l', *, weights: str | Path | None = None, dtype: Dtype = 'float32'
+    ) -> None:
         # imported here: timm takes seconds to import, and a config is checked without it
         import timm
 
         with torch.device('meta'):
             self.network = timm.create_model(_timm_name(size), pretrained=False, num_classes=0, img_size=_SIZE)
         self._weights = load_frozen(self.network, _known_file(size), weights, _from_meta)
-        self.size, self.num_features = size, self.network.embed_dim
-        self.key = self._weights.key(f'dinov2_vit{size}14')
+        self.network.to(getattr(torch, dtype))
+        self.size, self.num_features, self.dtype = size, self.network.embed_dim, dtype
+        self.key = self._weights.key(f'dinov2_vit{size}14{dtype_suffix(dtype)}')
 
     @property
     def frechet_key(self) -> str:
-        """`fdd` for the large network with Meta's weights; otherwise as for any network."""
-        return 'fdd' if self.size == 'l' and self._weights.is_known else super().frechet_key
+        """`fdd`, or `fdd_bf16`, for the large network with Meta's weights; otherwise as for any network."""
+        return f'fdd{dtype_suffix(self.dtype)}' if self.size == 'l' and self._weights.is_known else super().frechet_key
 
     def extract(self, images: Tensor) -> Features:
         """Return the class tokens (B, D) of `images` (B, 3, H, W), float in [0, 255]."""
-        return Features(self.network.forward_features(_prepare(images))[:, 0])
+        return Features(self.network.forward_features(self._prepare(images))[:, 0].float())
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return the patch tokens (B, D, 16, 16) after each quarter of the blocks; images as for `extract`."""
         self._move_to(images.device)
         depth = len(self.network.blocks)
         quarters = [depth * part // 4 - 1 for part in (1, 2, 3, 4)]
-        return self.network.forward_intermediates(_prepare(images), indices=quarters, intermediates_only=True)
+        return self.network.forward_intermediates(self._prepare(images), indices=quarters, intermediates_only=True)
 
     def card(self) -> dict[str, Any]:
         """Return the network, its weights, and the preparation of images."""
@@ -74,6 +79,7 @@ class DINOv2(FeatureExtractor):
             'network': f'DINOv2 ViT-{self.size.upper()}/14, class token',
             'weights_sha256': self._weights.card(),
             'resize': f'{_SIZE} pixels, bicubic, antialiased',
+            **dtype_card(self.dtype),
         }
 
     @classmethod
@@ -86,6 +92,11 @@ class DINOv2(FeatureExtractor):
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the small network with random weights."""
         return {**arguments, 'size': 's', 'weights': 'random'}
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        resized = F.interpolate(images, (_SIZE, _SIZE), mode='bicubic', antialias=True)
+        mean, std = (per_channel(values, images) for values in IMAGENET)
+        return ((resized / 255 - mean) / std).to(getattr(torch, self.dtype))
 
 
 @VISION.register_module()
@@ -122,12 +133,6 @@ def _known_file(size: str) -> KnownFile:
     if size == 'g':  # not in the zoo
         return named_file('DINOv2 ViT-G/14', 'dinov2_vitg14_pretrain.pth')
     return zoo_file(f'DINOv2 ViT-{size.upper()}/14', f'eqzoo://dinov2-vit{size}14')
-
-
-def _prepare(images: Tensor) -> Tensor:
-    resized = F.interpolate(images, (_SIZE, _SIZE), mode='bicubic', antialias=True)
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in IMAGENET)
-    return (resized / 255 - mean) / std
 
 
 def _from_meta(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

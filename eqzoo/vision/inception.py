@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eqzoo.registry import VISION, Requirement
-from eqzoo.vision.base import FeatureExtractor, Features
+from eqzoo.vision.base import Dtype, FeatureExtractor, Features, dtype_card, dtype_suffix
 from eqzoo.vision.folding import fold_batch_norms
 from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights, zoo_file
 
@@ -40,6 +40,8 @@ class FIDInception(FeatureExtractor):
         resize: To 299 pixels: 'tf1', without half-pixel centres or antialiasing, as the graph
             itself does (ADM, torch-fidelity); or 'pytorch-fid', with half-pixel centres, as in the rFID of
             EQ-VAE and LightningDiT.
+        dtype: Of weights and activations. 'bfloat16' is for GPUs, and makes another metric, `fid_bf16`
+            (docs/metrics.md has the difference).
 
     Raises:
         FileNotFoundError: If the weights are not found.
@@ -50,33 +52,44 @@ class FIDInception(FeatureExtractor):
     num_spatial = 17 * 17 * _NUM_SPATIAL_CHANNELS
     num_logits = 1008
 
-    def __init__(self, weights: str | Path | None = None, *, resize: Literal['tf1', 'pytorch-fid'] = 'tf1') -> None:
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        *,
+        resize: Literal['tf1', 'pytorch-fid'] = 'tf1',
+        dtype: Dtype = 'float32',
+    ) -> None:
         with torch.device('meta'):
             self.network = _build()
         self._weights = load_frozen(self.network, _known_file(), weights)
         # on a CPU both together save a quarter of the time (docs/performance.md); features differ by rounding
         fold_batch_norms(self.network)
-        self.network.to(memory_format=torch.channels_last)
-        self.resize = resize
-        self.key = self._weights.key(f'inception{_VARIANTS[resize]}')
+        self.network.to(getattr(torch, dtype), memory_format=torch.channels_last)
+        self.resize, self.dtype = resize, dtype
+        self.key = self._weights.key(f'inception{self._variant}')
 
     @property
     def frechet_key(self) -> str:
-        """`fid` or `fid_halfpixel` on the pinned weights; otherwise as for any network."""
-        return f'fid{_VARIANTS[self.resize]}' if self._weights.is_known else super().frechet_key
+        """`fid`, `fid_halfpixel`, `fid_bf16` … on the pinned weights; otherwise as for any network."""
+        return f'fid{self._variant}' if self._weights.is_known else super().frechet_key
 
     @property
     def suffix(self) -> str:
-        """Nothing, or `_halfpixel`, on the pinned weights; otherwise as for any network."""
-        return _VARIANTS[self.resize] if self._weights.is_known else super().suffix
+        """Nothing, `_halfpixel`, `_bf16` … on the pinned weights; otherwise as for any network."""
+        return self._variant if self._weights.is_known else super().suffix
+
+    @property
+    def _variant(self) -> str:
+        return _VARIANTS[self.resize] + dtype_suffix(self.dtype)
 
     def extract(self, images: Tensor) -> Features:
         """Return all three features of `images` (B, 3, H, W), float in [0, 255]."""
-        found = self._activations(images, ('Mixed_6c', 'AvgPool'))
-        pooled = found['AvgPool'].flatten(1)
+        found = self._activations(images, ('Mixed_6c', 'Mixed_7c'))
+        pooled = self.network.AvgPool(found['Mixed_7c'].float()).flatten(1)
         # mixed_6/conv is a branch of the next layer, and torch-fidelity's module includes its ReLU
         spatial = self.network.Mixed_6d.branch1x1(found['Mixed_6c'])[:, :_NUM_SPATIAL_CHANNELS]
-        return Features(pooled, spatial.permute(0, 2, 3, 1).flatten(1), pooled @ self.network.fc.weight.T)
+        logits = pooled.to(spatial.dtype) @ self.network.fc.weight.T
+        return Features(pooled, spatial.permute(0, 2, 3, 1).flatten(1).float(), logits.float())
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return feature maps (B, C, h, w) at five depths; images as for `extract`."""
@@ -91,6 +104,7 @@ class FIDInception(FeatureExtractor):
             'network': 'Inception 2015-12-05 (torch-fidelity)',
             'weights_sha256': self._weights.card(),
             'resize': f'{_SIZE} pixels, {resizing[self.resize]}, no antialiasing',
+            **dtype_card(self.dtype),
         }
 
     @classmethod
@@ -122,7 +136,7 @@ class FIDInception(FeatureExtractor):
             scaled = (interpolate_bilinear_2d_like_tensorflow1x(images, size, align_corners=False) - 128) / 128
         else:
             scaled = F.interpolate(images, size, mode='bilinear', align_corners=False) / 127.5 - 1
-        return scaled.contiguous(memory_format=torch.channels_last)
+        return scaled.to(getattr(torch, self.dtype), memory_format=torch.channels_last)
 
 
 def _known_file() -> KnownFile:

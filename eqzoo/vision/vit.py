@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from eqzoo.registry import VISION, Requirement
 from eqzoo.registry.ranges import PositiveInt
-from eqzoo.vision.base import VisionEncoder
+from eqzoo.vision.base import VisionEncoder, per_channel
 from eqzoo.vision.weights import KnownFile, load_frozen, missing_weights
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of RGB in [0, 1]
@@ -57,7 +57,7 @@ class ViTTokens(VisionEncoder):
 
     def encode(self, images: Tensor) -> Tensor:
         """Return features (B, T, D) of `images` (B, 3, H, W), float in [0, 255]."""
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in self.normalization)
+        mean, std = (per_channel(values, images) for values in self.normalization)
         images = (images / 255 - mean) / std
         if images.shape[-1] != self.size:
             images = F.interpolate(images, (self.size, self.size), mode='bicubic')

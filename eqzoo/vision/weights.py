@@ -105,7 +105,7 @@ def load_frozen(
             is not the known one.
     """
     if weights == RANDOM:
-        state, identity = _random_state(network), WeightsIdentity(None, is_known=False)
+        state, identity = random_state(network), WeightsIdentity(None, is_known=False)
     else:
         path = _locate(known, weights)
         sha256 = sha256_of(path)
@@ -147,7 +147,7 @@ def _locate(known: KnownFile, weights: str | Path | None) -> Path:
     return path
 
 
-def _random_state(network: nn.Module) -> dict[str, Any]:
+def random_state(network: nn.Module) -> dict[str, Any]:
     """Return random weights that keep features dependent on the image.
 
     Scales are 1 and shifts 0; matrices and kernels have a variance of 2 / fan-in (He et al. 2015), which keeps

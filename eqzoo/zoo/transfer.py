@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
 from tqdm import tqdm
 
+from eqzoo.lazy import LazyModule
 from eqzoo.zoo.index import bare_url
+
+requests = LazyModule('requests')
 
 # A server may pack an answer that was asked for unpacked. Weights shrink by a tenth; this much is no weights file.
 _MAX_UNPACKING, _SLACK = 20, 1 << 20
@@ -91,7 +93,7 @@ class ResumingDownloader:
         except requests.RequestException as error:
             raise OSError(f'download: {bare_url(url)}: {type(error).__name__}; correct the URL.') from error
 
-    def _write(self, response: requests.Response, start: int) -> None:
+    def _write(self, response: 'requests.Response', start: int) -> None:
         """Append the body to the first `start` bytes of the part, and check that all of it has come."""
         length = response.headers.get('Content-Length')
         is_packed = response.headers.get('Content-Encoding', 'identity') != 'identity'  # then the length is of the pack
@@ -127,7 +129,7 @@ class ResumingDownloader:
                 'expected a file; correct the URL, or log in.'
             )
 
-    def _check_status(self, response: requests.Response, url: str) -> None:
+    def _check_status(self, response: 'requests.Response', url: str) -> None:
         url = bare_url(url)
         code = response.status_code
         if code in (requests.codes.not_found, requests.codes.gone):
@@ -155,7 +157,7 @@ class _TransientError(OSError):
     """A transfer failed in a way that may pass."""
 
 
-def _failure(error: requests.RequestException) -> str:
+def _failure(error: 'requests.RequestException') -> str:
     if isinstance(error, requests.Timeout) or 'Read timed out' in str(error):
         return 'the server stayed silent'
     return 'the connection broke' if isinstance(error, requests.exceptions.ChunkedEncodingError) else 'no connection'

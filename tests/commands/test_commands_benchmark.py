@@ -6,18 +6,22 @@ import re
 
 import pytest
 import torch
+from PIL import Image
 
 from eqzoo.benchmarks.autoencoders import compare_eq_steps, released_step
 from eqzoo.benchmarks.evaluation import compare_pipelines
 from eqzoo.benchmarks.generators import PlainDiffusionTransformer, compare_sampling
-from eqzoo.benchmarks.growth import measure_growth
+from eqzoo.benchmarks.growth import measure_growth, scoring_cost
 from eqzoo.benchmarks.measure import alternate, hardware, timed
+from eqzoo.benchmarks.measurements import read_measurements
+from eqzoo.benchmarks.memory import MemoryRow, memory_rows, without_files
 from eqzoo.benchmarks.speed import Work, matmul_peak, measure
 from eqzoo.commands import benchmark
 from eqzoo.commands.cli import run
 from eqzoo.config import load_config
 from eqzoo.data import Shapes, collate
 from eqzoo.engine import StepRandomness, shrink
+from eqzoo.engine.memory import StepMemory
 from eqzoo.engine.runner import build_optimizers
 from eqzoo.generators import DiffusionTransformer
 from eqzoo.registry import build
@@ -191,8 +195,62 @@ def test_the_speed_table_is_printed_and_written(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert re.search(r'\nproduct +\S+ +\d+\.\d\d +\S+ +\d+\.\d%\n', out)
     written = json.loads((tmp_path / 'speed.json').read_text())
-    assert written['card']['torch'] == torch.__version__
-    assert [row['name'] for row in written['rows']] == ['product']
+    assert written['settings'] == dict(size=32, batch_size=None, generator='B', precision=None, compile=False, rounds=1)
+    (row,) = written['rows']
+    assert row['name'] == 'product'
+    assert row['ratios']['time at peak'] == pytest.approx(1 / row['values']['share'])
+
+
+def test_the_memory_table_is_printed_and_written(tmp_path, capsys):
+    benchmark.memory('configs/dit/dit_tiny_shapes.py', overrides=[], batch_size=4, out=str(tmp_path / 'memory.json'))
+    rows = read_measurements(tmp_path / 'memory.json').rows
+    names = [f'{name}, {precision}' for precision in ('fp32', 'bf16') for name in ('whole', 'checkpointing')]
+    assert [row.name for row in rows] == names
+    whole, checkpointing = (row.values for row in rows[:2])
+    assert checkpointing['each'] < whole['each']
+    for row in rows:
+        assert row.values['peak'] == sum(row.values['parts'].values())
+        assert abs(row.values['fixed'] + 4 * row.values['each'] - row.values['peak']) < 4
+        assert row.ratios == {'peak': row.values['peak'] / whole['peak']}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[-4:] == ['GiB', 'at', 'the', 'peak']
+    assert len(lines) == 2 + 4 + 1
+
+
+def test_the_largest_batch_leaves_a_gib():
+    row = MemoryRow('whole', 'fp32', StepMemory(0, {}), each=2**30, fixed=2 * 2**30)
+    assert [row.largest_batch(gib * 2**30) for gib in (2, 4, 8)] == [0, 1, 5]
+
+
+def test_options_of_autoencoders_change_the_model():
+    config = shrink(load_config('configs/eqvae/sd_rot_scale.py'))
+    names = ('whole', 'checkpointing', 'both, no GAN, no LPIPS')
+    rows = {(row.name, row.precision): row for row in memory_rows(config, 64, names=names)}
+    assert len(rows) == 6
+    peaks = {key: row.memory.peak for key, row in rows.items()}
+    assert peaks['both, no GAN, no LPIPS', 'fp32'] < peaks['checkpointing', 'fp32'] < peaks['whole', 'fp32']
+    without = rows['both, no GAN, no LPIPS', 'fp32'].memory.parts
+    assert 'discriminator' not in without
+    assert without.get('frozen networks', 0) < 2**20  # no VGG
+
+
+def test_weights_of_files_are_replaced():
+    config = load_config('configs/repa/repa_xl2_sd_ft_ema.py').model.to_dict()
+    config['autoencoder']['weights'] = config['generator']['network']['weights'] = 'nowhere.pth'
+    plain = without_files(config)
+    assert plain['autoencoder']['weights'] is plain['generator']['network']['weights'] is None
+    assert without_files(dict(type='LPIPS', net='vgg')) == dict(type='LPIPS', net='vgg', weights='random')
+    assert without_files([dict(type='Rotate')]) == [dict(type='Rotate')]
+
+
+@pytest.mark.slow(reason='half a minute: two processes begin')
+def test_both_ways_of_averaging_train_the_same(capsys):
+    benchmark.gradients('configs/demo/rot_scale.py', overrides=[], size=32, rounds=1)
+    lines = capsys.readouterr().out.splitlines()
+    after, during = (line.split()[-5:] for line in lines[2:4])
+    assert after[1] == during[1]  # MiB sent
+    assert float(during[3]) < float(after[3])  # MiB copied
+    assert lines[-1] == 'largest difference of the weights: 0.0e+00'
 
 
 @pytest.mark.slow(reason='a minute: all hot paths of the published autoencoder')
@@ -221,8 +279,57 @@ def test_memory_grows_by_a_few_bytes_for_each_image():
     assert all(seconds > 0 for seconds, _ in grown.values())
 
 
+def test_a_large_folder_is_listed_once():
+    grown = measure_growth(20_000, with_files=True)
+    first, later = (grown[f'folder, {each} start'][0] for each in ('first', 'later'))
+    assert min(first, later) > 0
+
+
+@pytest.mark.slow(reason='half a minute: a thousand images through a network')
+def test_scoring_takes_constant_memory():
+    (_, few), (_, many) = scoring_cost(256), scoring_cost(1024)
+    assert many - few < 20  # MiB; the features alone of a distance that keeps them would be 4 bytes · 1,280 each
+
+
 def test_growth_prints_a_line_for_each_part(monkeypatch, capsys):
-    monkeypatch.setattr('eqzoo.benchmarks.growth.measure_growth', lambda count: {'names': (0.5, count / 2**20)})
-    benchmark.growth(most=10_000)
+    costs = lambda count, with_files: {'names': (0.5, 2 * count / 1000)}  # noqa: E731
+    monkeypatch.setattr('eqzoo.benchmarks.growth.measure_growth', costs)
+    benchmark.growth(most=10_000, samples=0)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[1:] == [['1,000', 'names', '0.500', '0.0', '1.0'], ['10,000', 'names', '0.500', '0.0', '1.0']]
+    assert lines[1:] == [
+        ['1,000', 'names', '0.500', '2.0', '2097.2'],
+        ['10,000', 'names', '0.500', '20.0', '2097.2', '0.10x', '1.00x'],
+    ]
+
+
+def test_decoding_is_compared_with_pillow_and_with_the_loader(tmp_path, capsys):
+    folder = tmp_path / 'photographs'
+    folder.mkdir()
+    for index in range(3):
+        pixels = Shapes(3, 48)[index]['image'].permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f'{index}.jpg', quality=90)
+    run(benchmark.decoding, [str(folder), '--images', '3', '--sizes', '64', '--rounds', '1'])
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.endswith('%')]
+    assert {row[-4] for row in rows} >= {'Pillow', 'eqzoo', 'OpenCV'}
+    assert all(row[-1] == '100%' for row in rows)
+    assert [float(row[-2]) for row in rows if row[-4] == 'Pillow'] == [1.0] * 4
+    assert (
+        len(re.findall(r"decoding='scaled', cropped to (?:32|16) px: [\d.]+ of the time, PSNR [\d.]+ dB", printed)) == 2
+    )
+    assert re.search(r'loader beside decoding alone, 64 px: exact [\d.]+, random_square [\d.]+', printed)
+
+
+def test_metric_networks_are_compared_with_their_packages(tmp_path, capsys):
+    for index in range(4):
+        Image.fromarray(Shapes(4, 32)[index]['image'].permute(1, 2, 0).numpy()).save(tmp_path / f'{index}.png')
+    run(benchmark.networks, [str(tmp_path), '--images', '2', '--size', '32', '--rounds', '1'])
+    printed = capsys.readouterr().out
+    differences = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith(('Inception', 'LPIPS'))]
+    assert len(differences) == 2
+    assert all(0 < difference < 1e-5 for difference in differences)
+    plain, reduced = map(
+        float, re.search(r'fd_effnet_lite0 +([\d.]+) in float32, ([\d.]+) in bfloat16', printed).groups()
+    )
+    assert reduced == pytest.approx(plain, rel=0.05)
+    assert reduced != plain

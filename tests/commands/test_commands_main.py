@@ -95,6 +95,9 @@ def test_configs_lists_all(root, capsys):
     [
         ['--help'],
         ['configs'],
+        ['download', '--list'],
+        ['download', '--help'],
+        ['benchmark', 'compare', 'nowhere.json', 'nowhere.json'],
         ['train', '--help'],
         ['train', 'configs/demo/plan.py'],
         ['train', 'configs/demo/plain.py', 'trian_cfg.max_iters=1'],
@@ -123,6 +126,31 @@ def test_what_builds_nothing_imports_no_torch(words):
         'print("imported", heavy & set(sys.modules))'
     )
     result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=60)
+    assert result.stdout.endswith('imported set()\n'), result.stdout + result.stderr
+
+
+# packages that are needed by some components and commands only, and take a tenth of a second or more to import
+RARE = {
+    *('bitsandbytes', 'transformers', 'diffusers', 'timm', 'lpips', 'torchmetrics', 'torch_fidelity', 'torchvision'),
+    *('matplotlib.figure', 'scipy.linalg', 'scipy.stats', 'requests', 'wandb', 'mlflow', 'onnx', 'datasets'),
+}
+
+
+def test_the_engine_imports_no_package_that_few_runs_need():
+    script = (
+        'import sys, eqzoo.engine, eqzoo.data, eqzoo.evaluators, eqzoo.report.page, eqzoo.zoo\n'
+        f'print("imported", {RARE!r} & set(sys.modules))'
+    )
+    result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=300)
+    assert result.stdout.endswith('imported set()\n'), result.stdout + result.stderr
+
+
+def test_without_the_engine_no_sharding_is_imported():
+    script = (
+        'import sys, eqzoo.loading, eqzoo.checkpoints, eqzoo.autoencoders\n'
+        'print("imported", {"torch.distributed.tensor", "sympy", "mmengine.runner"} & set(sys.modules))'
+    )
+    result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=300)
     assert result.stdout.endswith('imported set()\n'), result.stdout + result.stderr
 
 

@@ -73,6 +73,35 @@ def test_a_set_is_its_own_reference(sets):
     assert (sets / 'work' / 'reference_effnet_lite0.npz').is_file()  # measured once, to be used again
 
 
+def test_images_of_a_measured_reference_are_kept_only_for_metrics_that_need_them(sets):
+    words = [str(sets / 'samples'), str(sets / 'images'), *OFFLINE, '--min-images', '2']
+    values = {}
+    for metrics in ('fd', 'fd,swd'):
+        out = sets / 'work' / metrics
+        values[metrics] = run(score, [*words, '--metrics', metrics, '--out', str(out)])['metrics']['fd_effnet_lite0']
+        with np.load(out / 'reference_effnet_lite0.npz') as file:
+            assert ('arr_0' in file, 'features' in file) == (metrics == 'fd,swd',) * 2
+    assert values['fd'] == values['fd,swd']
+
+
+def test_bfloat16_has_names_of_its_own_and_is_refused_against_float32(sets, capsys):
+    words = [*OFFLINE, '--metrics', 'fd', '--min-images', '2', '--out', str(sets / 'work')]
+    reduced = ['--dtype', 'bfloat16']
+    result = run(score, [str(sets / 'samples'), str(sets / 'images'), *words, *reduced])
+    assert list(result['metrics']) == ['fd_effnet_lite0_bf16']
+    assert result['card']['evaluators']['GenerationMetric']['extractor']['dtype'] == 'bfloat16'
+    plain = run(score, [str(sets / 'samples'), str(sets / 'images'), *words])['metrics']['fd_effnet_lite0']
+    assert result['metrics']['fd_effnet_lite0_bf16'] == pytest.approx(plain, rel=0.05)
+    run(reference, [str(sets / 'images'), str(sets / 'ref.npz'), *OFFLINE, '--size', '32'])
+    message = fails(score, [str(sets / 'samples'), str(sets / 'ref.npz'), *words, *reduced], capsys)
+    assert "its key is 'effnet_lite0', here it is 'effnet_lite0_bf16'" in message
+    run(reference, [str(sets / 'images'), str(sets / 'ref16.npz'), *OFFLINE, '--size', '32', *reduced])
+    again = run(score, [str(sets / 'samples'), str(sets / 'ref16.npz'), *words, *reduced])
+    assert again['metrics']['fd_effnet_lite0_bf16'] == pytest.approx(result['metrics']['fd_effnet_lite0_bf16'])
+    with pytest.raises(SystemExit, match='float16'):
+        run(score, [str(sets / 'samples'), str(sets / 'images'), *words, '--dtype', 'float16'])
+
+
 def fails(command, words, capsys):
     with pytest.raises(SystemExit) as stopped:
         run(command, words)

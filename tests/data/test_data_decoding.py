@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eqzoo.data.decoding import FORMATS, UnreadableImageError, decode
+from eqzoo.data import decoding
+from eqzoo.data.decoding import FORMATS, UnreadableImageError, decode, decode_pixels
 
 
 def encoded(image: Image.Image, kind: str = 'PNG', **options) -> bytes:
@@ -240,3 +241,99 @@ def test_damage_is_reported_with_its_cause(data, cause):
 def test_broken_exif_does_not_hide_the_picture():
     whole = encoded(Image.fromarray(picture()), exif=b'Exif\0\0II*\0\xff\xff\xff\x7f')
     np.testing.assert_array_equal(np.asarray(decode(whole)), picture())
+
+
+# Files of every kind that `decode_pixels` may give to OpenCV, and of those that it must not.
+PLAIN = {
+    'jpeg 4:4:4': dict(kind='JPEG', subsampling=0),
+    'jpeg 4:2:2': dict(kind='JPEG', subsampling=1),
+    'jpeg 4:2:0': dict(kind='JPEG', subsampling=2, quality=30),
+    'jpeg restarts': dict(kind='JPEG', restart_marker_rows=1),
+    'jpeg grey': dict(kind='JPEG', mode='L'),
+    'png': dict(kind='PNG'),
+    'png grey': dict(kind='PNG', mode='L'),
+}
+OTHER = {
+    'jpeg progressive': dict(kind='JPEG', progressive=True),
+    'jpeg cmyk': dict(kind='JPEG', mode='CMYK'),
+    'jpeg turned': dict(kind='JPEG', orientation=6),
+    'png turned': dict(kind='PNG', orientation=8),
+    'png palette': dict(kind='PNG', mode='P'),
+    'png alpha': dict(kind='PNG', mode='LA'),
+    'png key': dict(kind='PNG', transparency=(9, 9, 9)),
+    'png bits': dict(kind='PNG', mode='1'),
+    'png deep': dict(kind='PNG', mode='I;16'),
+    'webp': dict(kind='WEBP'),
+}
+
+
+def smooth_file(kind, mode='RGB', orientation=None, **options):
+    image = Image.fromarray(picture(3, 4)).resize((150, 101), Image.Resampling.BICUBIC)
+    if mode == 'I;16':
+        image = Image.fromarray(np.asarray(image.convert('L')).astype(np.uint16) * 257)
+    else:
+        image = image.convert(mode)
+    if orientation:
+        options['exif'] = Image.Exif()
+        options['exif'][0x0112] = orientation
+    return encoded(image, kind, **options)
+
+
+@pytest.mark.parametrize('name', [*PLAIN, *OTHER])
+def test_pixels_are_those_of_pillow(name, monkeypatch):
+    content = smooth_file(**(PLAIN | OTHER)[name])
+    assert all(decoding._is_exact(kind) for kind in ('JPEG', 'PNG'))
+    calls, by_opencv = [], decoding._by_opencv
+    monkeypatch.setattr(decoding, '_by_opencv', lambda *given: calls.append(1) or by_opencv(*given))
+    np.testing.assert_array_equal(decode_pixels(content), np.asarray(decode(content)))
+    assert bool(calls) == (name in PLAIN)
+
+
+def outcome(read, content):
+    try:
+        return np.asarray(read(content))
+    except UnreadableImageError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize('name', [*PLAIN, 'jpeg progressive'])
+def test_damaged_files_have_pillows_pixels_or_pillows_reason(name):
+    content, rng = smooth_file(**(PLAIN | OTHER)[name]), np.random.default_rng(1)
+    outcomes = set()
+    for number in range(24):
+        damaged = bytearray(content)
+        if number % 2:
+            for place in rng.integers(2, len(content), 2):
+                damaged[place] = rng.integers(256)
+        else:
+            damaged = damaged[: rng.integers(len(content) // 4, len(content))]
+        expected, found = (outcome(read, bytes(damaged)) for read in (decode, decode_pixels))
+        assert type(expected) is type(found)
+        np.testing.assert_array_equal(found, expected)
+        outcomes.add(type(found))
+    assert str in outcomes
+
+
+def test_pillow_stays_where_the_other_library_rounds_otherwise(monkeypatch):
+    by_opencv = decoding._by_opencv
+    monkeypatch.setattr(decoding, '_by_opencv', lambda *given: by_opencv(*given) // 2)
+    monkeypatch.setattr(decoding, '_is_exact', decoding._is_exact.__wrapped__)
+    assert not decoding._is_exact('JPEG')
+    content = smooth_file('JPEG')
+    np.testing.assert_array_equal(decode_pixels(content), np.asarray(decode(content)))
+
+
+@pytest.mark.parametrize(
+    ('at_least', 'size'),
+    [((150, 101), (150, 101)), ((75, 50), (75, 51)), ((76, 50), (150, 101)), ((30, 25), (38, 26)), ((1, 1), (19, 13))],
+)
+def test_a_scaled_jpeg_is_large_enough_and_near_the_shrunk_image(at_least, size):
+    content = smooth_file('JPEG', quality=95)
+    scaled = decode(content, at_least=at_least)
+    assert scaled.size == size
+    shrunk = np.asarray(decode(content).reduce(round(150 / size[0]))).astype(int)
+    assert np.abs(np.asarray(scaled) - shrunk).mean() < 2
+    # a photograph on its side is measured upright, and a PNG has no scales
+    turned = smooth_file('JPEG', quality=95, orientation=6)
+    assert decode(turned, at_least=at_least[::-1]).size == size[::-1]
+    assert decode(smooth_file('PNG'), at_least=(1, 1)).size == (150, 101)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from eqzoo.data import ImageFolder, Shapes, build_eval_loader, collate, sources
+from eqzoo.data.crops import CROPS
 from eqzoo.data.sources import FolderSource, Names, ZipSource
 from eqzoo.registry import build
 
@@ -453,3 +454,54 @@ def test_a_long_walk_says_what_it_does_and_ends_where_there_are_no_images(tmp_pa
     with pytest.raises(ValueError, match=r'0 images in the first 20 folders; expected a folder of images'):
         ImageFolder(str(tmp_path), 16)
     assert f'Looking for images in {tmp_path}: 0 in 2 folders so far; Ctrl-C stops it.' in capsys.readouterr().err
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Smooth JPEG files of 300 x 200 pixels, and one too small."""
+    rng = np.random.default_rng(0)
+    for number, size in enumerate([(300, 200), (300, 200), (40, 30)]):
+        image = Image.fromarray(rng.integers(0, 256, (6, 9, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        image.save(tmp_path / f'{number}.jpg', quality=95)
+    return tmp_path
+
+
+@pytest.mark.parametrize('crop', ['exact', 'random_square', 'resize_tensor', 'center'])
+def test_items_are_cut_from_pillows_pixels(photographs, crop):
+    """Whichever library decodes, and though planes are split and mirrored by OpenCV."""
+    size = 40 if crop != 'exact' else 200
+    if crop == 'exact':
+        for path in photographs.glob('*.jpg'):
+            Image.open(path).resize((size, size)).save(path, quality=95)
+    dataset = ImageFolder(photographs, size, crop=crop, flip=True, seed=3)
+    for draw in range(6):
+        index = draw % len(dataset)
+        image, rng = Image.open(photographs / f'{index}.jpg').convert('RGB'), np.random.default_rng([3, draw])
+        expected = CROPS[crop](image, size, rng)
+        if rng.random() < 0.5:
+            expected = expected[:, ::-1]
+        np.testing.assert_array_equal(dataset[index, draw]['image'], expected.transpose(2, 0, 1))
+
+
+def test_scaled_decoding_is_near_and_has_another_identity(photographs):
+    exact, scaled = (ImageFolder(photographs, 48, decoding=each) for each in ('exact', 'scaled'))
+    for index in range(2):
+        ours, theirs = (each[index]['image'].numpy().astype(float) for each in (scaled, exact))
+        assert 0 < np.abs(ours - theirs).mean() < 3
+    # one that is too small is not made smaller still, and is listed as it is
+    assert torch.equal(scaled[2]['image'], exact[2]['image'])
+    assert scaled[2]['enlarged'] == '2.jpg (40 x 30)'
+    assert scaled.identity() == {**exact.identity(), 'decoding': 'scaled'}
+    assert 'decoding' not in exact.identity()  # of stores and references made before there was a choice
+    with pytest.raises(ValueError, match="decoding must be 'exact' or 'scaled', got 'fast'"):
+        build(dict(type='ImageFolder', root=str(photographs), size=48, decoding='fast'))
+
+
+def test_random_squares_of_scaled_images_are_not_enlarged(photographs, monkeypatch):
+    """The smallest has half the short side: 200 pixels may become 100, not 50, for squares of 48."""
+    sizes = []
+    cut = CROPS['random_square']
+    monkeypatch.setitem(CROPS, 'random_square', lambda image, *rest: sizes.append(image.size) or cut(image, *rest))
+    dataset = ImageFolder(photographs, 48, crop='random_square', decoding='scaled', on_small='skip')
+    assert [dataset[index]['image'].shape for index in range(2)] == [(3, 48, 48)] * 2
+    assert sizes == [(150, 100)] * 2

@@ -22,7 +22,7 @@ from eqzoo.commands.cli import run as run_command
 from eqzoo.commands.train import train
 from eqzoo.data import BucketedShapes, Shapes, build_eval_loader, build_train_loader
 from eqzoo.distributed import close_distributed, init_distributed
-from eqzoo.engine import StepRandomness
+from eqzoo.engine import StepRandomness, averaging
 from eqzoo.engine.runner import EvaluationLoop, build_optimizers
 from eqzoo.registry import build
 
@@ -39,6 +39,7 @@ SHARDED = ('dit', 'repa', 'maskgit')
 RATES = {'autoencoder': 1e-6, 'vq': 1e-2, 'dit': 1e-2, 'repa': 1e-2, 'repae': 1e-2, 'maskgit': 1e-2}
 MOMENTA = {'repa': 0.0}  # an optimizer without state
 NUM_PORTS = 13
+averaging.SMALL_BYTES = 2**10  # so that some gradients of small networks are sent by themselves
 
 SMALL = Config(
     dict(

@@ -1,6 +1,8 @@
 """Muon with AdamW against torch's optimizers, the split of parameters, 8-bit Adam, and exact resume with each."""
 
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -138,6 +140,21 @@ def dtypes(value):
     elif isinstance(value, dict | list):
         for each in value.values() if isinstance(value, dict) else value:
             yield from dtypes(each)
+
+
+def test_rare_optimizers_are_imported_for_their_names_only():
+    """By a fresh process: mmengine, which imports them with its own, does not find them until one is asked for."""
+    pytest.importorskip('bitsandbytes')
+    script = """
+import sys
+from eqzoo.registry import OPTIMIZERS, component_of
+adam = component_of(OPTIMIZERS, 'AdamW').__module__
+print(adam, 'bitsandbytes' in sys.modules)
+rare = [component_of(OPTIMIZERS, name) for name in ('AdamW8bit', 'PagedAdamW', 'bnb_Adam', 'Lion')]
+print(*[each.__module__.split('.')[0] for each in rare], component_of(OPTIMIZERS, 'AdamW').__module__ == adam)
+"""
+    result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=300, check=True)
+    assert result.stdout.splitlines() == ['torch.optim.adamw False', ' '.join(['bitsandbytes'] * 4) + ' True']
 
 
 def test_8bit_adam_is_adam_to_the_precision_of_its_states():

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 from eqzoo.commands.test import test as evaluate
 from eqzoo.commands.train import train
 from eqzoo.data import ImageFolder
+from eqzoo.data.folder_index import IndexedFolder
 from eqzoo.data.latents.write import write_store
-from eqzoo.data.sources import FolderSource
 from eqzoo.engine.preflight import check_ready, missing
 from eqzoo.registry import Requirement, build
 
@@ -29,8 +29,8 @@ def image_folder(folder, count=8):
 def listings(monkeypatch):
     """The number of times that each folder of images has been listed, by its name."""
     counts = Counter()
-    names = FolderSource.names
-    monkeypatch.setattr(FolderSource, 'names', lambda self: counts.update([self.root.name]) or names(self))
+    names = IndexedFolder.names
+    monkeypatch.setattr(IndexedFolder, 'names', lambda self: counts.update([self.root.name]) or names(self))
     # --smoke keeps the folders
     monkeypatch.setattr(ImageFolder, 'smoke', classmethod(lambda cls, arguments: dict(type='ImageFolder', **arguments)))
     return counts

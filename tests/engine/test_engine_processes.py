@@ -42,7 +42,7 @@ def runs(tmp_path_factory, request):
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     with subprocess.Popen(words, **options, **pipes) as process:
         try:
-            out, _ = process.communicate(timeout=300)
+            out, _ = process.communicate(timeout=3000)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # both
             raise

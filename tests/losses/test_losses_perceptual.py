@@ -20,6 +20,36 @@ def test_lpips_is_zero_for_equal_images_and_positive_otherwise():
     assert loss(a, b).shape == (2,)
 
 
+@pytest.mark.parametrize('net', ['vgg', 'alex'])
+def test_lpips_is_the_packages_with_both_images_in_one_batch(net):
+    loss = LPIPS(net, 'random')
+    a, b = randn(2, 3, 64, 64, seed=5).clamp(-1, 1), randn(2, 3, 64, 64, seed=6).clamp(-1, 1)
+    expected = loss._network(a, b).flatten()
+    assert torch.equal(loss(a, b), expected)  # in a training, to the bit
+    passes = []
+    loss._network.net.register_forward_hook(lambda *arguments: passes.append(len(arguments[1][0])))
+    with torch.no_grad():
+        torch.testing.assert_close(loss(a, b), expected, rtol=1e-6, atol=0)
+    assert passes == [4]
+
+
+def test_lpips_in_bfloat16_is_another_metric():
+    torch.manual_seed(0)
+    plain = LPIPS('vgg', 'random')
+    torch.manual_seed(0)
+    other = LPIPS('vgg', 'random', dtype='bfloat16')
+    a = randn(2, 3, 32, 32, seed=5).clamp(-1, 1)
+    b = (a + 0.05 * randn(2, 3, 32, 32, seed=6)).requires_grad_()
+    expected, found = plain(b, a), other(b, a)
+    assert found.dtype == torch.float32
+    error = (found / expected - 1).abs().max()
+    assert 1e-5 < error < 0.05
+    gradients = [torch.autograd.grad(each.sum(), b)[0].flatten() for each in (expected, found)]
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.97
+    assert (plain.key, other.key) == ('random_vgg', 'random_vgg_bf16')
+    assert other.card() == {**plain.card(), 'dtype': 'bfloat16'}
+
+
 def test_lpips_stays_out_of_the_module_tree():
     """In the tree, train() would switch on its dropout, and optimizers and checkpoints would contain it."""
     loss = ReconstructionLoss(L1(), LPIPS('alex', 'random'))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from eqzoo.transforms import AnisotropicScale, Choice, Compose, Flip, IsotropicScale, Rotate
+from eqzoo.transforms.scale import interpolated_by_products
 
 HALF = (Fraction(1, 2), Fraction(1, 2))
 
@@ -278,3 +279,17 @@ def test_parts_that_are_no_transforms_are_refused(cls):
         cls([Rotate])
     with pytest.raises(ValueError, match=rf'{name}.transforms must be a list of components .*, got Rotate\('):
         cls(Rotate())
+
+
+@pytest.mark.parametrize('antialias', [False, True])
+@pytest.mark.parametrize('mode', ['bilinear', 'bicubic'])
+def test_scaling_by_products_is_torchs_interpolation_with_its_gradient(mode, antialias):
+    options, found = dict(mode=mode, antialias=antialias, align_corners=False), []
+    start = torch.randn(2, 3, 16, 12, dtype=torch.float64)
+    for scale in (interpolated_by_products, F.interpolate):
+        x = start.clone().requires_grad_()
+        y = scale(x, (5, 12), **options)
+        y.pow(3).sum().backward()
+        found.append((y.detach(), x.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

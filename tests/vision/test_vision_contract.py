@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from eqzoo.evaluators.gaussian import FeatureMoments
+from eqzoo.evaluators.reference import read_reference, write_reference
 from eqzoo.registry import VISION, build
 from eqzoo.vision import FeatureExtractor, Features, FIDInception, VisionEncoder
 
@@ -88,6 +90,28 @@ def test_maps_pass_gradients(extractor, images):
     sum(each.square().mean() for each in maps).backward()
     assert x.grad.isfinite().all()
     assert x.grad.abs().sum() > 0
+
+
+def test_bfloat16_is_another_metric_with_nearly_the_same_features(extractor, images, tmp_path):
+    cls = type(extractor)
+    arguments = cls.smoke({}) if hasattr(cls, 'smoke') else {'weights': 'random'}
+    other = cls(**arguments, dtype='bfloat16')
+    assert {parameter.dtype for parameter in other.network.parameters()} == {torch.bfloat16}
+    found, expected = other(images), extractor(images)
+    for ours, plain in zip(found, expected, strict=True):
+        if plain is not None:
+            error = (ours - plain).norm() / plain.norm()
+            assert ours.dtype == torch.float32
+            assert 1e-4 < error < 0.05  # 8 bits of precision, through a hundred layers
+    assert (other.key, other.frechet_key) == (f'{extractor.key}_bf16', f'{extractor.frechet_key}_bf16')
+    assert other.suffix == f'{extractor.suffix}_bf16'
+    assert other.card() == {**extractor.card(), 'dtype': 'bfloat16'}
+    assert 'dtype' not in extractor.card()  # files that were made before there was a choice are still good
+    moments = FeatureMoments(extractor.num_features)
+    moments.add(expected.pooled)
+    write_reference(tmp_path / 'float32.npz', extractor, moments, data={})
+    with pytest.raises(ValueError, match=f"its key is '{extractor.key}', here it is '{other.key}'"):
+        read_reference(tmp_path / 'float32.npz', other)
 
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -20,7 +20,7 @@ def file(tmp_path_factory):
     """Random weights in a file, as torch-fidelity takes them, with batch norms that change their input."""
     path = tmp_path_factory.mktemp('weights') / 'inception.pth'
     network, generator = inception._build(), torch.Generator().manual_seed(1)
-    state = weights._random_state(network)
+    state = weights.random_state(network)
     for name, value in state.items():
         if '.bn.' in name and value.ndim == 1:
             spread = 0.2 * torch.randn(value.shape, generator=generator)
@@ -81,22 +81,28 @@ def test_pytorch_fids_resizing_is_another_kernel(file, images):
 
 
 @pytest.mark.parametrize(
-    ('resize', 'frechet', 'suffix'), [('tf1', 'fid', ''), ('pytorch-fid', 'fid_halfpixel', '_halfpixel')]
+    ('options', 'frechet', 'suffix'),
+    [
+        ({}, 'fid', ''),
+        ({'resize': 'pytorch-fid'}, 'fid_halfpixel', '_halfpixel'),
+        ({'dtype': 'bfloat16'}, 'fid_bf16', '_bf16'),
+        ({'resize': 'pytorch-fid', 'dtype': 'bfloat16'}, 'fid_halfpixel_bf16', '_halfpixel_bf16'),
+    ],
 )
-def test_the_pinned_weights_alone_give_fid(file, monkeypatch, resize, frechet, suffix):
-    other = FIDInception(file, resize=resize)
+def test_the_pinned_weights_alone_give_fid(file, monkeypatch, options, frechet, suffix):
+    other = FIDInception(file, **options)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     assert (other.frechet_key, other.suffix) == (
         f'fd_inception{suffix}_{sha256[:8]}',
         f'_inception{suffix}_{sha256[:8]}',
     )
     assert other.card()['weights_sha256'] == sha256
-    random = FIDInception('random', resize=resize)
+    random = FIDInception('random', **options)
     assert (random.frechet_key, random.suffix) == (f'fd_random_inception{suffix}', f'_random_inception{suffix}')
     assert not any(re.search('fid', key) for key in (other.frechet_key, random.frechet_key, other.key, random.key))
     known = replace(inception._known_file(), sha256=sha256)  # were this file the pinned one
     monkeypatch.setattr(inception, '_known_file', lambda: known)
-    pinned = FIDInception(file, resize=resize)
+    pinned = FIDInception(file, **options)
     assert (pinned.frechet_key, pinned.suffix) == (frechet, suffix)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from eqzoo.data.latents.format import (
     INDEX,
@@ -25,6 +25,7 @@ from eqzoo.data.latents.format import (
     shard_name,
 )
 from eqzoo.data.loaders import Key
+from eqzoo.data.workers import batch_memory
 from eqzoo.normalization import normalization_difference
 from eqzoo.registry import DATASETS, Requirement
 from eqzoo.registry.ranges import NonNegativeInt
@@ -406,19 +407,11 @@ def convert_rows(
 
 
 def empty_batch(shapes: Mapping[str, tuple[int, ...]], count: int) -> dict[str, Tensor]:
-    """Return uninitialised `labels` (B,) and tensors (B, …), float32 or, for codes, int64, in one block of memory.
-
-    In the worker of a loader the block is memory shared with the main process, as in torch's
-    `default_collate`: other memory would be copied there.
-    """
+    """Return uninitialised `labels` (B,) and tensors (B, …), float32 or, for codes, int64, in one `batch_memory`."""
     kinds = {'labels': (torch.int64, ())}
     kinds |= {name: (torch.int64 if name == 'codes' else torch.float32, shape) for name, shape in shapes.items()}
     sizes = [count * math.prod(shape) * dtype.itemsize for dtype, shape in kinds.values()]
-    if get_worker_info() is None:
-        memory = torch.from_numpy(np.empty(sum(sizes), np.uint8))  # numpy asks for huge pages
-    else:
-        memory = torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(sum(sizes)))
-    pieces = zip(kinds.items(), memory.split(sizes), strict=True)
+    pieces = zip(kinds.items(), batch_memory(sum(sizes)).split(sizes), strict=True)
     return {name: piece.view(dtype).view(count, *shape) for (name, (dtype, shape)), piece in pieces}
 
 

@@ -34,7 +34,7 @@ from eqzoo.data.latents.format import (
 )
 from eqzoo.data.loaders import collate
 from eqzoo.data.workers import worker_options
-from eqzoo.distributed import wait_for_all
+from eqzoo.distributed import get_device, wait_for_all
 from eqzoo.files import remove_leftovers, writing_to
 from eqzoo.images import to_float
 from eqzoo.normalization import LatentSums
@@ -246,7 +246,7 @@ def _batches_of(
             batch_sampler=batches,
             **worker_options(num_workers),
             collate_fn=_collate,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=get_device() == 'cuda',
             generator=torch.Generator().manual_seed(0),  # its own, as in eqzoo.data.loaders
         )
     )

@@ -89,9 +89,10 @@ class ODE(Sampler):
 
         def flow(x: Tensor, times: Tensor, places: Tensor, within: tuple[float, float] = (0.0, 1.0)) -> Tensor:
             """Return dx/dt of the samples with the indices `places`; guidance sees `times` clamped to `within`."""
-            at = times.to(x.device)
+            at = times.to(x.device, non_blocking=True)
             inputs = process.network_times(at.float())
-            output = self.predict(network, x, inputs, labels[places.to(labels.device)], times.clamp(*within))
+            own = labels[places.to(labels.device, non_blocking=True)]
+            output = self.predict(network, x, inputs, own, times.clamp(*within))
             return process.velocity(output, x, at)
 
         x = noise.double()  # states and times are float64; the network sees float32

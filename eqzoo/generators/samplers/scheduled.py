@@ -79,7 +79,7 @@ class _Scheduled(Sampler):
         for step in scheduler.timesteps:
             time = int(times[int(step)])
             at = torch.full((len(x),), time, dtype=torch.int64)
-            output = self.predict(generator.network, x, at.to(x.device), labels, at / last)
+            output = self.predict(generator.network, x, at.to(x.device, non_blocking=True), labels, at / last)
             x = scheduler.step(output[:, :channels], step, x, **options).prev_sample
         return x
 

@@ -92,9 +92,9 @@ class SDE(Sampler):
         """Return velocity and score (B, C, h, w), and the path's coefficients."""
         process = generator.process
         at = torch.full((len(x),), time, dtype=x.dtype)
-        inputs = process.network_times(at.float()).to(x.device)
+        inputs = process.network_times(at.float()).to(x.device, non_blocking=True)
         output = self.predict(generator.network, x, inputs, labels, at)
-        at = at.to(x.device)
+        at = at.to(x.device, non_blocking=True)
         return process.velocity(output, x, at), process.score(output, x, at), process.at(at)
 
     def _weight(self, path: Coefficients, time: float) -> Tensor:

@@ -1,0 +1,25 @@
+"""LazyModule: a module that is imported when it is used."""
+
+import sys
+
+import pytest
+
+from eqzoo.lazy import LazyModule
+
+
+def test_a_lazy_module_is_imported_when_something_in_it_is_used():
+    name = 'wsgiref.headers'  # of the standard library, and rare
+    for each in (name, 'wsgiref'):
+        sys.modules.pop(each, None)
+    module = LazyModule(name)
+    assert repr(module) == f"LazyModule('{name}')"
+    assert name not in sys.modules
+    assert module.Headers([('a', 'b')])['A'] == 'b'
+    assert module.Headers is sys.modules[name].Headers
+
+
+def test_what_is_not_there_is_an_error_as_of_the_module():
+    with pytest.raises(AttributeError, match="'math' has no attribute 'pie'"):
+        LazyModule('math').pie  # noqa: B018
+    with pytest.raises(ModuleNotFoundError, match='no_such_module'):
+        LazyModule('no_such_module').anything  # noqa: B018
