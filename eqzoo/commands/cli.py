@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Union, get_args, get_origin
 
 from eqzoo import __version__
 from eqzoo.files import did_you_mean
@@ -50,6 +51,7 @@ COMMANDS = {
     'convert': LazyCommand('convert:convert', 'convert an autoencoder to and from the formats of other tools'),
     'latent-stats': LazyCommand('latent_stats:latent_stats', 'measure scale and shift of latents into a checkpoint'),
     'check-gpu': LazyCommand('check_gpu:check_gpu', 'whether a GPU computes what it should, in two minutes'),
+    'env': LazyCommand('env:env', 'print versions and devices, for the report of a problem'),
     'benchmark': LazyCommand('', 'speed and memory as ratios; eqzoo benchmark --help lists the benchmarks'),
 }
 
@@ -82,6 +84,9 @@ _OUT_OF_MEMORY = (
     '\nTo need less: model.micro_batch_size=N, model.precision=bf16, checkpointing=true of a network, or a smaller '
     'batch_size.'
 )
+
+# jsonargparse's message about the value of an option: the option, and further down the value.
+_WRONG_VALUE = re.compile(r'Parser key "(\w+)":.*(?:Got value|Given value): (.*)', re.DOTALL)
 
 # Messages of torch about sizes that no memory holds.
 _NO_MEMORY = re.compile(r"can't allocate memory|[Ss]torage size calculation overflowed|not enough memory|overflow")
@@ -182,7 +187,7 @@ def _check_options(function: Callable[..., Any], arguments: Mapping[str, Any]) -
     for name, parameter in inspect.signature(function).parameters.items():
         if name in arguments and arguments[name] is not parameter.default:
             try:
-                check_value(_option(name), parameter.annotation, arguments[name])
+                check_value(_option(name), _unless_left_out(parameter.annotation), arguments[name])
             except ValueError as error:
                 sys.exit(f'error: {error}')
 
@@ -190,6 +195,8 @@ def _check_options(function: Callable[..., Any], arguments: Mapping[str, Any]) -
 def _parser_of(function: Callable[..., Any], program: str | None) -> 'ArgumentParser':
     """Return jsonargparse's parser of `function`, with options as shells have them."""
     from jsonargparse import ArgumentParser
+
+    from eqzoo.registry.ranges import check_value  # here: `eqzoo --help` needs no registry
 
     parameters = inspect.signature(function).parameters
     is_word = {name: each.kind is each.POSITIONAL_OR_KEYWORD for name, each in parameters.items()}
@@ -208,12 +215,30 @@ def _parser_of(function: Callable[..., Any], program: str | None) -> 'ArgumentPa
                 return super().add_argument(name, nargs='?', **options)
             return super().add_argument(name if is_word[name] else _option(name), **options)
 
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            """End the program with one line in place of jsonargparse's list of types."""
+            found = _WRONG_VALUE.search(message)
+            if found is not None and found[1] in parameters:
+                name = found[1]
+                place = name.upper() if is_word[name] else _option(name)
+                try:
+                    check_value(place, _unless_left_out(parameters[name].annotation), found[2])
+                except ValueError as error:
+                    message = str(error)
+            sys.exit(f'error: {message.rstrip(".")}. {self.prog} --help lists the options.')
+
     summary = (function.__doc__ or '').strip().split('\n\n')[0]
     parser = Parser(prog=program, description=summary, allow_abbrev=False)  # a misspelt option is an error
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip={'overrides'})
     if 'overrides' in parameters:
         parser.epilog = 'key=value sets a key of the config, such as train_cfg.max_iters=1000.'
     return parser
+
+
+def _unless_left_out(annotation: Any) -> Any:
+    """Return the type of an option's values; `| None` stands for an option that is left out."""
+    kinds = [each for each in get_args(annotation) if each is not NoneType]
+    return Union[tuple(kinds)] if get_origin(annotation) in (Union, UnionType) else annotation  # noqa: UP007
 
 
 def _option(name: str) -> str:

@@ -30,7 +30,7 @@ def test_every_command_is_a_function_with_a_help(name, capsys):
     words = ['benchmark', name] if name in BENCHMARKS else [name]
     out, code = output_of(capsys, *words, '--help')
     assert code == 0
-    assert out.startswith(f'usage: eqzoo {" ".join(words)} ')
+    assert out.startswith(f'usage: eqzoo {" ".join(words)}')
 
 
 def test_every_tool_is_a_command(root):
@@ -170,3 +170,28 @@ def test_ctrl_c_ends_every_command_with_one_line(name, capsys, monkeypatch):
         assert end.value.code == 130
         assert capsys.readouterr() == ('', 'interrupted\n')
         assert signal.signal(signal.SIGINT, before) == signal.SIG_DFL  # a second one is silent
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (
+            'convert a b --to bla',
+            "--to must be 'diffusers', 'ldm', 'comfyui', 'onnx' or 'eqzoo', got 'bla'. eqzoo convert",
+        ),
+        (
+            'convert a b --to ldm --dtype half',
+            "--dtype must be 'fp32', 'fp16' or 'bf16', got 'half'. eqzoo convert --help",
+        ),
+        ('sample a --out b --num x', "--num must be a whole number of at least 1, got 'x'. eqzoo sample --help"),
+        ('sample a --out b --num -3', '--num must be at least 1, got -3.'),
+        ('convert a', 'the following arguments are required: destination, to. eqzoo convert --help'),
+        ('test a --frob', 'unrecognized arguments: --frob. eqzoo test --help'),
+    ],
+)
+def test_a_wrong_option_is_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words.split())
+    assert end.value.code.startswith(f'error: {message}')
+    assert '\n' not in end.value.code
+    assert capsys.readouterr().err == ''

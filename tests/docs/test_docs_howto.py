@@ -17,6 +17,8 @@ from eqzoo.config import load_config
 from eqzoo.data import ImageFolder
 from eqzoo.engine import latest_checkpoint
 from eqzoo.registry import build, find_component
+from eqzoo.studies.plan import plan_study
+from eqzoo.studies.study import load_study
 
 KINDS = ('transform', 'loss', 'penalty', 'autoencoder', 'generator', 'evaluator')
 PAGES = [f'docs/howto/{kind}.md' for kind in KINDS]
@@ -178,6 +180,66 @@ def test_a_vae_of_diffusers_comes_back_equivariant(workplace, monkeypatch):
     assert not torch.equal(used['vae'].decoder.conv_in.weight, vae.decoder.conv_in.weight)
 
 
+def test_photographs_become_a_generator(workplace, monkeypatch):
+    """The page's commands in their order, with a small network, random TAEF2 and two steps."""
+    page = 'docs/howto/own_generator.md'
+    folder = workplace(page)
+    monkeypatch.setenv('EQZOO_TRACEBACK', '1')
+    write_images(folder / 'my_photos', 80)
+    torch.save(build(dict(type='TinyAutoencoder', latent_channels=32, pooled=True)).state_dict(), 'taef2.pth')
+    seen = []
+    for words in commands(page):
+        tool, rest = tool_of(words)
+        if tool == 'download' or '--dry-run' in rest:
+            continue
+        if '--smoke' not in rest:
+            rest += SMALL_GENERATOR + ([] if tool != 'train' else ['train_cfg.max_iters=2'])
+        function, rest = function_of(tool, rest)
+        run(function, rest)
+        seen.append(tool)
+    assert seen == ['train', 'cache_latents', 'train', 'sample', 'test']
+    assert np.load(folder / 'my_samples.npz')['arr_0'].shape == (64, 64, 64, 3)
+    metrics = json.loads((folder / 'work_dirs/my_sit/metrics.json').read_text())['metrics']
+    assert metrics['fd_effnet_lite0'] > 0
+
+
+SMALL_GENERATOR = [
+    'model.autoencoder.weights=taef2.pth',
+    'model.generator.network.size=(1, 32, 2)',
+    'model.generator.network.latent_size=8',
+    'cache_dataloader.num_workers=0',
+    'cache_dataloader.dataset.size=64',
+    'test_evaluators.0.reference.size=64',
+    'train_dataloader.batch_size=8',
+    'sampling.num_samples=8',
+    'test_evaluators.0.min_images=2',
+]
+
+
+def test_regularisers_are_compared_on_the_photographs_of_the_page(workplace):
+    folder = workplace('docs/howto/compare_regularizers.md')
+    write_images(folder / 'my_photos.zip', 10)
+    study = load_study(folder / 'compare_config.py')
+    plan = plan_study(study, range(5), folder / 'work_dirs')
+    assert plan.measured.keys() == {(arm, seed) for arm in ('plain', 'EQ', 'noise', 'SE') for seed in range(5)}
+    assert plan.scored.keys() == {('SiT', *each, step) for each in plan.measured for step in (2500, 5000)}
+    for name in ('my_start.py', 'my_vae.py', 'my_sit.py'):
+        config = load_config(folder / name)
+        roots = [value['root'] for value in datasets(config.to_dict()) if value['type'] == 'ImageFolder']
+        assert set(roots) == {'my_photos.zip'}
+
+
+def datasets(value):
+    """Yield every part of a config that names a `root`."""
+    if isinstance(value, dict):
+        if 'root' in value and 'type' in value:
+            yield value
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from datasets(each)
+
+
 def test_photographs_are_packed_as_the_studies_read_them(workplace):
     folder = workplace('docs/studies.md')
     checkout = folder / 'clothing-dataset'
@@ -206,5 +268,5 @@ def write_images(path, count):
 
 def test_every_kind_has_its_page():
     assert sorted(path.stem for path in (ROOT / 'docs/howto').glob('*.md')) == sorted(
-        [*KINDS, 'finetune', 'finetune_generator']
+        [*KINDS, 'compare_regularizers', 'finetune', 'finetune_generator', 'own_generator', 'reproduce_row']
     )
