@@ -1,5 +1,6 @@
 """Processes of loaders: their number, and the signals that they leave to the main process."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -26,7 +27,36 @@ def worker_options(num_workers: int) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     if num_workers > cores:
         _say_cap(num_workers, cores)
-    return dict(num_workers=min(num_workers, cores), worker_init_fn=leave_signals)
+    used = min(num_workers, cores)
+    # only forked processes inherit threads that a library makes anew; others are fresh
+    forks = used > 0 and multiprocessing.get_start_method() == 'fork'
+    return dict(
+        num_workers=used, worker_init_fn=leave_signals, **(dict(multiprocessing_context=CONTEXT) if forks else {})
+    )
+
+
+class _ForkedWorker(multiprocessing.get_context('fork').Process):
+    """A process that is born with SIGTERM blocked.
+
+    Some libraries make their threads anew in a forked process, Arrow's pools for one, before any code of ours runs
+    there: a signal to the group would end the process through one of them.
+    """
+
+    def start(self) -> None:
+        """Fork the process."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _ForkContext(type(multiprocessing.get_context('fork'))):
+    Process = _ForkedWorker
+
+
+CONTEXT = _ForkContext()
+"""Where loaders get their processes from."""
 
 
 def batch_memory(num_bytes: int) -> Tensor:

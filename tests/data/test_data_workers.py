@@ -1,12 +1,10 @@
 """Processes of loaders: as many as there are cores, and deaf to signals that are meant for the main process."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -28,25 +26,12 @@ def _wait(is_ready):
     time.sleep(60)
 
 
-def _threads_without_block(pid):
-    """Return the names of a process's threads that a SIGTERM would reach; one is enough to end it."""
-    found = []
-    for task in Path(f'/proc/{pid}/task').iterdir():
-        lines = dict(line.split(':', 1) for line in (task / 'status').read_text().splitlines())
-        waits = 'sigtimedwait' in (task / 'wchan').read_text()
-        if not waits and not int(lines['SigBlk'], 16) >> (signal.SIGTERM - 1) & 1:
-            found.append(lines['Name'].strip())
-    return found
-
-
 @pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='this system cannot ask for the sender of a signal')
 def test_they_outlive_signals_of_others_and_end_when_their_parent_wants():
-    context = multiprocessing.get_context('fork')
-    is_ready = context.Event()
-    worker = context.Process(target=_wait, args=(is_ready,), daemon=True)
+    is_ready = workers.CONTEXT.Event()
+    worker = workers.CONTEXT.Process(target=_wait, args=(is_ready,), daemon=True)
     worker.start()
     assert is_ready.wait(20)
-    assert _threads_without_block(worker.pid) == []
     for name in ('SIGINT', 'SIGUSR1'):
         os.kill(worker.pid, getattr(signal, name))
     subprocess.run([sys.executable, '-c', f'import os; os.kill({worker.pid}, {int(signal.SIGTERM)})'], check=True)
@@ -55,3 +40,39 @@ def test_they_outlive_signals_of_others_and_end_when_their_parent_wants():
     worker.terminate()
     worker.join(20)
     assert worker.exitcode == 0
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+WITH_THREADS_OF_A_LIBRARY = """
+import multiprocessing, os, signal, sys, threading, time
+from eqzoo.data import workers
+
+os.register_at_fork(after_in_child=lambda: threading.Thread(target=time.sleep, args=(60,), daemon=True).start())
+
+def wait(is_ready):
+    workers.leave_signals()
+    is_ready.set()
+    time.sleep(60)
+
+for context in (multiprocessing.get_context('fork'), workers.CONTEXT):
+    is_ready = context.Event()
+    worker = context.Process(target=wait, args=(is_ready,), daemon=True)
+    worker.start()
+    is_ready.wait(20)
+    os.system(f'kill -TERM {worker.pid}')
+    worker.join(0.5)
+    print(worker.is_alive(), worker.exitcode)
+    worker.kill()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='this system cannot ask for the sender of a signal')
+def test_threads_that_libraries_make_in_a_fork_do_not_end_it():
+    done = subprocess.run([sys.executable, '-c', WITH_THREADS_OF_A_LIBRARY], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ['False -15', 'True None']
+
+
+def test_loaders_take_their_processes_from_there():
+    loader = build_train_loader(Shapes(4, 16), batch_size=2, num_workers=1, seed=0)
+    assert loader.multiprocessing_context is workers.CONTEXT
+    assert build_train_loader(Shapes(4, 16), batch_size=2, num_workers=0, seed=0).multiprocessing_context is None
