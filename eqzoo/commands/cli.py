@@ -88,6 +88,8 @@ _OUT_OF_MEMORY = (
 # jsonargparse's message about the value of an option: the option, and further down the value.
 _WRONG_VALUE = re.compile(r'Parser key "(\w+)":.*(?:Got value|Given value): (.*)', re.DOTALL)
 
+_REQUIRED = 'the following arguments are required: '
+
 # Messages of torch about sizes that no memory holds.
 _NO_MEMORY = re.compile(r"can't allocate memory|[Ss]torage size calculation overflowed|not enough memory|overflow")
 
@@ -201,6 +203,9 @@ def _parser_of(function: Callable[..., Any], program: str | None) -> 'ArgumentPa
     parameters = inspect.signature(function).parameters
     is_word = {name: each.kind is each.POSITIONAL_OR_KEYWORD for name, each in parameters.items()}
 
+    def place(name: str) -> str:
+        return _option(name) if not is_word.get(name, True) else name.upper()
+
     class Parser(ArgumentParser):
         def add_argument(self, flag: str, *aliases: str, **options: Any) -> Any:
             # jsonargparse writes --dry_run, --smoke=true, --checkpoint=FILE and RESULTS as '[a, b]'
@@ -218,14 +223,17 @@ def _parser_of(function: Callable[..., Any], program: str | None) -> 'ArgumentPa
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             """End the program with one line in place of jsonargparse's list of types."""
             found = _WRONG_VALUE.search(message)
-            if found is not None and found[1] in parameters:
+            if message.startswith(_REQUIRED):
+                lacking = message.removeprefix(_REQUIRED).split(', ')
+                message = f'needed: {", ".join(place(name) for name in lacking)}'
+            elif found is not None and found[1] in parameters:
                 name = found[1]
-                place = name.upper() if is_word[name] else _option(name)
                 try:
-                    check_value(place, _unless_left_out(parameters[name].annotation), found[2])
+                    check_value(place(name), _unless_left_out(parameters[name].annotation), found[2])
                 except ValueError as error:
                     message = str(error)
-            sys.exit(f'error: {message.rstrip(".")}. {self.prog} --help lists the options.')
+            print(f'error: {message.rstrip(".")}. {self.prog} --help lists the options.', file=sys.stderr)
+            sys.exit(2)  # as shells' own commands do
 
     summary = (function.__doc__ or '').strip().split('\n\n')[0]
     parser = Parser(prog=program, description=summary, allow_abbrev=False)  # a misspelt option is an error

@@ -100,8 +100,9 @@ def test_bfloat16_has_names_of_its_own_and_is_refused_against_float32(sets, caps
     run(reference, [str(sets / 'images'), str(sets / 'ref16.npz'), *OFFLINE, '--size', '32', *reduced])
     again = run(score, [str(sets / 'samples'), str(sets / 'ref16.npz'), *words, *reduced])
     assert again['metrics']['fd_effnet_lite0_bf16'] == pytest.approx(result['metrics']['fd_effnet_lite0_bf16'])
-    with pytest.raises(SystemExit, match="--dtype must be 'float32' or 'bfloat16', got 'float16'"):
+    with pytest.raises(SystemExit):
         run(score, [str(sets / 'samples'), str(sets / 'images'), *words, '--dtype', 'float16'])
+    assert "--dtype must be 'float32' or 'bfloat16', got 'float16'" in capsys.readouterr().err
 
 
 def fails(command, words, capsys):
@@ -163,7 +164,7 @@ def test_an_unreadable_sample_is_named_with_its_reason(sets, capsys):
         (['--metrics', 'kid'], '--metrics: kid: it needs 1,000 images or more, and there are 12 samples and 14 images'),
         (['--metrics', 'fd'], '12 samples, but it needs 1281 or more for a covariance of full rank; .* --min-images 2'),
         (['--metrics', 'fd', '--min-images', '14'], '12 samples, but it needs 14 or more'),
-        (['--min-images', '1'], '--min-images must be at least 2 or None, got 1'),
+        (['--min-images', '1'], '--min-images must be at least 2, got 1'),
         (['--crop', 'middle'], "crop must be one of .*, got 'middle'"),
         (['--batch-size', '0'], '--batch-size must be at least 1, got 0'),
     ],

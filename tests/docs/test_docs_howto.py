@@ -219,7 +219,7 @@ SMALL_GENERATOR = [
 def test_regularisers_are_compared_on_the_photographs_of_the_page(workplace):
     folder = workplace('docs/howto/compare_regularizers.md')
     write_images(folder / 'my_photos.zip', 10)
-    study = load_study(folder / 'compare_config.py')
+    study = load_study(folder / 'compare_study.py')
     plan = plan_study(study, range(5), folder / 'work_dirs')
     assert plan.measured.keys() == {(arm, seed) for arm in ('plain', 'EQ', 'noise', 'SE') for seed in range(5)}
     assert plan.scored.keys() == {('SiT', *each, step) for each in plan.measured for step in (2500, 5000)}
