@@ -507,9 +507,7 @@ def memory(
         parts = sorted(row.memory.parts.items(), key=lambda item: -item[1])
         parts = ', '.join(f'{name} {value / 2**30:.2f}' for name, value in parts if value >= 0.005 * 2**30)
         print(f'{row.name:<24}{row.precision:<10}{amounts}{batches}  {parts}', flush=True)
-        rows.append(
-            dict(option=row.name, precision=row.precision, **row.memory._asdict(), fixed=row.fixed, each=row.each)
-        )
+        rows.append({**row._asdict(), 'memory': row.memory._asdict(), 'each': row.each, 'fixed': row.fixed})
     if out is not None:
         write_json(out, {'config': config_file, 'size': size, 'batch_size': batch_size, 'rows': rows})
         print(f'Written: {out}')
