@@ -95,7 +95,7 @@ class AdversarialLoss(nn.Module):
         augmentation: What changes all images before the discriminator sees them: `DiffAug`.
         micro_batch_size: Images that the discriminator sees at once. The autoencoder's loss is then computed with its
             gradient: less memory, with an adaptive weight less time, and gradients that differ by rounding
-            (docs/performance.md). A discriminator with statistics of batches (PatchGAN) still sees whole batches.
+            (docs/training.md). A discriminator with statistics of batches (PatchGAN) still sees whole batches.
             None: the whole batch, kept for the backward pass.
     """
 

@@ -46,7 +46,7 @@ class ReconstructionLoss(nn.Module):
         learn_log_variance: Whether s is trained. Not in LDM's release, which declares it a parameter but
             leaves it out of the optimizer.
         micro_batch_size: Images whose perceptual loss is computed at once, with its gradient: less memory, with an
-            adaptive weight less time, and gradients that differ by rounding (docs/performance.md). None: the whole
+            adaptive weight less time, and gradients that differ by rounding (docs/training.md). None: the whole
             batch, kept for the backward pass.
 
     Raises:
