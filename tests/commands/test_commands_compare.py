@@ -84,7 +84,7 @@ def test_a_missing_file_is_named(write, tmp_path):
 def test_a_file_is_needed(capsys):
     with pytest.raises(SystemExit):
         run(compare, [])
-    assert 'results' in capsys.readouterr().err
+    assert 'RESULTS' in capsys.readouterr().err
 
 
 def test_as_a_shell_runs_it(write, tmp_path):
