@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from eqzoo.engine.autoencoder_training import AutoencoderTraining
 from eqzoo.engine.training import Training
 from eqzoo.randomness import StepRandomness
-from eqzoo.registry import OPTIMIZERS
+from eqzoo.registry import OPTIMIZERS, component_of
 from eqzoo.regularizers import LatentStep
 
 _NUM_DRAWS = 64  # of an objective, for one that decodes images of full size
@@ -204,7 +204,8 @@ def optimizer_bytes(groups: Mapping[str, Iterable[nn.Parameter]], config: Mappin
 
 
 def _state_bytes(settings: dict[str, Any], shapes: list[nn.Parameter]) -> int:
-    optimizer_class = OPTIMIZERS.get(settings['type']) if isinstance(settings['type'], str) else settings['type']
+    kind = settings['type']
+    optimizer_class = component_of(OPTIMIZERS, kind) if isinstance(kind, str) else kind
     if optimizer_class.__module__.startswith('bitsandbytes'):
         return _state_bytes_of_bitsandbytes(optimizer_class.__name__, shapes)
     if 'fused' not in inspect.signature(optimizer_class).parameters:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from eqzoo.commands.train import train
 from eqzoo.engine.memory import LiveTensors, autocast_of_gpu, optimizer_bytes, step_memory
 from eqzoo.engine.runner import build_optimizers
-from eqzoo.registry import OPTIMIZERS, build
+from eqzoo.registry import OPTIMIZERS, build, component_of
 
 WIDE = dict(type=nn.Conv2d, in_channels=3, out_channels=64, kernel_size=3)  # a discriminator without batch statistics
 ADAM = dict(optimizer=dict(type='Adam', lr=1e-4, fused=True))
@@ -212,7 +212,7 @@ def test_states_are_those_of_the_optimizer(optimizer):
 
 def test_states_of_8_bits():
     pytest.importorskip('bitsandbytes')
-    assert 'AdamW8bit' in OPTIMIZERS.module_dict or OPTIMIZERS.get('AdamW8bit')
+    assert component_of(OPTIMIZERS, 'AdamW8bit').__name__ == 'AdamW8bit'
     config = dict(optim_wrapper=dict(one=dict(optimizer=dict(type='AdamW8bit', lr=1e-3))))
     large, small = nn.Parameter(torch.zeros(64, 128)), nn.Parameter(torch.zeros(100))
     assert optimizer_bytes(dict(one=[large, small]), config) == 2 * (8192 + 4 * 32) + 8 * 100
