@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 class Session(NamedTuple):
-    """What a run of the benchmark has come to.
+    """The results of a run so far.
 
     Args:
         rows: Of all parts that were measured or failed, in their order, earlier runs' included.

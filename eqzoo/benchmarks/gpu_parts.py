@@ -54,7 +54,7 @@ _HALF = (0.5, 0.5)  # the scale of the EQ step that is measured
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured; the defaults are for a GPU.
+    """Sizes of the networks and batches that are measured; the defaults are for a GPU.
 
     Args:
         matrices: Sides of square matrices; the fastest product is the peak.
@@ -117,7 +117,7 @@ def gpu_parts(sizes: Sizes, device: torch.device) -> list[Part]:
     """Return all parts, the most important first.
 
     Args:
-        sizes: What is measured.
+        sizes: Sizes of the networks and batches.
         device: Where; on a CPU everything runs as well.
     """
     bench = GPUBench(sizes, device)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import Requirement
@@ -63,6 +64,49 @@ class Network(nn.Module):
     @abstractmethod
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the arguments of `forward` for one latent, or for the codes of one image."""
+
+
+class CodeNetwork(Network):
+    """Base class of transformers of codes.
+
+    A subclass has `latent_shape`, `num_codes`, `num_classes`, `checkpointing` and `transformer`, with its `layers`.
+    """
+
+    @property
+    def mask_code(self) -> int:
+        """K, which stands for a masked code."""
+        return self.num_codes
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer's blocks."""
+        return self.transformer['layers']
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Return the arguments of `forward` for the codes of one image."""
+        return torch.full((1, *self.latent_shape), self.mask_code), torch.zeros(1, dtype=torch.int64)
+
+    def run_blocks(self, tokens: Tensor, *conditions: Tensor) -> Tensor:
+        """Apply all blocks to tokens (B, T, D), with activation checkpointing if it is on."""
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, *conditions, use_reentrant=False)
+            else:
+                tokens = block(tokens, *conditions)
+        return tokens
+
+    def check_inputs(self, codes: Tensor, labels: Tensor) -> None:
+        """Check codes (B, h, w) and labels (B,).
+
+        Raises:
+            ValueError: If the codes have another shape or, on the CPU, a label is out of range.
+        """
+        if codes.shape[1:] != self.latent_shape:
+            raise ValueError(
+                f'{type(self).__name__}: got codes of shape {tuple(codes.shape)}; expected '
+                f'(B, {self.latent_shape[0]}, {self.latent_shape[1]}).'
+            )
+        check_labels(labels, self.num_classes)
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from eqzoo.checkpoints.generator import HALTON_SIZES, load_generator, size_of
-from eqzoo.generators.base import Network, check_labels
+from eqzoo.generators.base import CodeNetwork
 from eqzoo.registry import NETWORKS
 from eqzoo.registry.ranges import NonNegativeInt, PositiveInt, Range
 
@@ -23,7 +22,7 @@ _STD = 0.02  # of embeddings
 
 
 @NETWORKS.register_module()
-class HaltonTransformer(Network):
+class HaltonTransformer(CodeNetwork):
     """A transformer that maps partly masked codes to logits of each code; the class scales and shifts its norms.
 
     Blocks are DiT's (adaLN-Zero) with RMS norms, SwiGLU and normalised queries and keys; learned registers follow the
@@ -83,16 +82,6 @@ class HaltonTransformer(Network):
         """Return the arguments of a tiny network without weights."""
         return {**arguments, 'size': (2, 32, 2), 'weights': None}
 
-    @property
-    def mask_code(self) -> int:
-        """K, which stands for a masked code."""
-        return self.num_codes
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The transformer's blocks."""
-        return self.transformer['layers']
-
     def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
         """Return the logits (B, h * w, K + 1) of the codes at each place, row by row; the last logit is the mask's.
 
@@ -103,27 +92,14 @@ class HaltonTransformer(Network):
         Raises:
             ValueError: If the codes have another shape or, on the CPU, a label is out of range.
         """
-        if codes.shape[1:] != self.latent_shape:
-            raise ValueError(
-                f'HaltonTransformer: got codes of shape {tuple(codes.shape)}; expected '
-                f'(B, {self.latent_shape[0]}, {self.latent_shape[1]}).'
-            )
-        check_labels(labels, self.num_classes)
+        self.check_inputs(codes, labels)
         classes = self.cls_emb(labels)
         tokens = self.tok_emb(codes.flatten(1)) + self.pos_emb.weight
         if hasattr(self, 'reg_tokens'):
             registers = self.reg_tokens.weight.to(tokens.dtype)
             tokens = torch.cat([tokens, registers.expand(len(tokens), -1, -1)], dim=1)
-        for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, classes, use_reentrant=False)
-            else:
-                tokens = block(tokens, classes)
+        tokens = self.run_blocks(tokens, classes)
         return self.head(self.last_norm(tokens[:, : codes[0].numel()], classes))
-
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        """Return the arguments of `forward` for the codes of one image."""
-        return torch.full((1, *self.latent_shape), self.mask_code), torch.zeros(1, dtype=torch.int64)
 
     def _initialize(self) -> None:
         """Initialise as released: Xavier's uniform, embeddings of deviation 0.02, modulation of the blocks at 0."""

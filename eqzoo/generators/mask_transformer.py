@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from eqzoo.checkpoints.generator import MASKGIT_SIZES, size_of
 from eqzoo.generators.adaptation import load_adapted
-from eqzoo.generators.base import Network, check_labels
+from eqzoo.generators.base import CodeNetwork
 from eqzoo.registry import NETWORKS
 from eqzoo.registry.ranges import PositiveFloat, PositiveInt, Range
 
@@ -22,7 +21,7 @@ _PUBLISHED_MLP = 3072  # in every published size, whatever its width
 
 
 @NETWORKS.register_module()
-class MaskTransformer(Network):
+class MaskTransformer(CodeNetwork):
     """A transformer that maps partly masked codes and a class to logits of each code.
 
     One table embeds codes, mask and classes, and is also the output layer. The class is the last token.
@@ -91,16 +90,6 @@ class MaskTransformer(Network):
         """Return the arguments of a tiny network without weights."""
         return {**arguments, 'size': (2, 32, 2), 'mlp_width': None, 'weights': None, 'weights_grid': None, 'adapt': ()}
 
-    @property
-    def mask_code(self) -> int:
-        """K, which stands for a masked code."""
-        return self.num_codes
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The transformer's blocks."""
-        return self.transformer['layers']
-
     def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
         """Return the logits (B, h * w, K + 1) of the codes at each place, row by row; the last logit is the mask's.
 
@@ -115,23 +104,9 @@ class MaskTransformer(Network):
 
     def embed(self, codes: Tensor, labels: Tensor) -> Tensor:
         """Embed codes (B, h, w) and labels (B,) as tokens (B, h * w + 1, D)."""
-        if codes.shape[1:] != self.latent_shape:
-            raise ValueError(
-                f'MaskTransformer: got codes of shape {tuple(codes.shape)}; expected '
-                f'(B, {self.latent_shape[0]}, {self.latent_shape[1]}).'
-            )
-        check_labels(labels, self.num_classes)
+        self.check_inputs(codes, labels)
         classes = (labels + self.num_codes + 1)[:, None]
         return self.first_layer(self.tok_emb(torch.cat([codes.flatten(1), classes], dim=1)) + self.pos_emb)
-
-    def run_blocks(self, tokens: Tensor) -> Tensor:
-        """Apply all blocks to tokens (B, T, D), with activation checkpointing if it is on."""
-        for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, use_reentrant=False)
-            else:
-                tokens = block(tokens)
-        return tokens
 
     def head(self, tokens: Tensor) -> Tensor:
         """Turn tokens (B, h * w + 1, D) into logits (B, h * w, K + 1)."""
@@ -147,10 +122,6 @@ class MaskTransformer(Network):
                 nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
             elif name.endswith('bias') and name != 'bias':
                 nn.init.zeros_(weight)
-
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        """Return the arguments of `forward` for the codes of one image."""
-        return torch.full((1, *self.latent_shape), self.mask_code), torch.zeros(1, dtype=torch.int64)
 
 
 def _linear(width: int, dropout: float) -> tuple[nn.Module, ...]:
