@@ -1,6 +1,6 @@
 """A small generator of the built-in Shapes, on the latents of the demo's autoencoder, for two CPU cores.
 
-`make demo` trains the autoencoders. A leaf adds `model.generator` and the samplers.
+`python tools/demo.py --images shapes` trains the autoencoders. A leaf adds `model.generator` and the samplers.
 """
 
 from mmengine.config import read_base

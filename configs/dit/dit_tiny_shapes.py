@@ -1,6 +1,6 @@
 """A small DiT of the built-in Shapes, on plain latents: minutes on two CPU cores.
 
-    make demo
+    python tools/demo.py --images shapes
     python tools/latent_stats.py configs/demo/plain.py work_dirs/demo/plain/iter_500.pth --normalization per_channel
     python tools/cache_latents.py configs/dit/dit_tiny_shapes.py
     python tools/train.py configs/dit/dit_tiny_shapes.py

@@ -1,6 +1,7 @@
 """REPA-E on the built-in Shapes, from the demo's autoencoder and a small SiT: minutes on two CPU cores.
 
-`make demo` trains the autoencoder. `configs/repa/repa_tiny_shapes.py` is the same generator on fixed latents.
+`python tools/demo.py --images shapes` trains the autoencoder. `configs/repa/repa_tiny_shapes.py` is the same generator
+on fixed latents.
 """
 
 from mmengine.config import read_base

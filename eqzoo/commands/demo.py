@@ -19,21 +19,23 @@ _FEWEST = 20
 def demo(
     *,
     overrides: list[str],
-    images: str | None = None,
+    images: str = 'clothes',
     size: PositiveInt = 64,
     pretrain_steps: PositiveInt = 1200,
     steps: PositiveInt = 500,
-    work_dir: str = 'work_dirs/demo',
+    work_dir: str | None = None,
 ) -> None:
     """Show that EQ-VAE works: pretrain a small autoencoder, fine-tune it plainly and with EQ, compare.
 
     Args:
         overrides: Keys to set in all three configs, as key=value.
-        images: A folder, zip, tar or table of 20 images or more (docs/data.md), in place of the built-in Shapes.
+        images: 'clothes', photographs that come with eqzoo; 'shapes', drawn pictures, whose autoencoders the small
+            generators' configs start from; or a folder, zip, tar or table of 20 images or more (docs/data.md).
         size: Pixels of a side, a multiple of 16.
         pretrain_steps: Steps of the common start.
         steps: Steps of each fine-tuning.
-        work_dir: The folder of all results; those of an earlier demo in it are replaced.
+        work_dir: The folder of all results; those of an earlier demo in it are replaced. Default: work_dirs/demo
+            for shapes, where the configs look, otherwise work_dirs/demo_photographs.
     """
     for config in (_START, *_CONFIGS.values()):
         load_config(config, overrides)  # a wrong key is an error here, not after the first training
@@ -45,7 +47,7 @@ def demo(
     from eqzoo.report.table import format_table
 
     started = time.monotonic()
-    folder = Path(work_dir)
+    folder = Path(work_dir or ('work_dirs/demo' if images == 'shapes' else 'work_dirs/demo_photographs'))
     data = [*_data_overrides(images, size), *overrides]
     start = folder / 'pretrain'
     for config in (_START, *_CONFIGS.values()):
@@ -65,23 +67,29 @@ def demo(
             _draw(folder, data)
     print(f"\nSame start, {steps} steps each; eq_err is the centred latent error, eq_err_paper the paper's ratio.\n")
     print(format_table(results))
-    print(f'\nPictures: {work_dir}/comparison.png, and pictures/ and test.png in {work_dir}/plain and {work_dir}/eq')
-    print(f'Numbers:  {work_dir}/comparison.json')
+    print(f'\nPictures: {folder}/comparison.png, and pictures/ and test.png in {folder}/plain and {folder}/eq')
+    print(f'Numbers:  {folder}/comparison.json')
     print(f'Time:     {time.monotonic() - started:.0f} s')
 
 
-def _data_overrides(images: str | None, size: int) -> list[str]:
+def _data_overrides(images: str, size: int) -> list[str]:
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    if images is None:
+    if images == 'shapes':
         return [f'{loader}.dataset.size={size}' for loader in loaders]
     from eqzoo.data import ImageFolder
     from eqzoo.engine.picture_hooks import example_images
 
-    held_out = _held_out(len(ImageFolder(images, size)), images)
+    if images == 'clothes':
+        source, held_out = dict(type='Clothes'), (0.82, 0.85)
+    else:
+        source = dict(type='ImageFolder', root=str(images))
+        held_out = _held_out(len(ImageFolder(images, size)), images)
     overrides = []
     for loader, part in zip(loaders, pairwise((0.0, *held_out, 1.0)), strict=True):
-        dataset = dict(type='ImageFolder', root=str(images), size=size, part=part)
-        if loader != 'train_dataloader':
+        dataset = dict(source, size=size, part=part)
+        if loader == 'train_dataloader':
+            dataset.update(crop='random_square', flip=True)
+        else:
             example_images(build(dataset), 8)  # none can be read: an error now, not after the training
         overrides.append(f'{loader}.dataset={dataset!r}')
     return overrides
@@ -113,23 +121,25 @@ def _run(title: str, command: str, config: str, work_dir: Path, steps: int | Non
 
 
 def _draw(folder: Path, data: list[str]) -> None:
-    """Draw plain beside EQ: D(τ∘E(x)) and latent components of the same test images."""
+    """Draw plain below EQ: D(τ∘E(x)) for each τ, and the latents' components, of the same test images."""
     from eqzoo.engine import latest_checkpoint
     from eqzoo.engine.picture_hooks import example_images
     from eqzoo.pictures import PictureRow, default_cases, draw_grid, principal_components
 
-    rows: list[PictureRow] = []
+    autoencoders = {}
     for name, config_file in _CONFIGS.items():
         config = load_config(config_file, data)
         weights = str(latest_checkpoint(folder / name))
-        autoencoder = build(dict(config.model.autoencoder, weights=weights)).eval()
-        images = example_images(build(config.test_dataloader.dataset), 8)
-        cases = default_cases(autoencoder.grid(*images.shape[-2:]))
-        if not rows:
-            rows = [PictureRow('x', images)]
-            rows += [PictureRow(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items()]
-        latents = autoencoder.encode(images).mean
-        for label, (transform, params) in cases.items():
-            rows.append(PictureRow(f'{name}: D(τE(x)) {label}', autoencoder.decode(transform(latents, params))))
-        rows.append(PictureRow(f'{name}: PCA of E(x)', principal_components(latents), fills=True))
+        autoencoders[name] = build(dict(config.model.autoencoder, weights=weights)).eval()
+    images = example_images(build(config.test_dataloader.dataset), 8)
+    latents = {name: autoencoder.encode(images).mean for name, autoencoder in autoencoders.items()}
+    rows = [PictureRow('image', images)]
+    grid = autoencoders['eq'].grid(*images.shape[-2:])
+    for label, (tau, params) in default_cases(grid).items():
+        rows.append(PictureRow(f'image, {label}', tau(images, params)))
+        for name, autoencoder in autoencoders.items():
+            decoded = autoencoder.decode(tau(latents[name], params))
+            rows.append(PictureRow(f'{name}: latent {label}, decoded', decoded))
+    for name, each in latents.items():
+        rows.append(PictureRow(f'{name}: latent as colours', principal_components(each), fills=True))
     save_picture(draw_grid(rows), folder / 'comparison.png')

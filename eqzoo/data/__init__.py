@@ -1,6 +1,7 @@
 """Images for training and evaluation, and loaders that resume exactly."""
 
 from eqzoo.data.buckets import BucketedImageFolder, BucketedShapes
+from eqzoo.data.clothes import Clothes
 from eqzoo.data.folder import ImageFolder
 from eqzoo.data.loaders import BucketSampler, RunSampler, ShardSampler, build_eval_loader, build_train_loader, collate
 from eqzoo.data.samples import NpzImages, write_npz_images
@@ -10,6 +11,7 @@ __all__ = [
     'BucketSampler',
     'BucketedImageFolder',
     'BucketedShapes',
+    'Clothes',
     'ImageFolder',
     'NpzImages',
     'RunSampler',

@@ -230,7 +230,8 @@ class ImageFolder(Dataset):
         images, classes = counted(len(self), 'image'), counted(len(self.classes), 'class')
         flip = ', flipped at random' if self.flip else ''
         place = f'{self.source.kind} {_name_of(self.source)}' + (f' below {self.below}' if self.below else '')
-        return printable(f'ImageFolder: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}')
+        kind = type(self).__name__
+        return printable(f'{kind}: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}')
 
 
 def _as_prefix(below: str) -> str:

@@ -9,6 +9,7 @@ from PIL import Image
 from eqzoo.commands import demo as module
 from eqzoo.commands.cli import run
 from eqzoo.commands.demo import demo
+from eqzoo.config import load_config
 from eqzoo.data import ImageFolder
 
 
@@ -74,3 +75,24 @@ def test_too_few_and_unreadable_images_are_told_before_training(tmp_path, comman
     with pytest.raises(SystemExit, match=r'none of 2 images can be read: \d+.png \(the file is empty\), \d+.png'):
         run(demo, words)
     assert commands == []
+
+
+def test_without_a_path_it_is_the_photographs_that_come_with_eqzoo(tmp_path, commands):
+    run(demo, ['--work-dir', str(tmp_path / 'work')])
+    for _, overrides in commands:
+        train, val, test = (
+            eval(override.partition('.dataset=')[2]) for override in overrides if '.dataset=' in override
+        )
+        assert train == dict(type='Clothes', size=64, part=(0.0, 0.82), crop='random_square', flip=True)
+        assert (val, test) == tuple(dict(type='Clothes', size=64, part=part) for part in ((0.82, 0.85), (0.85, 1.0)))
+
+
+def test_the_generators_autoencoders_are_of_shapes(tmp_path, monkeypatch, commands):
+    monkeypatch.chdir(tmp_path)
+    run(demo, ['--images', 'shapes'])
+    assert {override for _, overrides in commands for override in overrides if 'dataset' in override} == {
+        f'{loader}_dataloader.dataset.size=64' for loader in ('train', 'val', 'test')
+    }
+    generator = load_config('configs/dit/dit_tiny_shapes.py')
+    assert (tmp_path / generator.model.autoencoder.weights).parent.parent == tmp_path / 'work_dirs/demo'
+    assert (tmp_path / 'work_dirs/demo/comparison.json').is_file()
