@@ -11,8 +11,10 @@ from eqzoo.files import save_picture, write_json
 from eqzoo.registry import build
 from eqzoo.registry.ranges import PositiveInt
 
-_CONFIGS = {'plain': 'configs/demo/plain.py', 'eq': 'configs/demo/rot_scale.py'}
-_START = 'configs/demo/pretrain.py'
+_SHAPES_START = 'configs/demo/pretrain.py'
+_SHAPES = {'plain': 'configs/demo/plain.py', 'eq': 'configs/demo/rot_scale.py'}
+_PHOTOGRAPHS_START = 'eqzoo://clothes-f8'
+_PHOTOGRAPHS = {'plain': 'configs/demo/photographs_plain.py', 'eq': 'configs/demo/photographs_rot_scale.py'}
 _FEWEST = 20
 
 
@@ -25,19 +27,23 @@ def demo(
     steps: PositiveInt = 500,
     work_dir: str | None = None,
 ) -> None:
-    """Show that EQ-VAE works: pretrain a small autoencoder, fine-tune it plainly and with EQ, compare.
+    """Show that EQ-VAE works: fine-tune a small autoencoder plainly and with EQ, from the same start, and compare.
 
     Args:
-        overrides: Keys to set in all three configs, as key=value.
-        images: 'clothes', photographs that come with eqzoo; 'shapes', drawn pictures, whose autoencoders the small
-            generators' configs start from; or a folder, zip, tar or table of 20 images or more (docs/data.md).
+        overrides: Keys to set in all configs, as key=value.
+        images: 'clothes', photographs that come with eqzoo; a folder, zip, tar or table of 20 images or more
+            (docs/data.md); or 'shapes', drawn pictures, for the autoencoders of the small generators' configs.
         size: Pixels of a side, a multiple of 16.
-        pretrain_steps: Steps of the common start.
+        pretrain_steps: Steps of the start of 'shapes', which is trained from scratch. Photographs start from the
+            autoencoder clothes-f8 that comes with eqzoo.
         steps: Steps of each fine-tuning.
         work_dir: The folder of all results; those of an earlier demo in it are replaced. Default: work_dirs/demo
-            for shapes, where the configs look, otherwise work_dirs/demo_photographs.
+            for shapes, where the generators' configs look, otherwise work_dirs/demo_photographs.
     """
-    for config in (_START, *_CONFIGS.values()):
+    of_shapes = images == 'shapes'
+    configs = _SHAPES if of_shapes else _PHOTOGRAPHS
+    starts = [_SHAPES_START] if of_shapes else []
+    for config in (*starts, *configs.values()):
         load_config(config, overrides)  # a wrong key is an error here, not after the first training
 
     import torch
@@ -47,24 +53,30 @@ def demo(
     from eqzoo.report.table import format_table
 
     started = time.monotonic()
-    folder = Path(work_dir or ('work_dirs/demo' if images == 'shapes' else 'work_dirs/demo_photographs'))
+    folder = Path(work_dir or ('work_dirs/demo' if of_shapes else 'work_dirs/demo_photographs'))
     data = [*_data_overrides(images, size), *overrides]
     start = folder / 'pretrain'
-    for config in (_START, *_CONFIGS.values()):
+    for config in (*starts, *configs.values()):
         check_training(load_config(config, [*data, 'model.autoencoder.weights=None']), 'python tools/demo.py')
     with own_folder(folder, '--work-dir'):
-        empty_of_earlier_runs({start: pretrain_steps, **{folder / name: steps for name in _CONFIGS}}, '.demo')
-        _run('1/3  Train a small autoencoder', 'train', _START, start, pretrain_steps, data)
-        weights = f'model.autoencoder.weights={start}/iter_{pretrain_steps}.pth'
+        lengths = {start: pretrain_steps} if of_shapes else {}
+        empty_of_earlier_runs({**lengths, **{folder / name: steps for name in configs}}, '.demo')
+        number, count = 1, len(starts) + len(configs)
+        weights = _PHOTOGRAPHS_START
+        if of_shapes:
+            _run(f'1/{count}  Train a small autoencoder', 'train', _SHAPES_START, start, pretrain_steps, data)
+            number, weights = 2, str(start / f'iter_{pretrain_steps}.pth')
         results = {}
-        for number, (name, config) in enumerate(_CONFIGS.items(), start=2):
+        for name, config in configs.items():
             kind = 'plainly (the control)' if name == 'plain' else 'with rotation + scale equivariance'
-            _run(f'{number}/3  Fine-tune it {kind}', 'train', config, folder / name, steps, [*data, weights])
+            words = [*data, f'model.autoencoder.weights={weights}']
+            _run(f'{number}/{count}  Fine-tune it {kind}', 'train', config, folder / name, steps, words)
             _run('     Test it', 'test', config, folder / name, None, data)
             results[name] = json.loads((folder / name / 'metrics.json').read_text())['metrics']
+            number += 1
         write_json(folder / 'comparison.json', results)
         with torch.no_grad():
-            _draw(folder, data)
+            _draw(folder, configs, data)
     print(f"\nSame start, {steps} steps each; eq_err is the centred latent error, eq_err_paper the paper's ratio.\n")
     print(format_table(results))
     print(f'\nPictures: {folder}/comparison.png, and pictures/ and test.png in {folder}/plain and {folder}/eq')
@@ -74,16 +86,12 @@ def demo(
 
 def _data_overrides(images: str, size: int) -> list[str]:
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    if images == 'shapes':
+    if images in ('clothes', 'shapes'):  # the configs have them, of clothes the parts that clothes-f8 was trained on
         return [f'{loader}.dataset.size={size}' for loader in loaders]
     from eqzoo.data import ImageFolder
     from eqzoo.engine.picture_hooks import example_images
 
-    if images == 'clothes':
-        source, held_out = dict(type='Clothes'), (0.82, 0.85)
-    else:
-        source = dict(type='ImageFolder', root=str(images))
-        held_out = _held_out(len(ImageFolder(images, size)), images)
+    source, held_out = dict(type='ImageFolder', root=str(images)), _held_out(len(ImageFolder(images, size)), images)
     overrides = []
     for loader, part in zip(loaders, pairwise((0.0, *held_out, 1.0)), strict=True):
         dataset = dict(source, size=size, part=part)
@@ -120,14 +128,14 @@ def _run(title: str, command: str, config: str, work_dir: Path, steps: int | Non
     COMMANDS[command].load()(config, overrides=words)
 
 
-def _draw(folder: Path, data: list[str]) -> None:
+def _draw(folder: Path, configs: dict[str, str], data: list[str]) -> None:
     """Draw plain below EQ: D(τ∘E(x)) for each τ, and the latents' components, of the same test images."""
     from eqzoo.engine import latest_checkpoint
     from eqzoo.engine.picture_hooks import example_images
     from eqzoo.pictures import PictureRow, default_cases, draw_grid, principal_components
 
     autoencoders = {}
-    for name, config_file in _CONFIGS.items():
+    for name, config_file in configs.items():
         config = load_config(config_file, data)
         weights = str(latest_checkpoint(folder / name))
         autoencoders[name] = build(dict(config.model.autoencoder, weights=weights)).eval()

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from filelock import FileLock, Timeout
 
+from eqzoo.config import configs_folder
 from eqzoo.files import replacing, sha256_of, write_json, writing_to
 from eqzoo.registry import Requirement
 from eqzoo.zoo.index import (
@@ -30,6 +31,7 @@ from eqzoo.zoo.index import (
     DIFFUSERS_CONFIG,
     DIFFUSERS_WEIGHTS,
     HUB,
+    PACKAGED,
     ReleasedFile,
     bare_url,
     is_hub_folder,
@@ -67,12 +69,16 @@ class CachedFile:
     """The place of one public file in the cache.
 
     Args:
-        file: The file; its URL alone decides the place, whatever mirror it is fetched from.
+        file: The file; its URL alone decides the place, whatever mirror it is fetched from. One that comes with eqzoo
+            is where it was installed, and has no note.
     """
 
     def __init__(self, file: ReleasedFile) -> None:
         self.folder = _place_of(file.url)
         self.path = self.folder / file.name
+        self.is_packaged = file.url.startswith(PACKAGED)
+        if self.is_packaged:
+            self.path = configs_folder() / file.url.removeprefix(PACKAGED)
         self.part = self.folder / f'{file.name}.part'
         self.note = self.folder / 'eqzoo.json'
 
@@ -82,7 +88,7 @@ class CachedFile:
         Raises:
             ValueError: If it is damaged.
         """
-        if not self.note.is_file():
+        if self.is_packaged or not self.note.is_file():
             return None
         try:
             record = DownloadRecord(**json.loads(self.note.read_text()))
@@ -95,6 +101,8 @@ class CachedFile:
 
     def is_whole(self) -> bool:
         """Return whether the file is there and has the size that was downloaded."""
+        if self.is_packaged:
+            return self.path.is_file()
         record = self.record()
         return record is not None and self.path.is_file() and self.path.stat().st_size == record.size
 
@@ -131,6 +139,8 @@ def fetch(source: str | Path, *, patience: Patience = _PATIENCE) -> Path:
     place = CachedFile(file)
     if place.is_whole():
         return place.path
+    if place.is_packaged:
+        raise FileNotFoundError(f'weights: {place.path}, which comes with eqzoo, is missing; install eqzoo again.')
     if os.environ.get('HF_HUB_OFFLINE', '').lower() in ('1', 'on', 'yes', 'true'):
         raise OSError(
             f'download: {bare_url(file.url)} is not in the cache, and HF_HUB_OFFLINE is set; unset it to download.'

@@ -16,6 +16,9 @@ from eqzoo.text import printable
 
 HUB = 'https://huggingface.co'
 
+PACKAGED = 'package:'
+"""What the address of a file begins with that comes with eqzoo: its path in the folder of the configs follows."""
+
 DIFFUSERS_CONFIG = 'config.json'
 DIFFUSERS_COMPANION = 'eqzoo.safetensors'
 
@@ -40,7 +43,7 @@ class ReleasedFile:
     """A public file of weights.
 
     Args:
-        url: Its address.
+        url: Its address, or 'package:PATH' of a file that comes with eqzoo, in the folder of the configs.
         name: Its file name in the cache.
         size: Bytes, where known.
         sha256: Hex digest, where known from another source than the download.

@@ -27,13 +27,13 @@ def commands(monkeypatch):
     called = []
 
     def fake(title, command, config, work_dir, steps, overrides):
-        called.append((command, overrides))
+        called.append((command, config, overrides))
         if command == 'test':
             work_dir.mkdir(parents=True, exist_ok=True)
             (work_dir / 'metrics.json').write_text(json.dumps(dict(metrics=dict(psnr=20.0))))
 
     monkeypatch.setattr(module, '_run', fake)
-    monkeypatch.setattr(module, '_draw', lambda folder, data: None)
+    monkeypatch.setattr(module, '_draw', lambda folder, configs, data: None)
     return called
 
 
@@ -50,8 +50,8 @@ def datasets_of(overrides):
 def test_images_are_divided_among_training_validation_and_test(count, sizes, tmp_path, commands):
     images = save_images(tmp_path / 'images', count)
     run(demo, ['--images', str(images), '--size', '32', '--work-dir', str(tmp_path / 'work')])
-    assert [command for command, _ in commands] == ['train', 'train', 'test', 'train', 'test']
-    for _, overrides in commands:
+    assert [command for command, *_ in commands] == ['train', 'test', 'train', 'test']
+    for *_, overrides in commands:
         data = datasets_of(overrides)
         parts = [data[f'{name}_dataloader'].names for name in ('train', 'val', 'test')]
         assert tuple(map(len, parts)) == sizes
@@ -77,21 +77,30 @@ def test_too_few_and_unreadable_images_are_told_before_training(tmp_path, comman
     assert commands == []
 
 
-def test_without_a_path_it_is_the_photographs_that_come_with_eqzoo(tmp_path, commands):
+def test_without_a_path_it_is_the_photographs_and_the_autoencoder_that_come_with_eqzoo(tmp_path, commands):
     run(demo, ['--work-dir', str(tmp_path / 'work')])
-    for _, overrides in commands:
-        train, val, test = (
-            eval(override.partition('.dataset=')[2]) for override in overrides if '.dataset=' in override
+    assert [command for command, *_ in commands] == ['train', 'test', 'train', 'test']
+    for command, config, overrides in commands:
+        loaded = load_config(config, overrides)
+        assert loaded.train_dataloader.dataset == dict(
+            type='Clothes', size=64, part=(0.0, 0.82), crop='random_square', flip=True
         )
-        assert train == dict(type='Clothes', size=64, part=(0.0, 0.82), crop='random_square', flip=True)
-        assert (val, test) == tuple(dict(type='Clothes', size=64, part=part) for part in ((0.82, 0.85), (0.85, 1.0)))
+        held_out = [loaded[f'{part}_dataloader'].dataset for part in ('val', 'test')]
+        assert held_out == [dict(type='Clothes', size=64, part=part) for part in ((0.82, 0.85), (0.85, 1.0))]
+        if command == 'train':
+            assert loaded.model.autoencoder.weights == 'eqzoo://clothes-f8'
+    start = load_config('configs/demo/photographs_pretrain.py')
+    assert start.train_dataloader.dataset == loaded.train_dataloader.dataset  # none of its images is tested
 
 
 def test_the_generators_autoencoders_are_of_shapes(tmp_path, monkeypatch, commands):
     monkeypatch.chdir(tmp_path)
     run(demo, ['--images', 'shapes'])
-    assert {override for _, overrides in commands for override in overrides if 'dataset' in override} == {
-        f'{loader}_dataloader.dataset.size=64' for loader in ('train', 'val', 'test')
+    assert [command for command, *_ in commands] == ['train', 'train', 'test', 'train', 'test']
+    weights = [load_config(config, overrides).model.autoencoder.weights for _, config, overrides in commands[1::2]]
+    assert weights == ['work_dirs/demo/pretrain/iter_1200.pth'] * 2
+    assert {load_config(config, overrides).test_dataloader.dataset.type for _, config, overrides in commands} == {
+        'Shapes'
     }
     generator = load_config('configs/dit/dit_tiny_shapes.py')
     assert (tmp_path / generator.model.autoencoder.weights).parent.parent == tmp_path / 'work_dirs/demo'

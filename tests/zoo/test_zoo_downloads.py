@@ -11,7 +11,9 @@ import zipfile
 
 import pytest
 
-from eqzoo.zoo import cached, fetch, fetch_command, located, record_of, resolve, weights_files
+from eqzoo.config import configs_folder
+from eqzoo.files import sha256_of
+from eqzoo.zoo import cached, fetch, fetch_command, find_model, located, record_of, resolve, weights_files
 from eqzoo.zoo.download import CachedFile, cache_folder
 from eqzoo.zoo.transfer import CHUNK
 
@@ -444,3 +446,16 @@ def test_the_cache_is_where_the_environment_puts_it(monkeypatch, tmp_path):
     monkeypatch.delenv('EQZOO_CACHE')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
     assert cache_folder() == tmp_path / 'xdg' / 'eqzoo'
+
+
+def test_weights_that_come_with_eqzoo_are_where_they_were_installed(monkeypatch, tmp_path):
+    monkeypatch.setenv('EQZOO_CACHE', str(tmp_path / 'cache'))
+    place = configs_folder() / 'demo/clothes_f8.safetensors'
+    assert cached('eqzoo://clothes-f8') == fetch('eqzoo://clothes-f8') == located('eqzoo://clothes-f8') == place
+    assert record_of('eqzoo://clothes-f8') is None
+    assert sha256_of(place) == find_model('clothes-f8').files[0].sha256
+    assert not (tmp_path / 'cache').exists()
+    monkeypatch.setattr('eqzoo.zoo.download.configs_folder', lambda: tmp_path)
+    assert cached('eqzoo://clothes-f8') is None
+    with pytest.raises(FileNotFoundError, match='which comes with eqzoo, is missing; install eqzoo again'):
+        fetch('eqzoo://clothes-f8')

@@ -1,0 +1,16 @@
+"""The demo on the photographs that come with eqzoo, for two CPU cores.
+
+f8, since at f4 a cell of 4 x 4 pixels has little to rotate, and a plain autoencoder is nearly equivariant.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .demo import *
+    from .autoencoders.clothes_f8 import autoencoder  # in place of the demo's
+
+model.autoencoder = autoencoder
+photographs = dict(type='Clothes', size=64)
+train_dataloader.dataset = dict(photographs, crop='random_square', flip=True, part=(0.0, 0.82))
+val_dataloader.dataset = dict(photographs, part=(0.82, 0.85))
+test_dataloader.dataset = dict(photographs, part=(0.85, 1.0))

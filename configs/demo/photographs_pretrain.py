@@ -1,0 +1,19 @@
+"""What trained `clothes-f8`, whose weights come with eqzoo: the photographs' autoencoder, from scratch.
+
+python tools/train.py configs/demo/photographs_pretrain.py
+python tools/convert.py work_dirs/demo/photographs_pretrain/iter_4000.pth clothes_f8.safetensors --to eqzoo --dtype fp16
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.demo_photographs import *
+
+autoencoder.update(weights=None)
+train_cfg = dict(max_iters=4000, val_interval=1000)
+optim_wrapper.autoencoder.optimizer.update(lr=2e-3)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.02, end=50, by_epoch=False),
+    dict(type='CosineAnnealingLR', begin=50, T_max=3950, eta_min=2e-5, by_epoch=False),
+]
+custom_hooks.ema = dict(type='EMAHook', decay=0.99)
