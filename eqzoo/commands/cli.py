@@ -49,7 +49,7 @@ COMMANDS = {
     'configs': LazyCommand('configs:configs', 'list the configs that come with eqzoo, or print one with its bases'),
     'download': LazyCommand('download:download', 'download released weights, or list them'),
     'convert': LazyCommand('convert:convert', 'convert an autoencoder to and from the formats of other tools'),
-    'latent-stats': LazyCommand('latent_stats:latent_stats', 'measure the scale and shift of latents, for a checkpoint'),
+    'latent-stats': LazyCommand('latent_stats:latent_stats', 'measure scale and shift of the latents of a checkpoint'),
     'check-gpu': LazyCommand('check_gpu:check_gpu', 'check in two minutes whether a GPU computes correctly'),
     'env': LazyCommand('env:env', 'print versions and devices, for a bug report'),
     'benchmark': LazyCommand('', 'measure speed and memory; eqzoo benchmark --help lists the benchmarks'),
@@ -71,7 +71,7 @@ BENCHMARKS = {
     'networks': LazyCommand('benchmark:networks', 'metric networks, compared with their packages'),
     'rfid': LazyCommand('benchmark:rfid', 'rFID, compared with saving PNGs'),
     'sampling': LazyCommand('benchmark:sampling', "MaskGIT's sampling"),
-    'speed': LazyCommand('benchmark:speed', "encoding, training, sampling and FID, and their share of the machine's peak"),
+    'speed': LazyCommand('benchmark:speed', "encoding, training, sampling, FID; share of the machine's peak"),
     'startup': LazyCommand('benchmark:startup', 'CPU time of commands and smoke runs'),
     'store': LazyCommand('benchmark:store', 'reading a latent store'),
 }
