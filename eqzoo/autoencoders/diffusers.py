@@ -45,7 +45,7 @@ class DiffusersAutoencoder(Autoencoder):
     Args:
         class_name: The class in diffusers.
         fields: Arguments of the class, as in its config.json, without the normalisation. Default: diffusers' own.
-        padding_mode: See `KLAutoencoder`; 'zeros' alone for video autoencoders and RAE.
+        padding_mode: See `KLAutoencoder`; only 'zeros' for video autoencoders and RAE.
         scale: See `LatentNormalization`, also for the next three.
         shift: Subtracted from a latent before scaling.
         mean: Mean of the latents, instead of `shift`.

@@ -228,8 +228,8 @@ class FSQ(Quantizer):
 
     A channel of L levels is bounded as r tanh(z + s) − o, with r = (L − 1)(1 − ε) / 2, o = 1/2 and s = tan(o / r) for
     an even L, otherwise 0, then rounded, and divided by ⌊L / 2⌋: codes are in [-1, 1] (Sec. 3 and the listing of
-    appendix A.1). K is the product of the levels; channel i counts with the product of those before it. There is no
-    codebook, no loss of its own, and no weight.
+    appendix A.1). K is the product of the levels; channel i counts with the product of those before it. It has no
+    codebook, no loss and no weights.
 
     Args:
         levels: L of each channel. The paper's choices: (8, 6, 5) for K about 2**8, (8, 5, 5, 5) for 2**10,

@@ -169,7 +169,7 @@ def load_autoencoder_weights(model: nn.Module, source: Source) -> None:
 
 
 def fill_autoencoder(model: nn.Module, file: AutoencoderFile, source: Source) -> None:
-    """Load the content of `source` into an autoencoder, as `load_autoencoder_weights` does, and say what is left out.
+    """Load the content of `source` into an autoencoder, as `load_autoencoder_weights` does, and return what is ignored.
 
     Of eqzoo's own checkpoints nothing is said: the rest is the training's.
     """

@@ -243,7 +243,7 @@ def assign_buckets(images: np.ndarray, shapes: Sequence[Sequence[Size]]) -> tupl
 
 
 def cover(image: Image.Image, size: Size, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Resize an image until it covers `size` (H, W), and cut off what is too much.
+    """Resize an image so that it covers `size` (H, W), and crop the rest.
 
     One bicubic resampling of the part that is kept, with Pillow's filter against aliasing.
 

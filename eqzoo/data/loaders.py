@@ -142,8 +142,8 @@ class BucketSampler(RunSampler):
 
     Draws are numbered, and shared by ranks, as those of `RunSampler`. A cycle is as many batches as there are items; a
     bucket of n items has n of these batches, spread evenly over the cycle at random, and goes through its items once
-    for each item of a batch, every time in another order. No item is left out, none is preferred, and what is in the
-    global batch i depends on seed, batch size and i alone.
+    for each item of a batch, every time in another order. No item is left out or preferred. The items of global batch i
+    depend only on the seed, the batch size and i.
 
     Args:
         bucket_of: The bucket of each item.

@@ -79,8 +79,8 @@ class CheckpointHook(Hook):
         interval: N.
         max_keep_ckpts: Number of newest checkpoints to keep; -1 for all.
         keep_every: Checkpoints at multiples of this number of steps are kept too.
-        save_best: Name of the metric that decides which is best, one of those that `evaluators` compute; None for
-            none. It chooses what it measures: docs/metrics.md says what each metric predicts of a generator.
+        save_best: Name of the metric that decides which is best, one of those that `evaluators` compute; None for none.
+            Choose it with care: docs/metrics.md says what each metric predicts of a generator.
         rule: Whether 'less' or 'greater' is better.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Resuming with a config that has changed: what has, and what becomes of each change.
+"""Resuming with a changed config: find all changes, and apply or refuse each.
 
-A checkpoint has the config of its run as text. Every difference from the config that is asked for now is found
-here, and `RULES` has the policy for each: it is applied, the value of the checkpoint is kept, or the resume is
-refused. All are listed in one message. An unchanged config has no message.
+A checkpoint contains the config of its run as text. This module finds every difference from the new config. `RULES` has
+the policy for each: the new value is applied, the value of the checkpoint is kept, or the resume is refused. One
+message lists all of them; an unchanged config has no message.
 """
 
 import ast

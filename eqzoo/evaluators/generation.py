@@ -363,8 +363,8 @@ class KernelDistance(NamedTuple):
     """Squared maximum mean discrepancy of features.
 
     Args:
-        mean: Over the subsets; reported as `kid`. It is unbiased: about zero, and sometimes below, for two
-            samples of one distribution, whatever their number.
+        mean: Over the subsets; reported as `kid`. It is unbiased: about zero, and sometimes below, for two sets from
+            one distribution, for any number of images.
         std: Over the subsets, divided by their number; it shrinks with the subsets' size.
     """
 

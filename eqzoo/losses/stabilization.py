@@ -127,9 +127,9 @@ class LeCam(nn.Module):
 
 @LOSSES.register_module()
 class DiffAug:
-    """Differentiable augmentation of what a discriminator sees, real and reconstructed (arXiv 2006.10738).
+    """Differentiable augmentation of a discriminator's inputs, real and reconstructed (arXiv 2006.10738).
 
-    Every image has draws of its own, and gradients pass through:
+    Every image has its own random parameters, and gradients pass through:
 
     - 'color': brightness + U(-0.5, 0.5); saturation times U(0, 2), about the mean of an image's channels; contrast
       times U(0.5, 1.5), about the image's mean.

@@ -1,8 +1,8 @@
 """Objectives: which pairs of target and reconstruction a training step of an autoencoder compares.
 
-An objective has `sample(generator, grid)`, which draws what a step does, and `__call__(step, images, draw)`, which
-takes a `LatentStep` from images to reconstructions and returns the pairs, the main one first: an adversarial loss
-sees that one alone.
+An objective has `sample(generator, grid)`, which makes the random draws of a step, and `__call__(step, images, draw)`,
+which uses a `LatentStep` to encode and decode images, and returns pairs of reconstruction and target, the main one
+first: an adversarial loss uses only that one.
 """
 
 from typing import Annotated, Any, Literal, NamedTuple

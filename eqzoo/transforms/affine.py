@@ -20,7 +20,7 @@ class Motion(NamedTuple):
 
     Args:
         zoom: Above 1 objects get larger.
-        stretch: Height over width of what was a square, at constant area.
+        stretch: Height over width of a transformed square, at constant area.
         shear: Angle in degrees by which upright lines lean to the right, as in italics.
         angle: Turn in degrees, counter-clockwise.
         shift: Down and to the right, as parts of height and width.
