@@ -92,9 +92,9 @@ class EMACodebook(Quantizer):
 
     With n_i features that choose code i in a step, of sum s_i over all processes (arXiv 1711.00937, appendix A.1;
     VQ-VAE-2, arXiv 1906.00446): N_i ← γ N_i + (1 − γ) n_i, m_i ← γ m_i + (1 − γ) s_i, e_i = m_i / N_i, where N_i is
-    smoothed as (N_i + ε) / (ΣN + K ε) ΣN. Differs from taming's: N starts at 1 and m at e rather than at 0 and e, so
-    that codes that are not chosen in the first steps stay where they are; and the averages move once a step, not with
-    every forward pass. Table, N and m are weights without gradients: a moving average of the autoencoder has its own.
+    smoothed as (N_i + ε) / (ΣN + K ε) ΣN. Differs from taming's: N starts at 1 instead of 0, so that codes that are not
+    chosen in the first steps stay where they are. The averages are updated once per step, not in every forward pass.
+    Table, N and m are weights without gradients: a moving average of the autoencoder has its own.
 
     Args:
         num_codes: K.

@@ -90,7 +90,7 @@ def export(
 
 
 def check_destination(destination: Path, to: str, *, overwrite: bool, sources: Iterable[str | Path] = ()) -> None:
-    """Refuse a destination that exists, has the suffix of another format, or is a folder with foreign files, or has a source in it.
+    """Refuse a destination that exists, has another format's suffix, or has foreign files or a source in it.
 
     Args:
         destination: A file, or a folder for diffusers and onnx.

@@ -33,9 +33,9 @@ class Draws(NamedTuple):
 class AutoencoderTraining(Training):
     """An autoencoder with what regularises its latents, and its losses.
 
-    A step draws once for objective and penalties, takes the images once through the autoencoder, updates it, and
-    updates the discriminator on the same reconstructions: x → posterior → z → corruptions → decoder → pairs of the
-    objective, plus penalties.
+    A step makes one random draw for objective and penalties, and passes the images once through the autoencoder. It
+    updates the autoencoder, and then the discriminator on the same reconstructions: x → posterior → z → corruptions →
+    decoder → pairs of the objective, plus penalties.
 
     Differs from the released code: that runs the autoencoder again, with another draw, for the
     discriminator's update.

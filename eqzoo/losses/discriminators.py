@@ -23,8 +23,8 @@ class FeatureDiscriminator(nn.Module):
     to one logit a place, all with spectral norm. The network recognises the content of an image; only the heads are
     trained and stored.
 
-    Differs from StyleGAN-T: maps of any network, of any number of cells, are normalised over channels and places of
-    an image instead of batch norms in the heads, so that no statistics are of a batch; heads are not conditioned.
+    Differs from StyleGAN-T: maps of any network and size are normalised over the channels and positions of each image.
+    This replaces batch norms in the heads, so that nothing depends on the batch. Heads are not conditioned.
 
     Args:
         extractor: A network with `maps(images)`: DINOv2, EfficientNetLite0 (whose weights are installed with eqzoo) or

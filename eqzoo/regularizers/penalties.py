@@ -187,8 +187,8 @@ def _distribution(power: Tensor) -> Tensor:
 class LocalCorrelation:
     """Make neighbouring cells similar, up to a limit: local correlation regularisation (LCR, SSVAE, arXiv 2512.05394).
 
-    In windows of 2 x 2 cells of the posterior mean, the Pearson correlation over channels of each pair of cells,
-    averaged over pairs, windows and batch, is ρ; the penalty is max(0, threshold - ρ).
+    The penalty is max(0, threshold - ρ). ρ is the Pearson correlation over channels of two cells of the posterior mean,
+    averaged over all pairs of cells in windows of 2 x 2, over windows and over the batch.
 
     Args:
         weight: Factor on the penalty; 0.002 in the release (0.02 of a tenth).
