@@ -70,7 +70,7 @@ class CheckpointHook(Hook):
     """Save a checkpoint every N steps and after the last; keep the newest and the best.
 
     Files are `iter_<step>.pth`, and `best_<metric>_iter_<step>.pth` for the best validation so far. A file is written
-    before an older one is deleted. A signal, or an earlier end of the run, leaves a checkpoint of a step that is not
+    before an older one is deleted. A signal, or an earlier end of the run, can leave a checkpoint of a step that is not
     due. It is deleted when the next one is written, so a stopped run ends with the same files as one that was not
     stopped. Differs from mmengine's: that deletes first, and remembers paths instead of looking into the folder.
 
