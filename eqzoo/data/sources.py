@@ -1,4 +1,4 @@
-"""Sources of image files: what all have in common, and those that are a folder or a zip archive."""
+"""Sources of image files: the base class, folders and zip archives."""
 
 import os
 import re

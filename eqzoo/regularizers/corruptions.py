@@ -1,4 +1,4 @@
-"""Corruptions: what happens to latents between codebook and decoder, so that the decoder bears errors of a generator.
+"""Corruptions: changes of latents before the decoder, so that the decoder tolerates errors of a generator.
 
 A corruption is called as `corruption(latents, streams)` and returns latents (B, C, h, w); every sample draws from its
 own stream. It acts on the decoder's input, after an objective's transform and after a codebook. A method

@@ -1,4 +1,4 @@
-"""A training step of an autoencoder between images and reconstructions: what objectives and penalties work on."""
+"""The training step of an autoencoder as objectives and penalties see it: encode, quantize, decode."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
