@@ -24,7 +24,7 @@ def load(
     Args:
         source: A name of the zoo, a checkpoint or weights file, a diffusers folder, a work directory,
             a URL, `hf://org/repository/file`, or the pair 'ENCODER,DECODER'.
-        config: The config to build from, where neither the zoo nor the file has it.
+        config: The config to build from, if neither the zoo nor the file has one.
 
     Raises:
         ValueError: If there is no such name, or the file cannot be read safely or does not fit.

@@ -116,7 +116,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def require(config: Mapping[str, Any], task: str, *keys: str) -> None:
-    """Check that a config has what a task needs.
+    """Check that a config has the keys that a task needs.
 
     Args:
         config: A config of `load_config`.

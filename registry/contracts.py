@@ -1,4 +1,4 @@
-"""Contracts of the components that other components call: transforms, regularisers, requirements."""
+"""Interfaces of components that other components call: transforms, regularisers, requirements."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable

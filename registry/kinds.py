@@ -14,10 +14,9 @@ from eqzoo.registry.ranges import checks_arguments
 class Kind(Registry):
     """A registry of one kind of component.
 
-    It differs from mmengine's `Registry` in four ways: names are unique over all kinds, so
-    that nested configs need not say which kind they mean; `build` builds nested configs
-    innermost first; an unknown name is answered with the nearest one; a registered class checks
-    its constructor's arguments by their annotations (`eqzoo.registry.ranges`).
+    It differs from mmengine's `Registry` in four ways. Names are unique over all kinds, so that nested configs need not
+    state the kind. `build` builds nested configs from the inside out. The error for an unknown name suggests the
+    nearest one. A registered class checks its constructor's arguments by their annotations (`eqzoo.registry.ranges`).
 
     Args:
         name: One component of this kind, in the words of messages: `'transform'`.

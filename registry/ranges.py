@@ -136,7 +136,7 @@ def accepts(annotation: Any, value: Any) -> bool:
 
 
 def in_words(annotation: Any, *, plural: bool = False) -> str:
-    """Return what an annotation allows, in words for 'must be …'."""
+    """Return the values that an annotation allows, in words for 'must be …'."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         bounds = [each for each in arguments[1:] if isinstance(each, Range)]

@@ -14,6 +14,6 @@ autoencoder = dict(
 losses = dict(
     reconstruction_loss=dict(type='ReconstructionLoss', pixel=dict(type='L1'), reduction='mean'), penalties=[]
 )
-# in so few steps codes that start unused would stay so
+# in so few steps, unused codes would stay unused
 codebook_hook = dict(type='CodebookHook', revive_after=100)
 codebook_usage = dict(type='CodebookUsage')

@@ -1,4 +1,4 @@
-"""What every run has: logs, checkpoints, timing."""
+"""Settings of every run: logs, checkpoints, timing."""
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

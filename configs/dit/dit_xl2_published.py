@@ -1,4 +1,4 @@
-"""DiT-XL/2 as published, on SD-VAE-FT-EMA's latents: nothing to train, sample and test it as it is.
+"""DiT-XL/2 as published, on SD-VAE-FT-EMA's latents: no training needed; sample and test it directly.
 
 To reach (EQ-VAE v3, Table 4; DiT): FID 2.27, sFID 4.60, IS 278.2, precision 0.83, recall 0.57; decoded by SD-VAE,
 model.autoencoder.weights=eqzoo://sd-vae: FID 2.47, sFID 5.18, IS 276.1, precision 0.82, recall 0.57.

@@ -1,4 +1,4 @@
-"""Control: DC-AE f64 fine-tuned as long with the plain objective."""
+"""Control: DC-AE f64 fine-tuned for the same number of steps with the plain objective."""
 
 from mmengine.config import read_base
 

@@ -1,4 +1,4 @@
-"""Control: FLUX.1's VAE fine-tuned as long with the plain objective."""
+"""Control: FLUX.1's VAE fine-tuned for the same number of steps with the plain objective."""
 
 from mmengine.config import read_base
 

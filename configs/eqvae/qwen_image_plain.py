@@ -1,4 +1,4 @@
-"""Control: Qwen-Image's VAE fine-tuned as long with the plain objective."""
+"""Control: Qwen-Image's VAE fine-tuned for the same number of steps with the plain objective."""
 
 from mmengine.config import read_base
 

@@ -1,4 +1,4 @@
-"""Control: SD-VAE-16 fine-tuned as long with the plain objective.
+"""Control: SD-VAE-16 fine-tuned for the same number of steps with the plain objective.
 
 The paper has no such row; the released weights have (v3, Tables 1 and 12): rFID 0.87, gFID 64.1 (DiT-B/1),
 R(θ) 0.95, S(s) 0.85, PSNR 24.67, SSIM 0.61.

@@ -1,4 +1,4 @@
-"""Control: SD3-VAE fine-tuned as long with the plain objective.
+"""Control: SD3-VAE fine-tuned for the same number of steps with the plain objective.
 
 The paper has no such row; the released weights have (v3, Tables 1 and 12): rFID 0.20, gFID 58.9 (DiT-B/2),
 R(θ) 0.51, S(s) 0.16, PSNR 31.27, SSIM 0.87.

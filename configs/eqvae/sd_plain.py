@@ -1,4 +1,4 @@
-"""Control: SD-VAE fine-tuned as long with the plain objective.
+"""Control: SD-VAE fine-tuned for the same number of steps with the plain objective.
 
 To reach (EQ-VAE v3, Table 6, SD-VAE†): rFID 0.81, gFID 43.5 (DiT-B/2).
 """

@@ -1,4 +1,4 @@
-"""Ablation: SD-VAE, rotation alone.
+"""Ablation: SD-VAE, only rotation.
 
 To reach (EQ-VAE v3, Table 5): rFID 0.73, gFID 41.2 (DiT-B/2), intrinsic dimension 57.9.
 """

@@ -1,4 +1,4 @@
-"""Ablation: SD-VAE, rotation + scale of each axis by itself, also in the low-resolution branch.
+"""Ablation: SD-VAE, rotation + separate scales of height and width, also in the low-resolution branch.
 
 To reach (EQ-VAE v3, Table 5): rFID 0.92, gFID 33.2 (DiT-B/2), intrinsic dimension 38.9.
 """

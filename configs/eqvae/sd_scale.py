@@ -1,4 +1,4 @@
-"""Ablation: SD-VAE, isotropic scale alone.
+"""Ablation: SD-VAE, only isotropic scale.
 
 To reach (EQ-VAE v3, Table 5): rFID 0.78, gFID 35.8 (DiT-B/2), intrinsic dimension 41.0.
 """

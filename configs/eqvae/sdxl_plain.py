@@ -1,4 +1,4 @@
-"""Control: SDXL-VAE fine-tuned as long with the plain objective.
+"""Control: SDXL-VAE fine-tuned for the same number of steps with the plain objective.
 
 The paper has no such row; the released weights have (v3, Tables 1 and 12): rFID 0.67, gFID 46.0 (DiT-B/2),
 R(θ) 1.25, S(s) 0.97, PSNR 27.36, SSIM 0.76.

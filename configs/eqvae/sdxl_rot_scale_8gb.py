@@ -1,4 +1,4 @@
-"""EQ-VAE fine-tuning of SDXL-VAE on a GPU of 8 GB: the recipe, with activations and losses computed in pieces.
+"""EQ-VAE fine-tuning of SDXL-VAE on a GPU of 8 GB: with checkpointing and micro-batches.
 
 Differs from `sdxl_rot_scale` by rounding, and in that the adversarial loss is balanced for 8 images at a time, not 10.
 `python tools/benchmark.py memory configs/eqvae/sdxl_rot_scale.py` has the GiB (docs/training.md).

@@ -1,4 +1,4 @@
-"""EQ-VAE fine-tuning of TAEF2, rotation + isotropic scale, with L1 alone: it needs no other weights and no GPU.
+"""EQ-VAE fine-tuning of TAEF2, rotation + isotropic scale, with L1 only, so that it needs no other weights and no GPU.
 
 Not in the paper. Reached on CIFAR-10's photographs: see docs/results.md.
 """

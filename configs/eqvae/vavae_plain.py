@@ -1,4 +1,4 @@
-"""Control: VA-VAE fine-tuned as long with the plain objective."""
+"""Control: VA-VAE fine-tuned for the same number of steps with the plain objective."""
 
 from mmengine.config import read_base
 

@@ -1,4 +1,4 @@
-"""Control: VQ-GAN fine-tuned as long with the plain objective.
+"""Control: VQ-GAN fine-tuned for the same number of steps with the plain objective.
 
 The paper has no such row; the released weights have (v3, Tables 1 and 12): rFID 7.94, gFID 6.8 (MaskGIT),
 R(θ) 1.35, S(s) 1.22, PSNR 19.41, SSIM 0.54.

@@ -1,4 +1,4 @@
-"""Halton-MaskGIT-B at 256 pixels, from nothing, on LlamaGen's codes.
+"""Halton-MaskGIT-B at 256 pixels, from scratch, on LlamaGen's codes.
 
 To reach (Halton-MaskGIT's README, July 2025): FID 4.17, IS 263, in 32 steps with guidance 0.7.
 """

@@ -1,4 +1,4 @@
-"""Halton-MaskGIT-L at 384 pixels as released: nothing to train, sample and test it as it is.
+"""Halton-MaskGIT-L at 384 pixels as released: no training needed; sample and test it directly.
 
 To reach (Halton-MaskGIT's README, July 2025): FID 2.59, IS 281, in 32 steps with guidance 0.5; there against images of
 256 pixels, here against the reference that tools/reference.py makes of the same size.

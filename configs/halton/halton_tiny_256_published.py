@@ -1,4 +1,4 @@
-"""Halton-MaskGIT-T at 256 pixels as released: nothing to train, sample and test it as it is.
+"""Halton-MaskGIT-T at 256 pixels as released: no training needed; sample and test it directly.
 
 To reach (Halton-MaskGIT's README, July 2025): FID 10.2, IS 185, in 32 steps with guidance 1.5.
 """

@@ -1,4 +1,4 @@
-"""LightningDiT-B/1 on VA-VAE's latents: the small one, 100,000 steps of 256 images. Nobody states a number for it."""
+"""LightningDiT-B/1 on VA-VAE's latents: the small one, 100,000 steps of 256 images. No published number."""
 
 from mmengine.config import read_base
 

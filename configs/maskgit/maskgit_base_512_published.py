@@ -1,6 +1,6 @@
-"""MaskGIT at 512 pixels as released, on VQ-GAN's codes: nothing to train, sample and test it as it is.
+"""MaskGIT at 512 pixels as released, on VQ-GAN's codes: no training needed; sample and test it directly.
 
-To reach (arXiv 2310.14400): FID 7.26, IS 223.1 with guidance 2.8. To train it anew: `maskgit_base_vqgan_512`.
+To reach (arXiv 2310.14400): FID 7.26, IS 223.1 with guidance 2.8. To train it yourself: `maskgit_base_vqgan_512`.
 """
 
 from mmengine.config import read_base

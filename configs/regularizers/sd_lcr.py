@@ -1,4 +1,4 @@
-"""SD-VAE with local correlation: neighbouring cells alike, up to a correlation of 0.75.
+"""SD-VAE with local correlation: neighbouring cells similar, up to a correlation of 0.75.
 
 SSVAE, arXiv 2512.05394: with LMR, video diffusion learns three times as fast.
 Measured here: docs/results.md.

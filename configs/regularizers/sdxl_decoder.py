@@ -1,4 +1,4 @@
-"""SDXL-VAE's decoder alone: latents stay what every model trained on them expects, to the bit."""
+"""SDXL-VAE's decoder only: latents stay the same to the bit, as models trained on them expect."""
 
 from mmengine.config import read_base
 

@@ -1,6 +1,7 @@
 """SDXL-VAE with noise on the latents that are decoded.
 
-l-DeTok, arXiv 2507.15856 (better with six generators; MAR-B 1.55), RAE, arXiv 2510.11690; amount and kind are ours.
+l-DeTok, arXiv 2507.15856 (better with six generators; MAR-B 1.55), RAE, arXiv 2510.11690;
+amount and kind of noise are our choice.
 Measured here: docs/results.md.
 """
 

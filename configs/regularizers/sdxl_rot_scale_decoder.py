@@ -1,4 +1,4 @@
-"""SDXL-VAE in two phases: EQ-VAE's rotation + scale, and then the decoder alone on the latents that came of it."""
+"""SDXL-VAE in two phases: EQ-VAE's rotation + scale, and then the decoder alone on the resulting latents."""
 
 from mmengine.config import read_base
 

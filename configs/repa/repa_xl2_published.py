@@ -1,4 +1,4 @@
-"""REPA's SiT-XL/2 as published, on SD-VAE-FT-EMA's latents: nothing to train, sample and test it as it is.
+"""REPA's SiT-XL/2 as published, on SD-VAE-FT-EMA's latents: no training needed; sample and test it directly.
 
 To reach (EQ-VAE v3, Table 4; REPA): FID 1.42, sFID 4.70, IS 305.7, precision 0.80, recall 0.65. Table 2: FID 5.9
 without guidance, sampling.sampler.guidance=none. It counts time from data to noise, and was trained for 4 million

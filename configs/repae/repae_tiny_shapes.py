@@ -22,7 +22,7 @@ model.update(
     ),
     alignment_weight=1.5,
 )
-model.reconstruction_loss.update(reduction='mean')  # beside a sum over pixels, alignment would count for nothing
+model.reconstruction_loss.update(reduction='mean')  # beside a sum over pixels, alignment would have no effect
 train_dataloader.update(batch_size=32)
 train_cfg = dict(max_iters=1000, val_interval=500)
 adamw = dict(optimizer=dict(type='AdamW', lr=5e-4, betas=(0.9, 0.999), weight_decay=0.0), clip_grad=dict(max_norm=1.0))

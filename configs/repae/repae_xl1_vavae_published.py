@@ -1,4 +1,4 @@
-"""REPA-E's SiT-XL/1 and its VA-VAE as published, both in one file: nothing to train, sample and test it as it is.
+"""REPA-E's SiT-XL/1 and its VA-VAE as published, both in one file: no training needed; sample and test it directly.
 
 To reach (REPA-E's release): FID 1.73; 4.05 without guidance, sampling.sampler.guidance=none.
 """

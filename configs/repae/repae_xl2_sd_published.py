@@ -1,4 +1,4 @@
-"""REPA-E's SiT-XL/2 and its SD-VAE as published, both in one file: nothing to train, sample and test it as it is.
+"""REPA-E's SiT-XL/2 and its SD-VAE as published, both in one file: no training needed; sample and test it directly.
 
 To reach (REPA-E's release): FID 1.67; 4.07 without guidance, sampling.sampler.guidance=none.
 """

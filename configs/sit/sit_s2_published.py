@@ -1,4 +1,4 @@
-"""SiT-S/2 as published: small enough to try the real thing on a CPU. Nobody states a number for this file."""
+"""SiT-S/2 as published: small enough to try the real thing on a CPU. No number has been published for this file."""
 
 from mmengine.config import read_base
 

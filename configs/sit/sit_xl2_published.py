@@ -1,4 +1,4 @@
-"""SiT-XL/2 as published, on SD-VAE-FT-EMA's latents: nothing to train, sample and test it as it is.
+"""SiT-XL/2 as published, on SD-VAE-FT-EMA's latents: no training needed; sample and test it directly.
 
 To reach (EQ-VAE v3, Table 4; SiT): FID 2.06, sFID 4.50, IS 270.3, precision 0.82, recall 0.59. The published
 network counts time from noise to data, and has outputs that nothing trained. It was trained for 7 million steps.

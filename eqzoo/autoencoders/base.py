@@ -112,7 +112,7 @@ class Autoencoder(nn.Module):
         return self.normalization.normalize(self.encode(images).mean)
 
     def complete_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights `state` of a file with those that follow from them, if the file does not have them."""
+        """Return the weights `state` of a file, completed by weights that can be computed from them."""
         return state
 
     def finish_step(self, *, is_skipped: bool) -> None:

@@ -38,14 +38,14 @@ class DiffusersAutoencoder(Autoencoder):
     - Video autoencoders (Qwen-Image, Wan) see an image as a video of one frame. What such a video does not
       reach, their convolutions over time, is frozen. They clamp images to [-1, 1].
     - FLUX.2's raw latents have 32 channels of 8 x 8 pixels. Its pipeline joins 2 x 2 of these cells and applies the
-      batch norm in the weights; here its statistics are the normalisation, over all cells of a channel, and they are
-      written back on conversion when the normalisation has changed.
+      batch norm in the weights; in eqzoo its statistics are the normalisation, over all cells of a channel, and they
+      are written back on conversion when the normalisation has changed.
     - RAE resizes every image to its encoder's size, and its latents are normalised inside; its encoder is frozen.
 
     Args:
         class_name: The class in diffusers.
         fields: Arguments of the class, as in its config.json, without the normalisation. Default: diffusers' own.
-        padding_mode: See `KLAutoencoder`; 'zeros' alone for video autoencoders and RAE.
+        padding_mode: See `KLAutoencoder`; only 'zeros' for video autoencoders and RAE.
         scale: See `LatentNormalization`, also for the next three.
         shift: Subtracted from a latent before scaling.
         mean: Mean of the latents, instead of `shift`.

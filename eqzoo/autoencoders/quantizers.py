@@ -92,9 +92,9 @@ class EMACodebook(Quantizer):
 
     With n_i features that choose code i in a step, of sum s_i over all processes (arXiv 1711.00937, appendix A.1;
     VQ-VAE-2, arXiv 1906.00446): N_i ← γ N_i + (1 − γ) n_i, m_i ← γ m_i + (1 − γ) s_i, e_i = m_i / N_i, where N_i is
-    smoothed as (N_i + ε) / (ΣN + K ε) ΣN. Differs from taming's: N starts at 1 and m at e rather than at 0 and e, so
-    that codes that are not chosen in the first steps stay where they are; and the averages move once a step, not with
-    every forward pass. Table, N and m are weights without gradients: a moving average of the autoencoder has its own.
+    smoothed as (N_i + ε) / (ΣN + K ε) ΣN. Differs from taming's: N starts at 1 instead of 0, so that codes that are not
+    chosen in the first steps stay where they are. The averages are updated once per step, not in every forward pass.
+    Table, N and m are weights without gradients: a moving average of the autoencoder has its own.
 
     Args:
         num_codes: K.
@@ -228,8 +228,8 @@ class FSQ(Quantizer):
 
     A channel of L levels is bounded as r tanh(z + s) − o, with r = (L − 1)(1 − ε) / 2, o = 1/2 and s = tan(o / r) for
     an even L, otherwise 0, then rounded, and divided by ⌊L / 2⌋: codes are in [-1, 1] (Sec. 3 and the listing of
-    appendix A.1). K is the product of the levels; channel i counts with the product of those before it. There is no
-    codebook, no loss of its own, and no weight.
+    appendix A.1). K is the product of the levels; channel i counts with the product of those before it. It has no
+    codebook, no loss and no weights.
 
     Args:
         levels: L of each channel. The paper's choices: (8, 6, 5) for K about 2**8, (8, 5, 5, 5) for 2**10,

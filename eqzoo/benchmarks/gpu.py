@@ -93,7 +93,7 @@ def _earlier_rows(out: str | Path | None, settings: Mapping[str, Any], *, resume
     if out is None or not Path(out).exists():
         return {}
     if not resume:
-        raise ValueError(f'--out: {out} is there already; expected --resume to go on with it, or another file.')
+        raise ValueError(f'--out: {out} already exists; give --resume to continue with it, or another file.')
     found = read_measurements(out)
     if found.benchmark != _NAME or dict(found.settings) != dict(settings):
         raise ValueError(

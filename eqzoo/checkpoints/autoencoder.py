@@ -169,9 +169,9 @@ def load_autoencoder_weights(model: nn.Module, source: Source) -> None:
 
 
 def fill_autoencoder(model: nn.Module, file: AutoencoderFile, source: Source) -> None:
-    """Load the content of `source` into an autoencoder, as `load_autoencoder_weights` does, and say what is left out.
+    """Load the content of `source` into an autoencoder, as `load_autoencoder_weights` does, and report ignored parts.
 
-    Of eqzoo's own checkpoints nothing is said: the rest is the training's.
+    For eqzoo's own checkpoints there is no message: the rest belongs to the training.
     """
     for name, ours in _settings(model).items():
         theirs = (file.config or {}).get(name)

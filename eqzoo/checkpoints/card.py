@@ -33,7 +33,7 @@ def model_card(
         base: The weights that it was trained from, in words or as a link.
         base_model: The repository of these on the Hub.
         method: How it was trained: source of a config, shown as it is.
-        data: What it was trained on.
+        data: The training data.
         metrics: Values by name, of a metrics.json; None for a value that is not a number.
         protocol: How they were measured: the card of the same file.
         license: An identifier of the Hub, such as 'mit'.
@@ -77,7 +77,7 @@ def model_card(
 
 
 def public_protocol(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the card of a metrics.json without what is of one machine only: places of files, and weights tested."""
+    """Return the card of a metrics.json without paths of files and the tested weights."""
     kept = {key: value for key, value in card.items() if key not in ('config', 'weights')}
     return _without_places(kept)
 

@@ -1,11 +1,11 @@
 """Single files that ComfyUI and A1111 take as a VAE: the networks that they build, their names, and metadata.
 
-Neither program reads an architecture from a file. ComfyUI (comfy/sd.py, class VAE) tells the kind of network by
-names of tensors, and builds KL autoencoders of 128 channels with 4 levels, or 3 without `encoder.down.2.downsample`;
-the channels of the latents and the 1x1 convolutions are taken from the file. It loads without strictness: weights of
+Neither program reads an architecture from a file. ComfyUI (comfy/sd.py, class VAE) recognises the kind of network by
+tensor names, and builds KL autoencoders of 128 channels with 4 levels, or 3 without `encoder.down.2.downsample`; the
+channels of the latents and the 1x1 convolutions are taken from the file. It loads without strictness: weights of
 another network leave random ones in their place. A1111 (modules/sd_vae.py) loads the names into the VAE of the
-diffusion model in use, strictly, so that channels and 1x1 convolutions have to be that model's.
-Both scale latents as the diffusion model does, whatever the file says.
+diffusion model in use, strictly, so that channels and 1x1 convolutions have to be that model's. Both scale latents as
+the diffusion model does, and ignore a scale in the file.
 """
 
 import math

@@ -59,9 +59,9 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def check_stated(config: Mapping[str, Any], kind: Kind, where: str, *, num_tensors: int) -> None:
     """Refuse a config from a file that names anything but registered components, or describes a larger network.
 
-    A config can name whatever can be imported and called. One that comes with a file may name
-    registered components only: eqzoo's, and those that a config's `custom_imports` have registered.
-    A class that merely happens to be in memory is not enough.
+    A config could name anything that can be imported and called. One that comes with a file may name registered
+    components only: eqzoo's, and those that a config's `custom_imports` have registered. A class that merely happens to
+    be in memory is not enough.
 
     Args:
         config: `type` and arguments.

@@ -160,7 +160,7 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
 def to_config_json(
     config: Mapping[str, Any], normalization: Mapping[str, Tensor], kept: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the config.json of an autoencoder, and sentences about all that it has no field for.
+    """Return the config.json of an autoencoder, and a note about each setting that it has no field for.
 
     Args:
         config: `type` and all arguments, as `plain_config` gives them.
@@ -185,7 +185,7 @@ def to_config_json(
 
 
 def opening_lines(config: Mapping[str, Any], folder: str) -> list[str]:
-    """Return the lines of Python that open a folder with diffusers alone, with the padding of its training.
+    """Return the lines of Python that open a folder in diffusers, with the padding that it was trained with.
 
     Args:
         config: `type` and all arguments, as `plain_config` gives them.

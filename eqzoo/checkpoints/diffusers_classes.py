@@ -30,7 +30,7 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class WrappedClass:
-    """What has to be known of a class in `diffusers.models.autoencoders`.
+    """The properties of a class in `diffusers.models.autoencoders`.
 
     Args:
         channels: Returns C, the channels of a latent, from all fields.

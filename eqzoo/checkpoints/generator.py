@@ -161,7 +161,7 @@ def parse_generator(content: Mapping[str, Any], source: str | Path) -> Generator
 
 
 def is_generator(content: Mapping[str, Any]) -> bool:
-    """Return whether the content of a file is a generator's alone; files of joint training have an autoencoder."""
+    """Return whether a file contains only a generator; files of joint training have an autoencoder."""
     return not {'vae', 'autoencoder'} & content.keys() and any(  # the names in REPA-E's files, and in eqzoo's
         _BLOCK.match(key) for key in _bare(find_states(content, keys=_STATE_KEYS).trained)
     )

@@ -18,7 +18,7 @@ _EXAMPLE_CELLS = (3, 5)  # of the latents that the graphs are traced with; any o
 
 
 def write_onnx(file: AutoencoderFile, folder: Path) -> list[str]:
-    """Write `encoder.onnx` and `decoder.onnx`, in float32, and return sentences about what they cannot express.
+    """Write `encoder.onnx` and `decoder.onnx`, in float32, and return notes about anything that they cannot express.
 
     `encoder.onnx` maps `images` (B, 3, H, W), in [-1, 1], to `latents` (B, C, h, w): the mean of the posterior, in raw
     units. `decoder.onnx` maps such `latents` to `images`, about [-1, 1]. B, h and w are free; H and W are multiples of

@@ -1,9 +1,9 @@
 """Torch files without their code: tensors, dicts and plain values are read, every other object becomes inert.
 
-A pickle is a program for a stack machine that can call anything importable. Here that machine calls
-nothing but the few functions below, which rebuild tensors and containers; whatever else a file names
-(a class of Lightning, an optimizer, a numpy scalar, a path, `os.system`) becomes a `Placeholder`,
-which is neither imported nor called. Reading is bounded by the size of the file.
+A pickle is a program for a stack machine that can call anything importable. Here that machine calls nothing but the few
+functions below, which rebuild tensors and containers; anything else that a file names (a class of Lightning, an
+optimizer, a numpy scalar, a path, `os.system`) becomes a `Placeholder`, which is neither imported nor called. Reading
+is bounded by the size of the file.
 """
 
 import io

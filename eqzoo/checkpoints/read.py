@@ -90,7 +90,7 @@ _CHECKPOINT = re.compile(r'(?P<best>best_.*)?iter_(?P<step>\d{1,18})\.pth')
 def read_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the content of a file, on the CPU, and eqzoo's notes in its metadata.
 
-    Its first bytes decide what it is, whatever its name.
+    Its format is recognised by its first bytes, whatever its name.
 
     Args:
         path: A safetensors file, whose content is flat, or one that `torch.save` wrote, whose

@@ -65,12 +65,12 @@ def export(
         file: With its config, as `complete_config` returns it.
         destination: A file, or a folder for diffusers and onnx.
         to: One of `FORMATS`.
-        overwrite: Whether to replace what is at `destination`.
+        overwrite: Whether to replace an existing `destination`.
         latents: For comfyui, the diffusion model whose latents these are: see `to_comfyui`.
         card: For diffusers, the text of the model card.
 
     Returns:
-        Sentences about all that the format cannot express.
+        Notes about anything that the format cannot express.
 
     Raises:
         ValueError: If the destination exists or has another format's suffix, or the format
@@ -90,7 +90,7 @@ def export(
 
 
 def check_destination(destination: Path, to: str, *, overwrite: bool, sources: Iterable[str | Path] = ()) -> None:
-    """Refuse a destination that exists, has another format's suffix, or would be lost with what is in it.
+    """Refuse a destination that exists, has another format's suffix, or has foreign files or a source in it.
 
     Args:
         destination: A file, or a folder for diffusers and onnx.

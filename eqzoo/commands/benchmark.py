@@ -48,7 +48,7 @@ def _with_out(function: Callable[..., list[Row]]) -> Callable[..., list[Row]]:
 def eq_step(
     config_file: str, *, overrides: list[str], size: int = 256, batch_size: int = 2, rounds: int = 5
 ) -> list[Row]:
-    """Compare a training step with the same step in the way of the released code.
+    """Compare a training step with the same step in the order of the released code.
 
     Weights are random and images are the built-in Shapes: neither changes the speed.
 
@@ -93,7 +93,7 @@ def eq_step(
 
 @_with_out
 def coding(config_file: str | None = None, *, size: int = 256, batch_size: int = 1, rounds: int = 4) -> list[Row]:
-    """Time encoding and decoding of autoencoders, as ratios to the first one.
+    """Time encoding and decoding with each autoencoder, relative to the first one.
 
     Weights are random and images are the built-in Shapes: neither changes the speed. Memory on
     a CPU is the process's, with libraries and the first autoencoder's weights.
@@ -154,7 +154,7 @@ def _use_no_files(config: Config, size: int, batch_size: int) -> None:
 
 @_with_out
 def frechet(*, features: int = 2048, images: int = 5000, rounds: int = 2) -> list[Row]:
-    """Time the Fréchet distance beside scipy's `sqrtm` formula, which ADM's evaluator and pytorch-fid use.
+    """Compare the time of the Fréchet distance with scipy's `sqrtm` formula, which ADM's evaluator and pytorch-fid use.
 
     Args:
         features: Number of features; Inception has 2,048.
@@ -174,7 +174,7 @@ def frechet(*, features: int = 2048, images: int = 5000, rounds: int = 2) -> lis
 
 @_with_out
 def rfid(*, extractor: str = 'EfficientNetLite0', images: int = 200, size: int = 256, rounds: int = 2) -> list[Row]:
-    """Time the Fréchet distance of reconstructions, streamed, beside saving PNGs and reading them back.
+    """Compare the time of rFID from images in memory with saving PNGs and reading them back.
 
     Images are the built-in Shapes, reconstructions are the same with noise; the time of an
     autoencoder is not included. The usual way extracts batches of 50, as pytorch-fid does.
@@ -226,7 +226,7 @@ def generator_step(
     compile: bool = False,
     rounds: int = 5,
 ) -> list[Row]:
-    """Time a DiT's training step beside the same step with timm's attention, not fused, in fp32.
+    """Compare the time of a DiT's training step with timm's attention and an optimizer that is not fused, in fp32.
 
     Args:
         size: S, B, L or XL.
@@ -262,10 +262,10 @@ def sampling(
     steps: int = 8,
     rounds: int = 2,
 ) -> list[Row]:
-    """Time MaskGIT's sampling beside the same loop without eqzoo's shortcuts.
+    """Compare the time of MaskGIT's sampling with the same loop without eqzoo's shortcuts.
 
-    eqzoo skips predictions without class if guidance has no weight, computes the first prediction
-    once for each class of a batch, and computes no logits of classes.
+    The shortcuts: no prediction without class while the guidance has no weight, one first prediction for each class of
+    a batch, and no logits of classes.
 
     Args:
         size: base, big or huge.
@@ -302,7 +302,7 @@ def cache(
     workers: int = 0,
     rounds: int = 2,
 ) -> list[Row]:
-    """Time writing a latent store beside encoding images from memory, and beside a batch of 1.
+    """Compare the time of writing a latent store with encoding images from memory, and with batches of 1.
 
     Weights are random and images are the built-in Shapes: neither changes the speed.
 
@@ -339,7 +339,7 @@ def store(
     mean_only: bool = False,
     rounds: int = 3,
 ) -> list[Row]:
-    """Time reading a latent store, shuffled, beside one `.npy` file for each image; latents are 4 x 32 x 32.
+    """Compare the time of reading a shuffled latent store with one `.npy` file per image; latents are 4 x 32 x 32.
 
     Files come from the page cache. The store checks each row.
 
@@ -375,7 +375,7 @@ def loading(
     workers: NonNegativeInt = 0,
     rounds: PositiveInt = 3,
 ) -> list[Row]:
-    """Time reading tar shards, parquet and saved data sets beside webdataset and datasets.
+    """Compare the time of reading tar shards, parquet and saved data sets with the packages webdataset and datasets.
 
     Images are the built-in Shapes with noise, as JPEG files, in the page cache. Both sides read in random order, decode
     and crop with the same functions.
@@ -405,10 +405,10 @@ def loading(
 
 @_with_out
 def decoding(root: str, *, images: PositiveInt = 24, sizes: str = '512,1024', rounds: PositiveInt = 5) -> list[Row]:
-    """Time decoding beside Pillow, scaled decoding beside exact, and the loader beside decoding alone, in CPU seconds.
+    """Compare CPU times: eqzoo's decoding with Pillow's, scaled with exact decoding, the loader with decoding alone.
 
-    Photographs are decoded as they are, and enlarged, as JPEG, progressive JPEG and PNG files. simplejpeg takes part if
-    it is installed.
+    Photographs are decoded at their own size and enlarged, from JPEG, progressive JPEG and PNG files. simplejpeg is
+    measured if it is installed.
 
     Args:
         root: Photographs: a folder, a zip, or another place (docs/data.md).
@@ -452,13 +452,13 @@ def decoding(root: str, *, images: PositiveInt = 24, sizes: str = '512,1024', ro
 
 @_with_out
 def networks(root: str, *, images: PositiveInt = 6, size: PositiveInt = 64, rounds: PositiveInt = 3) -> list[Row]:
-    """Time metric networks beside those of their packages, and measure what bfloat16 changes, on photographs.
+    """Compare the time of metric networks with their original packages, and bfloat16 with float32, on photographs.
 
     Inception and LPIPS have random weights: neither time nor rounding depends on them.
 
     Args:
         root: Photographs: a folder, a zip, or another place (docs/data.md).
-        images: Number of photographs for the times, an even one; 32 times as many for bfloat16.
+        images: Number of photographs for the times, an even number; bfloat16 uses 32 times as many.
         size: Pixels a side.
         rounds: Passes of each network; the median ratio counts.
     """
@@ -484,11 +484,11 @@ def networks(root: str, *, images: PositiveInt = 6, size: PositiveInt = 64, roun
 
 @_with_out
 def growth(*, most: int = 10_000_000, files: int = 1_000_000, samples: NonNegativeInt = 50_000) -> list[Row]:
-    """Measure start-up time and memory over the number of images, from a thousand, and those of scoring; on Linux.
+    """Measure how start-up time and memory, and those of scoring, grow with the number of images; on Linux.
 
-    Seconds are of CPU time. Images are simulated: their names, their order, and a latent store with as many rows. Up
-    to `files` there is a folder of as many empty files, which is listed twice. The last two columns are the time and
-    memory of an image over those at a tenth of the number: 1x is growth in proportion, 0.1x none.
+    Seconds are CPU time. Images are simulated by their names, their order, and a latent store with one row per image.
+    Up to `files` images, a folder of empty files is listed twice. The last two columns are the time and memory per
+    image, relative to those at a tenth of the number: 1x is proportional growth, 0.1x is no growth.
 
     Args:
         most: The largest number of images; ten million takes about two minutes and 2 GiB.
@@ -528,13 +528,13 @@ def _growth_of(cost: tuple[float, float], tenth: tuple[float, float]) -> dict[st
 
 @_with_out
 def startup(*, rounds: PositiveInt = 3, smoke: bool = False) -> list[Row]:
-    """Measure the CPU time of every command's help, of mistakes and lists, beside `import torch`.
+    """Compare the CPU time of every command's help, of error messages and of lists, with `import torch`.
 
-    Each is a fresh process, as a user starts it; processes take turns with the other side, and medians count.
+    Each is a new process, as a user starts it. The two sides alternate, and the medians count.
 
     Args:
         rounds: Processes of each kind.
-        smoke: Measure smoke runs as well, beside processes that import what they use of other packages; minutes.
+        smoke: Also compare smoke runs with processes that only import the other packages they use; takes minutes.
     """
     from eqzoo.benchmarks.startup import smoke_costs, startup_costs
 
@@ -649,14 +649,14 @@ def gpu(
 ) -> list[Row]:
     """Measure a GPU: matrix products, coding, EQ steps, transformers, sampling, caching, FID; the most important first.
 
-    Weights are random and images built-in: nothing is downloaded. Each result is written at once, a part that fails
-    gets a line that says why, and the run can be continued.
+    Weights are random and images built-in: nothing is downloaded. Each result is written at once. If a part fails, its
+    line states the reason. You can continue an interrupted run with --resume.
 
     Args:
         minutes: Time budget; a part that would not fit does not begin.
         out: A JSON file, written after each part.
-        resume: Go on with that file; what is in it is not measured again, except what failed.
-        markdown: A file for the table as Markdown, such as docs/performance.md has it.
+        resume: Continue with this file; only missing and failed parts are measured.
+        markdown: A file for the table in Markdown, as in docs/performance.md.
         smoke: Run on the CPU, with tiny networks.
     """
     import torch
@@ -697,7 +697,7 @@ def gradients(
     processes: PositiveInt = 2,
     rounds: PositiveInt = 3,
 ) -> list[Row]:
-    """Compare averaging gradients during the backward pass with one sum of all of them after it.
+    """Compare averaging gradients during the backward pass with averaging all of them after it.
 
     Processes of this machine train on their own Shapes, on the CPU, with random weights.
 
@@ -737,16 +737,16 @@ def gradients(
 def memory(
     config_file: str, *, overrides: list[str], size: PositiveInt = 256, batch_size: PositiveInt = 1
 ) -> list[Row]:
-    """Print the memory of a training step with each option that saves some, and the batches that GPUs can hold.
+    """Print the memory of a training step with each memory option, and the largest batches that fit on GPUs.
 
     Nothing is computed, and no weights are read: all tensors of a step are counted by their shapes. For a large batch
-    of B the peak is `fixed` + B times `a sample`. The last columns are the largest batches that 8, 12, 16 and 24 GiB
-    hold, of which one GiB is left for CUDA and the work space of its convolutions; - is none.
+    of B samples, the peak is `fixed` + B times `a sample`. The last columns are the largest batches that fit into 8,
+    12, 16 and 24 GiB, with one GiB reserved for CUDA and the workspace of convolutions; - means none.
 
     Args:
         config_file: A config of an autoencoder or a generator, such as configs/eqvae/sdxl_rot_scale.py.
         overrides: Keys of the config to set, as key=value.
-        size: Pixels a side of an autoencoder's images; of a generator's latents the config has the size.
+        size: Pixels a side of an autoencoder's images; the size of a generator's latents comes from the config.
         batch_size: Samples at once.
     """
     config = load_config(config_file, overrides)
@@ -781,12 +781,12 @@ def _print_speeds(speeds: Mapping[str, float], unit: str, *, width: int) -> None
 def compare_files(old: str, new: str, *, tolerance: NonNegativeFloat = 0.1) -> None:
     """Compare the ratios in two files of a benchmark; the exit status is 1 if one of them became worse.
 
-    Ratios are costs over those of a reference in the same run. Between files, they are compared; seconds are not.
+    A ratio is a cost divided by that of a reference in the same run. The command compares ratios, not seconds.
 
     Args:
         old: A file that a benchmark wrote with --out, such as that of the last release.
         new: A later one, of the same benchmark with the same options.
-        tolerance: The relative increase of a ratio that is no regression.
+        tolerance: The relative increase of a ratio that is accepted.
     """
     before, after = read_measurements(old), read_measurements(new)
     changes = compare_measurements(before, after)

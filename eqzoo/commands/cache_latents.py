@@ -35,9 +35,8 @@ def cache_latents(
 ) -> 'WrittenStore | None':
     """Encode the images of a config to a latent store; run it again to continue after an interruption.
 
-    The images are those of `cache_dataloader`, or of `train_dataloader` without it; each process
-    encodes batches of its batch_size. The features of a `cache_encoder` in the config, a vision
-    encoder, are stored too.
+    The images come from `cache_dataloader`, or from `train_dataloader` if there is none; each process encodes batches
+    of its batch_size. If the config has a `cache_encoder` (a vision encoder for REPA), its features are stored, too.
 
     Args:
         config_file: A config with a model.autoencoder, such as configs/demo/rot_scale.py.
@@ -45,12 +44,12 @@ def cache_latents(
             config's own.
         overrides: Keys of the config to set, as key=value.
         out: The store's folder. Default: that of train_dataloader's LatentStore.
-        flip: Store the latents of the mirrored images too, as for a LatentStore with flip=True in the config.
-        dtype: Of the stored moments.
-        precision: Of the encoder: bf16 is autocast.
-        shard_images: Images of a shard. Default: as many as make 64 MiB.
+        flip: Also store the latents of the mirrored images, for a LatentStore with flip=True.
+        dtype: Data type of the stored means and standard deviations.
+        precision: Precision of the encoder; bf16 uses autocast.
+        shard_images: Images per shard. Default: as many as fit into 64 MiB.
         verify: Write nothing; read the whole store and list the damaged rows.
-        smoke: A tiny autoencoder with random weights, on built-in data; the store is written below work_dirs/smoke.
+        smoke: Use a tiny autoencoder with random weights and built-in data; the store is written below work_dirs/smoke.
     """
     config = load_config(config_file, overrides)
     require(config, 'images to encode', 'model.autoencoder', 'cache_dataloader|train_dataloader')

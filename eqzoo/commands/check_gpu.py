@@ -1,16 +1,16 @@
-"""`tools/check_gpu.py`: whether a GPU computes what it should, in about two minutes."""
+"""`tools/check_gpu.py`: check in about two minutes whether a GPU computes correctly."""
 
 import sys
 
 
 def check_gpu(*, smoke: bool = False, only: str | None = None) -> None:
-    """Compare a GPU with the CPU, and fast ways with plain ones; print a line for each check.
+    """Compare the GPU with the CPU, and fast implementations with simple ones; print a line for each check.
 
     The exit status is 1 if a check fails. Weights are random: nothing is downloaded.
 
     Args:
         smoke: Run on the CPU, with tiny networks.
-        only: Checks whose names have this in them.
+        only: Run only checks whose names contain this text.
     """
     import torch
 

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 def compare(
     results: list[str], *, out: str = 'work_dirs/comparison', allow_unlike: bool = False, cases: bool = False
 ) -> 'ResultComparison':
-    """Put results side by side; write comparison.md, comparison.csv and comparison.html.
+    """Compare test results side by side; write comparison.md, comparison.csv and comparison.html.
 
-    Values of a metric whose cards differ were measured in different ways, and are refused.
+    If the cards of a metric differ, its values were measured in different ways, and the command stops.
 
     Args:
         results: The metrics.json of each test, or its folder.
         out: The folder to write to.
-        allow_unlike: Mark values that were measured in different ways with footnotes, instead of refusing them.
-        cases: Show single cases, such as one angle, as well.
+        allow_unlike: Instead of stopping, mark values that were measured in different ways with footnotes.
+        cases: Also show single cases, such as one angle.
     """
     from eqzoo.engine.work_dir import REPORT_LOCK, own_folder
     from eqzoo.files import replacing

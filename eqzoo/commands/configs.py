@@ -9,7 +9,7 @@ def configs(word: str | None = None, *, overrides: list[str], show: bool = False
     """List the configs that come with eqzoo, each with its first line; or print one with its bases merged.
 
     Args:
-        word: List only those with it in their name or first line; with --show, the config.
+        word: List only configs with this word in their name or first line; with --show, the config to print.
         overrides: With --show, keys of the config to set, as key=value.
         show: Print the config with its bases and overrides merged, as a file that could be run.
     """

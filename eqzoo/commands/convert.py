@@ -37,17 +37,18 @@ def convert(
             files as ENCODER,DECODER.
         destination: A file, or a folder for diffusers and onnx.
         to: The format to write; comfyui is one file of weights for ComfyUI and A1111.
-        config: A config whose autoencoder it is, where the file does not say; its scale holds
-            where the file states none.
-        scale: The factor on the latents, 0.18215 for SD-VAE; replaces what is stated.
+        config: A config with this autoencoder, if the file does not state it; its scale is used if the file states
+            none.
+        scale: The factor on the latents, such as 0.18215 for SD-VAE; replaces the one in the file.
         dtype: The precision of the weights; as in the source by default.
         latents: For comfyui, the diffusion model whose latents these are; by default that of the nearest scale.
         metrics: A metrics.json of tools/test.py, for the model card of diffusers.
-        base: The weights that were fine-tuned, for the model card; a checkpoint of eqzoo states them.
-        data: What it was trained on, for the model card; a checkpoint of eqzoo states it.
-        license: Of the weights, as the Hub writes it (mit, apache-2.0, …), for the model card.
+        base: The model that was fine-tuned, for the model card. Default: as stated in a checkpoint of eqzoo.
+        data: The training data, for the model card. Default: as stated in a checkpoint of eqzoo.
+        license: The licence of the weights, as the Hub writes it (mit, apache-2.0, …), for the model card.
         push: Upload the result to this repository of the Hugging Face Hub, ORGANISATION/NAME.
-        overwrite: Replace the file, or what an earlier conversion wrote to the folder, at DESTINATION.
+        overwrite: Replace an existing DESTINATION: the file, or the files that an earlier conversion wrote to the
+            folder.
     """
     from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder, set_normalization
     from eqzoo.checkpoints.diffusers import padding_notes

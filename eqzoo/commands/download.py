@@ -1,4 +1,4 @@
-"""`tools/download.py`: download released weights, and print how their hash is known."""
+"""`tools/download.py`: download released weights, and print where their hash comes from."""
 
 from eqzoo.zoo import ReleasedModel, cached, fetch, find_model, is_remote, models, record_of
 
@@ -7,9 +7,9 @@ def download(name: str | None = None, *, list: bool = False) -> None:
     """Download a released model, or list them.
 
     Args:
-        name: A name of the list; or a URL, https://… or hf://org/repository[@revision]/path;
-            hf://org/repository for a folder of diffusers.
-        list: Show the list.
+        name: A name from the list, or a URL: https://…, hf://org/repository[@revision]/path, or hf://org/repository for
+            a diffusers folder.
+        list: List the models.
     """
     if list:
         print('\n'.join(_table()))

@@ -1,4 +1,4 @@
-"""`eqzoo env`: versions, devices and folders, for the report of a problem."""
+"""`eqzoo env`: versions, devices and folders, for a bug report."""
 
 import os
 import platform
@@ -15,9 +15,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def env() -> None:
-    """Print versions, devices and folders: paste it into the report of a problem.
+    """Print versions, devices and folders, to paste into a bug report.
 
-    Nothing of it leaves the machine, and no value of a variable is printed that could be a secret.
+    Nothing is sent anywhere, and no environment variable that could be a secret is printed.
     """
     lines = {**_versions(), **_devices(), **_folders()}
     width = max(map(len, lines)) + 2

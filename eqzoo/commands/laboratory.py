@@ -21,19 +21,19 @@ def laboratory(
     scales: str = '0.25,0.5,0.75',
     device: str = 'auto',
 ) -> dict[str, Any]:
-    """Look into the latent spaces of autoencoders; write index.html, one page, and laboratory.json to a folder.
+    """Show the latent spaces of autoencoders side by side; write index.html and laboratory.json to a folder.
 
     Args:
         models_and_images: MODEL [MODEL ...] IMAGES. A model is a name of the zoo, a checkpoint, a weights file or a
             diffusers folder, as a path or a URL, or a pair ENCODER,DECODER; images are a folder, a zip, or one or
             more image files.
         out: The folder to write to.
-        names: Names of the models, separated by commas; by default the shortest different ends of their paths.
+        names: Names of the models, separated by commas; by default the parts of their paths that differ.
         size: The largest side in pixels; images are cropped to squares.
-        limit: The most images of a folder or zip to measure.
-        shown: The most images to show.
-        angles: In degrees, separated by commas.
-        scales: Between 0 and 1, separated by commas; rounded to whole cells of the latents.
+        limit: Measure at most this many images of a folder or zip.
+        shown: Show at most this many images.
+        angles: Angles in degrees, separated by commas.
+        scales: Scales between 0 and 1, separated by commas; rounded to whole cells of the latents.
         device: 'auto' (a GPU if there is one), 'cpu' or 'cuda'.
     """
     wanted = _numbers('angles', angles), _numbers('scales', scales)

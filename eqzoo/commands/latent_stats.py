@@ -28,19 +28,19 @@ def latent_stats(
 ) -> 'LatentMoments':
     """Measure scale, shift, mean and standard deviation of latents, and write them into the checkpoint.
 
-    Equivariant fine-tuning moves them: EQ-SDXL-VAE's scale went from 0.13025 to 0.1275.
+    Equivariant fine-tuning changes them: the scale of EQ-SDXL-VAE is 0.1275, that of SDXL-VAE 0.13025.
 
     Args:
-        config_file: The config that the checkpoint belongs to; its training images are measured, of a generator's
-            config those of its latents.
+        config_file: The config that the checkpoint belongs to; its training images are measured. With a generator's
+            config, these are the images of its latents.
         checkpoint: A checkpoint of eqzoo, or an output of tools/convert.py.
         overrides: Keys of the config to set, as key=value.
-        normalization: scale: one factor, as in SD-VAE and SDXL-VAE. shift_scale: one shift and one
-            factor, as in SD3-VAE. per_channel: mean and standard deviation of each, as in VA-VAE.
-        num_images: Number of training images to measure, evenly over the data set.
-        exports: Further files of the same autoencoder to write into, separated by commas.
-        measure_only: Write nothing.
-        smoke: For the checkpoint of a `--smoke` run, below work_dirs/smoke.
+        normalization: scale: one factor, as in SD-VAE and SDXL-VAE. shift_scale: one shift and one factor, as in
+            SD3-VAE. per_channel: mean and standard deviation of each channel, as in VA-VAE.
+        num_images: Number of training images to measure, evenly spread over the data set.
+        exports: Other files of the same autoencoder to write the result into, separated by commas.
+        measure_only: Print the result and write nothing.
+        smoke: Measure the checkpoint of a `--smoke` run, below work_dirs/smoke.
     """
     config = load_config(config_file, overrides)
     require(config, 'images to measure', 'model.autoencoder', 'cache_dataloader|train_dataloader')

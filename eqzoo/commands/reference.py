@@ -29,17 +29,17 @@ def reference(
 
     Args:
         images: A folder, a zip, tars, a table (docs/data.md) or an npz file of images; or a generator's config, whose
-            test_evaluators name the data set and the extractor that each test would otherwise measure anew.
+            test_evaluators name the data set and the extractor.
         out: The npz file to write.
         overrides: Keys of the config to set, as key=value.
         extractor: FIDInception for FID; EfficientNetLite0 needs no download. A config names its own.
         weights: A file of the extractor's weights. Default: the published one.
-        dtype: Of the extractor: float32, or bfloat16 for scores with --dtype bfloat16.
-        size: Pixels a side, those of the samples that will be compared with it.
+        dtype: Data type of the extractor: float32, or bfloat16 for scores with --dtype bfloat16.
+        size: Pixels a side; must be the size of the samples that will be compared.
         crop: How images are cropped to squares: center is ADM's.
         limit: Use at most this many images.
         num_stored: Images to keep in the file, for precision, recall, KID and swd; 10,000 in ADM's files.
-        labels: The choice of these images: balanced, an equal number per class where available; or random.
+        labels: How to choose these images: balanced (an equal number per class, where available) or random.
         batch_size: Images per batch, over all processes.
         num_workers: Processes that read images.
         reconstructions: Measure the reconstructions of a config's reference by its autoencoder, for

@@ -28,24 +28,24 @@ def sample(
     box: str | None = None,
     smoke: bool = False,
 ) -> Path:
-    """Draw images from a generator; run it again to continue after an interruption, or to add more.
+    """Generate images; run it again to continue after an interruption, or to add more.
 
-    Sample n depends on `sampling.seed` and n alone: batch size and processes change nothing but
-    rounding. A JSON file of the settings and a picture of some samples are written beside OUT.
+    Sample n depends only on `sampling.seed` and n: batch size and number of processes only change
+    rounding. A JSON file with the settings and a picture of some samples are written beside OUT.
 
     Args:
         config_file: A generator's config, such as configs/dit/dit_tiny_shapes.py.
-        checkpoint: A training checkpoint, of which the moving average is used, or a published weights
-            file. Default: the newest checkpoint in the work directory, or the config's own weights.
+        checkpoint: A training checkpoint, whose moving average is used, or a published weights file. Default: the
+            newest checkpoint in the work directory, or the config's own weights.
         overrides: Keys of the config to set, such as sampling.seed=1 or sampling.sampler.steps=50.
-        out: A folder, for PNG files, or an npz file as ADM's evaluator reads it.
+        out: A folder for PNG files, or an npz file for ADM's evaluator.
         num: Number of images. Default: the config's sampling.num_samples.
-        labels: random, any class; balanced, class after class; or classes with commas, such as 207,360.
+        labels: random: any class. balanced: the classes in turn. Or classes separated by commas, such as 207,360.
             Default: the config's sampling.labels.
-        inpaint: A folder or zip of images, of which the part inside BOX is drawn anew, by a generator of codes
-            (MaskGIT). Sample n is of image n. Default: the config's sampling.inpaint, or whole images.
+        inpaint: A folder or zip of images. The part inside BOX is generated again, by a generator of codes (MaskGIT);
+            sample n uses image n. Default: the config's sampling.inpaint, or whole images.
         box: TOP,LEFT,BOTTOM,RIGHT as shares of the image's sides, such as 0.25,0.25,0.75,0.75.
-        smoke: For the checkpoint of a `--smoke` run; OUT is then below work_dirs/smoke.
+        smoke: Use the checkpoint of a `--smoke` run; OUT is then below work_dirs/smoke.
     """
     config = load_config(config_file, overrides)
     require(config, 'samples', 'model.autoencoder')

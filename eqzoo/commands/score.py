@@ -31,10 +31,11 @@ def score(
         reference: An npz file of statistics (ADM's, or from tools/reference.py), or images: a
             folder, a zip or an npz file, whose statistics are then measured and kept in OUT.
         extractor: FIDInception for FID and published numbers; EfficientNetLite0 needs no download.
-        weights: A file of the extractor's weights. Default: the published one; others are in the metrics' names.
-        dtype: Of the extractor: bfloat16 is faster on GPUs, and its metrics have other names, such as fid_bf16.
-        metrics: Of fd, sfd, is, pr, kid and swd, separated by commas. Default: all that extractor and reference allow.
-        min_images: Fewer samples are refused. Default: one more than there are features.
+        weights: A file of the extractor's weights. Default: the published one; other weights change the metrics' names.
+        dtype: Data type of the extractor: bfloat16 is faster on GPUs, and its metrics have other names, such as
+            fid_bf16.
+        metrics: fd, sfd, is, pr, kid, swd, separated by commas. Default: all that extractor and reference allow.
+        min_images: With fewer samples the command stops. Default: one more than there are features.
         crop: How images of a reference are cropped to squares. Default: center; a file of statistics states its own.
         batch_size: Images per batch, over all processes.
         num_workers: Processes that read images.

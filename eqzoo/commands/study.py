@@ -1,4 +1,4 @@
-"""`tools/study.py`: a grid of autoencoders and generators, trained and measured over seeds, to one table."""
+"""`tools/study.py`: train and measure a grid of autoencoders and generators over seeds, and write one table."""
 
 from inspect import signature
 from pathlib import Path
@@ -23,7 +23,7 @@ def study(
     out: str | None = None,
     into: str | None = None,
 ) -> None:
-    """Run a study: fine-tune its autoencoders, train its generators on their latents, measure, and write its table.
+    """Run a study: fine-tune autoencoders, train generators on their latents, measure both, and write a table.
 
     Stages that several studies or arms share run once. A study can be stopped at any time;
     finished stages are kept, and the same command with --resume continues.
@@ -31,12 +31,12 @@ def study(
     Args:
         config_file: A study's config, such as configs/studies/autoencoders_shapes.py.
         overrides: Keys to set, as key=value, in all configs of the study that have them.
-        seeds: Number of seeds, 0, 1, …; the table has means and spread over them.
+        seeds: Number of seeds, 0, 1, …; the table has means and standard deviations over them.
         resume: Continue this study, or write its table again.
         dry_run: Print every command of the study, and run none.
-        jobs: Stages at once; by default one for each GPU, otherwise one for each core, at most four.
-        work_dir: The folder of all studies' stages.
-        out: The folder for table, numbers and plots; by default the study's name in the work directory.
+        jobs: Number of stages to run at the same time; by default one per GPU, otherwise one per core, at most four.
+        work_dir: The folder for the stages of all studies.
+        out: The folder for table, numbers and plots; by default a folder with the study's name in the work directory.
         into: A Markdown file in which the table replaces the part between `<!-- study: NAME -->` and
             `<!-- end of study -->`.
     """

@@ -23,8 +23,8 @@ def test(
 ) -> dict[str, Any]:
     """Evaluate a config; write metrics.json, report.html and pictures to its work directory.
 
-    With an autoencoder's config the reconstructions of `test_dataloader` are measured, with a generator's
-    `sampling.num_samples` images that it draws.
+    For an autoencoder, this measures the reconstructions of `test_dataloader`; for a generator, `sampling.num_samples`
+    generated images.
 
     Args:
         config_file: A Python config, such as configs/eqvae/sdxl_rot_scale.py.
@@ -32,8 +32,8 @@ def test(
             in the work directory, or the config's own weights if there is none.
         overrides: Keys of the config to set, as key=value.
         smoke: Shrink network and data as in `train.py --smoke`; everything is written below work_dirs/smoke.
-        images: Columns of an autoencoder's picture grid.
-        samples: For a generator: a folder or an npz file to write its images to as well, as in tools/sample.py.
+        images: Number of columns in an autoencoder's picture grid.
+        samples: For a generator: a folder or an npz file to save its images to, as in tools/sample.py.
     """
     config = load_config(config_file, overrides)
     require(config, 'evaluation', 'model.autoencoder', 'test_dataloader|sampling', 'test_evaluators|evaluators')

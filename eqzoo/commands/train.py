@@ -31,7 +31,7 @@ def train(
         smoke: Shrink the run to seconds: tiny network, built-in data, no weights, a few steps.
         dry_run: Check everything and describe the run, without training.
         resume: Continue from the newest checkpoint in the work directory.
-        show: Print the config with its bases and overrides merged, as a file that could be run, and stop.
+        show: Print the config with its bases and overrides merged, as a complete config file, and stop.
     """
     config = load_config(config_file, overrides)
     if show:

@@ -35,11 +35,11 @@ _WORTH_A_LINE = 10_000  # images whose headers take seconds to read
 class BucketedImageFolder(ImageFolder):
     """The images below a folder or inside an archive, each cropped to the nearest of several shapes.
 
-    The shapes of a resolution r are all H x W whose sides are multiples of `multiple`, with H · W <= r² and as large as
-    that allows, and with no side more than `max_ratio` times the other. An image goes to the shape with the nearest
-    logarithm of H / W. It takes part at each resolution for which it need not be enlarged, and at the smallest in any
-    case; so it may have several items, and an epoch is of items. The loader makes each batch of items of one
-    shape (`BucketSampler`): their objective is drawn for that shape's latents.
+    The shapes of a resolution r are the largest H x W with H · W <= r² whose sides are multiples of `multiple`. No side
+    is more than `max_ratio` times the other. An image goes to the shape with the nearest logarithm of H / W. It is used
+    at each resolution at which it need not be enlarged, and always at the smallest; so an image may be several items of
+    an epoch. Each batch has items of one shape (`BucketSampler`), and its objective is drawn for the latents of that
+    shape.
 
     The sizes of the images are read once, from the files' headers, and kept in eqzoo's cache. An item is that of
     `ImageFolder`, with an image (3, H, W).
@@ -243,7 +243,7 @@ def assign_buckets(images: np.ndarray, shapes: Sequence[Sequence[Size]]) -> tupl
 
 
 def cover(image: Image.Image, size: Size, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Resize an image until it covers `size` (H, W), and cut off what is too much.
+    """Resize an image so that it covers `size` (H, W), and crop the rest.
 
     One bicubic resampling of the part that is kept, with Pillow's filter against aliasing.
 

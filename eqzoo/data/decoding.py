@@ -190,7 +190,7 @@ def _is_exact(kind: str) -> bool:
 
 
 def upright_size(file: BinaryIO) -> tuple[int, int]:
-    """Return the width and height that `decode` gives an image file, of which the header alone is read.
+    """Return the width and height that `decode` gives an image file; only the header is read.
 
     Raises:
         UnreadableImageError: If there is no header of these formats.

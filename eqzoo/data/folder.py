@@ -29,10 +29,10 @@ WHOLE = (0.0, 1.0)
 class ImageFolder(Dataset):
     """The images below a folder, inside an archive, in shards or in a table, cropped to squares.
 
-    An item is `dict(image, label, index, draw)`: the image (3, size, size) uint8, the label the
-    number of its first-level folder in sorted order (images directly in the root have the
-    folder '.'), unless the source states labels. Every random choice is a function of (seed, draw). Files that are no
-    images by their names are left out, and counted in a remark, as are masks beside their images.
+    An item is `dict(image, label, index, draw)`. The image is (3, size, size) uint8. The label is the number of its
+    first-level folder in sorted order (images directly in the root have the folder '.'), unless the source states
+    labels. Every random choice is a function of (seed, draw). Files that are no images by their names are left out, and
+    counted in a remark, as are masks beside their images.
 
     Args:
         root: A folder of any depth; a zip or tar archive, which is read in place; WebDataset's tar shards, parquet or

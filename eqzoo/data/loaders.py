@@ -140,10 +140,10 @@ class RunSampler(Sampler):
 class BucketSampler(RunSampler):
     """Endless order of a training run whose batches are of one bucket each: yields (index, draw).
 
-    Draws are numbered, and shared by ranks, as those of `RunSampler`. A cycle is as many batches as there are items; a
-    bucket of n items has n of these batches, spread evenly over the cycle at random, and goes through its items once
-    for each item of a batch, every time in another order. No item is left out, none is preferred, and what is in the
-    global batch i depends on seed, batch size and i alone.
+    Draws are numbered, and shared by ranks, as those of `RunSampler`. A cycle has one batch per item. A bucket of n
+    items has n of these batches, spread evenly over the cycle at random, and goes through its items once for each item
+    of a batch, every time in another order. No item is left out or preferred. The items of global batch i depend only
+    on the seed, the batch size and i.
 
     Args:
         bucket_of: The bucket of each item.

@@ -1,4 +1,4 @@
-"""Opening of a place with images: folder, zip, tar shards, tables or LMDB, on this machine, a server or the Hub."""
+"""Open a source of images: folder, zip, tar shards, tables or LMDB, on this machine, a server or the Hub."""
 
 import glob
 import hashlib

@@ -1,4 +1,4 @@
-"""Sources of image files: what all have in common, and those that are a folder or a zip archive."""
+"""Sources of image files: the base class, folders and zip archives."""
 
 import os
 import re
@@ -319,9 +319,8 @@ class ZipSource(ImageSource):
 class Names(Sequence[str]):
     """An immutable sequence of strings, stored as one array of bytes and one of the ends.
 
-    A list of ten million paths takes a gigabyte, and as much again in each forked worker, because
-    counting references copies every page. This takes the bytes of the strings and eight more for
-    each, which forks share.
+    A list of ten million paths takes a gigabyte, and another gigabyte in each forked worker, because counting
+    references copies every page. This takes the bytes of the strings and eight more for each, which forks share.
 
     Args:
         names: The strings.

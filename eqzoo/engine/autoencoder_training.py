@@ -23,7 +23,7 @@ from eqzoo.regularizers import LatentStep, ReconstructionPair
 
 
 class Draws(NamedTuple):
-    """What a step draws for all its samples: the objective's branch and parameters, and each penalty's."""
+    """The draws of a step, for all its samples: the objective's branch and parameters, and each penalty's."""
 
     objective: Any
     penalties: list[Any]
@@ -33,9 +33,9 @@ class Draws(NamedTuple):
 class AutoencoderTraining(Training):
     """An autoencoder with what regularises its latents, and its losses.
 
-    A step draws once for objective and penalties, takes the images once through the autoencoder, updates it, and
-    updates the discriminator on the same reconstructions: x → posterior → z → corruptions → decoder → pairs of the
-    objective, plus penalties.
+    A step makes one random draw for objective and penalties, and passes the images once through the autoencoder. It
+    updates the autoencoder, and then the discriminator on the same reconstructions: x → posterior → z → corruptions →
+    decoder → pairs of the objective, plus penalties.
 
     Differs from the released code: that runs the autoencoder again, with another draw, for the
     discriminator's update.
@@ -48,12 +48,12 @@ class AutoencoderTraining(Training):
         penalties: Terms of the loss on the latents; the KL divergence is one.
         adversarial_loss: The discriminator and its losses, if any.
         encoder_rate: The encoder's learning rate as a share of the optimizer's. 0 freezes it, with the 1x1 convolution
-            and the codebook after it: the decoder alone is trained, and latents stay what they are, to the bit.
+            and the codebook after it: only the decoder is trained, and latents stay the same to the bit.
         checkpointing: Whether the backward pass computes the activations of residual and attention blocks again: a
             third more time, a fraction of the memory (docs/scaling.md), and the same weights to the bit.
-        channels_last: Whether the weights of autoencoder and discriminator, and so what they compute, have their
-            channels last in memory: on GPUs with tensor cores convolutions may be faster (docs/performance.md). Values
-            differ by rounding. Checkpoints have the usual order.
+        channels_last: Whether the weights and activations of autoencoder and discriminator have their channels last in
+            memory: on GPUs with tensor cores convolutions may be faster (docs/performance.md). Values differ by
+            rounding. Checkpoints have the usual order.
         micro_batch_size: See `Training`.
         precision: See `Training`.
         on_nonfinite: See `Training`.
@@ -209,7 +209,7 @@ class AutoencoderTraining(Training):
         return dict(log)
 
     def draw(self, randomness: StepRandomness, size: tuple[int, int]) -> Draws:
-        """Draw what a step on images of `size` (H, W) does, the same for all samples and processes."""
+        """Make the random draws of a step on images of `size` (H, W), the same for all samples and processes."""
         generator, grid = randomness.shared(), self.autoencoder.grid(*size)
         of_objective = self.objective.sample(generator, grid)
         of_penalties = [each.sample(generator, grid) if hasattr(each, 'sample') else None for each in self.penalties]

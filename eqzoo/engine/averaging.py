@@ -1,8 +1,9 @@
-"""Mean of gradients over processes, taken while the backward pass goes on.
+"""Average gradients over processes during the backward pass.
 
 torch's DistributedDataParallel and FSDP2's `replicate` see the forward pass of one wrapped module. A step here calls
 parts of a model, differentiates a graph twice for the adaptive weight of an adversarial loss, and has several
-optimizers and micro-batches; so the mean follows the gradients themselves, and names in checkpoints stay plain.
+optimizers and micro-batches. This module therefore averages each gradient itself, without a wrapper, and names in
+checkpoints stay plain.
 """
 
 from collections.abc import Iterator, Sequence

@@ -69,18 +69,17 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
 class CheckpointHook(Hook):
     """Save a checkpoint every N steps and after the last; keep the newest and the best.
 
-    Files are `iter_<step>.pth`, and `best_<metric>_iter_<step>.pth` for the best validation so far.
-    A file is written before an older one is deleted. A checkpoint of a step that is not due, which a signal or an
-    earlier end of the run has left, is kept until the next one is written: a run that was stopped or killed has in
-    the end the files of one that was not. Differs from mmengine's: that deletes first, and remembers paths instead
-    of looking into the folder.
+    Files are `iter_<step>.pth`, and `best_<metric>_iter_<step>.pth` for the best validation so far. A file is written
+    before an older one is deleted. A signal, or an earlier end of the run, can leave a checkpoint of a step that is not
+    due. It is deleted when the next one is written, so a stopped run ends with the same files as one that was not
+    stopped. Differs from mmengine's: that deletes first, and remembers paths instead of looking into the folder.
 
     Args:
         interval: N.
         max_keep_ckpts: Number of newest checkpoints to keep; -1 for all.
         keep_every: Checkpoints at multiples of this number of steps are kept too.
-        save_best: Name of the metric that decides which is best, one of those that `evaluators` compute; None for
-            none. It chooses what it measures: docs/metrics.md says what each metric predicts of a generator.
+        save_best: Name of the metric that decides which is best, one of those that `evaluators` compute; None for none.
+            Choose it with care: docs/metrics.md says what each metric predicts of a generator.
         rule: Whether 'less' or 'greater' is better.
 
     Raises:

@@ -22,8 +22,8 @@ class EMAHook(Hook):
 
     Checkpoints hold the average as `ema_state_dict`, under the names of the averaged module; of two modules under
     `autoencoder.` and `generator.`. Statistics that a training moves, such as those of latents, are averaged as weights
-    are. Differs from mmengine's EMAHook: nothing else is averaged, such as a discriminator, and `state_dict` always
-    holds the trained weights.
+    are. Differs from mmengine's EMAHook: other weights, such as a discriminator's, are not averaged, and `state_dict`
+    always holds the trained weights.
 
     Args:
         decay: The share of the old average that a step keeps.

@@ -161,7 +161,7 @@ class GeneratorTraining(Training):
 
 
 def check_decodable(generator: Generator, autoencoder: Autoencoder) -> None:
-    """Check that the autoencoder can decode what the generator makes.
+    """Check that the autoencoder can decode the generator's latents or codes.
 
     Raises:
         ValueError: If the numbers of channels or codes differ, or there is no codebook for a generator of codes.

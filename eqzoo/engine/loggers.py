@@ -1,6 +1,6 @@
 """Weights & Biases and MLflow as backends of the visualizer, under mmengine's names: `vis_backends=[...]`.
 
-mmengine's own classes of these names do not do for today's releases of the two: W&B's steps count its calls instead of
+mmengine's own classes of these names do not work with current releases of both: W&B's steps count its calls instead of
 the steps of training, and it copies all Python files of the current directory; MLflow's file store is refused since
 release 3, its address in the environment is overwritten, and pictures need an ending that hooks do not give.
 """

@@ -1,4 +1,4 @@
-"""Memory of a training step: the bytes of all tensors at its peak, by what they are for, without computing anything.
+"""Memory of a training step: the bytes of all tensors at its peak, by purpose, without computing anything.
 
 The step runs on torch's fake tensors, which have shapes and storages but no elements, and every storage is counted from
 its allocation to its release. Tensors of a real step on a CPU are counted by the same code, and are as many bytes.

@@ -50,8 +50,8 @@ class MuonAdamW(Optimizer):
     2502.16982). On a matrix a step is that of `torch.optim.Muon(adjust_lr_fn='match_rms_adamw')`, which takes nothing
     but matrices.
 
-    AdamW updates biases, scales of norms, and what stands at the ends of a network, as in Jordan's post: kernels and
-    matrices with fewer than `min_channels` inputs or outputs (of images, latents and logits), and embeddings.
+    As in Jordan's post, AdamW updates biases, scales of norms, embeddings, and the layers at the ends of a network:
+    kernels and matrices with fewer than `min_channels` inputs or outputs (images, latents and logits).
 
     Args:
         params: Parameters, or groups of them.

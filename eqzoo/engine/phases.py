@@ -1,8 +1,8 @@
 """Phases: one config that trains an autoencoder several times, each time from where the last one ended.
 
 A config's `phases` has for each phase, by name and in order, the keys it changes: a regularised phase and then one of
-the decoder alone, for instance. The last phase runs in the work directory, each earlier one in a folder in it that has
-the phase's name, so that the result of all phases is where the result of a run without phases is.
+the decoder alone, for instance. The last phase runs in the work directory, so that its result is in the same place as
+without phases. Each earlier phase runs in a subfolder with the name of the phase.
 """
 
 import copy

@@ -1,8 +1,8 @@
-"""Resuming with a config that has changed: what has, and what becomes of each change.
+"""Resuming with a changed config: find all changes, and apply or refuse each.
 
-A checkpoint has the config of its run as text. Every difference from the config that is asked for now is found
-here, and `RULES` has the policy for each: it is applied, the value of the checkpoint is kept, or the resume is
-refused. All are listed in one message. An unchanged config has no message.
+A checkpoint contains the config of its run as text. This module finds every difference from the new config. `RULES` has
+the policy for each: the new value is applied, the value of the checkpoint is kept, or the resume is refused. One
+message lists all of them; an unchanged config has no message.
 """
 
 import ast
@@ -56,29 +56,47 @@ class Rule(NamedTuple):
 # The first rule that matches counts.
 RULES = (
     Rule(r'work_dir|resume|device|(test|cache)_\w+.*|sampling.*|\w+\.num_workers', 'not compared'),
-    Rule(r'seed', 'kept', 'data and random numbers go on in their order'),
-    Rule(r'model\.autoencoder\.weights', 'kept', 'the weights of the checkpoint are trained on', 'autoencoder'),
-    Rule(r'model\.autoencoder\.weights', 'applied', 'the latents have to be of it', 'generator'),
+    Rule(r'seed', 'kept', 'data and random numbers continue in their order'),
+    Rule(
+        r'model\.autoencoder\.weights', 'kept', 'training continues with the weights of the checkpoint', 'autoencoder'
+    ),
+    Rule(r'model\.autoencoder\.weights', 'applied', 'the latents must come from this autoencoder', 'generator'),
     Rule(
         r'model\.autoencoder\.(scale|shift|mean|std)', 'kept', 'the normalisation is in the checkpoint', 'autoencoder'
     ),
-    Rule(r'model\.(generator\.network|adversarial_loss\.discriminator)\.weights', 'kept', 'those of the checkpoint'),
+    Rule(
+        r'model\.(generator\.network|adversarial_loss\.discriminator)\.weights',
+        'kept',
+        'the weights of the checkpoint are used',
+    ),
     Rule(r'model\.generator\.network\.(checkpointing|\w*dropout\w*)', 'applied'),
     Rule(r'model\.autoencoder(\..*)?', 'refused', 'another autoencoder'),
     Rule(r'model\.generator(\..*)?', 'refused', 'another generator'),
     Rule(r'model\.adversarial_loss(\.discriminator.*)?', 'refused', 'another discriminator'),
-    Rule(r'model\.adversarial_loss\.penalties(\.\d+\.type)?', 'refused', 'averages of logits may belong to them'),
+    Rule(r'model\.adversarial_loss\.penalties(\.\d+\.type)?', 'refused', 'they may have averages of logits'),
     Rule(r'model\.encoder_rate', 'refused', 'other groups of parameters; `phases` change it'),
     Rule(r'model\.type', 'refused', 'another kind of training'),
-    Rule(r'optim_wrapper\.\w+(\.optimizer(\.type)?)?', 'refused', "the optimizer's state is of another one"),
-    Rule(r'optim_wrapper\.\w+\.optimizer\.(amsgrad|fused|capturable)', 'refused', 'it changes what the state holds'),
+    Rule(r'optim_wrapper\.\w+(\.optimizer(\.type)?)?', 'refused', 'the checkpoint has the state of another optimizer'),
+    Rule(
+        r'optim_wrapper\.\w+\.optimizer\.(amsgrad|fused|capturable)',
+        'refused',
+        "it changes the contents of the optimizer's state",
+    ),
     Rule(r'optim_wrapper\..*', 'applied', 'schedules start from the new values'),
-    Rule(r'param_scheduler.*', 'applied', 'the schedule is where it would be had it been so from the start'),
-    Rule(r'train_cfg\.max_iters', 'applied', 'schedules without an end of their own end with it'),
+    Rule(r'param_scheduler.*', 'applied', 'the schedule continues as if it had been set from the start'),
+    Rule(r'train_cfg\.max_iters', 'applied', 'schedules without an end of their own end with the run'),
     Rule(r'custom_hooks\.EMAHook', 'refused', 'the average would be lost', is_dropped=True),
     Rule(r'custom_hooks\.EMAHook', 'applied', 'the average starts from the weights'),
-    Rule(r'train_dataloader\.(batch_size|dataset.*)', 'applied', 'from the same number of samples on'),
-    Rule(r'evaluators.*|val_.*|default_hooks\.checkpoint\.(save_best|rule)', 'applied', 'the best is chosen anew'),
+    Rule(
+        r'train_dataloader\.(batch_size|dataset.*)',
+        'applied',
+        'the new value counts from the same number of samples on',
+    ),
+    Rule(
+        r'evaluators.*|val_.*|default_hooks\.checkpoint\.(save_best|rule)',
+        'applied',
+        'the best checkpoint is chosen again',
+    ),
     Rule(r'.*', 'applied'),
 )
 

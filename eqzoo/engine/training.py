@@ -33,7 +33,7 @@ class Training(nn.Module):
             adaptive weight and the statistics of batch norms are those of each micro-batch.
         precision: 'fp32', or 'bf16' for autocast without gradient scaling.
         on_nonfinite: Response to a loss or gradient that is not finite: 'stop' ends the run before such weights are
-            saved; 'skip' leaves the update out, for which the host waits for the device in every step.
+            saved; 'skip' leaves the update out; the host then waits for the device in every step.
     """
 
     subjects: ClassVar[tuple[str, ...]]

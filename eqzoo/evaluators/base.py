@@ -114,9 +114,8 @@ class Evaluator(ABC):
     `compute`. Names may appear as data arrive, in some processes only: a process that saw
     no image still takes part in `evaluate` and returns the same metrics as the others.
 
-    Values that cannot be summed (features for neighbours, say) are kept row by row with `keep`: after
-    `evaluate` has gathered them, `self.kept[name]` holds each image's row once, in the order of the data
-    set, whichever process saw it.
+    Values that cannot be summed, such as features for neighbours, are kept row by row with `keep`. After `evaluate` has
+    gathered them from all processes, `self.kept[name]` has one row per image, in the order of the data set.
 
     If `compute` sets `curves`, the report draws them.
 

@@ -24,10 +24,9 @@ from eqzoo.vision import FeatureExtractor
 class ReconstructionFrechet(Evaluator):
     """The Fréchet distance of all reconstructions from all images, both 8-bit, in one pass.
 
-    On FID's pinned Inception it is `rfid`, against the same crops that were reconstructed, as in
-    publications (a reference file of other crops gives about three times as much); on any other
-    extractor it contains the extractor's name: `fd_effnet_lite0`. Memory does not grow with the
-    number of images: features are summed in float64, not kept.
+    With FID's pinned Inception its name is `rfid`, as in publications; other extractors have their name in it:
+    `fd_effnet_lite0`. It compares with the crops that were reconstructed (a reference file of other crops gives about
+    three times as much). Memory does not grow with the number of images: features are summed in float64, not kept.
 
     Args:
         extractor: The features.

@@ -37,10 +37,10 @@ _AGAINST = ('images', 'reconstructions')
 class GenerationMetric(Evaluator):
     """All metrics that compare samples with a reference by features, from one pass over the samples.
 
-    On FID's pinned Inception the names are `fid`, `sfid`, `is`, `precision`, `recall`, `density`,
-    `coverage` and `kid`, with ADM's definitions; on another extractor they contain its name:
-    `fd_effnet_lite0`, `precision_effnet_lite0`, … Moments and the Inception Score are summed;
-    features are kept for precision, recall and KID only.
+    With FID's pinned Inception the names are `fid`, `sfid`, `is`, `precision`, `recall`, `density`, `coverage` and
+    `kid`, with ADM's definitions; on another extractor they contain its name: `fd_effnet_lite0`,
+    `precision_effnet_lite0`, … Moments and the Inception Score are summed; features are kept for precision, recall and
+    KID only.
 
     Against reconstructions the reference's images are first encoded (posterior mean) and decoded by the autoencoder
     that decodes the samples: both sides then have the decoder's loss, and the distance is the generator's. The names
@@ -363,8 +363,8 @@ class KernelDistance(NamedTuple):
     """Squared maximum mean discrepancy of features.
 
     Args:
-        mean: Over the subsets; reported as `kid`. It is unbiased: about zero, and sometimes below, for two
-            samples of one distribution, whatever their number.
+        mean: Over the subsets; reported as `kid`. It is unbiased: about zero, and sometimes below, for two sets from
+            one distribution, for any number of images.
         std: Over the subsets, divided by their number; it shrinks with the subsets' size.
     """
 

@@ -1,4 +1,4 @@
-"""Fréchet distance of decoded interpolations between neighbouring latents, which predicts a generator's FID (iFID)."""
+"""Fréchet distance of decoded interpolations between neighbouring latents, a predictor of a generator's FID (iFID)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any

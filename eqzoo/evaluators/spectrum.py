@@ -115,13 +115,12 @@ class LatentSpectrum(Evaluator):
     frequency of both directions, where neighbouring cells alternate: 1 for white noise. Filtered scaling removes it,
     so that an objective with antialiased scales leaves latents free to hide detail there (docs/differences.md).
 
-    `sec/…` is the spectral energy concentration of arXiv 2606.03578, which predicts generators' FID there
-    (correlation .80): see `energy_concentration`. **Lower is easier**; white noise on 8 x 8 cells has 0.84
-    and 0.44. It is of the latents as a generator sees them: its units have one scale for all channels or one
-    for each, as the autoencoder's normalisation says. The paper does not name its units, and the public
-    implementation takes the latents it is given: one scale for all channels changes nothing, a scale for
-    each gives them other weights, and the channels' means count at frequency 0. The standard errors
-    `sec/…_std` have images as units.
+    `sec/…` is the spectral energy concentration of arXiv 2606.03578, which predicts generators' FID there (correlation
+    .80): see `energy_concentration`. **Lower is easier**; white noise on 8 x 8 cells has 0.84 and 0.44. It is of the
+    latents as a generator sees them: its units have one scale for all channels or one for each, as the autoencoder's
+    normalisation says. The paper does not state its units, and the public implementation takes the latents as they are.
+    One scale for all channels changes nothing; a scale per channel gives the channels other weights. The channels'
+    means count at frequency 0. The standard errors `sec/…_std` have images as units.
 
     Raises:
         ValueError: By `update`, if a side of the latents is below 4, or they change in size.

@@ -1,4 +1,4 @@
-"""Gaussian diffusion in discrete steps (arXiv 2006.11239, 2102.09672), and DiT, a network that undoes it."""
+"""Gaussian diffusion in discrete steps (arXiv 2006.11239, 2102.09672), and DiT, which learns to reverse it."""
 
 import math
 from collections.abc import Mapping

@@ -208,7 +208,7 @@ class SiT(Generator):
 
     Args:
         network: For instance a `DiffusionTransformer`.
-        process: The path, and what the network predicts.
+        process: The path, and the quantity that the network predicts.
         p_unconditional: Probability that a label is replaced by no class.
 
     Raises:

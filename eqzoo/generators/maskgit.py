@@ -25,7 +25,7 @@ _MEAN_SHARES = {'arccos': 2 / math.pi, 'cosine': 2 / math.pi, 'linear': 1 / 2, '
 
 @GENERATORS.register_module()
 class MaskGIT(Generator):
-    """A network that predicts an image's codes from those that are not masked.
+    """A network that predicts an image's codes from its unmasked codes.
 
     Defaults are those of Besnier and Chen's release (arXiv 2310.14400), which EQ-VAE's paper trains.
 

@@ -106,7 +106,7 @@ class REPA(SiT):
 
     Args:
         network: Has a projector for the encoder's features.
-        process: The path, and what the network predicts.
+        process: The path, and the quantity that the network predicts.
         encoder: Maps images (B, 3, H, W), uint8, to features (B, T, F); a `VisionEncoder`.
         weight: Factor of the alignment loss; 0.5 in REPA.
         p_unconditional: Probability that a label is replaced by no class.

@@ -22,7 +22,7 @@ _CHARTS = (
 
 @dataclass
 class Findings:
-    """All that the page shows and the JSON file holds.
+    """The data of the page and of the JSON file.
 
     Args:
         models: One or more.

@@ -1,4 +1,4 @@
-"""Losses of images with their gradients, a few images at a time: what the network keeps is gone before the next."""
+"""Losses and their gradients for a few images at a time: a network's memory is freed before the next ones."""
 
 from collections.abc import Callable
 from typing import Any

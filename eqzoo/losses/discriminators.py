@@ -19,12 +19,12 @@ _SLOPE = 0.2  # of the leaky ReLUs, as in StyleGAN-T
 class FeatureDiscriminator(nn.Module):
     """Small heads on the feature maps of a frozen vision network (StyleGAN-T, arXiv 2301.09515; 2111.01007).
 
-    Each map has a head of its own: a 1x1 convolution to `width` channels, a residual convolution, and a 1x1
-    convolution to one logit a place, all with spectral norm. The network sees what an image is of; only the heads are
+    Each map has a head of its own: a 1x1 convolution to `width` channels, a residual convolution, and a 1x1 convolution
+    to one logit a place, all with spectral norm. The network recognises the content of an image; only the heads are
     trained and stored.
 
-    Differs from StyleGAN-T: maps of any network, of any number of cells, are normalised over channels and places of
-    an image instead of batch norms in the heads, so that no statistics are of a batch; heads are not conditioned.
+    Differs from StyleGAN-T: maps of any network and size are normalised over the channels and positions of each image.
+    This replaces batch norms in the heads, so that nothing depends on the batch. Heads are not conditioned.
 
     Args:
         extractor: A network with `maps(images)`: DINOv2, EfficientNetLite0 (whose weights are installed with eqzoo) or

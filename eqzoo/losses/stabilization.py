@@ -71,10 +71,10 @@ class R1:
 class LeCam(nn.Module):
     """Keep logits near moving averages of those of the other kind (LeCam-GAN, arXiv 2104.03310).
 
-    With α_R and α_F, the averages of the logits of real images and of reconstructions, up to the step before:
-    E[(D(x) - α_F)²] + E[(D(x̂) - α_R)²]. In the released code, and in VQ autoencoders that use it (MAGVIT-2), each
-    difference is cut off at zero in the direction that a good discriminator has anyway: E[max(0, D(x) - α_F)²] +
-    E[max(0, α_R - D(x̂))²].
+    With α_R and α_F, the averages of the logits of real images and of reconstructions, up to the step before: E[(D(x) -
+    α_F)²] + E[(D(x̂) - α_R)²]. In the released code, and in VQ autoencoders that use it (MAGVIT-2), each difference is
+    clipped at zero, so that the penalty acts only where the discriminator is right: E[max(0, D(x) - α_F)²] + E[max(0,
+    α_R - D(x̂))²].
 
     The averages start without bias from the first step's values, in which there is no penalty. They are of all
     processes, and in checkpoints.
@@ -127,9 +127,9 @@ class LeCam(nn.Module):
 
 @LOSSES.register_module()
 class DiffAug:
-    """Differentiable augmentation of what a discriminator sees, real and reconstructed (arXiv 2006.10738).
+    """Differentiable augmentation of a discriminator's inputs, real and reconstructed (arXiv 2006.10738).
 
-    Every image has draws of its own, and gradients pass through:
+    Every image has its own random parameters, and gradients pass through:
 
     - 'color': brightness + U(-0.5, 0.5); saturation times U(0, 2), about the mean of an image's channels; contrast
       times U(0.5, 1.5), about the image's mean.

@@ -1,7 +1,7 @@
-"""Corruptions: what happens to latents between codebook and decoder, so that the decoder bears errors of a generator.
+"""Corruptions: changes of latents before the decoder, so that the decoder tolerates errors of a generator.
 
 A corruption is called as `corruption(latents, streams)` and returns latents (B, C, h, w); every sample draws from its
-own stream. It acts on what the decoder gets, after an objective's transform and after a codebook. A method
+own stream. It acts on the decoder's input, after an objective's transform and after a codebook. A method
 `prepare(autoencoder)` is optional: it checks the fit and makes weights. Evaluation never corrupts.
 """
 
@@ -68,7 +68,7 @@ class LatentMask(nn.Module):
     """Hide cells of a latent behind a learned token, or its last channels behind zeros.
 
     - of='cells': latent masked reconstruction (LMR) of SSVAE, arXiv 2512.05394: the decoder fills gaps from neighbours,
-      and cells come to share what they know.
+      so that neighbouring cells learn to share information.
     - of='channels': DC-AE 1.5, arXiv 2508.00413: the first channels come to hold the objects, the last the details.
 
     Differs from both papers, which draw once for a batch: every sample draws its own share and its own cells.

@@ -1,8 +1,8 @@
 """Objectives: which pairs of target and reconstruction a training step of an autoencoder compares.
 
-An objective has `sample(generator, grid)`, which draws what a step does, and `__call__(step, images, draw)`, which
-takes a `LatentStep` from images to reconstructions and returns the pairs, the main one first: an adversarial loss
-sees that one alone.
+An objective has `sample(generator, grid)`, which makes the random draws of a step, and `__call__(step, images, draw)`,
+which uses a `LatentStep` to encode and decode images, and returns pairs of reconstruction and target, the main one
+first: an adversarial loss uses only that one.
 """
 
 from typing import Annotated, Any, Literal, NamedTuple
@@ -190,8 +190,9 @@ class DownsampledReconstruction:
 class SpectralMask:
     """Compare low-passed images with decoded low-passed latents (decoder spectrum matching, DSM, arXiv 2603.14645).
 
-    Image and latent are cut into blocks of b x b, of pixels and of cells, and of each block's orthonormal DCT the
-    coefficients (u, v) with u + v < k are kept, the same k for both. k is drawn once for a step.
+    The image is divided into blocks of b x b pixels, and the latent into blocks of b x b cells. In the orthonormal DCT
+    of each block, only the coefficients (u, v) with u + v < k are kept. k is drawn once per step and is the same for
+    both.
 
     Args:
         block: b, the side of a block in pixels and in cells.

@@ -3,7 +3,7 @@
 A penalty is called as `penalty(step, draw)` with a `LatentStep` and returns scalars by name that already have their
 weights; it may put further values in `step.log`. Two methods are optional: `sample(generator, grid)`, whose result is
 `draw`, the same for all samples and processes (None without it); and `prepare(autoencoder)`, called once before
-training, which checks that the penalty fits and makes weights of its own. `FeatureAlignment` is in
+training, which checks that the penalty fits the autoencoder and creates the penalty's weights. `FeatureAlignment` is in
 `eqzoo.regularizers.alignment`.
 """
 
@@ -139,8 +139,8 @@ class SpectrumMatching:
     Gaussian of 1.2 pixels and samples bicubically, which for f8 still aliases.
 
     Args:
-        weight: 0.01 in the release, beside a reconstruction loss that is a mean; with this project's sum over pixels
-            about C·H·W times as much is as strong.
+        weight: 0.01 in the release, beside a reconstruction loss that is a mean; for the sum over pixels in this
+            project, the equivalent weight is about C·H·W times larger.
         delta: δ: 0 asks for the image's own spectrum, 1 (the release) for a flatter one.
         bins: Rings.
 
@@ -185,10 +185,10 @@ def _distribution(power: Tensor) -> Tensor:
 
 @REGULARIZERS.register_module()
 class LocalCorrelation:
-    """Make neighbouring cells alike, up to a point (local correlation regularisation, LCR, of SSVAE, arXiv 2512.05394).
+    """Make neighbouring cells similar, up to a limit: local correlation regularisation (LCR, SSVAE, arXiv 2512.05394).
 
-    In windows of 2 x 2 cells of the posterior mean, the Pearson correlation over channels of each pair of cells,
-    averaged over pairs, windows and batch, is ρ; the penalty is max(0, threshold - ρ).
+    The penalty is max(0, threshold - ρ). ρ is the Pearson correlation over channels of two cells of the posterior mean,
+    averaged over all pairs of cells in windows of 2 x 2, over windows and over the batch.
 
     Args:
         weight: Factor on the penalty; 0.002 in the release (0.02 of a tenth).

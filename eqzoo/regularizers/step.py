@@ -1,4 +1,4 @@
-"""A training step of an autoencoder between images and reconstructions: what objectives and penalties work on."""
+"""The training step of an autoencoder as objectives and penalties see it: encode, quantize, decode."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Noise = Callable[[Tensor], Tensor]  # standard normal noise of the shape of its 
 
 
 class ReconstructionPair(NamedTuple):
-    """A reconstruction and what it should look like.
+    """A reconstruction and its target.
 
     Args:
         target: Images (B, C, H, W) in [-1, 1], transformed if the latents were.
@@ -31,7 +31,7 @@ class ReconstructionPair(NamedTuple):
 class LatentStep:
     """One micro-batch on its way: x → posterior → z → codebook → corruptions → decoder.
 
-    An objective calls `encode`, `quantize` and `decode` in this order, and does between them what it is about.
+    An objective calls `encode`, `quantize` and `decode` in this order, and transforms images or latents in between.
     Penalties read what these methods leave here.
 
     Args:

@@ -1,4 +1,4 @@
-"""HTML pages, and the report of a test as one: a single file that needs no network, no script and no other file."""
+"""HTML pages, and the report of a test as one: a single self-contained file without scripts."""
 
 import base64
 import io

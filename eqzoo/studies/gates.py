@@ -141,7 +141,7 @@ class Gatekeeper:
 
 
 def condition(gate: Gate) -> str:
-    """Return what a gate asks for, as tables show it.
+    """Return the condition of a gate, as tables show it.
 
     Example:
         >>> condition(Gate('predictor', 'viv', at_most=0.9, to_control='ratio'))

@@ -1,4 +1,4 @@
-"""Affine maps: zoom, stretch, shear, turn and shift in one resampling."""
+"""Affine maps: zoom, stretch, shear, rotation and translation in one resampling."""
 
 import math
 from typing import Literal, NamedTuple
@@ -20,7 +20,7 @@ class Motion(NamedTuple):
 
     Args:
         zoom: Above 1 objects get larger.
-        stretch: Height over width of what was a square, at constant area.
+        stretch: Height over width of a transformed square, at constant area.
         shear: Angle in degrees by which upright lines lean to the right, as in italics.
         angle: Turn in degrees, counter-clockwise.
         shift: Down and to the right, as parts of height and width.
@@ -35,7 +35,9 @@ class Motion(NamedTuple):
 
 @TRANSFORMS.register_module()
 class Affine(Resampled):
-    """Zoom, stretch, shear, turn and shift images or latents, in this order, about their centre; the size stays.
+    """Zoom, stretch, shear, rotate and translate images or latents, in this order, about their centre.
+
+    The size stays the same.
 
     By the QR decomposition these are all affine maps that do not mirror. Angles are in pixels, on rectangles, too.
 
@@ -109,7 +111,7 @@ class Affine(Resampled):
         return middle[0] + rows / taller, middle[1] + columns / wider
 
     def cases(self, grid: Grid) -> dict[str, Motion]:
-        """Return each motion alone, as large as it is drawn, by name; without those that are never drawn."""
+        """Return each motion by itself at its largest, by name; without motions that are never drawn."""
         cases = {
             f'{part} {getattr(self, limit):g}': Motion(**{part: float(getattr(self, limit))})
             for limit, part in _CASES.items()

@@ -58,7 +58,7 @@ class Compose(Transform):
 
 @TRANSFORMS.register_module()
 class Choice(Transform):
-    """Apply one of several transforms, drawn anew each time.
+    """Apply one of several transforms, drawn each time.
 
     An evaluation measures the cases of all of them.
 
@@ -67,7 +67,7 @@ class Choice(Transform):
         weights: Relative probability of each; equal by default.
 
     Raises:
-        ValueError: If there are no transforms, or the weights are not one positive number for each.
+        ValueError: If there are no transforms, or not one positive weight for each.
         TypeError: If one is not a transform.
     """
 

@@ -1,4 +1,4 @@
-"""Rotation by quarter turns, and flips: exact, no resampling."""
+"""Rotation by multiples of 90 degrees, and flips: exact, no resampling."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ _DIMS = {'horizontal': 3, 'vertical': 2}
 
 @TRANSFORMS.register_module()
 class Rotate(Transform):
-    """Turn images or latents counter-clockwise by `k` quarter turns.
+    """Rotate images or latents counter-clockwise by `k` times 90 degrees.
 
     Args:
         turns: The `k` to draw from; 0, the identity, is refused.
@@ -43,7 +43,7 @@ class Rotate(Transform):
         return x.rot90(k, dims=(2, 3))
 
     def cases(self, grid: Grid) -> dict[str, int]:
-        """Return each turn, named by its degrees."""
+        """Return each rotation, named by its degrees."""
         return {str(90 * k): k for k in self.turns}
 
 

@@ -17,12 +17,12 @@ _NEAREST_HORIZON = 2.0  # in half diagonals of a square; at 1 a corner would hav
 
 @TRANSFORMS.register_module()
 class Perspective(Resampled):
-    """See images or latents from another viewpoint, like a picture that one walks past; the size stays.
+    """See images or latents from another viewpoint, like a picture that you walk past; the size stays the same.
 
-    A camera that looks at the picture's centre moves around it by `angle` degrees towards `direction` (0 is the
-    right, 90 the top). That side comes nearer and gets larger; the centre stays in place. The angle thus measures
-    the change of perspective alone. A camera that pans about itself would mostly shift the picture, and corners
-    moved at random have no such measure.
+    A camera that looks at the picture's centre moves around it by `angle` degrees towards `direction` (0 is the right,
+    90 the top). That side comes nearer and gets larger; the centre stays in place. The angle thus measures only the
+    change of perspective. A camera that pans about itself would mostly shift the picture, and corners moved at random
+    have no such measure.
 
     With s along the direction and t across it, both from the centre, and the camera's distance d, all in the same
     unit, a pinhole camera sees the point (s, t) of the turned plane (Hartley and Zisserman, Multiple View Geometry,

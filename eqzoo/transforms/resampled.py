@@ -1,4 +1,4 @@
-"""Transforms that resample at the same size: the base class, its masks, and turns by any angle."""
+"""Transforms that resample at the same size: the base class, its masks, and rotation by any angle."""
 
 import math
 from abc import abstractmethod
@@ -18,7 +18,7 @@ _TOLERANCE = 1e-6  # in cells: rounding of sources that are whole numbers
 
 
 class Resampled(Transform):
-    """Base class: interpolate each cell's value at a source between cells; the size stays.
+    """Base class: interpolate each cell's value at a source between cells; the size stays the same.
 
     The border is filled with the mirror image, which `mask` leaves out. Nothing is filtered before sampling:
     details alias where sources are further apart than cells. A subclass defines the `sources`.
@@ -75,9 +75,9 @@ class Resampled(Transform):
 
 @TRANSFORMS.register_module()
 class Turn(Resampled):
-    """Turn images or latents counter-clockwise by any angle about their centre; the size stays.
+    """Rotate images or latents counter-clockwise by any angle about their centre; the size stays the same.
 
-    `Rotate` turns by quarter turns exactly.
+    `Rotate` rotates by multiples of 90 degrees exactly.
 
     Args:
         maximum: Angles are drawn from ± this, in degrees, at most 180.

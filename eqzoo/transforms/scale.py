@@ -1,4 +1,4 @@
-"""Scaling down to sizes that are whole on the latent grid, and hence on the images."""
+"""Downscaling to sizes that are whole numbers of latent cells, and therefore of pixels."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Shift by parts of a latent cell, as of a crop that is off by some pixels."""
+"""Translation by fractions of a latent cell, like that of a crop that is a few pixels off."""
 
 from fractions import Fraction
 from typing import Literal
@@ -17,7 +17,7 @@ _INTERPOLATIONS = ('fourier', 'bilinear')
 
 @TRANSFORMS.register_module()
 class Shift(Transform):
-    """Shift images or latents down and to the right, by parts of their sides.
+    """Translate images or latents down and to the right, by fractions of their sides.
 
     The border is filled with the mirror image. Shifts by whole cells are exact with either interpolation. Between
     cells, 'fourier' shifts the phase of the mirrored rows and columns; mirroring avoids ringing from a jump at the

@@ -1,4 +1,4 @@
-"""Warp: smooth bending of the plane by a few slow waves, invertible, with the border kept in place."""
+"""Warp: smooth deformation by a few slow waves, invertible, with the border kept in place."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Waves = tuple[tuple[float, ...], tuple[float, ...]]  # amplitudes of the displac
 
 @TRANSFORMS.register_module()
 class Warp(Resampled):
-    """Bend images or latents by a few slow waves, as if painted on rubber in a fixed frame; the size stays.
+    """Deform images or latents by a few slow waves, like rubber in a fixed frame; the size stays the same.
 
     With v down and u to the right, both from 0 to 1 over the picture, the source of the place (v, u) is
 

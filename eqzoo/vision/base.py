@@ -19,8 +19,8 @@ _CPU_CHUNK = 3  # images: activations stay in the cache, and the allocator keeps
 class VisionNetwork(ABC):
     """A frozen network in evaluation mode; it moves to the device of the images it is given.
 
-    Deliberately not an nn.Module, so that it stays out of the checkpoints and optimizers of whatever
-    holds it. Subclasses set the attributes below.
+    Deliberately not an nn.Module, so that it stays out of the checkpoints and optimizers of the object that holds it.
+    Subclasses set the attributes below.
     """
 
     key: str

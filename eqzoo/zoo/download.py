@@ -1,9 +1,9 @@
 """Public files on this machine: found in the cache, or downloaded and checked.
 
-pooch puts a file into its place when it is whole and has the expected hash. huggingface_hub supplies
-the user's token and the hash that the Hub states. The bytes come through `ResumingDownloader`,
-because both libraries start a broken download anew: pooch always, `hf_hub_download` (of 2.4) in every
-later call. It also does without the Hub's own headers, which plain mirrors do not send.
+pooch puts a file into its place when it is whole and has the expected hash. huggingface_hub supplies the user's token
+and the hash that the Hub states. The bytes come through `ResumingDownloader`, because both libraries restart a broken
+download from the beginning: pooch always, `hf_hub_download` (of 2.4) in every later call. It also does without the
+Hub's own headers, which plain mirrors do not send.
 """
 
 import datetime

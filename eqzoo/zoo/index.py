@@ -1,4 +1,4 @@
-"""The index of released weights: what the metafiles beside the configs list, and which public file a source names."""
+"""The index of released weights, from the metafiles beside the configs; finds the public file of a source."""
 
 import re
 from collections.abc import Mapping

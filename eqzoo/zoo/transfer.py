@@ -43,7 +43,7 @@ class ResumingDownloader:
     """A downloader for pooch that continues a broken transfer, in the same call or in a later one.
 
     Args:
-        part: The file that keeps what has come so far; its ETag is kept beside it.
+        part: The file for the bytes received so far; its ETag is kept beside it.
         headers: Headers of each request; requests drops `Authorization` on the way to another host.
         license_page: The page where the licence is accepted, for the message.
         patience: How long to wait for the server.

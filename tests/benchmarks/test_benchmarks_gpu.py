@@ -117,7 +117,7 @@ def test_a_run_goes_on_with_its_file(tmp_path):
     assert [row.name for row in session.rows] == ['a', 'b', 'c']
     assert 'failed' not in session.rows[1].values
     assert lines[1].endswith('(of the file)')
-    with pytest.raises(ValueError, match='is there already; expected --resume'):
+    with pytest.raises(ValueError, match='already exists; give --resume'):
         second.run(out=file)
     with pytest.raises(ValueError, match=r"is of gpu with {'size': 1}; expected gpu with {'size': 2}"):
         second.run(out=file, resume=True, settings={'size': 2})

@@ -16,7 +16,7 @@ ROWS = {
     'lightningdit_xl1_vavae': ('XL', 1024, 80_000, 2e-4, 10.0, 0.10, 'FID 2.11'),
     'lightningdit_xl1_64ep_published': ('XL', 1024, 80_000, 2e-4, 10.0, 0.10, 'FID 2.11'),
     'lightningdit_xl1_800ep_published': ('XL', 1024, 1_000_000, 2e-4, 6.7, 0.125, 'FID 1.35'),
-    'lightningdit_b1_vavae': ('B', 256, 100_000, 1e-4, 10.0, 0.10, 'Nobody states a number'),
+    'lightningdit_b1_vavae': ('B', 256, 100_000, 1e-4, 10.0, 0.10, 'No published number'),
 }
 
 

@@ -1,4 +1,4 @@
-"""What tables report of a generator: FID, sFID, Inception Score, precision and recall of 50,000 samples; and KID."""
+"""Metrics of generators in tables: FID, sFID, Inception Score, precision and recall of 50,000 samples; and KID."""
 
 sampling = dict(num_samples=50_000, batch_size=128, labels='random', seed=0)
 

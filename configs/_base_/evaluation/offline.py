@@ -1,4 +1,4 @@
-"""As much as can be measured where no weights can be fetched: Fréchet distance on EfficientNet-Lite0, swd."""
+"""Metrics that need no download: Fréchet distance on EfficientNet-Lite0, swd."""
 
 test_evaluators = [
     dict(type='ReconstructionMetric'),

@@ -1,4 +1,4 @@
-"""What EQ-VAE's tables report of an autoencoder (Tables 1, 5 and 12), and what predicts a generator's FID."""
+"""Metrics of autoencoders in EQ-VAE's tables (1, 5 and 12), and predictors of a generator's FID."""
 
 test_evaluators = [
     dict(type='ReconstructionMetric'),

@@ -1,7 +1,7 @@
 """MaskGIT at 512 pixels: 32 x 32 codes, and 15 steps of sampling as published.
 
-Training goes on from the network at 256 pixels, 750,000 steps of 128 images, as the release's README says; how it gets
-its positions is not stated: here they are resized.
+Training continues from the network at 256 pixels, 750,000 steps of 128 images, as the release's README says. The README
+does not state how positions are initialised; here they are resized.
 """
 
 from mmengine.config import read_base

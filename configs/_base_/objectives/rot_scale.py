@@ -1,4 +1,4 @@
-"""The paper's default objective: quarter turns after isotropic scales, in half of the steps."""
+"""The paper's default objective: isotropic scaling, then rotation by 90, 180 or 270 degrees, in half of the steps."""
 
 objective = dict(
     type='ImplicitEquivariance',

@@ -2,8 +2,8 @@
 
 train_cfg = dict(max_iters=50_000, val_interval=5000)
 
-# The paper names no rate. The released command computes 7.2e-4, but resumes LDM's
-# checkpoint, which brings its own. 1e-4 is ours.
+# The paper states no learning rate. The released command computes 7.2e-4, but resumes LDM's
+# checkpoint, which restores its own. 1e-4 is our choice.
 optim_wrapper = dict(
     autoencoder=dict(optimizer=dict(type='Adam', lr=1e-4, betas=(0.5, 0.9), fused=True)),
     discriminator=dict(optimizer=dict(type='Adam', lr=1e-4, betas=(0.5, 0.9), fused=True)),

@@ -8,7 +8,7 @@ model = dict(
     penalties=[dict(type='KLDivergence', weight=1e-6)],
 )
 optim_wrapper = dict(autoencoder=dict(optimizer=dict(type='Adam', lr=2e-3, betas=(0.9, 0.99), fused=True)))
-# the last step alone is noisy, by decibels
+# a single last step is noisy, by decibels
 custom_hooks = dict(ema=dict(type='EMAHook', decay=0.99))
 # on the paper's transforms, and on one case or two of others
 eq_transforms = dict(
@@ -27,7 +27,7 @@ test_evaluators = [
     dict(type='LatentStatistics'),
     dict(type='LatentSpectrum'),
     dict(type='IntrinsicDimension'),
-    # what predicts generation
+    # predictors of generation
     dict(type='VelocityVariance'),
     dict(type='NeighborConsistency'),
     dict(type='SpatialStructure'),

@@ -20,7 +20,7 @@ rotation = dict(**implicit, transform=turn)
 isotropic = dict(**implicit, transform=scale)
 anisotropic = dict(**implicit, transform=scale_of_each_axis)
 rot_anisotropic = dict(**implicit, transform=dict(type='Compose', transforms=[scale_of_each_axis, turn]))
-# what the paper leaves to others
+# transforms that the paper leaves to later work
 flip = dict(**implicit, transform=dict(type='Flip'))
 shift = dict(**implicit, transform=dict(type='Shift'))
 affine = dict(**implicit, transform=dict(type='Affine'))

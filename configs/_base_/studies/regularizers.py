@@ -26,7 +26,7 @@ local_correlation = {'model.penalties': [dict(type='LocalCorrelation')]}
 alignment = {'model.penalties': [dict(type='FeatureAlignment', encoder=tokens)]}
 eq_and_noise = {**eq, **latent_noise}
 
-# together, as no paper has them
+# combinations that no paper has
 turn_flip_or_shift = dict(type='Choice', transforms=[dict(type='Rotate'), dict(type='Flip'), dict(type='Shift')])
 plane = dict(type='Compose', transforms=[dict(type='IsotropicScale'), turn_flip_or_shift])
 eq_of_the_plane = {

@@ -1,4 +1,4 @@
-"""The KL autoencoder of the studies on CIFAR-10, in one go: the steps and rates of its start and its fine-tuning."""
+"""The KL autoencoder of the studies on CIFAR-10, in a single run: the steps and rates of start and fine-tuning."""
 
 from mmengine.config import read_base
 

@@ -1,4 +1,4 @@
-"""The KL autoencoder of the studies on Shapes, in one go: as many steps as its start and its fine-tuning together."""
+"""The KL autoencoder of the studies on Shapes, in a single run: the steps of start and fine-tuning together."""
 
 from mmengine.config import read_base
 

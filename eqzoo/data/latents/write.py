@@ -177,7 +177,7 @@ def _claim_folder(root: Path, existing: StorePlan | None, plan: StorePlan, rank:
     if differences:
         raise OtherStoreError(
             f'{root}: holds a latent store of another plan: {"; ".join(differences)}. Choose another --out, request '
-            'the existing plan, or remove the folder to write it anew.'
+            'the existing plan, or remove the folder to write it again.'
         )
     with writing_to(root):
         root.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """ODE samplers of interpolants: Euler, Heun, and Dormand and Prince's method with its own steps for each sample.
 
-A sample must not depend on its neighbours in the batch, so one step size for the whole batch, as torchdiffeq has, is
-no option. torchode steps each sample by itself, but needs sympy ~= 1.10 and torchtyping; hence the solver here.
+A sample must not depend on the other samples of its batch, so torchdiffeq, which has one step size for the whole batch,
+cannot be used. torchode chooses steps for each sample, but needs sympy ~= 1.10 and torchtyping; hence this solver.
 """
 
 from collections.abc import Callable
