@@ -45,7 +45,7 @@ def _versions() -> dict[str, str]:
 
 
 def _requirements() -> tuple[list[str], dict[str, list[str]]]:
-    """Return the packages that eqzoo needs, and those of each extra, without the ones for eqzoo's own tests and docs."""
+    """Return the packages that eqzoo needs, and those of each extra but `test` and `docs`."""
     setup = configparser.ConfigParser()
     setup.read(_ROOT / 'setup.cfg')
     if setup.get('metadata', 'name', fallback=None) == 'eqzoo':  # a checkout, which may not be installed

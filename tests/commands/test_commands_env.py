@@ -43,7 +43,13 @@ def test_a_checkout_has_its_commit_and_says_what_differs(monkeypatch, capsys, tm
 
 
 # As setuptools writes them, and as a checkout has them.
-METADATA = ['torch>=2.6', 'no_such_core', 'no-such-extra>=1; extra == "a"', 'numpy; extra == "a"', 'none; extra == "test"']
+METADATA = [
+    'torch>=2.6',
+    'no_such_core',
+    'no-such-extra>=1; extra == "a"',
+    'numpy; extra == "a"',
+    'none; extra == "test"',
+]
 SETUP = """
 [metadata]
 name = eqzoo
