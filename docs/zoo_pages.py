@@ -143,7 +143,7 @@ def _autoencoder_facts(model: Mapping[str, Any]) -> dict[str, str]:
         'latents': f'f{autoencoder.downsample_factor}, {autoencoder.latent_channels} channels: '
         f'{autoencoder.latent_channels} x {cells} x {cells} of an image of {_SIDE} x {_SIDE}; {drawn}',
         'normalisation': _normalization(config),
-        'memory of a training step': f'{memory["GiB"]} GiB, at least {memory["Least GiB"]} GiB' if memory else '',
+        'memory of a training step': _gibibytes(memory) if memory else '',
         'fine-tuned by': _listed(trained),
         'generators on its latents': _listed(generated),
     }
@@ -175,6 +175,10 @@ def _generator_facts(model: Mapping[str, Any]) -> dict[str, str]:
 
 def _count(network: Any) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _gibibytes(memory: Mapping[str, Any]) -> str:
+    return f'{memory["GiB"]:.2f} GiB, with all that saves memory {memory["Least GiB"]:.2f} GiB: `{memory["Config"]}`'
 
 
 def _normalization(config: Mapping[str, Any]) -> str:

@@ -6,12 +6,13 @@ import pytest
 import torch
 import yaml
 
+from eqzoo.benchmarks.memory import step_peak
 from eqzoo.config import configs_folder, load_config, read_config
 from eqzoo.loading import autoencoder_config, load_autoencoder, released_config
 from eqzoo.registry import build
 from eqzoo.vision import dinov2, inception
 from eqzoo.vision.weights import WeightsIdentity
-from eqzoo.zoo import find_model, is_remote, models, resolve
+from eqzoo.zoo import find_model, is_remote, models, resolve, weights_files
 
 LPIPS = ('lpips-vgg16', 'lpips-alexnet')
 EXTRACTORS = ('fid-inception', 'dinov2-vits14', 'dinov2-vitb14', 'dinov2-vitl14')
@@ -86,6 +87,25 @@ def test_the_config_builds_the_counted_parameters(root, name):
     with torch.device('meta'):
         autoencoder = build({**config, 'weights': None})
     assert sum(parameter.numel() for parameter in autoencoder.parameters()) == find_model(name).parameters
+
+
+def training_memory(root):
+    entries = yaml.safe_load((root / 'configs/zoo/autoencoders/metafile.yml').read_text())['Models']
+    return {each['Name']: each['Metadata'].get('Training Memory') for each in entries}
+
+
+# A step of each is counted in seconds; one is enough unless the counting changes.
+@pytest.mark.parametrize(
+    'name', [name if name == 'taef2' else pytest.param(name, marks=pytest.mark.slow) for name in AUTOENCODERS]
+)
+def test_the_stated_memory_of_a_training_step_is_what_is_counted(root, name):
+    stated = training_memory(root).get(name)
+    if stated is None:
+        pytest.skip('no config trains it')
+    config = load_config(root / stated['Config'])
+    assert find_model(name).files[0] in [resolve(each) for each in weights_files(config.model.autoencoder.weights)]
+    peaks = [step_peak(config, option, precision) for option, precision in (('whole', 'fp32'), ('both', 'bf16'))]
+    assert [f'{peak / 2**30:.2f}' for peak in peaks] == [f'{stated[key]:.2f}' for key in ('GiB', 'Least GiB')]
 
 
 @pytest.mark.parametrize('name', [*GENERATORS, *JOINT])
