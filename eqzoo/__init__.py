@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from eqzoo.autoencoders import Autoencoder
     from eqzoo.generators.base import Generator
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # In a source checkout that is not installed, registry/ is beside eqzoo/, not inside.
 _HERE = Path(__file__).resolve().parent

@@ -145,7 +145,7 @@ _SUPPLIED = {
 }
 
 # The packages of visualizer backends that eqzoo does not install, and the extras that do.
-_WITH_EXTRA = {'wandb': "'eqzoo[wandb]'"}
+_WITH_EXTRA = {'wandb': "'eqzoo[wandb]'", 'mlflow': "'eqzoo[mlflow]'"}
 _EXTRAS = {
     'WandbVisBackend': ('wandb',),
     'MLflowVisBackend': ('mlflow',),

@@ -42,7 +42,6 @@ SINGLE_IMPORTERS = {
     # one file per benchmark, for the one command that runs them
     'eqzoo.benchmarks.decoding': '',
     'eqzoo.benchmarks.evaluation': '',
-    'eqzoo.benchmarks.generators': '',
     'eqzoo.benchmarks.gpu_checks': '',
     'eqzoo.benchmarks.gpu_parts': '',
     'eqzoo.benchmarks.gradients': '',

@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from house import House
 
 import eqzoo
 
 # The parts of a checkout that an sdist has: other files may lie there too, such as data.
-FOLDERS = ('configs', 'docs', 'eqzoo', 'registry', 'tests', 'tools')
+FOLDERS = ('.github', 'configs', 'docs', 'eqzoo', 'registry', 'tests', 'tools')
 FILES = {
     'CHANGELOG.md',
     'CITATION.cff',
@@ -72,6 +74,54 @@ def test_every_package_is_listed(root):
     setup.read(root / 'setup.cfg')
     packages = {'.'.join(path.parent.relative_to(root).parts) for path in root.glob('eqzoo/**/__init__.py')}
     assert set(setup['options']['packages'].split()) == packages | {'eqzoo.configs', 'eqzoo.registry'}
+
+
+# Where a module's name is not the package's; and modules that come with a package that is declared, or that are not needed.
+PACKAGE_OF = {
+    **dict(cv2='opencv_python_headless', mmengine='mmengine_lite', PIL='pillow', taming='taming_transformers_rom1504'),
+    **dict(yaml='pyyaml', markupsafe='jinja2'),
+}
+NOT_NEEDED = {'simplejpeg'}  # takes part in a benchmark if it is installed
+UNTESTED_EXTRAS = {'8bit', 'mlflow'}  # their packages are large, and their tests are skipped without them
+
+
+@pytest.fixture
+def declared(root):
+    """The requirements of setup.cfg by extra, '' for those that are always installed, as {package: requirement}."""
+    setup = configparser.ConfigParser()
+    setup.read(root / 'setup.cfg')
+    groups = {'': setup['options']['install_requires'], **setup['options.extras_require']}
+    names = {extra: [line for line in lines.splitlines() if line] for extra, lines in groups.items()}
+    return {
+        extra: {re.match(r'[\w.-]+', line)[0].replace('-', '_').lower(): line for line in lines}
+        for extra, lines in names.items()
+    }
+
+
+def test_every_package_that_is_imported_is_declared(declared):
+    modules = {each.module.partition('.')[0] for found in House().imports.values() for each in found}
+    packages = {PACKAGE_OF.get(name, name) for name in modules - sys.stdlib_module_names - {'eqzoo'}}
+    known = {package for extra, found in declared.items() if extra not in ('test', 'docs') for package in found}
+    assert {name.lower() for name in packages} - known - NOT_NEEDED == set()
+
+
+def test_extras_are_those_that_messages_and_pages_name(root, declared):
+    def named_in(*patterns):
+        texts = [path.read_text() for pattern in patterns for path in root.glob(pattern)]
+        found = [re.findall(r'(?:eqzoo|\.)\[([a-z0-9]+(?:,[a-z0-9]+)*)\]', text) for text in texts]
+        return {extra for each in found for extras in each for extra in extras.split(',')}
+
+    in_messages, in_pages = named_in('eqzoo/**/*.py'), named_in('docs/**/*.md', 'README.md', 'Makefile')
+    assert in_messages | in_pages <= set(declared)
+    assert in_messages == set(declared) - {'', 'notebook', 'test', 'docs'}
+    assert in_pages == set(declared) - {''}
+
+
+def test_the_extra_for_tests_repeats_the_others(declared):
+    """A name in two places: with the same versions, and none left out."""
+    tests = declared['test']
+    for extra in set(declared) - {'', 'test', 'docs'} - UNTESTED_EXTRAS:
+        assert declared[extra].items() <= tests.items(), extra
 
 
 def test_the_citation_is_of_this_version(root):

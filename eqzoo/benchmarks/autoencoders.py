@@ -9,9 +9,12 @@ from torch import Tensor
 
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.benchmarks.measure import Cost, alternate, peak_memory, timed
+from eqzoo.distributed import get_device
 from eqzoo.engine.autoencoder_training import AutoencoderTraining
 from eqzoo.images import to_float
+from eqzoo.loading import autoencoder_config
 from eqzoo.randomness import StepRandomness
+from eqzoo.registry import build
 
 
 @torch.no_grad()
@@ -106,3 +109,8 @@ def released_step(
     optimizers['discriminator'].step()
     optimizers['discriminator'].zero_grad()
     model.autoencoder.requires_grad_(True)
+
+
+def random_autoencoder(file: str) -> Autoencoder:
+    """Return the autoencoder of a config file with random weights, on the device of this process, in eval mode."""
+    return build({**autoencoder_config(file), 'weights': None}).to(get_device()).eval()

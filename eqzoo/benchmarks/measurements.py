@@ -5,15 +5,19 @@ Seconds and bytes of two machines, or of two hours on one, cannot be compared; r
 run can.
 """
 
+import inspect
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from eqzoo.files import write_json
 
 FORM = 'eqzoo benchmark 1'
+
+_OUT_HELP = '        out: A JSON file to write, for tools/benchmark.py compare.\n    '
 
 
 class Row(NamedTuple):
@@ -130,3 +134,38 @@ def compare_measurements(old: Measurements, new: Measurements) -> list[RatioChan
         {(row.name, name): value for row in each.rows for name, value in row.ratios.items()} for each in (old, new)
     )
     return [RatioChange(*key, before.get(key), after.get(key)) for key in {**after, **before}]
+
+
+def with_out(function: Callable[..., list[Row]]) -> Callable[..., list[Row]]:
+    """Give a command the option `out`, the file that its rows are written to."""
+
+    @wraps(function)
+    def benchmark(*words: Any, out: str | None = None, **options: Any) -> list[Row]:
+        rows = function(*words, **options)
+        if out is not None:
+            given = inspect.signature(function).bind(*words, **options)
+            given.apply_defaults()
+            write_measurements(out, function.__name__.replace('_', '-'), given.arguments, rows)
+            print(f'Written: {out}')
+        return rows
+
+    signature = inspect.signature(function)
+    option = inspect.Parameter('out', inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
+    benchmark.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])
+    benchmark.__doc__ = function.__doc__.rstrip() + '\n' + _OUT_HELP
+    return benchmark
+
+
+def time_rows(speeds: Mapping[str, float], ours: Iterable[str], others: Iterable[str]) -> list[Row]:
+    """Return the time of each of `ours` over each of the other ways, of which `speeds` has images per second."""
+    return [
+        Row(f'{way} against {other}', {'time': speeds[other] / speeds[way]}, {way: speeds[way], other: speeds[other]})
+        for way in ours
+        for other in others
+    ]
+
+
+def print_speeds(speeds: Mapping[str, float], unit: str, *, width: int) -> None:
+    """Print speeds by name, in a column of `width` characters for the names."""
+    for name, speed in speeds.items():
+        print(f'{name:<{width}}{speed:>10.3g} {unit}')

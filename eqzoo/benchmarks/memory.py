@@ -111,6 +111,14 @@ def memory_rows(config: Config, size: int, batch_size: int = 1, names: tuple[str
             yield _row(name, precision, _model(config, changes, precision), config, sides, batch_size)
 
 
+def step_peak(config: Config, name: str, precision: str, size: int = 256) -> int:
+    """Return the bytes at the peak of an autoencoder's step on one image with an option of `memory_rows`."""
+    changes = _AUTOENCODER_OPTIONS[name]
+    if config.model.get('adversarial_loss') is None:
+        changes = {key: value for key, value in changes.items() if not key.startswith('adversarial')}
+    return step_memory(_model(config, changes, precision), config, (size, size), 1).peak
+
+
 def _row(
     name: str, precision: str, model: Training, config: Config, sides: Any, batch_size: int, **options: Any
 ) -> MemoryRow:

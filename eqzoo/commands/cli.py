@@ -56,24 +56,26 @@ COMMANDS = {
 }
 
 BENCHMARKS = {
-    'cache': LazyCommand('benchmark:cache', 'writing a latent store'),
-    'coding': LazyCommand('benchmark:coding', 'encoding and decoding with every autoencoder'),
-    'compare': LazyCommand('benchmark:compare_files', 'compare two files of --out: which ratios became worse'),
-    'decoding': LazyCommand('benchmark:decoding', 'decoding of photographs, compared with Pillow'),
-    'eq-step': LazyCommand('benchmark:eq_step', 'a training step, compared with the released code'),
-    'frechet': LazyCommand('benchmark:frechet', 'the Fréchet distance, compared with scipy'),
-    'generator-step': LazyCommand('benchmark:generator_step', "a DiT's training step"),
-    'gpu': LazyCommand('benchmark:gpu', 'everything on a GPU, in ten minutes'),
-    'gradients': LazyCommand('benchmark:gradients', 'averaging gradients over processes'),
-    'growth': LazyCommand('benchmark:growth', 'start-up time with a thousand to ten million images'),
-    'loading': LazyCommand('benchmark:loading', 'reading shards and tables, compared with their own packages'),
-    'memory': LazyCommand('benchmark:memory', 'memory of a training step, and what fits on a GPU'),
-    'networks': LazyCommand('benchmark:networks', 'metric networks, compared with their packages'),
-    'rfid': LazyCommand('benchmark:rfid', 'rFID, compared with saving PNGs'),
-    'sampling': LazyCommand('benchmark:sampling', "MaskGIT's sampling"),
-    'speed': LazyCommand('benchmark:speed', "encoding, training, sampling, FID; share of the machine's peak"),
-    'startup': LazyCommand('benchmark:startup', 'CPU time of commands and smoke runs'),
-    'store': LazyCommand('benchmark:store', 'reading a latent store'),
+    'cache': LazyCommand('benchmark.data:cache', 'writing a latent store'),
+    'coding': LazyCommand('benchmark.inference:coding', 'encoding and decoding with every autoencoder'),
+    'compare': LazyCommand(
+        'benchmark.comparison:compare_files', 'compare two files of --out: which ratios became worse'
+    ),
+    'decoding': LazyCommand('benchmark.data:decoding', 'decoding of photographs, compared with Pillow'),
+    'eq-step': LazyCommand('benchmark.training:eq_step', 'a training step, compared with the released code'),
+    'frechet': LazyCommand('benchmark.metrics:frechet', 'the Fréchet distance, compared with scipy'),
+    'generator-step': LazyCommand('benchmark.training:generator_step', "a DiT's training step"),
+    'gpu': LazyCommand('benchmark.machine:gpu', 'everything on a GPU, in ten minutes'),
+    'gradients': LazyCommand('benchmark.training:gradients', 'averaging gradients over processes'),
+    'growth': LazyCommand('benchmark.startup:growth', 'start-up time with a thousand to ten million images'),
+    'loading': LazyCommand('benchmark.data:loading', 'reading shards and tables, compared with their own packages'),
+    'memory': LazyCommand('benchmark.training:memory', 'memory of a training step, and what fits on a GPU'),
+    'networks': LazyCommand('benchmark.metrics:networks', 'metric networks, compared with their packages'),
+    'rfid': LazyCommand('benchmark.metrics:rfid', 'rFID, compared with saving PNGs'),
+    'sampling': LazyCommand('benchmark.inference:sampling', "MaskGIT's sampling"),
+    'speed': LazyCommand('benchmark.machine:speed', "encoding, training, sampling, FID; share of the machine's peak"),
+    'startup': LazyCommand('benchmark.startup:startup', 'CPU time of commands and smoke runs'),
+    'store': LazyCommand('benchmark.data:store', 'reading a latent store'),
 }
 
 _RENAMED = {'inspect': 'laboratory'}

@@ -53,6 +53,7 @@ def convert(
     from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder, set_normalization
     from eqzoo.checkpoints.diffusers import padding_notes
     from eqzoo.checkpoints.write import cast_weights, check_destination, export
+    from eqzoo.engine.work_dir import own_file
     from eqzoo.loading import autoencoder_config
     from eqzoo.zoo import check_upload, upload, weights_files
 
@@ -60,23 +61,24 @@ def convert(
     check_destination(Path(destination), to, overwrite=overwrite, sources=weights_files(source))
     if push is not None:
         check_upload(push)
-    file = read_autoencoder(source)
-    origin = 'from the config' if config else 'from the file' if file.config else 'from shapes, norms with 32 groups'
-    complete_config(file, source, autoencoder_config(config) if config else None)
-    if scale is not None:
-        set_normalization(file, dict(scale=scale))
-    if dtype is not None:
-        cast_weights(file, dtype)
-    card = None
-    if to == 'diffusers':
-        stated = dict(base=base, data=data, license=license)
-        title = PurePath(push or destination).name
-        opening = _opening(file, push or destination, to)
-        card = _card(title, source, metrics, stated, opening, padding_notes(file.config))
-    notes = export(file, destination, to=to, overwrite=overwrite, latents=latents, card=card)
-    described = _describe(file, to, origin, notes)
-    if push is not None:
-        described.append(f'uploaded       {upload(destination, push)}')
+    with own_file(destination, 'DESTINATION'):
+        file = read_autoencoder(source)
+        origin = 'the config' if config else 'the file' if file.config else 'shapes, norms with 32 groups'
+        complete_config(file, source, autoencoder_config(config) if config else None)
+        if scale is not None:
+            set_normalization(file, dict(scale=scale))
+        if dtype is not None:
+            cast_weights(file, dtype)
+        card = None
+        if to == 'diffusers':
+            stated = dict(base=base, data=data, license=license)
+            title = PurePath(push or destination).name
+            opening = _opening(file, push or destination, to)
+            card = _card(title, source, metrics, stated, opening, padding_notes(file.config))
+        notes = export(file, destination, to=to, overwrite=overwrite, latents=latents, card=card)
+        described = _describe(file, to, f'from {origin}', notes)
+        if push is not None:
+            described.append(f'uploaded       {upload(destination, push)}')
     print(printable('\n'.join([*described, '', *_opening(file, destination, to)]), lines=True))
 
 

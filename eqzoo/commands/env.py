@@ -1,17 +1,21 @@
 """`eqzoo env`: versions, devices and folders, for a bug report."""
 
+import configparser
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
+from itertools import chain
 from pathlib import Path
 
 from eqzoo import __version__
 
 _ROOT = Path(__file__).resolve().parents[2]
+
+_NAME = re.compile(r'[\w.-]+')
+_EXTRA = re.compile(r'extra == [\'"]([\w-]+)')
 
 
 def env() -> None:
@@ -25,24 +29,39 @@ def env() -> None:
 
 
 def _versions() -> dict[str, str]:
-    packages = {name: _version_of(name) for name in _dependencies()}
+    needed, extras = _requirements()
+    packages = {name: _version_of(name) for name in dict.fromkeys([*needed, *chain(*extras.values())])}
     found = {name: value for name, value in packages.items() if value is not None}
+    lacking = {extra: [name for name in names if name not in found] for extra, names in extras.items()}
+    missing = ', '.join(f'{extra} ({", ".join(names)})' for extra, names in lacking.items() if names)
     return {
         'eqzoo': f'{__version__}{_commit()}',
         'python': f'{platform.python_version()} ({sys.executable})',
         'system': f'{platform.platform()}',
         **found,
-        'not installed': ', '.join(name for name in packages if name not in found) or '-',
+        'not installed': ', '.join(name for name in needed if name not in found) or '-',
+        'missing extras': f"{missing}; pip install 'eqzoo[NAME]' adds one" if missing else '-',
     }
 
 
-def _dependencies() -> Iterator[str]:
-    """Yield the packages that eqzoo needs, then those of its extras."""
-    try:
-        lines = requires('eqzoo') or []
-    except PackageNotFoundError:  # a checkout that is not installed
-        lines = ['torch', 'torchvision', 'mmengine-lite', 'timm', 'diffusers']
-    yield from dict.fromkeys(re.match(r'[\w.-]+', line)[0] for line in lines)
+def _requirements() -> tuple[list[str], dict[str, list[str]]]:
+    """Return the packages that eqzoo needs, and those of each extra but `test` and `docs`."""
+    setup = configparser.ConfigParser()
+    setup.read(_ROOT / 'setup.cfg')
+    if setup.get('metadata', 'name', fallback=None) == 'eqzoo':  # a checkout, which may not be installed
+        groups = {'': setup['options']['install_requires'], **setup['options.extras_require']}
+        groups = {extra: lines.splitlines() for extra, lines in groups.items()}
+    else:
+        try:
+            lines = requires('eqzoo') or []
+        except PackageNotFoundError:  # a folder of modules that pip did not make
+            lines = []
+        groups = {}
+        for line in lines:
+            extra = _EXTRA.search(line)
+            groups.setdefault(extra[1] if extra else '', []).append(line)
+    names = {extra: [_NAME.match(line)[0] for line in lines if line] for extra, lines in groups.items()}
+    return names.pop('', []), {extra: found for extra, found in names.items() if extra not in ('test', 'docs')}
 
 
 def _version_of(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,10 +46,12 @@ def latent_stats(
     config = load_config(config_file, overrides)
     require(config, 'images to measure', 'model.autoencoder', 'cache_dataloader|train_dataloader')
 
+    from eqzoo.checkpoints.read import checkpoint_in
     from eqzoo.checkpoints.write import writable_format, write_normalization
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink
     from eqzoo.engine.smoke import smoke_path
+    from eqzoo.engine.work_dir import own_file
     from eqzoo.normalization import measure_moments
     from eqzoo.precision import use_backends
 
@@ -67,14 +70,19 @@ def latent_stats(
         for file in files:  # a file without a place for them is an error before measuring, not after
             writable_format(file)
     init_distributed()
-    autoencoder = build({**config.model.autoencoder, 'weights': checkpoint}).to(get_device()).eval()
-    moments = measure_moments(autoencoder, _images(config, num_images))
-    shift, scale = moments.normalization(normalization)
-    if rank_and_world_size()[0] == 0:
-        print('\n'.join(_table(moments, autoencoder, shift, scale)))
-        for file in [] if measure_only else files:
-            write_normalization(file, shift, scale)
-            print(f'Written: {file}')
+    with ExitStack() as locks:
+        # a file that is named twice is locked once
+        places = {} if measure_only else {checkpoint_in(Path(file)).resolve(): file for file in files}
+        for place, file in places.items():
+            locks.enter_context(own_file(place, 'CHECKPOINT' if file == checkpoint else '--exports'))
+        autoencoder = build({**config.model.autoencoder, 'weights': checkpoint}).to(get_device()).eval()
+        moments = measure_moments(autoencoder, _images(config, num_images))
+        shift, scale = moments.normalization(normalization)
+        if rank_and_world_size()[0] == 0:
+            print('\n'.join(_table(moments, autoencoder, shift, scale)))
+            for file in [] if measure_only else files:
+                write_normalization(file, shift, scale)
+                print(f'Written: {file}')
     close_distributed()
     return moments
 

@@ -255,7 +255,7 @@ def _open(root: Root, below: str, image: str | None, label: str | None) -> tuple
                 f'{root}: no images below {below.strip("/")!r}.{hint} Its folders: {", ".join(sorted(folders)[:20])}.'
             )
     if not names:
-        remark = left_out_remark(source).removeprefix(f'{source.root}:')
+        remark = left_out_remark(source, with_companions=True).removeprefix(f'{source.root}:')
         raise ValueError(f'{root}: no images in this {source.kind}; expected {", ".join(EXTENSIONS)}.{remark}')
     return source, names
 

@@ -38,6 +38,16 @@ EXTENSIONS = tuple(sorted(ending for name in FORMATS for ending in _ENDINGS[name
 # opens (179 megapixels) has 0.7 GB in four channels.
 MAX_BYTES = 1 << 30
 
+# Files that belong beside images: texts about them, lists, checksums, what file managers leave. Nobody takes them for
+# images, as one takes photographs in a format that is not read; those without an ending are known by their names.
+_COMPANIONS = frozenset(
+    (
+        *('.txt', '.text', '.caption', '.tags', '.md', '.rst', '.html', '.htm', '.url', '.log'),
+        *('.json', '.jsonl', '.csv', '.tsv', '.xml', '.yml', '.yaml', '.toml', '.ini', '.db'),
+        *('.md5', '.sha1', '.sha256', 'authors', 'copying', 'license', 'licence', 'notice', 'readme'),
+    )
+)
+
 # Masks of kohya's and OneTrainer's trainers, and of annotation tools: `1-masklabel.png`, `1_mask.png`, `1.mask.png`.
 _MASK = re.compile(r'[-_.]mask(label)?\.[^./]+$', re.IGNORECASE)
 
@@ -83,20 +93,27 @@ class ImageSource(Protocol):
         raise NotImplementedError
 
 
-def left_out_remark(source: ImageSource) -> str:
+def left_out_remark(source: ImageSource, *, with_companions: bool = False) -> str:
     """Return sentences on the files of a source that are not read, by their endings, and its notes; '' for none.
+
+    Args:
+        source: After `names`.
+        with_companions: Count texts, lists and licences too, where there are no images to which they would belong.
 
     Example:
         >>> from types import SimpleNamespace
-        >>> left_out = Counter({'.heic': 4, '': 1})
+        >>> left_out = Counter({'.heic': 4, '': 1, '.txt': 9, 'license': 1})
         >>> left_out_remark(SimpleNamespace(root='photos', left_out=left_out, masks=0, notes=()))
         'photos: 5 files are left out, since their names do not end as images do: 4 .heic, 1 without an ending.'
     """
     sentences = []
-    if total := sum(source.left_out.values()):
-        shown = source.left_out.most_common(_MAX_SHOWN)
+    left_out = Counter(
+        {ending: count for ending, count in source.left_out.items() if with_companions or ending not in _COMPANIONS}
+    )
+    if total := left_out.total():
+        shown = left_out.most_common(_MAX_SHOWN)
         found = [f'{count} {ending or "without an ending"}' for ending, count in shown]
-        more = len(source.left_out) - len(found)
+        more = len(left_out) - len(found)
         files = 'file is' if total == 1 else 'files are'
         sentences.append(
             f'{total} {files} left out, since {"its name does" if total == 1 else "their names do"} not end '
@@ -414,8 +431,10 @@ def check_size(size: int) -> None:
 
 
 def ending_of(name: str) -> str:
-    """Return the ending of a file's name by which it is counted."""
-    ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 - of millions of names
+    """Return the ending of a file's name by which it is counted; of a LICENSE or README the name, in small letters."""
+    stem, ending = os.path.splitext(name.rpartition('/')[2].lower())  # noqa: PTH122 - of millions of names
+    if not ending:
+        return stem if stem in _COMPANIONS else ''
     return ending if len(ending) <= _LONGEST else '.…'  # a hash or a date, other in each of them
 
 

@@ -114,7 +114,7 @@ def hub_files(name: str, config: str | None) -> dict[str, Path]:
         ValueError: If `datasets` cannot load it; the message has its reason.
     """
     if find_spec('datasets') is None:
-        raise ValueError(f"{name}: a data set of the Hub needs datasets; expected: pip install 'eqzoo[datasets]'.")
+        raise ValueError(f"{name}: a data set of the Hub needs datasets; expected: pip install 'eqzoo[hub]'.")
     import datasets
 
     try:

@@ -123,7 +123,7 @@ class MLflowVisBackend(mmengine.visualization.MLflowVisBackend):
             import mlflow
         except ImportError as error:
             raise ValueError(
-                f'visualizer: mlflow cannot be imported ({error}); expected: pip install --upgrade mlflow.'
+                f"visualizer: mlflow cannot be imported ({error}); expected: pip install --upgrade 'eqzoo[mlflow]'."
             ) from error
         self._mlflow = mlflow
         folder = Path(self._save_dir).absolute()
@@ -140,7 +140,8 @@ class MLflowVisBackend(mmengine.visualization.MLflowVisBackend):
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
                 f'visualizer: MLflow does not start a run ({reason}); expected an address in MLFLOW_TRACKING_URI or '
-                "tracking_uri, or pip install 'mlflow' for a database in the work directory (mlflow-skinny has none)."
+                'tracking_uri, or for a database in the work directory, which mlflow-skinny does not have, pip install '
+                "'eqzoo[mlflow]'."
             ) from error
 
     def add_config(self, config: Config, **_: Any) -> None:

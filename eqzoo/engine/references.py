@@ -53,7 +53,7 @@ def open_samples(path: str) -> Dataset:
     if not names:
         raise ValueError(
             f'{path}: no images in this {source.kind}; give a folder, a zip or an npz file of samples. '
-            f'{left_out_remark(source)}'.rstrip()
+            f'{left_out_remark(source, with_companions=True)}'.rstrip()
         )
     try:
         width, height = decode(source.read(names[0])).size

@@ -21,7 +21,7 @@ from eqzoo.benchmarks.gpu_parts import (
     write_jpegs,
 )
 from eqzoo.benchmarks.measurements import Row, read_measurements
-from eqzoo.commands import benchmark
+from eqzoo.commands.benchmark import machine
 from eqzoo.commands.cli import run
 from eqzoo.generators import DiffusionTransformer
 from eqzoo.generators.base import count_macs
@@ -315,7 +315,7 @@ def test_the_command(tmp_path, capsys):
     """As typed: the first parts, within a hundredth of a minute."""
     file, page = tmp_path / 'a.json', tmp_path / 'a.md'
     words = ['--smoke', '--minutes', '0.15', '--out', str(file), '--markdown', str(page)]
-    run(benchmark.gpu, words)
+    run(machine.gpu, words)
     printed = capsys.readouterr().out
     assert 'matmul bf16' in printed
     assert 'Time is over' in printed
@@ -328,7 +328,7 @@ def test_the_command(tmp_path, capsys):
 
 def test_mistakes_of_the_command(monkeypatch):
     with pytest.raises(ValueError, match='--resume: of which file'):
-        benchmark.gpu(resume=True, smoke=True)
+        machine.gpu(resume=True, smoke=True)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(ValueError, match="device: got 'cuda', but torch .* sees no GPU here"):
-        benchmark.gpu()
+        machine.gpu()

@@ -14,7 +14,7 @@ from eqzoo.benchmarks.measurements import (
     read_measurements,
     write_measurements,
 )
-from eqzoo.commands import benchmark
+from eqzoo.commands.benchmark import comparison
 from eqzoo.commands.cli import run, run_benchmark
 
 ROWS = [Row('step', {'time': 0.8, 'memory': 0.5}, {'images_per_second': 3.5}), Row('data', {'time': 0.1})]
@@ -65,7 +65,7 @@ def compared(capsys, *words):
     """Return the exit status or message of `benchmark compare`, and what it printed."""
     code = 0
     try:
-        run(benchmark.compare_files, list(map(str, words)))
+        run(comparison.compare_files, list(map(str, words)))
     except SystemExit as end:
         code = end.code
     return code, capsys.readouterr().out

@@ -8,7 +8,7 @@ import pytest
 
 from eqzoo.benchmarks import startup
 from eqzoo.benchmarks.startup import imported_modules, smoke_costs, startup_costs
-from eqzoo.commands import benchmark
+from eqzoo.commands.benchmark.startup import startup as startup_command
 from eqzoo.commands.cli import COMMANDS
 
 BURN = 'import sys, time\nwhile time.process_time() < 0.3: pass\nopen(sys.argv[1], "w").write(str(time.process_time()))'
@@ -67,7 +67,7 @@ def test_the_other_side_imports_the_same_modules(tmp_path):
 def test_the_table_has_every_command(monkeypatch, capsys):
     monkeypatch.setattr(startup, 'startup_costs', lambda commands, rounds: dict.fromkeys(commands, (0.5, 0.2)))
     monkeypatch.setattr(startup, 'smoke_costs', lambda commands, rounds: [(name, 9.0, 1.5) for name in commands])
-    rows = benchmark.startup(rounds=1, smoke=True)
+    rows = startup_command(rounds=1, smoke=True)
     names = [row.name for row in rows]
     assert {f'{name} --help' for name in COMMANDS} < set(names)
     assert len([name for name in names if name.startswith('smoke: ')]) == 5

@@ -17,7 +17,7 @@ from eqzoo.benchmarks.measure import alternate, hardware, timed
 from eqzoo.benchmarks.measurements import read_measurements
 from eqzoo.benchmarks.memory import MemoryRow, memory_rows, without_files
 from eqzoo.benchmarks.speed import Work, matmul_peak, measure
-from eqzoo.commands import benchmark
+from eqzoo.commands.benchmark import data, inference, machine, metrics, startup, training
 from eqzoo.commands.cli import run
 from eqzoo.config import load_config
 from eqzoo.data import Shapes, collate
@@ -78,7 +78,7 @@ def test_both_steps_are_measured(setup):
 
 def test_a_config_without_a_discriminator_is_refused():
     with pytest.raises(SystemExit, match='has no model.adversarial_loss'):
-        run(benchmark.eq_step, ['configs/demo/plain.py'])
+        run(training.eq_step, ['configs/demo/plain.py'])
 
 
 def test_the_released_step_includes_the_codebook_loss():
@@ -96,7 +96,7 @@ def test_the_released_step_includes_the_codebook_loss():
 
 
 def test_coding_costs_are_printed_as_ratios(capsys):
-    run(benchmark.coding, ['configs/zoo/autoencoders/taesd.py', '--size', '16', '--rounds', '1'])
+    run(inference.coding, ['configs/zoo/autoencoders/taesd.py', '--size', '16', '--rounds', '1'])
     header, names, row = capsys.readouterr().out.splitlines()
     assert header.startswith('16 px, batch 1')
     assert names.split() == ['autoencoder', 'parameters', 'encode', 'GiB', 'decode', 'GiB']
@@ -107,14 +107,14 @@ def test_coding_costs_are_printed_as_ratios(capsys):
 
 
 def test_frechet_distances_agree(capsys):
-    benchmark.frechet(features=48, images=1000, rounds=1)
+    metrics.frechet(features=48, images=1000, rounds=1)
     printed = capsys.readouterr().out
     assert 'scipy sqrtm' in printed
     assert float(printed.split('values differ by ')[1].split()[0]) < 1e-9
 
 
 def test_rfid_is_the_same_streamed_and_through_pngs(capsys):
-    benchmark.rfid(images=8, size=32)
+    metrics.rfid(images=8, size=32)
     assert re.search(
         r'ratio: [\d.]+x; with the images measured before \(reference=…\): [\d.]+x', capsys.readouterr().out
     )
@@ -139,7 +139,7 @@ def test_the_plain_transformer_is_the_same_function():
 
 
 def test_the_generator_benchmark_prints_a_ratio(capsys):
-    benchmark.generator_step(size='S', patch=8, latent_size=8, batch_size=1, rounds=1)
+    training.generator_step(size='S', patch=8, latent_size=8, batch_size=1, rounds=1)
     out = capsys.readouterr().out
     assert re.search(r'DiT-S/8, batch 1, cpu, \d+ threads, eqzoo in fp32\n', out)
     ratio, difference = re.search(r'ratio: (\S+)x, losses differ by (\S+) relatively', out).groups()
@@ -160,7 +160,7 @@ def test_the_sampling_benchmark_prints_a_ratio(capsys, monkeypatch):
     monkeypatch.setattr(
         'eqzoo.benchmarks.generators.compare_sampling', lambda *_, **__: ({'eqzoo': 3.0, 'plain': 2.0}, 1.0)
     )
-    benchmark.sampling(grid=8, steps=4)
+    inference.sampling(grid=8, steps=4)
     out = capsys.readouterr().out
     assert out.startswith('MaskGIT-base, 8 x 8 codes, 1000 classes, batch 2, 4 steps, cpu')
     assert out.endswith('ratio: 1.50x, 100.00% of the codes are the same\n')
@@ -191,7 +191,7 @@ def test_the_speed_table_is_printed_and_written(tmp_path, monkeypatch, capsys):
         yield Work('product', lambda: matrix @ matrix, 3)
 
     monkeypatch.setattr('eqzoo.benchmarks.speed.hot_paths', hot_paths)
-    benchmark.speed(size=32, generator='B', rounds=1, out=str(tmp_path / 'speed.json'))
+    machine.speed(size=32, generator='B', rounds=1, out=str(tmp_path / 'speed.json'))
     assert chosen == dict(size=32, batch_size=2, generator='B', precision='fp32', compiled=False)
     out = capsys.readouterr().out
     assert re.search(r'\nproduct +\S+ +\d+\.\d\d +\S+ +\d+\.\d%\n', out)
@@ -205,7 +205,7 @@ def test_the_speed_table_is_printed_and_written(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow(reason='ten seconds of CPU: a dozen steps of fake tensors')
 def test_the_memory_table_is_printed_and_written(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(memory, '_BATCHES', (1, 8))
-    benchmark.memory('configs/dit/dit_tiny_shapes.py', overrides=[], batch_size=4, out=str(tmp_path / 'memory.json'))
+    training.memory('configs/dit/dit_tiny_shapes.py', overrides=[], batch_size=4, out=str(tmp_path / 'memory.json'))
     rows = read_measurements(tmp_path / 'memory.json').rows
     names = [f'{name}, {precision}' for precision in ('fp32', 'bf16') for name in ('whole', 'checkpointing')]
     assert [row.name for row in rows] == names
@@ -253,7 +253,7 @@ def test_weights_of_files_are_replaced():
 
 @pytest.mark.slow(reason='half a minute: two processes begin')
 def test_both_ways_of_averaging_train_the_same(capsys):
-    benchmark.gradients('configs/demo/rot_scale.py', overrides=[], size=32, rounds=1)
+    training.gradients('configs/demo/rot_scale.py', overrides=[], size=32, rounds=1)
     lines = capsys.readouterr().out.splitlines()
     after, during = (line.split()[-5:] for line in lines[2:4])
     assert after[1] == during[1]  # MiB sent
@@ -263,7 +263,7 @@ def test_both_ways_of_averaging_train_the_same(capsys):
 
 @pytest.mark.slow(reason='a minute: all hot paths of the published autoencoder')
 def test_all_hot_paths_are_measured(capsys):
-    benchmark.speed(size=64, batch_size=1, rounds=1)  # the discriminator needs 24 pixels at a scale of 3/8
+    machine.speed(size=64, batch_size=1, rounds=1)  # the discriminator needs 24 pixels at a scale of 3/8
     rows = capsys.readouterr().out.rsplit('of peak\n', 1)[1].splitlines()
     names = [row[:18].strip() for row in rows]
     assert names == [
@@ -302,7 +302,7 @@ def test_scoring_takes_constant_memory():
 def test_growth_prints_a_line_for_each_part(monkeypatch, capsys):
     costs = lambda count, with_files: {'names': (0.5, 2 * count / 1000)}  # noqa: E731
     monkeypatch.setattr('eqzoo.benchmarks.growth.measure_growth', costs)
-    benchmark.growth(most=10_000, samples=0)
+    startup.growth(most=10_000, samples=0)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:] == [
         ['1,000', 'names', '0.500', '2.0', '2097.2'],
@@ -316,7 +316,7 @@ def test_decoding_is_compared_with_pillow_and_with_the_loader(tmp_path, capsys):
     for index in range(3):
         pixels = Shapes(3, 48)[index]['image'].permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(folder / f'{index}.jpg', quality=90)
-    run(benchmark.decoding, [str(folder), '--images', '3', '--sizes', '64', '--rounds', '1'])
+    run(data.decoding, [str(folder), '--images', '3', '--sizes', '64', '--rounds', '1'])
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.endswith('%')]
     assert {row[-4] for row in rows} >= {'Pillow', 'eqzoo', 'OpenCV'}
@@ -331,7 +331,7 @@ def test_decoding_is_compared_with_pillow_and_with_the_loader(tmp_path, capsys):
 def test_metric_networks_are_compared_with_their_packages(tmp_path, capsys):
     for index in range(4):
         Image.fromarray(Shapes(4, 32)[index]['image'].permute(1, 2, 0).numpy()).save(tmp_path / f'{index}.png')
-    run(benchmark.networks, [str(tmp_path), '--images', '2', '--size', '32', '--rounds', '1'])
+    run(metrics.networks, [str(tmp_path), '--images', '2', '--size', '32', '--rounds', '1'])
     printed = capsys.readouterr().out
     differences = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith(('Inception', 'LPIPS'))]
     assert len(differences) == 2
@@ -341,3 +341,9 @@ def test_metric_networks_are_compared_with_their_packages(tmp_path, capsys):
     )
     assert reduced == pytest.approx(plain, rel=0.05)
     assert reduced != plain
+
+
+def test_loading_names_the_libraries_that_it_lacks(monkeypatch):
+    monkeypatch.setattr(data, 'find_spec', lambda name: None if name in ('webdataset', 'pyarrow') else name)
+    with pytest.raises(SystemExit, match=r"needs webdataset and pyarrow, .*'eqzoo\[webdataset,hub,parquet\]'"):
+        run(data.loading, [])

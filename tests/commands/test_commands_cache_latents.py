@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eqzoo.benchmarks.latents import compare_reading
-from eqzoo.commands.benchmark import cache, store
+from eqzoo.commands.benchmark.data import cache, store
 from eqzoo.commands.cache_latents import cache_latents, normalized_std
 from eqzoo.commands.cli import run
 from eqzoo.commands.latent_stats import latent_stats

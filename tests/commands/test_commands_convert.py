@@ -17,6 +17,7 @@ from eqzoo.checkpoints.write import write_normalization
 from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
 from eqzoo.commands.train import train
+from eqzoo.engine.work_dir import own_file
 from eqzoo.loading import load_autoencoder
 
 WIDE = dict(block_out_channels=(32, 64), layers_per_block=1)
@@ -148,6 +149,18 @@ def test_taesds_pair(tmp_path):
 def test_an_existing_destination_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(SystemExit, match='already exists; .* --overwrite'):
         run_convert(tmp_path / 'nowhere.ckpt', tmp_path, '--to', 'diffusers')
+
+
+def test_a_destination_that_another_command_writes_is_refused(ldm_file, tmp_path):
+    words = [str(ldm_file), str(tmp_path / 'out/vae.safetensors'), '--to', 'eqzoo']
+    with (
+        own_file(words[1], '--exports'),
+        pytest.raises(SystemExit, match=r'DESTINATION: .*vae.safetensors is in use by another run \(process \d+ on'),
+    ):
+        run(convert, words)
+    assert not list((tmp_path / 'out').iterdir())
+    run(convert, words)
+    assert [each.name for each in (tmp_path / 'out').iterdir()] == ['vae.safetensors']
 
 
 def test_the_format_must_be_given(ldm_file, tmp_path):

@@ -4,7 +4,9 @@ import re
 import subprocess
 from importlib.metadata import version
 
+import pytest
 import torch
+import yaml
 
 from eqzoo import __version__
 from eqzoo.commands import cli, env
@@ -40,7 +42,48 @@ def test_a_checkout_has_its_commit_and_says_what_differs(monkeypatch, capsys, tm
     assert printed(capsys)['eqzoo'] == __version__
 
 
-def test_packages_that_are_not_installed_are_named(monkeypatch, capsys):
-    monkeypatch.setattr(env, 'requires', lambda name: ['torch >= 2.6', 'no_such_package >= 1; extra == "a"'])
+# As setuptools writes them, and as a checkout has them.
+METADATA = [
+    'torch>=2.6',
+    'no_such_core',
+    'no-such-extra>=1; extra == "a"',
+    'numpy; extra == "a"',
+    'none; extra == "test"',
+]
+SETUP = """
+[metadata]
+name = eqzoo
+[options]
+install_requires =
+    torch >= 2.6
+    # a comment
+    no_such_core
+[options.extras_require]
+a =
+    no-such-extra >= 1
+    numpy
+test =
+    none
+"""
+
+
+@pytest.mark.parametrize('is_checkout', [False, True])
+def test_missing_packages_are_named_with_their_extra(is_checkout, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(env, '_ROOT', tmp_path)
+    monkeypatch.setattr(env, 'requires', lambda name: [] if is_checkout else METADATA)
+    if is_checkout:
+        (tmp_path / 'setup.cfg').write_text(SETUP)
     cli.main(['env'])
-    assert re.search(r'^not installed +no_such_package$', capsys.readouterr().out, re.MULTILINE)
+    out = capsys.readouterr().out
+    assert re.search(r'^numpy +\d', out, re.MULTILINE)
+    assert re.search(r'^not installed +no_such_core$', out, re.MULTILINE)
+    assert re.search(r"^missing extras +a \(no-such-extra\); pip install 'eqzoo\[NAME\]' adds one$", out, re.MULTILINE)
+    assert 'none' not in out.partition('processor')[0]
+
+
+def test_the_form_for_bugs_needs_its_output(root):
+    form = yaml.safe_load((root / '.github/ISSUE_TEMPLATE/bug.yml').read_text())
+    (field,) = [each for each in form['body'] if 'eqzoo env' in each['attributes']['label']]
+    assert field['validations'] == {'required': True}
+    method = yaml.safe_load((root / '.github/ISSUE_TEMPLATE/method.yml').read_text())
+    assert {each['id'] for each in method['body']} == {'paper', 'code', 'claim', 'formula'}

@@ -10,6 +10,7 @@ from eqzoo.commands.latent_stats import latent_stats
 from eqzoo.commands.train import train
 from eqzoo.config import load_config
 from eqzoo.engine import latest_checkpoint, read_checkpoint, shrink
+from eqzoo.engine.work_dir import own_file
 from eqzoo.images import to_float
 from eqzoo.loading import load_autoencoder
 from eqzoo.registry import build
@@ -94,6 +95,21 @@ def test_measuring_only_writes_nothing(checkpoint):
     before = checkpoint.read_bytes()
     measure(checkpoint, '--measure-only')
     assert checkpoint.read_bytes() == before
+
+
+def test_a_file_that_another_command_writes_is_refused_before_measuring(checkpoint, tmp_path):
+    export, before = tmp_path / 'vae.safetensors', checkpoint.read_bytes()
+    convert(str(checkpoint), str(export), to='eqzoo')
+    with own_file(checkpoint, 'OUT'), pytest.raises(SystemExit, match=r'CHECKPOINT: .*iter_4.pth is in use by another'):
+        measure(tmp_path)  # the newest checkpoint in it
+    with own_file(export, 'OUT'), pytest.raises(SystemExit, match='--exports: .*vae.safetensors is in use by another'):
+        measure(checkpoint, '--exports', str(export))
+    assert checkpoint.read_bytes() == before
+    with own_file(checkpoint, 'OUT'):
+        measure(checkpoint, '--measure-only')
+    measure(checkpoint, '--exports', f'{tmp_path},{export}')  # three names of two files
+    assert checkpoint.read_bytes() != before
+    assert set(tmp_path.iterdir()) == {checkpoint, export}
 
 
 def test_files_without_a_place_for_them_are_refused_before_measuring(checkpoint, tmp_path):

@@ -345,18 +345,31 @@ def test_small_images_are_enlarged_skipped_or_refused_and_listed(folder):
 
 
 def test_files_that_are_no_images_are_counted_and_said_once(folder, tmp_path, capsys):
-    for name in ('ant/a.HEIC', 'ant/b.heic', 'bee/readme', f'bee/x.{"0" * 40}', 'bee/\x1b[2J.h\x1bc'):
+    for name in ('ant/a.HEIC', 'ant/b.heic', 'bee/scan', f'bee/x.{"0" * 40}', 'bee/\x1b[2J.h\x1bc', 'LICENSE'):
         (folder / name).write_bytes(b'')
     for root in (folder, pack(folder, tmp_path / 'left.zip')):
         for size in (8, 9):
             ImageFolder(root, size)
         said = capsys.readouterr().err
-        start = f'{root}: 6 files are left out, since their names do not end as images do: 2 .heic, '
+        start = f'{root}: 5 files are left out, since their names do not end as images do: 2 .heic, '
         assert said.startswith(start)
         assert sorted(said.strip(' .\n')[len(start) :].split(', ')) == sorted(
-            ['1 .txt', '1 without an ending', '1 .…', '1 .h\\x1bc']
+            ['1 without an ending', '1 .…', '1 .h\\x1bc']
         )
         assert said.count('\n') == 1
+
+
+def test_texts_and_licences_beside_images_are_not_spoken_of(folder, tmp_path, capsys):
+    for name in ('LICENSE', 'ReadMe', 'labels.csv', 'ant/0.json', 'ant/0.CAPTION', 'Thumbs.db'):
+        (folder / name).write_bytes(b'')
+    for root in (folder, pack(folder, tmp_path / 'quiet.zip')):
+        dataset = ImageFolder(root, 8)
+        assert sum(dataset.source.left_out.values()) == 7  # with a .txt
+    assert capsys.readouterr().err == ''
+    (tmp_path / 'texts').mkdir()
+    (tmp_path / 'texts/LICENSE').touch()
+    with pytest.raises(ValueError, match='no images in this folder; .* 1 file is left out, .*: 1 license'):
+        ImageFolder(tmp_path / 'texts', 8)
 
 
 def test_a_pipe_and_a_file_of_a_gigabyte_are_unreadable(folder, monkeypatch):

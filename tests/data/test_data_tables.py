@@ -272,7 +272,7 @@ def test_a_missing_library_is_one_message(tmp_path, monkeypatch):
         monkeypatch.setattr('eqzoo.data.tables.find_spec', lambda _: None)
         with pytest.raises(ValueError, match=rf"{name}: .* needs pyarrow; expected: pip install 'eqzoo\[parquet\]'"):
             ImageFolder(tmp_path / name, 8)
-    with pytest.raises(ValueError, match=r"pip install 'eqzoo\[datasets\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'eqzoo\[hub\]'"):
         ImageFolder('hf://datasets/org/name', 8)
 
 

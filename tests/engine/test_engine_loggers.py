@@ -152,7 +152,7 @@ def test_tensorboard(config, tmp_path):
 
 @pytest.mark.parametrize(
     ('name', 'advice'),
-    [('WandbVisBackend', r"pip install 'eqzoo\[wandb\]'"), ('MLflowVisBackend', 'pip install mlflow')],
+    [('WandbVisBackend', r"pip install 'eqzoo\[wandb\]'"), ('MLflowVisBackend', r"pip install 'eqzoo\[mlflow\]'")],
 )
 def test_a_missing_package_is_one_message(name, advice, monkeypatch):
     monkeypatch.setattr('eqzoo.schema.find_spec', lambda package: None)

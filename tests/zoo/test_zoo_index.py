@@ -6,12 +6,13 @@ import pytest
 import torch
 import yaml
 
+from eqzoo.benchmarks.memory import step_peak
 from eqzoo.config import configs_folder, load_config, read_config
 from eqzoo.loading import autoencoder_config, load_autoencoder, released_config
 from eqzoo.registry import build
 from eqzoo.vision import dinov2, inception
 from eqzoo.vision.weights import WeightsIdentity
-from eqzoo.zoo import find_model, is_remote, models, resolve
+from eqzoo.zoo import find_model, is_remote, models, resolve, weights_files
 
 LPIPS = ('lpips-vgg16', 'lpips-alexnet')
 EXTRACTORS = ('fid-inception', 'dinov2-vits14', 'dinov2-vitb14', 'dinov2-vitl14')
@@ -22,6 +23,11 @@ GENERATORS = (
     *HALTON,
 )
 JOINT = ('repae-xl1-vavae-256', 'repae-xl2-sd-256')
+TRAINING_MEMORY = {
+    each['Name']: each['Metadata']['Training Memory']
+    for each in yaml.safe_load((configs_folder() / 'zoo/autoencoders/metafile.yml').read_text())['Models']
+    if 'Training Memory' in each['Metadata']
+}
 AUTOENCODERS = sorted(set(models()) - set(LPIPS) - set(EXTRACTORS) - set(GENERATORS) - set(JOINT))
 
 
@@ -86,6 +92,24 @@ def test_the_config_builds_the_counted_parameters(root, name):
     with torch.device('meta'):
         autoencoder = build({**config, 'weights': None})
     assert sum(parameter.numel() for parameter in autoencoder.parameters()) == find_model(name).parameters
+
+
+def check_memory(root, name, options):
+    stated = TRAINING_MEMORY[name]
+    config = load_config(root / stated['Config'])
+    assert find_model(name).files[0] in [resolve(each) for each in weights_files(config.model.autoencoder.weights)]
+    counted = {key: f'{step_peak(config, *option) / 2**30:.2f}' for key, option in options.items()}
+    assert counted == {key: f'{stated[key]:.2f}' for key in options}
+
+
+def test_the_stated_memory_of_the_smallest_training_step_is_what_is_counted(root):
+    check_memory(root, 'taef2', {'Least GiB': ('both', 'bf16')})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', TRAINING_MEMORY)
+def test_the_stated_memory_of_a_training_step_is_what_is_counted(root, name):
+    check_memory(root, name, {'GiB': ('whole', 'fp32'), 'Least GiB': ('both', 'bf16')})
 
 
 @pytest.mark.parametrize('name', [*GENERATORS, *JOINT])
