@@ -67,7 +67,7 @@ def texts(value):
 
 @pytest.fixture(scope='module')
 def seen(look, result, tmp_path_factory):
-    """The browser's measures of each page at each width, and its requests to other hosts."""
+    """The browser's measures of each page at each width, its requests to other hosts, and its console."""
     folder = tmp_path_factory.mktemp('pages')
     pictures = {title: Image.new(mode, size, 1) for title, (*size, mode) in PICTURES.items()}
     write_report(folder / 'report.html', result(), pictures)
@@ -87,23 +87,23 @@ def of_ours(found):
 
 
 def test_nothing_is_loaded(seen):
-    found, elsewhere = seen
+    found = seen.found
     # the control shows that a request would be noticed
     assert found['control.html', 400]['own'] == ['http://elsewhere.invalid/control.png']
-    assert {each for each in elsewhere if 'elsewhere' in each} == {'http://elsewhere.invalid/control.png'}
+    assert {each for each in seen.elsewhere if 'elsewhere' in each} == {'http://elsewhere.invalid/control.png'}
     loaded = {where: [each for each in page['own'] if not each.startswith('data:')] for where, page in found.items()}
     assert [where for where, names in loaded.items() if names] == [('control.html', 400), ('control.html', 1200)]
     assert all(set(page['sources']) <= {'data:'} for page in of_ours(found).values())
 
 
 def test_pages_fit_the_window(seen):
-    found, _ = seen
+    found = seen.found
     assert found['control.html', 400]['content'] > 400
     assert {where: page['content'] for where, page in of_ours(found).items() if page['content'] > page['width']} == {}
 
 
 def test_names_are_text(seen, result):
-    found, _ = seen
+    found = seen.found
     assert found['control.html', 400]['title'] == 'taken'
     assert (found['control.html', 400]['scripts'], found['control.html', 400]['handlers']) == (1, 1)
     for where, page in of_ours(found).items():
@@ -118,7 +118,7 @@ def test_names_are_text(seen, result):
 
 @pytest.mark.parametrize('name', ['report.html', 'hostile.html'])
 def test_pictures_have_their_sizes(seen, name):
-    found, _ = seen
+    found = seen.found
     large, small = found[name, 1200], found[name, 400]
     assert large['natural'] == small['natural'] == [list(size) for *size, _ in PICTURES.values()]
     # fitted to the page, scrollable on a phone, and pixel for pixel on request
@@ -128,7 +128,7 @@ def test_pictures_have_their_sizes(seen, name):
 
 
 def test_tables_have_their_lines(seen):
-    found, _ = seen
+    found = seen.found
     # metrics, the chart's values (folded), cases, each below a head
     assert found['report.html', 400]['tables'] == [[5, True], [3, False], [3, True]]
     # a metric with a hostile name is a line like any other
@@ -142,7 +142,7 @@ def test_tables_have_their_lines(seen):
 
 
 def test_charts_fill_the_column_and_use_the_pages_colours(seen):
-    found, _ = seen
+    found = seen.found
     for where in (('report.html', 400), ('hostile.html', 400), ('report.html', 1200)):
         (chart,) = found[where]['charts']
         assert 350 < chart['width'] <= found[where]['column']
