@@ -28,28 +28,28 @@ _FLAGS = [
 ]
 _CONSOLE = re.compile(r'CONSOLE[:(]\d+\)?\] "(.*)", source: (\S*)')
 _AT_ONCE = 4
-_PATIENCE = 120  # seconds
+_PATIENCE = 300  # seconds
 # Frames of one origin: the page around them can inspect them, though some may run no script themselves.
-# Their width is the window's, to the page in them. A frame is gone before the next, so memory does not grow.
+# A frame's width is the window's, to the page in it. A page is loaded once, and is gone before the next.
 _PROBE = """<!doctype html><body><script>
-const places = {places}, found = Array(places.length), measure = new Function('page', 'root', 'own', {script});
-let next = 0;
-async function work() {{
-  while (next < places.length) {{
-    const number = next++, [name, width] = places[number], frame = document.createElement('iframe');
-    Object.assign(frame, {{src: '/' + name, width, height: 800}});
-    await new Promise(done => {{ frame.onload = done; document.body.append(frame); }});
-    const page = frame.contentDocument;
-    await page.fonts.ready;
+const names = {names}, widths = {widths}, found = [], measure = new Function('page', 'root', 'own', {script});
+async function look(name) {{
+  const frame = document.createElement('iframe');
+  Object.assign(frame, {{src: '/' + name, width: widths[0], height: 800}});
+  await new Promise(done => {{ frame.onload = done; document.body.append(frame); }});
+  const page = frame.contentDocument;
+  await page.fonts.ready;
+  for (const width of widths) {{
+    frame.width = width;
     await new Promise(done => setTimeout(done, {pause}));
     const own = frame.contentWindow.performance.getEntriesByType('resource').map(each => each.name);
-    try {{ found[number] = await measure(page, page.documentElement, own); }}
-    catch (error) {{ found[number] = {{error: String(error)}}; }}
-    frame.remove();
+    found.push([name, width, measure(page, page.documentElement, own)]);
   }}
+  frame.remove();
 }}
-Promise.all(Array.from({{length: {at_once}}}, work)).then(
-  () => fetch('/found', {{method: 'POST', body: JSON.stringify(found)}}));
+async function work() {{ while (names.length) await look(names.shift()); }}
+Promise.all(Array.from({{length: {at_once}}}, work)).then(() => found, error => String(error.stack)).then(
+  answer => fetch('/found', {{method: 'POST', body: JSON.stringify(answer)}}));
 </script>"""
 
 
@@ -72,8 +72,8 @@ class Seen(NamedTuple):
 class _Handler(BaseHTTPRequestHandler):
     """Serve files, and act as a proxy that records all other requests and answers none."""
 
-    def __init__(self, *args, files, seen, posted):
-        self.files, self.seen, self.posted = files, seen, posted
+    def __init__(self, *args, files, seen, answers, posted):
+        self.files, self.seen, self.answers, self.posted = files, seen, answers, posted
         super().__init__(*args)
 
     def do_GET(self):
@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(404 if content is None else 200, kind or 'application/octet-stream', content or b'')
 
     def do_POST(self):
-        self.seen.found['all'] = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        self.answers.append(json.loads(self.rfile.read(int(self.headers['Content-Length']))))
         self._answer(200, 'text/plain', b'')
         self.posted.set()
 
@@ -115,19 +115,19 @@ def look(tmp_path_factory):
 
     The script is the body of a function with the arguments `page` (the document), `root` (its
     element) and `own` (the resources that the page loaded); it returns JSON. `pause` is the time in milliseconds
-    that a page's own scripts have after it was loaded.
+    that a page's own scripts have after it was loaded, and after each change of the window's width.
     """
     chromium = next(filter(None, map(shutil.which, _CHROMIUM)), None)
     if chromium is None:
         pytest.skip(f'no browser: none of {", ".join(_CHROMIUM)} is installed (apt-get install chromium)')
 
     def function(files, widths, script, *, pause=0):
-        places = [(name, width) for name in files if name.endswith('.html') for width in widths]
-        values = dict(places=json.dumps(places), script=json.dumps(script), at_once=_AT_ONCE, pause=pause)
-        probe = _PROBE.format(**values)
-        seen, posted = Seen({}, [], [], []), Event()
+        names = [name for name in files if name.endswith('.html')]
+        values = dict(names=json.dumps(names), widths=json.dumps(widths), script=json.dumps(script), pause=pause)
+        probe = _PROBE.format(at_once=_AT_ONCE, **values)
+        seen, answers, posted = Seen({}, [], [], []), [], Event()
         files = {'favicon.ico': b'', **files, 'probe.html': probe.encode()}
-        handler = partial(_Handler, files=files, seen=seen, posted=posted)
+        handler = partial(_Handler, files=files, seen=seen, answers=answers, posted=posted)
         with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
             thread = Thread(target=server.serve_forever)
             thread.start()
@@ -148,8 +148,9 @@ def look(tmp_path_factory):
                 server.shutdown()
                 thread.join()
         seen.console.extend(_CONSOLE.findall(log.read_text(errors='replace')))
-        found = seen.found.pop('all')
-        seen.found.update(zip(places, found, strict=True))
+        (answer,) = answers
+        assert isinstance(answer, list), f'the script failed: {answer}'
+        seen.found.update({(name, width): measured for name, width, measured in answer})
         return seen
 
     return function
