@@ -61,7 +61,7 @@ _ARMS = {
     'KL': "an autoencoder as Stable Diffusion's: a posterior with a mean and a spread, and a Kullback-Leibler penalty",
     'VQ': 'an autoencoder whose latent cells are codes from a codebook',
     'plain': 'the control: the same fine-tuning without equivariance',
-    'EQ': 'fine-tuned by EQ-VAE: decoded transformed latents shall look like transformed images',
+    'EQ': 'fine-tuned by EQ-VAE, so that decoded transformed latents look like transformed images',
     'from scratch': 'trained with equivariance from the first step on, not fine-tuned',
     'DiT': 'a diffusion transformer, a generator of latents',
     'SiT': "a transformer with DiT's network, trained by interpolation between latents and noise",
