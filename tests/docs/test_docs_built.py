@@ -40,10 +40,14 @@ return {
 };
 """
 # Both must be found: a line of code that is cut, and a picture that is not there, which also widen their page
-CONTROL = b"""<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="site.css"><body class="md-content">
+CONTROL = (
+    b"""<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="site.css"><body class="md-content">
 <nav class="md-nav--primary"><ul></ul></nav><div class="md-typeset"><pre><code style="white-space: pre; display: block;
-overflow: auto">""" + b'x' * 1000 + b"""</code></pre><table style="width: 3000px"><tr><td>wide</table>
+overflow: auto">"""
+    + b'x' * 1000
+    + b"""</code></pre><table style="width: 3000px"><tr><td>wide</table>
 <img src="nowhere.png"></div><script>console.error('control')</script>"""
+)
 
 
 @pytest.fixture(scope='module')

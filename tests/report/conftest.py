@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+
 @pytest.fixture(scope='session')
 def result():
     """A function → a test's result; its arguments change how it was measured."""
