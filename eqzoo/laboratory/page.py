@@ -148,7 +148,7 @@ def _facts(findings: Findings) -> list[_Line]:
 
 
 def _metrics(findings: Findings) -> list[_Line]:
-    """Return the metrics of `_METRICS` that any autoencoder has, with standard errors; no value is marked as the best."""
+    """Return the metrics of `_METRICS` that any autoencoder has, with standard errors; none is marked as the best."""
     found = findings.found.values()
     return [
         _Line(name, better(name), words or meaning(name), [_cell(name, each) for each in found])
@@ -161,7 +161,8 @@ def _cell(name: str, found: Examination) -> Cell:
     if name not in found.metrics:
         return Cell(None, '–')
     value = found.metrics[name]
-    error = _standard_error(found.psnr) if name == 'psnr' else found.cases.get(f'{name}_std')
+    known = {**found.cases, **found.metrics}  # errors of metrics with a '/' are cases
+    error = _standard_error(found.psnr) if name == 'psnr' else known.get(f'{name}_std')
     spread = '' if error is None or value is None else f' ± {format_number(error)}'
     return Cell(value, f'{format_number(value)}{spread}')
 

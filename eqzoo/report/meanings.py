@@ -18,9 +18,10 @@ _METRICS = {
     'spectrum/slope': 'how fast the power of latents falls with frequency: 0 is noise, lower is smoother',
     'spectrum/high_share': 'share of the power of latents at high frequencies; 0.75 is noise',
     'spectrum/checkerboard': 'power of latents at the finest frequency, the checkerboard; 1 is noise',
-    'sec': 'spectral energy: share of the power of latents above a fraction of the highest frequency, such as a quarter',
+    'sec': 'spectral energy: share of the power of latents above a part of the highest frequency, such as a quarter',
     'viv': 'velocity variance: how ambiguous the direction from noise to a latent is, an error of a generator that no '
     'training removes; compare only latents of one shape',
+    'viv_share': 'share of the variance of latents that images of one class do not have in common',
     'lnc': 'share of the images with the most similar latents that are of the same class',
     'lds': 'by how much cells beside each other are more similar than cells far apart; 0 is noise',
     'cds': 'by how much the similarity of cells falls with their distance; 0 is noise',
@@ -80,7 +81,7 @@ def meaning(metric: str) -> str:
         ('share of samples that lie near real images', 'spread or standard error of kid', '')
     """
     name, against, _ = metric.split('#')[0].partition('/reconstructions')
-    if name.endswith('_std'):
+    if name.endswith('_std') and name not in _METRICS:
         return f'spread or standard error of {name.removesuffix("_std")}'
     words = name.split('/')[0].split('@')[0].split('_')
     known = next((each for each in (name, *_beginnings(words)) if each in _METRICS), None)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from eqzoo import __version__
 from eqzoo.autoencoders import Autoencoder

@@ -80,7 +80,7 @@ def test_the_page_shows_the_numbers(findings, tmp_path):
         'plain, eq: 2 autoencoders · 3 images of 32 × 32 pixels',
         'A remark.',
         'Fewer than 4 images have no viv.',
-        f'{each.found["plain"].metrics["lds"]:.4f}',
+        f'{each.found["plain"].metrics["lds"]:.4f} ± {each.found["plain"].metrics["lds_std"]:.4f}',
         f'{each.found["plain"].metrics["effective_rank"]:.4f}',
         'Pooling',
         '3 × 8 × 8',
