@@ -18,8 +18,10 @@ matplotlib = LazyModule('matplotlib')
 
 _GAP = 2
 _MIN_TILE = 96  # pixels a side
-_MIN_LABEL_WIDTH = 150
-_LABEL_INDENT = 6
+# Text is a share of the picture's width: 11 pixels high where a telephone shows the picture 450 pixels wide.
+_TEXT_SHARE = 0.025
+_MIN_TEXT = 13  # pixels
+_HEADING = 1.3  # times the size of other text
 _MAX_ROWS = 8  # of samples
 
 
@@ -27,36 +29,47 @@ class PictureRow(NamedTuple):
     """A row of a grid.
 
     Args:
-        label: Written to the left of the images.
+        label: Written above the images; '' takes no space.
         images: (B, 3, H, W) in [-1, 1].
         fills: Whether the images are enlarged to the size of their tiles.
+        heading: Written above the label, in bold: the subject of this row and of those that follow.
     """
 
     label: str
     images: Tensor
     fills: bool = False
+    heading: str = ''
 
 
 def default_cases(grid: tuple[int, int]) -> dict[str, tuple[EquivarianceTransform, Any]]:
-    """Return the transforms that pictures show, with their parameters: a quarter turn and half the size."""
+    """Return the transforms that pictures show and their parameters, by words that follow 'image' or 'latent'."""
     rotate, scale = Rotate(), IsotropicScale(interpolation='bicubic', antialias=True)
-    return {'90°': (rotate, rotate.cases(grid)['90']), '× 0.5': (scale, scale.cases(grid)['0.5'])}
+    return {'rotated by 90°': (rotate, rotate.cases(grid)['90']), 'at half the size': (scale, scale.cases(grid)['0.5'])}
 
 
 @torch.no_grad()
-def autoencoder_rows(autoencoder: nn.Module, images: Tensor) -> list[PictureRow]:
+def autoencoder_rows(autoencoder: nn.Module, images: Tensor, *, before: nn.Module | None = None) -> list[PictureRow]:
     """Return rows of x, D(E(x)), for each of `default_cases` τ∘x and D(τ∘E(x)), and the latents' components.
 
     Args:
         autoencoder: In evaluation mode.
         images: x (B, 3, H, W) in [-1, 1].
+        before: The autoencoder that the training of `autoencoder` started from: its row is above each of `autoencoder`.
+            Colours of both are in one basis.
     """
-    latents = autoencoder.encode(images).mean
-    rows = [PictureRow('x', images), PictureRow('D(E(x))', autoencoder.decode(latents))]
+    arms = {'': autoencoder} if before is None else {', before training': before, ', after training': autoencoder}
+    latents = {name: arm.encode(images).mean for name, arm in arms.items()}
+    rows = [PictureRow('image x', images)]
+    rows += [PictureRow(f'reconstruction D(E(x)){name}', arm.decode(latents[name])) for name, arm in arms.items()]
     for label, (transform, params) in default_cases(autoencoder.grid(*images.shape[-2:])).items():
-        rows.append(PictureRow(f'τx  {label}', transform(images, params)))
-        rows.append(PictureRow(f'D(τE(x))  {label}', autoencoder.decode(transform(latents, params))))
-    return [*rows, PictureRow('PCA of E(x)', principal_components(latents), fills=True)]
+        rows.append(PictureRow(f'image {label}, τx', transform(images, params)))
+        for name, arm in arms.items():
+            decoded = arm.decode(transform(latents[name], params))
+            rows.append(PictureRow(f'latent {label}, decoded: D(τE(x)){name}', decoded))
+    basis = fit_basis(*latents.values())
+    for name, its in latents.items():
+        rows.append(PictureRow(f'latent E(x), its PCA colours{name}', basis.colours(its), fills=True))
+    return rows
 
 
 def sample_rows(
@@ -82,7 +95,7 @@ def sample_rows(
 
 
 def draw_grid(rows: Sequence[PictureRow]) -> Image.Image:
-    """Draw labelled rows of images; images smaller than the first row's are centred on their tiles.
+    """Draw rows of images below their labels; images smaller than the first row's are centred on their tiles.
 
     Args:
         rows: With equal numbers of images. The first row's images fill their tiles, which have
@@ -94,19 +107,34 @@ def draw_grid(rows: Sequence[PictureRow]) -> Image.Image:
     size, columns = rows[0].images.shape[-1], len(rows[0].images)
     tile = max(size, _MIN_TILE)
     step = tile + _GAP
-    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf', 12)  # has τ
-    indent = max(_MIN_LABEL_WIDTH, *(round(font.getlength(row.label)) + 2 * _LABEL_INDENT for row in rows))
-    canvas = Image.new('RGB', (indent + columns * step, len(rows) * step), 'white')
+    height = max(round(_TEXT_SHARE * columns * step), _MIN_TEXT)
+    fonts = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf'  # DejaVu has τ
+    font = ImageFont.truetype(fonts / 'DejaVuSans.ttf', height)
+    bold = ImageFont.truetype(fonts / 'DejaVuSans-Bold.ttf', round(_HEADING * height))
+    lines = [[(row.heading, bold), (row.label, font)] for row in rows]
+    lines = [[(text, its) for text, its in line if text] for line in lines]
+    width = max(columns * step, *(round(its.getlength(text)) + height for line in lines for text, its in line), 0)
+    bands = [sum(_band(its) for _, its in line) for line in lines]
+    canvas = Image.new('RGB', (width, sum(bands) + len(rows) * step), 'white')
     pen = ImageDraw.Draw(canvas)
-    for number, row in enumerate(rows):
-        pen.text((_LABEL_INDENT, number * step + tile // 2 - 6), row.label, fill='black', font=font)
+    top = 0
+    for row, line in zip(rows, lines, strict=True):
+        for text, its in line:
+            top += _band(its)
+            pen.text((height // 3, top - its.size // 3), text, fill='black', font=its, anchor='ls')
         for column, image in enumerate(row.images):
             picture = to_pil(image)
-            width, height = (tile, tile) if row.fills else (round(side * tile / size) for side in picture.size)
-            picture = picture.resize((width, height), Image.Resampling.NEAREST)
-            left = indent + column * step + (tile - width) // 2
-            canvas.paste(picture, (left, number * step + (tile - height) // 2))
+            sides = (tile, tile) if row.fills else tuple(round(side * tile / size) for side in picture.size)
+            picture = picture.resize(sides, Image.Resampling.NEAREST)
+            left = column * step + (tile - sides[0]) // 2
+            canvas.paste(picture, (left, top + (tile - sides[1]) // 2))
+        top += step
     return canvas
+
+
+def _band(font: ImageFont.FreeTypeFont) -> int:
+    """Return the height of a line of text with the space above and below it, in pixels."""
+    return round(1.7 * font.size)
 
 
 def to_pil(image: Tensor) -> Image.Image:

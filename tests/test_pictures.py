@@ -1,5 +1,6 @@
 """Grids: what is where, and that components are comparable."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,19 +28,72 @@ class Pooling(nn.Module):
 def test_rows_are_targets_beside_what_the_decoder_makes_of_transformed_latents():
     images = torch.randn(2, 3, 32, 32)
     rows = {row.label: row.images for row in autoencoder_rows(Pooling(), images)}
-    assert list(rows) == ['x', 'D(E(x))', 'τx  90°', 'D(τE(x))  90°', 'τx  × 0.5', 'D(τE(x))  × 0.5', 'PCA of E(x)']
-    assert torch.equal(rows['τx  90°'], images.rot90(1, (2, 3)))
-    torch.testing.assert_close(rows['D(τE(x))  90°'], rows['D(E(x))'].rot90(1, (2, 3)))
-    assert rows['τx  × 0.5'].shape == rows['D(τE(x))  × 0.5'].shape == (2, 3, 16, 16)
+    assert list(rows) == [
+        'image x',
+        'reconstruction D(E(x))',
+        'image rotated by 90°, τx',
+        'latent rotated by 90°, decoded: D(τE(x))',
+        'image at half the size, τx',
+        'latent at half the size, decoded: D(τE(x))',
+        'latent E(x), its PCA colours',
+    ]
+    assert torch.equal(rows['image rotated by 90°, τx'], images.rot90(1, (2, 3)))
+    turned = rows['latent rotated by 90°, decoded: D(τE(x))']
+    torch.testing.assert_close(turned, rows['reconstruction D(E(x))'].rot90(1, (2, 3)))
+    halved = rows['image at half the size, τx'], rows['latent at half the size, decoded: D(τE(x))']
+    assert [each.shape for each in halved] == [(2, 3, 16, 16)] * 2
+
+
+class Dark(Pooling):
+    def decode(self, latents):
+        return super().decode(latents) - 1
+
+
+def test_before_is_above_after():
+    images = torch.randn(2, 3, 32, 32)
+    alone, both = autoencoder_rows(Pooling(), images), autoencoder_rows(Pooling(), images, before=Dark())
+    assert len(both) == len(alone) + 4
+    labels = [row.label for row in both]
+    for label, row in ((row.label, row) for row in alone if 'image' not in row.label):
+        before, after = labels.index(f'{label}, before training'), labels.index(f'{label}, after training')
+        assert after == before + 1
+        if row.fills:  # one basis for both, whose latents are the same
+            assert torch.equal(both[before].images, both[after].images)
+        else:
+            assert torch.equal(both[after].images, row.images)
+            torch.testing.assert_close(both[before].images, row.images - 1)
 
 
 def test_tiles_hold_the_images_and_smaller_ones_are_centred():
     white, small = torch.ones(1, 3, 100, 100), -torch.ones(1, 3, 50, 50)
-    grid = draw_grid([PictureRow('x', -white), PictureRow('small', small)])
-    left = grid.width - 102
-    assert grid.getpixel((left + 50, 50)) == (0, 0, 0)
-    assert grid.getpixel((left + 50, 102 + 50)) == (0, 0, 0)
-    assert grid.getpixel((left + 20, 102 + 50)) == (255, 255, 255)
+    grid = draw_grid([PictureRow('', -white), PictureRow('', small)])
+    assert grid.size == (102, 204)
+    assert grid.getpixel((50, 50)) == (0, 0, 0)
+    assert grid.getpixel((50, 102 + 50)) == (0, 0, 0)
+    assert grid.getpixel((20, 102 + 50)) == (255, 255, 255)
+
+
+def test_text_is_above_its_row_and_grows_with_the_picture():
+    images = -torch.ones(2, 3, 100, 100)
+    heights = {}
+    for count in (2, 16):
+        some = images[:1].expand(count, -1, -1, -1)
+        bare, labelled = draw_grid([PictureRow('', some)]), draw_grid([PictureRow('x', some)])
+        headed = draw_grid([PictureRow('x', some, heading='X')])
+        heights[count] = [each.height - bare.height for each in (labelled, headed)]
+        band = np.asarray(labelled.convert('L'))[: heights[count][0]]
+        assert band.min() < 60  # text
+        assert (band[:, -1] == 255).all()
+        assert np.array_equal(np.asarray(labelled)[heights[count][0] :], np.asarray(bare))
+    assert heights[2][0] == round(1.7 * 13)
+    assert heights[16][0] == round(1.7 * round(0.025 * 16 * 102))
+    assert all(headed > 2 * labelled for labelled, headed in heights.values())
+
+
+def test_a_long_label_widens_the_picture():
+    images = torch.ones(1, 3, 100, 100)
+    assert draw_grid([PictureRow('a label of many words', images)]).width > 150
+    assert draw_grid([PictureRow('x', images)]).width == 102
 
 
 def test_components_do_not_depend_on_the_latents_signs_or_order():

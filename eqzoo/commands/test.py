@@ -61,6 +61,7 @@ def test(
         return measure_samples(config, checkpoint, samples)
     if samples is not None:
         raise ValueError(f'--samples: {config_file} describes an autoencoder, which has no samples; leave it out.')
+    start = config.model.autoencoder.get('weights')
     weights = _choose_weights(config, checkpoint)
     # checked for missing files: only what is evaluated, neither training data nor losses
     needed = Config(
@@ -84,11 +85,16 @@ def test(
 
         evaluators = build_evaluators(needed.test_evaluators, datasets, 'test_evaluators')
         result = evaluate(evaluators, loader, view)
-        weights = {'file': weights, 'sha256': weights_sha256(weights)}
-        result['card'] = {'config': config_file, 'weights': weights, **result['card']}
+        card = {'config': config_file, 'weights': {'file': weights, 'sha256': weights_sha256(weights)}}
+        if _is_before(config, start, weights):
+            card['started_from'] = {'file': start, 'sha256': weights_sha256(start)}
+        result['card'] = {**card, **result['card']}
         if rank_and_world_size()[0] == 0:
             examples = example_images(loader.dataset, images).to(device)
-            pictures = {'Test': draw_grid(autoencoder_rows(autoencoder, examples))}
+            before = None
+            if 'started_from' in card:
+                before = build({**needed.autoencoder, 'weights': start}).to(device).eval()
+            pictures = {'Test': draw_grid(autoencoder_rows(autoencoder, examples, before=before))}
             save_result(result, pictures, Path(config.work_dir), Path(config_file).stem)
     close_distributed()
     return result
@@ -158,6 +164,15 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
             save_result(result, {'Samples': draw_grid(rows)}, folder, Path(config.filename).stem)
     close_distributed()
     return result
+
+
+def _is_before(config: Config, start: Any, weights: Any) -> bool:
+    """Return whether `weights` are of a run that started from the weights `start`, and these are on this machine."""
+    from eqzoo.zoo import weights_requirements
+
+    if not start or weights == start or Path(config.work_dir).resolve() not in Path(weights).resolve().parents:
+        return False  # weights from elsewhere may have started from others
+    return not weights_requirements('weights', start)
 
 
 def _choose_weights(config: Config, checkpoint: str | None) -> str:

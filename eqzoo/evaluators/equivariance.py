@@ -21,7 +21,11 @@ _QUANTILE = 1.959964  # of the normal distribution: 95 % of values are within th
 
 # Measures that are drawn in one chart: title, label of the axis, label of each measure
 _CHARTS = (
-    ('Equivariance error', 'error / variation', {'eq_err': 'latents', 'eq_rec_err': 'decoded images'}),
+    (
+        'Equivariance error',
+        'squared error, relative to the variance',
+        {'eq_err': 'latents', 'eq_rec_err': 'decoded images'},
+    ),
     ('Reconstruction of the transformed', 'PSNR / dB', {'eq_rec': 'decoded images'}),
 )
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import Any, NamedTuple
 
 import torch
@@ -15,26 +16,27 @@ from eqzoo.laboratory.examination import Examination
 from eqzoo.laboratory.findings import Findings
 from eqzoo.pictures import to_pil
 from eqzoo.report.charts import draw_chart
-from eqzoo.report.comparison import Cell, compare_results
+from eqzoo.report.comparison import Cell
+from eqzoo.report.meanings import meaning
 from eqzoo.report.page import EmbeddedPicture, embed, write_page
-from eqzoo.report.results import Result
+from eqzoo.report.table import better, format_number
 from eqzoo.text import counted
 
-# The rows of the table, explained to a newcomer.
+# The rows of the table; '' stands for the metric's usual explanation.
 _METRICS = {
-    'psnr': 'how close D(E(x)) is to x, in dB: 3 dB more is half the squared error',
-    'ssim': 'the same, by local structure; 1 is the image itself',
-    'eq_err/rotation': 'how far τE(x) is from E(τx), quarter turns: 0 is equivariant, 1 is as bad as the mean',
+    'psnr': '',
+    'ssim': '',
+    'eq_err/rotation': f'{meaning("eq_err")}; of quarter turns',
     'eq_err/turn': 'the same, at the angles of the curves',
     'eq_err/scale': 'the same, at the scales of the curves',
-    'eq_rec/rotation': 'how close D(τE(x)) is to τx, in dB, quarter turns; at most about psnr',
+    'eq_rec/rotation': f'{meaning("eq_rec")}; of quarter turns',
     'eq_rec/scale': 'the same, at the scales of the curves',
-    'latent_std': 'standard deviation in generator units; generators expect about 1',
-    'spectrum/slope': 'how fast power falls with frequency: 0 is noise, lower is smoother',
-    'viv': 'error of a generator that no training removes; 1.57 is noise. Compare only latents of one shape',
-    'sec/0.25': 'share of power above a quarter of the highest frequency; about 0.85 is noise',
-    'lds': 'by how much cells beside each other are more similar than cells far apart; 0 is noise',
-    'effective_rank': 'number of channels that vary independently, at most C',
+    'latent_std': '',
+    'spectrum/slope': '',
+    'viv': f'{meaning("viv")}; 1.57 is noise',
+    'sec/0.25': 'share of the power of latents above a quarter of the highest frequency; about 0.85 is noise',
+    'lds': '',
+    'effective_rank': f'{meaning("effective_rank")}, at most C',
 }
 _MAX_PIXELATED = 64  # pixels a side; enlarged pictures up to this size are shown as squares
 _NOT_CLIPPED = 0.995  # share of all errors that stay within the range of colours when amplified
@@ -146,21 +148,28 @@ def _facts(findings: Findings) -> list[_Line]:
 
 
 def _metrics(findings: Findings) -> list[_Line]:
-    """Return the metrics of `_METRICS`, the best value of each marked."""
-    results = {
-        model.name: Result(
-            Path(model.source),
-            {name: value for name, value in findings.found[model.name].metrics.items() if name in _METRICS},
-            {},
-            [],
-            {'evaluators': {}},  # nothing to compare: all were measured in one run
-        )
-        for model in findings.models
-    }
-    rows = {row.metric: row for row in compare_results(results).rows}
+    """Return the metrics of `_METRICS` that any autoencoder has, with standard errors; none is marked as the best."""
+    found = findings.found.values()
     return [
-        _Line(name, rows[name].better, meaning, rows[name].cells) for name, meaning in _METRICS.items() if name in rows
+        _Line(name, better(name), words or meaning(name), [_cell(name, each) for each in found])
+        for name, words in _METRICS.items()
+        if any(name in each.metrics for each in found)
     ]
+
+
+def _cell(name: str, found: Examination) -> Cell:
+    if name not in found.metrics:
+        return Cell(None, '–')
+    value = found.metrics[name]
+    known = {**found.cases, **found.metrics}  # errors of metrics with a '/' are cases
+    error = _standard_error(found.psnr) if name == 'psnr' else known.get(f'{name}_std')
+    spread = '' if error is None or value is None else f' ± {format_number(error)}'
+    return Cell(value, f'{format_number(value)}{spread}')
+
+
+def _standard_error(values: Sequence[float]) -> float | None:
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return error if math.isfinite(error) else None
 
 
 def _images(findings: Findings) -> list[dict[str, Any]]:

@@ -45,6 +45,8 @@ _STYLE = {
     **dict.fromkeys(('axes.edgecolor', 'grid.color', 'text.color', 'xtick.color', 'ytick.color'), _INK),
 }
 _DASHES = ('-', '--', ':', '-.')
+_MAX_CASES = 8  # more are drawn as a curve
+_BESIDE = 0.06  # of the distance between cases: series stand beside each other
 _MAX_MARKERS = 40  # more points have no markers, which would cover the line
 
 
@@ -68,6 +70,8 @@ class Chart(NamedTuple):
 
 def draw_chart(curve: Mapping[str, Any], number: int = 0) -> Chart:
     """Draw one of a result's curves, with bands from `low` to `high` where it has them.
+
+    Up to eight cases far apart, such as rotations by 90, 180 and 270 degrees, are drawn as points from 0, not joined.
 
     Values that are None or not finite leave a gap, and so do values at or below 0 on logarithmic axes.
 
@@ -152,29 +156,44 @@ def _svg(drawn: Sequence[Sequence[np.ndarray]], log: bool, number: int) -> Marku
     with matplotlib.rc_context(_STYLE):
         figure = figures.Figure(figsize=_SIZE, layout='constrained')
         axes = figure.add_subplot()
+        places = np.unique(np.concatenate([x[np.isfinite(x)] for x, *_ in drawn]))
+        cases = not log and _are_cases(places)
+        gap = np.diff(places).min() if cases and len(places) > 1 else 1.0
         for place, (x, y, low, high) in enumerate(drawn):
             colour = _COLOURS[place % _NUM_COLOURS]
+            marker = MARKERS[place % len(MARKERS)][0] if len(x) < _MAX_MARKERS else None
+            if cases:
+                beside = x + _BESIDE * gap * (place - (len(drawn) - 1) / 2)
+                if np.isfinite(low + high).any():
+                    axes.vlines(beside, low, high, color=colour, linewidth=1.2)
+                axes.plot(beside, y, color=colour, marker=marker, markersize=5, linestyle='none')
+                continue
             if np.isfinite(low + high).any():
                 axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-            marker = MARKERS[place % len(MARKERS)][0] if len(x) < _MAX_MARKERS else None
             dashes = _DASHES[place // _NUM_COLOURS % len(_DASHES)]
             axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.6, linestyle=dashes)
-        _ticks(axes, np.concatenate([x for x, *_ in drawn]), log)
+        if cases:  # nothing is between them, and lengths can be compared only from 0
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, 0), max(high, 0))
+        _ticks(axes, places, log=log, cases=cases)
         buffer = io.StringIO()
         save_svg(figure, buffer, transparent=True)
     return Markup(_inline(buffer.getvalue(), number))
 
 
-def _ticks(axes: 'Axes', x: np.ndarray, log: bool) -> None:
+def _are_cases(places: np.ndarray) -> bool:
+    """Return whether these places (N,) are a few single cases, such as 90, 180, 270, and not points of a curve."""
+    apart = len(places) > 1 and np.diff(places).min() > 0.09 * np.ptp(places)
+    return len(places) <= _MAX_CASES and (apart or len(places) == 1)
+
+
+def _ticks(axes: 'Axes', places: np.ndarray, *, log: bool, cases: bool) -> None:
     if log:
         axes.set(xscale='log', yscale='log')
         for axis in (axes.xaxis, axes.yaxis):
             _log_ticks(axis)
         return
-    places = np.unique(x[np.isfinite(x)])
-    apart = len(places) > 1 and np.diff(places).min() > 0.09 * np.ptp(places)
-    few = len(places) <= 8 and (apart or len(places) == 1)  # the cases themselves, such as 90, 180, 270
-    axes.xaxis.set_major_locator(ticker.FixedLocator(places) if few else ticker.MaxNLocator(7))
+    axes.xaxis.set_major_locator(ticker.FixedLocator(places) if cases else ticker.MaxNLocator(7))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f'{value:g}'))
     axes.yaxis.set_major_locator(ticker.MaxNLocator(6))
 

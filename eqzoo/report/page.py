@@ -12,12 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from eqzoo.files import replacing, save_picture, write_json
-from eqzoo.report.cards import evaluator_of, protocol
+from eqzoo.report.cards import protocol
 from eqzoo.report.charts import draw_chart
+from eqzoo.report.meanings import SYMBOLS, meaning
 from eqzoo.report.table import better, format_number, format_table
 from eqzoo.text import printable
 
 _WEBP_LIMIT = 16383  # pixels of a side
+_OF_AUTOENCODERS = ('psnr', 'eq_')
 _DIRECTIONS = {'↑': 'higher is better', '↓': 'lower is better', '': ''}
 
 
@@ -34,7 +36,12 @@ class _Line(NamedTuple):
     name: str
     value: float | None
     better: str
-    evaluator: str
+    meaning: str
+
+
+class _Protocol(NamedTuple):
+    title: str
+    protocol: dict[str, Any]
 
 
 def save_result(result: Mapping[str, Any], pictures: Mapping[str, Image.Image], folder: Path, name: str) -> None:
@@ -71,10 +78,13 @@ def write_report(path: str | Path, result: Mapping[str, Any], pictures: Mapping[
         lead=_lead(card),
         versions={name: card.get(name) for name in ('eqzoo', 'torch')},
         card={name: value for name, value in card.items() if name not in ('evaluators', 'unreadable')},
-        evaluators={name: protocol(its) for name, its in card.get('evaluators', {}).items()},
+        evaluators=[_protocol(name, its) for name, its in card.get('evaluators', {}).items()],
         unreadable=card.get('unreadable', []),
-        metrics=_lines(result['metrics'], card),
-        cases=_lines(result.get('cases', {}), card),
+        metrics=[_Line(name, value, better(name), meaning(name)) for name, value in result['metrics'].items()],
+        cases=[_Line(name, value, better(name), '') for name, value in result.get('cases', {}).items()],
+        # of an autoencoder's pictures; a generator's are samples
+        symbols=SYMBOLS if any(name.startswith(_OF_AUTOENCODERS) for name in result['metrics']) else {},
+        before=_before(card),
         charts=[draw_chart(curve, number) for number, curve in enumerate(result.get('curves', []))],
         pictures=[embed(title, picture) for title, picture in pictures.items()],
     )
@@ -140,8 +150,17 @@ def _lead(card: Mapping[str, Any]) -> str:
     return ' · '.join(part for part in parts if part)
 
 
-def _lines(values: Mapping[str, float | None], card: Mapping[str, Any]) -> list[_Line]:
-    return [_Line(name, value, better(name), evaluator_of(name, card) or '') for name, value in values.items()]
+def _before(card: Mapping[str, Any]) -> str | None:
+    """Return the file of the weights that pictures show as before the training, if they do."""
+    started_from = card.get('started_from')
+    return str(started_from['file']) if isinstance(started_from, Mapping) and 'file' in started_from else None
+
+
+def _protocol(name: str, card: Mapping[str, Any]) -> _Protocol:
+    """Return an evaluator's card below the metrics it is about; cards of older files do not list them."""
+    metrics = card.get('metrics')
+    title = ', '.join(map(str, metrics)) if isinstance(metrics, list) and metrics else name
+    return _Protocol(title, {**protocol(card), 'evaluator': name})
 
 
 def _without_nan(value: Any) -> Any:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from eqzoo import __version__
 from eqzoo.autoencoders import Autoencoder
@@ -18,7 +17,8 @@ from eqzoo.laboratory import share_bases
 from eqzoo.loading import load_autoencoder
 from eqzoo.pictures import PictureRow, default_cases, draw_grid
 from eqzoo.registry import build
-from eqzoo.report.table import csv_text
+from eqzoo.report.meanings import SYMBOLS, arm_meanings, meaning
+from eqzoo.report.table import csv_text, escape_markdown
 from eqzoo.studies.criterion import changes_since, criterion_lines, date_of_criterion, judge
 from eqzoo.studies.gates import Gatekeeper, gate_records
 from eqzoo.studies.plan import StudyPlan
@@ -33,16 +33,33 @@ from eqzoo.studies.tables import (
     difference_table,
     gate_table,
     generator_table,
+    heading,
     predictor_table,
 )
 from eqzoo.text import counted
 
 _PAGE = 'README.md'  # GitHub shows it below a folder
 _NUM_IMAGES = 8  # in pictures
-_GALLERY = (
-    'Images, turned and halved images, and for each autoencoder the decoded turned and halved latents, and the '
-    'principal components of its latents as colours, in one basis where latents mean the same.'
+# Pictures of all autoencoders: the file, the heading, and what to look for.
+_GALLERIES = (
+    ('reconstructions.png', 'Reconstructions', 'Images, and below them D(E(x)) of each autoencoder.'),
+    (
+        'rotated.png',
+        'Latents rotated by 90°, decoded',
+        'Rotated images τx, and below them D(τE(x)): of an equivariant autoencoder they look the same.',
+    ),
+    (
+        'halved.png',
+        'Latents at half the size, decoded',
+        'Images τx at half the size, and below them D(τE(x)): of an equivariant autoencoder they look the same.',
+    ),
+    (
+        'latents.png',
+        'Latents as PCA colours',
+        'Images, and below them the latents E(x), in one basis of colours where latents mean the same.',
+    ),
 )
+_GLOSSARY = '../../glossary.md'  # of pages in docs/results/NAME
 _FILES = (
     'All numbers, of each seed, are in [results.csv](results.csv); with the cards that say how they were measured in '
     '[results.json](results.json).'
@@ -75,8 +92,9 @@ def report_study(
 ) -> None:
     """Write README.md, results.csv, results.json, plots and pictures to `folder`.
 
-    `pictures.png` shows all autoencoders, `before_and_after.png` the first one with a control, and its control. What
-    gates have stopped is not in it, even if another study or an earlier run has measured it.
+    `reconstructions.png`, `rotated.png`, `halved.png` and `latents.png` show all autoencoders, `before_and_after.png`
+    the first one with a control, and its control. What gates have stopped is not in it, even if another study or an
+    earlier run has measured it.
 
     Args:
         study: The grid.
@@ -121,7 +139,10 @@ def report_study(
     }
     head = _head(study, scores, origin, record, tables.get('Criterion', []))
     shown = [name for name, is_drawn in plots.items() if is_drawn]
-    page = [*head, *_body(study, scores, seeds, tables, shown, pictured), *_foot(study, scores, seeds, origin)]
+    terms = _terms(study, scores, tables)
+    glossary = _GLOSSARY if (folder / _GLOSSARY).is_file() else None
+    body = _body(study, scores, seeds, tables, terms, shown, pictured, glossary)
+    page = [*head, *body, *_foot(study, scores, seeds, origin)]
     for name, text in (
         ('results.csv', _csv(scores)),
         ('results.json', json.dumps(content, indent=1, default=str) + '\n'),
@@ -179,13 +200,49 @@ def _head(
     return page
 
 
+def _terms(
+    study: Study, scores: Sequence[Score], tables: Mapping[str, Sequence[str]]
+) -> dict[str, list[tuple[str, str]]]:
+    """Return for each table the terms that appear in it first, each with its meaning."""
+    measured = {
+        kind: [metric for metric in columns if any(metric in each.metrics for each in scores)]
+        for kind, columns in study.columns.items()
+    }
+    appear = {
+        'Criterion': ([], [study.criterion.metric] if study.criterion else []),
+        'Gates': ([], [gate.metric for gate in study.gates.values()]),
+        'Autoencoders': ([*{each.autoencoder: None for each in scores}], measured['autoencoder']),
+        'Generators': ([*{each.generator: None for each in scores if each.generator}], measured['generator']),
+        'Predictors': ([], [*study.predictors]),
+    }
+    known: set[str] = set()
+    terms = {}
+    for title in tables:
+        names, metrics = appear.get(title, ([], []))
+        found = arm_meanings(names)
+        # 'error: rotation' and 'error: scale' are errors
+        found |= {heading(metric, arrow=False).partition(':')[0]: meaning(metric) for metric in metrics}
+        terms[title] = [(term, words) for term, words in found.items() if words and term not in known]
+        known |= found.keys()
+    return terms
+
+
+def _explain(terms: Iterable[tuple[str, str]], glossary: str | None) -> list[str]:
+    """Return a list of terms, with a link to the glossary if there is one."""
+    lines = [f'- **{escape_markdown(term)}**: {words}' for term, words in terms]
+    more = [f'- more terms in the [glossary]({glossary})'] if glossary else []
+    return [*lines, *more, ''] if lines else []
+
+
 def _body(
     study: Study,
     scores: Sequence[Score],
     seeds: Sequence[int],
     tables: Mapping[str, Sequence[str]],
+    terms: Mapping[str, Sequence[tuple[str, str]]],
     plots: Sequence[str],
     pictured: int | None,
+    glossary: str | None,
 ) -> list[str]:
     """Return all tables but the criterion's, the plots and the pictures, which are of the seed `pictured`."""
     seeded = [*(['start'] if any(arm.start for arm in study.autoencoders.values()) else []), 'fine-tuning']
@@ -196,16 +253,24 @@ def _body(
     ]
     count = count if {*tested} == {len(seeds)} else f'up to {count}'
     page = [f'Mean ± standard deviation over {count} of {", ".join(seeded)}.', ''] if scores else []
+    page += _explain(terms.get('Criterion', []), None)
     for title, lines in tables.items():
         if title != 'Criterion':
-            page += [f'## {title}', '', *([_NOTES[title], ''] if title in _NOTES else []), *lines, '']
+            notes = [_NOTES[title], ''] if title in _NOTES else []
+            page += [f'## {title}', '', *notes, *lines, '', *_explain(terms[title], glossary)]
     page += ['## Plots', ''] if plots else []
     for name in plots:
-        page += [f'![{_PLOTS[name]}]({name})', '']
+        page += [_picture(_PLOTS[name], name), '']
     if pictured is not None:
-        picture = '![D(τE(x)) and latent components](pictures.png)'
-        page += ['## Pictures', '', f'{_GALLERY} Seed {pictured}.', '', picture, '']
+        page += ['## Pictures', '', f'Seed {pictured}. A click opens a picture in its full size.', '']
+        page += _explain(SYMBOLS.items(), None)
+        for name, title, words in _GALLERIES:
+            page += [f'### {title}', '', words, '', _picture(title, name), '']
     return page
+
+
+def _picture(title: str, name: str) -> str:
+    return f'[![{title}]({name})]({name})'
 
 
 def _foot(study: Study, scores: Sequence[Score], seeds: Sequence[int], origin: Mapping[str, Any]) -> list[str]:
@@ -313,17 +378,20 @@ def _draw_pictures(study: Study, plan: StudyPlan, scores: Sequence[Score], folde
     if not tested:
         return None
     seed = max(sorted(tested), key=lambda each: len(tested[each]))
-    save_picture(draw_gallery(plan, tested[seed], seed), folder / 'pictures.png')
+    for (name, _, _), rows in zip(_GALLERIES, gallery_rows(plan, tested[seed], seed), strict=True):
+        save_picture(draw_grid(rows), folder / name)
     pairs = [(study.autoencoders[name].against, name) for name in tested[seed]]
     pair = next((pair for pair in pairs if pair[0] in tested[seed]), None)
     if pair is not None:
-        save_picture(draw_gallery(plan, pair, seed), folder / 'before_and_after.png')
+        groups = zip(_GALLERIES, gallery_rows(plan, pair, seed), strict=True)
+        rows = [row for (_, title, _), (first, *more) in groups for row in (first._replace(heading=title), *more)]
+        save_picture(draw_grid(rows), folder / 'before_and_after.png')
     return seed
 
 
 @torch.no_grad()
-def draw_gallery(plan: StudyPlan, names: Sequence[str], seed: int) -> Image.Image:
-    """Draw x and τ∘x, then for each autoencoder D(E(x)), D(τ∘E(x)) and its latents' components.
+def gallery_rows(plan: StudyPlan, names: Sequence[str], seed: int) -> list[list[PictureRow]]:
+    """Return the rows of each of the four galleries: what should be seen, then a row for each autoencoder.
 
     Colours are those of the laboratory: one basis in one latent space, otherwise rotated to agree.
 
@@ -337,17 +405,16 @@ def draw_gallery(plan: StudyPlan, names: Sequence[str], seed: int) -> Image.Imag
     images = example_images(build(config.test_dataloader.dataset), _NUM_IMAGES)
     weights = {name: plan.tuned[name, seed] for name in names}
     models = {name: load_autoencoder(file) for name, file in weights.items()}
-    cases = default_cases(next(iter(models.values())).grid(*images.shape[-2:]))
-    rows = [PictureRow('x', images)]
-    rows += [PictureRow(f'τx  {label}', tau(images, params)) for label, (tau, params) in cases.items()]
     latents = {name: model.latents(images) for name, model in models.items()}
+    groups = [[PictureRow('image x', images)]]
+    groups[0] += [PictureRow(name, _decoded(model, latents[name])) for name, model in models.items()]
+    for label, (tau, params) in default_cases(next(iter(models.values())).grid(*images.shape[-2:])).items():
+        decoded = {name: _decoded(model, tau(latents[name], params)) for name, model in models.items()}
+        targets = PictureRow(f'image {label}, τx', tau(images, params))
+        groups.append([targets, *(PictureRow(name, each) for name, each in decoded.items())])
     bases = share_bases(latents)
-    for name, model in models.items():
-        rows.append(PictureRow(f'{name}: D(E(x))', _decoded(model, latents[name])))
-        for label, (tau, params) in cases.items():
-            rows.append(PictureRow(f'{name}: D(τE(x)) {label}', _decoded(model, tau(latents[name], params))))
-        rows.append(PictureRow(f'{name}: PCA of E(x)', bases[name].basis.colours(latents[name]), fills=True))
-    return draw_grid(rows)
+    colours = [PictureRow(name, bases[name].basis.colours(its), fills=True) for name, its in latents.items()]
+    return [*groups, [PictureRow('image x', images), *colours]]
 
 
 def _decoded(model: Autoencoder, latents: torch.Tensor) -> torch.Tensor:

@@ -85,6 +85,26 @@ def test_a_zip_gives_the_folders_numbers(weights, photographs, tmp_path):
     assert results[0]['metrics'] == results[1]['metrics']
 
 
+def test_pictures_of_a_run_show_what_it_started_from(weights, tmp_path):
+    """The config's weights are 'before' only for a checkpoint of the run itself, and only if they are still there."""
+    start, own = tmp_path / 'start.pth', tmp_path / 'work' / 'iter_1.pth'
+    state = torch.load(weights, weights_only=True)
+    torch.save({name: 0.5 * value for name, value in state.items()}, start)
+    own.parent.mkdir()
+    shutil.copy(weights, own)
+    word = f'model.autoencoder.weights={start}'
+    heights = {}
+    for name, file in (('elsewhere', weights), ('own', own)):
+        card = evaluate(file, tmp_path, word)['card']
+        assert card.get('started_from', {}).get('file') == (str(start) if name == 'own' else None)
+        with Image.open(tmp_path / 'work' / 'test.png') as grid:
+            heights[name] = grid.height
+        assert ('Before training: ' in (tmp_path / 'work' / 'report.html').read_text()) is (name == 'own')
+    assert heights['own'] > 1.5 * heights['elsewhere']  # eleven rows, not seven
+    start.unlink()
+    assert 'started_from' not in evaluate(own, tmp_path, word)['card']
+
+
 PREDICTORS = [
     dict(type='LatentSpectrum'),
     dict(type='EffectiveRank'),

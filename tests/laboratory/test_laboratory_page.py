@@ -80,7 +80,7 @@ def test_the_page_shows_the_numbers(findings, tmp_path):
         'plain, eq: 2 autoencoders · 3 images of 32 × 32 pixels',
         'A remark.',
         'Fewer than 4 images have no viv.',
-        f'{each.found["plain"].metrics["lds"]:.4f}',
+        f'{each.found["plain"].metrics["lds"]:.4f} ± {each.found["plain"].metrics["lds_std"]:.4f}',
         f'{each.found["plain"].metrics["effective_rank"]:.4f}',
         'Pooling',
         '3 × 8 × 8',
@@ -91,10 +91,14 @@ def test_the_page_shows_the_numbers(findings, tmp_path):
         'plain.pth',
     ):
         assert words in text
-    cells = [value for tag, name, value in page.attributes if tag == 'td' and name == 'class']
-    assert 'value best' in cells
+    # three images name no winner: standard errors instead, of PSNR over the images, of eq_err as it is measured
+    assert not [value for _, name, value in page.attributes if name == 'class' and 'best' in value.split()]
+    own = each.found['eq']
+    error = np.std(own.psnr, ddof=1) / 3**0.5
+    assert f'{own.metrics["psnr"]:.2f} ± {error:.4f}' in text
+    assert f'{own.metrics["eq_err/rotation"]:.4f} ± {own.cases["eq_err/rotation_std"]:.4f}' in text
+    assert 'too few to name a winner' in text
     alone = parsed(tmp_path / 'alone.html', findings('plain'))
-    assert 'the best value of a line' not in alone.text
     assert 'its first three principal components' in alone.text
 
 
@@ -190,3 +194,39 @@ def test_errors_are_amplified_as_far_as_they_fit(largest, factor):
     assert amplification(errors) == factor
     # a few larger ones are clipped
     assert amplification(torch.cat([errors.repeat(10), torch.ones(2)])) == factor
+
+
+MEASURE = """
+const box = each => each.getBoundingClientRect();
+return {
+  window: root.clientWidth, content: root.scrollWidth,
+  pictures: [...page.querySelectorAll('img')].map(each => each.naturalWidth),
+  frames: [...page.querySelectorAll('.scroll')].map(each => box(each).right),
+  scrolled: page.querySelector('#models .scroll').scrollWidth - page.querySelector('#models .scroll').clientWidth,
+  meanings: [...page.querySelectorAll('#models .meaning')].map(each => [box(each).width, each.textContent]),
+  below: [...page.querySelectorAll('#models .meaning')].every(each => box(each).top > box(each.closest('th')).top + 10),
+};
+"""
+
+
+def test_the_page_is_readable_in_a_wide_and_a_narrow_window(look, findings, tmp_path):
+    write_laboratory(tmp_path / 'index.html', findings('plain', 'eq'))
+    page = (tmp_path / 'index.html').read_bytes()
+    # with a defect, as a check of the measures
+    broken = page.replace(b'</style>', b'.scroll { overflow: visible !important } .meaning { width: 9rem } </style>')
+    broken = broken.replace(b'</style>', b'.gallery { min-width: 90rem !important } </style>')
+    seen = look({'index.html': page, 'broken.html': broken}, (1280, 480), MEASURE)
+    assert seen.found['broken.html', 480]['content'] > 480
+    assert min(line for line, _ in seen.found['broken.html', 480]['meanings']) < 200
+    for width in (1280, 480):
+        found = seen.found['index.html', width]
+        assert found['content'] <= found['window'] == width
+        assert max(found['frames']) <= width
+        assert found['scrolled'] == 0  # two autoencoders fit beside the explanations
+        assert len(found['pictures']) > 50
+        assert min(found['pictures']) > 0
+        # each explanation is below its name, in lines of some words
+        assert len(found['meanings']) > 12
+        assert min(line for line, _ in found['meanings']) > 200
+        assert found['below']
+    assert (seen.console, seen.missing) == ([], [])

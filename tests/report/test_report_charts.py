@@ -32,16 +32,39 @@ def words(svg):
     return re.findall(r'>([^<>]+)</text>', svg)
 
 
+MANY = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]  # more than are drawn as single cases
+
+
 def test_points_are_where_their_values_say():
-    chart = draw_chart(curve(line([0, 1, 4], [2.0, 4.0, 3.0])))
+    chart = draw_chart(curve(line(MANY, [2.0, 4.0, *[3.0] * 8])))
     points = drawn(chart.svg)
-    assert points.shape == (3, 2)
+    assert points.shape == (10, 2)
     steps = points[1:] - points[0]
-    assert steps[1, 0] / steps[0, 0] == pytest.approx(4, rel=1e-4)
-    assert steps[1, 1] / steps[0, 1] == pytest.approx(0.5, rel=1e-4)
+    assert steps[-1, 0] / steps[0, 0] == pytest.approx(10, rel=1e-4)
+    assert steps[-1, 1] / steps[0, 1] == pytest.approx(0.5, rel=1e-4)
     assert steps[0, 1] < 0  # SVG counts from the top
-    (path,) = (each for each in paths(chart.svg, r'stroke: var\(--series-0\); stroke-width: 1.6') if len(each) == 3)
+    (path,) = (each for each in paths(chart.svg, r'stroke: var\(--series-0\); stroke-width: 1.6') if len(each) == 10)
     np.testing.assert_allclose(path, points, atol=1e-3)
+
+
+def test_cases_are_points_from_0_and_not_joined():
+    """Series stand beside each other, with their intervals."""
+    angles = [90, 180, 270]
+    first = line(angles, [0.2, 0.3, 0.25], low=[0.1, 0.2, 0.2], high=[0.3, 0.4, 0.3])
+    svg = draw_chart(curve(first, line(angles, [0.2, 0.3, 0.25]))).svg
+    one, other = drawn(svg, 0), drawn(svg, 1)
+    np.testing.assert_allclose(one[:, 1], other[:, 1])
+    apart = one[1, 0] - one[0, 0]
+    np.testing.assert_allclose(other[:, 0] - one[:, 0], 0.06 * apart, rtol=1e-3)
+    assert 'stroke-width: 1.6' not in svg
+    bars = [each for each in paths(svg, r'stroke: var\(--series-0\); stroke-width: 1.2') if len(each) == 2]
+    assert len(bars) == 3
+    np.testing.assert_allclose([bar[:, 0] for bar in bars], np.repeat(one[:, :1], 2, axis=1), atol=1e-3)
+    assert '0.00' in words(svg)
+    # the height above 0 is proportional to the value: 0.3 is half again 0.2
+    zero = one[0, 1] + 2 * (one[0, 1] - one[1, 1])
+    ticks = np.array(re.findall(r'<use href="[^"]+" x="[\d.]+" y="([\d.]+)"', svg), dtype=float)
+    assert np.abs(ticks - zero).min() < 1e-2
 
 
 def test_both_axes_are_logarithmic():
@@ -56,14 +79,15 @@ def test_both_axes_are_logarithmic():
 def test_the_band_goes_from_low_to_high():
     without = draw_chart(curve(line([0, 1], [1.0, 1.0])))
     assert 'fill-opacity' not in without.svg
-    chart = draw_chart(curve(line([0, 1, 2], [1.0, 1.0, 1.0], low=[0.0, 0.5, 0.0], high=[2.0, 1.5, 4.0])))
+    low, high = [0.0, 0.5, 0.0, *[0.0] * 7], [2.0, 1.5, 4.0, *[2.0] * 7]
+    chart = draw_chart(curve(line(MANY, [1.0] * 10, low=low, high=high)))
     (shape,) = re.findall(r'<path id="([^"]+)" d="([^"]+)" ?/>', chart.svg)
     assert f'<use href="#{shape[0]}"' in chart.svg
     assert 'style="fill: var(--series-0); fill-opacity: 0.18"' in chart.svg
     corners = np.array(re.findall(r'([-\d.]+) ([-\d.]+)', shape[1]), dtype=float)
     heights = {x: sorted({y for each, y in corners.tolist() if each == x}) for x in corners[:, 0].tolist()}
     spans = [each[-1] - each[0] for _, each in sorted(heights.items())]
-    np.testing.assert_allclose(np.array(spans) / spans[0], [1, 0.5, 2], rtol=1e-4)
+    np.testing.assert_allclose(np.array(spans[:3]) / spans[0], [1, 0.5, 2], rtol=1e-4)
 
 
 def test_missing_values_and_on_log_axes_those_at_or_below_0_are_gaps():
@@ -88,7 +112,7 @@ def test_words_are_returned_not_drawn():
 
 
 def test_series_differ_in_marker_colour_and_dashes():
-    chart = draw_chart(curve(*(line([1, 2], [float(number), 0.0]) for number in range(8))))
+    chart = draw_chart(curve(*(line(MANY, [float(number)] * 10) for number in range(8))))
     kinds = [(each['marker'], each['colour']) for each in chart.series]
     assert len(set(kinds)) == 6
     assert kinds[6:] == kinds[:2]
@@ -117,7 +141,8 @@ def test_the_same_curve_gives_the_same_bytes_and_each_chart_its_own_ids():
 
 
 def test_all_colours_are_the_pages():
-    svg = draw_chart(curve(line([1, 2], [1.0, 2.0], low=[0.5, 1.5], high=[1.5, 2.5]))).svg
+    example = curve(line([1, 2], [1.0, 2.0], low=[0.5, 1.5], high=[1.5, 2.5]))
+    svg = draw_chart(example).svg + draw_chart(curve(line(MANY, MANY, low=MANY, high=MANY))).svg
     assert set(re.findall(r'(?:fill|stroke): ([^;"]+)', svg)) == {'none', 'var(--ink)', 'var(--series-0)'}
 
 

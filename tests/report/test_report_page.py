@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from eqzoo.report import write_report
+from eqzoo.report.meanings import SYMBOLS, meaning
 from eqzoo.report.page import embed
 
 
@@ -62,7 +63,7 @@ def test_a_palette_keeps_its_colours():
 
 def test_sections_are_there_only_with_content(tmp_path, result):
     complete = page_of(tmp_path, result(), {'Test': Image.new('RGB', (8, 8))})
-    everything = ['metrics', 'curves', 'pictures', 'cases', 'card', 'unreadable']
+    everything = ['metrics', 'pictures', 'curves', 'cases', 'card', 'unreadable']
     assert re.findall('<section id="(.*?)">', complete) == everything
     # as in older files: no curves, evaluators without their metrics
     bare = dict(metrics={'psnr': 1.0}, card=dict(evaluators=dict(ReconstructionMetric={})))
@@ -72,17 +73,38 @@ def test_sections_are_there_only_with_content(tmp_path, result):
     assert 'ReconstructionMetric' in page
 
 
-def test_metrics_name_their_direction_and_evaluator(tmp_path, result):
-    lines = re.findall('<tr><th scope="row">(.*?)</tr>', page_of(tmp_path, result()))
-    found = {re.split('[ <]', line)[0]: line for line in lines}
+def test_metrics_have_their_direction_and_a_meaning(tmp_path, result):
+    page = page_of(tmp_path, result())
+    lines = re.findall('<tr><th scope="row">(.*?)</tr>', page, re.DOTALL)
+    found = {re.split('[ <\n]', line)[0]: line for line in lines}
     assert list(found) == ['psnr', 'ssim', 'eq_err/rotation', 'latent_std', 'eq_err/rotation/90', 'eq_err/rotation/180']
     assert 'title="higher is better">↑' in found['psnr']
     assert 'title="25.614">25.61<' in found['psnr']
-    assert '>ReconstructionMetric<' in found['psnr']
+    assert f'<span class="meaning">{meaning("psnr")}</span>' in found['psnr']
     assert 'title="lower is better">↓' in found['eq_err/rotation/90']
-    assert '>EquivarianceError<' in found['eq_err/rotation/90']
+    assert '"meaning"' not in found['eq_err/rotation/90']
     assert 'is better' not in found['latent_std']
     assert '>nan<' in found['latent_std']
+
+
+def test_protocols_are_named_by_their_metrics(tmp_path, result):
+    """Classes are values that can be looked up, not headings."""
+    page = page_of(tmp_path, result())
+    assert re.findall('<h3>(.*?)</h3>', page) == ['psnr, ssim', 'eq_err/rotation', 'latent_std']
+    assert page.count('ReconstructionMetric') == 1
+    assert '<dt>evaluator</dt><dd>ReconstructionMetric' in page
+
+
+def test_symbols_are_explained_beside_an_autoencoders_pictures(tmp_path, result):
+    pictures = {'Test': Image.new('RGB', (8, 8))}
+    page = page_of(tmp_path, result(), pictures)
+    for symbol, words in SYMBOLS.items():
+        assert f'<dt>{symbol}</dt><dd>{words}</dd>' in page
+    assert 'Before training' not in page
+    samples = dict(metrics={'fid': 1.0}, card={})
+    assert 'class="symbols"' not in page_of(tmp_path, samples, pictures)
+    started = page_of(tmp_path, result(started_from=dict(file='vae.safetensors', sha256='ab')), pictures)
+    assert 'Before training: vae.safetensors.' in started
 
 
 def test_nan_and_infinity_are_gaps(tmp_path, result):

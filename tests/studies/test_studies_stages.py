@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from eqzoo.commands.study import run_command, study
 from eqzoo.studies import Stage, StageCommand, load_study, plan_study, run_stages
@@ -188,9 +190,28 @@ def test_its_page_has_tables_plots_and_the_machine(finished):
     assert content['hardware'][0]['torch'] in page
     number = content['scores'][3]['card']['evaluators']['GenerationSlicedWasserstein']
     assert content['protocols'][number]['metrics'] == ['swd']
-    for name in ('metrics.svg', 'curves.svg', 'predictors.svg', 'pictures.png'):
-        assert f']({name})' in page
+    pictures = ('reconstructions.png', 'rotated.png', 'halved.png', 'latents.png')
+    for name in ('metrics.svg', 'curves.svg', 'predictors.svg', *pictures):
+        assert f'({name})]({name})' in page
         assert (finished / name).stat().st_size > 1000
+    sizes = {}
+    for name in (*pictures, 'before_and_after.png'):
+        with Image.open(finished / name) as picture:
+            sizes[name] = picture.size
+    assert len({width for width, _ in sizes.values()}) == 1
+    # the same rows once more, below a heading each
+    assert sizes['before_and_after.png'][1] > sum(sizes[name][1] for name in pictures) * 2 / 3
+
+
+def test_its_page_explains_each_term_once(finished):
+    page = (finished / 'README.md').read_text()
+    terms = re.findall(r'^- \*\*(.+?)\*\*: ', page, re.MULTILINE)
+    assert len(terms) == len(set(terms))
+    assert {'plain', 'EQ', 'SiT', 'psnr', 'swd', 'fd', 'τ', 'D(τE(x))', 'PCA colours'} <= {*terms}
+    sections = page.split('\n## ')
+    (first,) = (each for each in sections if each.startswith('Autoencoders'))
+    assert '- **psnr**: ' in first
+    assert 'glossary' not in page  # this page is not among the docs
 
 
 def test_a_study_that_lost_a_stage_repeats_that_stage_alone(folder, finished):
