@@ -7,6 +7,7 @@ stand in for its subcommands, which would need the functions of all commands, an
 import inspect
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,20 +156,38 @@ def run(function: Callable[..., Any], argv: Sequence[str] | None = None, *, prog
         return function(**arguments)
     except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError) as error:
         message = _message(error)
-        if message is None or os.environ.get('EQZOO_TRACEBACK') == '1':
+        if isinstance(error, BrokenPipeError) or message is None or os.environ.get('EQZOO_TRACEBACK') == '1':
             raise
         sys.exit(f'error: {printable(message, lines=True)}')
 
 
 @contextmanager
 def _one_line_on_interrupt() -> Iterator[None]:
-    """End the program on Ctrl-C with one line and a shell's exit status for it, 130."""
+    """End the program with a shell's exit status: on Ctrl-C with one line, and silently if nobody reads its output."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one, while the interpreter ends, is silent
         print('interrupted', file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _nobody_reads() -> bool:
+    """Return whether the reader of the output has gone, as of `eqzoo configs | head`; the rest is then silent."""
+    poll = select.poll()
+    poll.register(sys.__stdout__.fileno(), 0)  # errors are reported in any case
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    # the interpreter flushes once more when it ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    return True
 
 
 def parse(function: Callable[..., Any], argv: Sequence[str], *, program: str | None = None) -> dict[str, Any]:

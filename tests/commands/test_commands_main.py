@@ -1,6 +1,7 @@
 """`eqzoo COMMAND ...`: one table, of which only the called command is imported."""
 
 import inspect
+import os
 import re
 import signal
 import subprocess
@@ -195,3 +196,18 @@ def test_a_wrong_option_is_one_line(words, message, capsys):
     said = capsys.readouterr().err or f'{end.value.code}\n'
     assert said.startswith(f'error: {message}')
     assert said.count('\n') == 1
+
+
+@pytest.mark.parametrize('words', [['benchmark', '--help'], ['configs']])  # printed here, and by a command
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_a_reader_that_has_gone_is_no_error(words, unbuffered):
+    script = f'from eqzoo.commands.cli import main; input(); main({words!r})'
+    environment = {**os.environ, 'PYTHONUNBUFFERED': unbuffered}
+    with subprocess.Popen(
+        [sys.executable, '-c', script], stdin=-1, stdout=-1, stderr=-1, text=True, env=environment
+    ) as process:
+        process.stdout.close()
+        process.stdin.write('\n')
+        process.stdin.close()
+        errors = process.stderr.read()
+    assert (errors, process.returncode) == ('', 128 + signal.SIGPIPE)

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import sys
 
 import pytest
 from command_lines import function_of, tool_of
