@@ -6,5 +6,6 @@ autoencoder = dict(
     block_out_channels=(16, 32, 64, 64),
     layers_per_block=1,
     norm_num_groups=8,
+    scale=0.30638,
     weights='eqzoo://clothes-f8',
 )
