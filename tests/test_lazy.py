@@ -30,13 +30,12 @@ def test_a_postponed_module_is_imported_when_something_taken_from_it_is_called()
     for each in names:
         sys.modules.pop(each, None)
     with postponed(*names, 'math'):
-        import wsgiref.headers
-
-        from wsgiref.headers import Headers
-
         import math  # imported before: as it is
+        import wsgiref.headers
+        from wsgiref.headers import Headers
     assert not set(names) & set(sys.modules)
-    assert math.floor(1.5) == 1 and sys.modules['math'] is math
+    assert math.floor(1.5) == 1
+    assert sys.modules['math'] is math
     assert Headers([('a', 'b')])['A'] == 'b'
     assert 'wsgiref.headers' in sys.modules
     assert wsgiref.headers.Headers is sys.modules['wsgiref.headers'].Headers
