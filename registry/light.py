@@ -1,7 +1,7 @@
 """mmengine's names that reading a config needs, imported without the packages that only other work of mmengine needs.
 
-Help pages and mistakes in a config take a third of a second of CPU, most of it for `import mmengine`. A third of
-that is for formatting code, drawing tables and progress bars, and opening URLs.
+Most of the CPU time of help pages and of mistakes in a config is `import mmengine`, and half of that is for arrays,
+formatting code, drawing tables and progress bars, and opening URLs.
 """
 
 from eqzoo.lazy import postponed
