@@ -11,11 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import mmengine.config.config
-from mmengine.config import Config
-
 from eqzoo.files import did_you_mean, nearest
 from eqzoo.registry import argument_defaults
+from eqzoo.registry.light import Config, config_module
 from eqzoo.schema import check_keys
 
 
@@ -316,12 +314,12 @@ def _source(value: Any, column: int, indent: int = 0) -> str:
 @contextmanager
 def _bases_in_packages() -> Iterator[None]:
     """Let mmengine find the configs of a package: it asks pkg_resources, which setuptools no longer has."""
-    original = mmengine.config.config.get_installed_path
-    mmengine.config.config.get_installed_path = _package_folder
+    original = config_module.get_installed_path
+    config_module.get_installed_path = _package_folder
     try:
         yield
     finally:
-        mmengine.config.config.get_installed_path = original
+        config_module.get_installed_path = original
 
 
 def _package_folder(package: str) -> str:

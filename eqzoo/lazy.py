@@ -1,5 +1,9 @@
 """Modules of other packages that are imported when they are first used."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -26,3 +30,39 @@ class LazyModule:
 
     def __repr__(self) -> str:
         return f'LazyModule({self._name!r})'
+
+
+@contextmanager
+def postponed(*names: str) -> Iterator[None]:
+    """Within the block, importing one of these modules postpones that to the first call of something in it.
+
+    For modules of other packages that import more than they need. `import a.b` and `from a.b import c` both work in
+    the block, where `c` stands for a function or a class that is only called: neither subclassed nor asked for. Modules
+    that have been imported already are left as they are.
+
+    Args:
+        names: Full names of modules, each package of them included.
+    """
+    waiting = {name: _PostponedModule(name) for name in names if name not in sys.modules}
+    sys.modules.update(waiting)
+    try:
+        yield
+    finally:
+        for name, module in waiting.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+class _PostponedModule(LazyModule):
+    """Stands for a module while others are imported: what is taken from it is imported when it is called."""
+
+    __path__ = ()  # a package, to the import of a module in it
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith('__') or self is not sys.modules.get(self._name):
+            return super().__getattr__(attribute)
+        return partial(_call, self._name, attribute)
+
+
+def _call(module: str, attribute: str, /, *arguments: Any, **options: Any) -> Any:
+    return getattr(import_module(module), attribute)(*arguments, **options)

@@ -6,11 +6,9 @@ from importlib import import_module
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from mmengine.registry import Registry
-from mmengine.utils import get_object_from_string
-
 from eqzoo.files import did_you_mean, nearest
 from eqzoo.registry.contracts import Corruption, EquivarianceTransform, Objective, Penalty
+from eqzoo.registry.light import Registry, get_object_from_string
 from eqzoo.registry.ranges import Component, check_arguments, in_words, parameters_of
 
 # All kinds of component; filled by eqzoo.registry.kinds, which imports this module.

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
-from mmengine.registry import Registry, root
-
 from eqzoo.registry.build import KINDS, build_in
+from eqzoo.registry.light import Registry, root
 from eqzoo.registry.ranges import checks_arguments
 
 

@@ -123,7 +123,7 @@ def _in_order(rows: Mapping[str, Row], parts: Sequence[Part]) -> list[Row]:
     return [rows[name] for name in (*names, *(name for name in rows if name not in names))]
 
 
-_COLUMNS = (('runs/s', 9), ('images/s', 10), ('peak GiB', 10), ('TFLOP/s', 9), ('of peak', 9))
+_COLUMNS = (('runs/s', 9), ('images/s', 10), ('peak GiB', 10), ('TFLOP/s', 11), ('of peak', 9))
 
 
 def header() -> str:
@@ -145,7 +145,7 @@ def _cells(row: Row) -> list[str]:
         f'{1 / values["median_s"]:.3g}' if 'median_s' in values else '',
         f'{values["images_per_s"]:.4g}' if 'images_per_s' in values else '',
         f'{values["peak_gib"]:.2f}' if 'peak_gib' in values else '',
-        f'{values["flops"] / 1e12:.4g}' if 'flops' in values else '',
+        f'{values["flops"] / 1e12:.3g}' if 'flops' in values else '',
         f'{values["share"]:.1%}' if 'share' in values else '',
     )
     return list(numbers)
@@ -220,10 +220,10 @@ def as_markdown(session: Session, machine: Mapping[str, Any]) -> str:
         session: The run.
         machine: As `hardware()` describes it.
     """
-    names = ('gpu', 'processor', 'cores', 'torch', 'python')
+    names = ('processor', 'cores', 'torch', 'python')
     titles = ('part', *(title for title, _ in _COLUMNS), 'compared')
     lines = [
-        ', '.join(f'{machine[name]}' if name == 'gpu' else f'{name} {machine[name]}' for name in names) + ':',
+        ', '.join([machine['gpu'] or 'no GPU', *(f'{name} {machine[name]}' for name in names)]) + ':',
         '',
         f'| {" | ".join(titles)} |',
         f'|{"---|" * len(titles)}',

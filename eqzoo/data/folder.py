@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from eqzoo.data.decoding import UnreadableImageError, decode, decode_pixels
 from eqzoo.data.loaders import Key, split_key
 from eqzoo.data.opening import Root, open_source
 from eqzoo.data.sources import EXTENSIONS, ImageSource, Names, left_out_remark
+from eqzoo.data.workers import BatchRows
 from eqzoo.distributed import say_once
 from eqzoo.files import did_you_mean
 from eqzoo.registry import DATASETS, Requirement
@@ -23,6 +25,9 @@ from eqzoo.registry.ranges import NonNegativeInt, PositiveInt, Probability
 from eqzoo.text import counted, printable
 
 WHOLE = (0.0, 1.0)
+
+# The memory of the batch that this thread reads.
+_ROWS: ContextVar[BatchRows | None] = ContextVar('rows', default=None)
 
 
 @DATASETS.register_module()
@@ -141,6 +146,14 @@ class ImageFolder(Dataset):
         index, draw = split_key(key, len(self))
         return self._item(self.names[index], (self.size, self.size), index, draw)
 
+    def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
+        """Return the items of a batch; images of one size are in one memory, where `collate` leaves them."""
+        before = _ROWS.set(BatchRows(len(keys)))
+        try:
+            return [self[key] for key in keys]
+        finally:
+            _ROWS.reset(before)
+
     def _item(self, name: str, size: tuple[int, int], index: int, draw: int) -> dict[str, Any]:
         """Return the item of the image `name`, cropped to `size` (H, W)."""
         try:
@@ -169,9 +182,10 @@ class ImageFolder(Dataset):
             raise ValueError(f'{self.source.root}: {name}: {error}; give a set of one size, or another crop.') from None
         if self.flip and rng.random() < 0.5:
             pixels = cv2.flip(pixels, 1)
-        planes = np.empty((3, height, width), np.uint8)
-        cv2.split(pixels, list(planes))  # a third of the time of numpy's transposed copy
-        item = dict(image=torch.from_numpy(planes), label=self._label(index, name), index=index, draw=draw)
+        rows = _ROWS.get()
+        planes = torch.empty(3, height, width, dtype=torch.uint8) if rows is None else rows.take(height, width)
+        cv2.split(pixels, list(planes.numpy()))  # a third of the time of numpy's transposed copy
+        item = dict(image=planes, label=self._label(index, name), index=index, draw=draw)
         return {**item, 'enlarged': f'{name} ({found_width} x {found_height})'} if is_small else item
 
     def _decode(self, data: bytes, size: tuple[int, int]) -> Image.Image | np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from eqzoo.data.workers import batch_memory, worker_options
+from eqzoo.data.workers import batch_memory, joined, worker_options
 from eqzoo.distributed import get_device
 
 _BYTES_A_VALUE = 1 + 4  # of a pixel: as it is read, and as a float
@@ -277,10 +277,12 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:
-    """Stack images of one size and type in a `batch_memory`, others as torch does, with its errors."""
+    """Stack images of one size and type, without a copy where possible; others as torch does, with its errors."""
     first = images[0]
     if any(image.shape != first.shape or image.dtype != first.dtype for image in images):
         return torch.stack(images)
+    if (batch := joined(images)) is not None:
+        return batch
     memory = batch_memory(len(images) * first.numel() * first.element_size())
     return torch.stack(images, out=memory.view(first.dtype).view(len(images), *first.shape))
 

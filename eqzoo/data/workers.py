@@ -1,9 +1,10 @@
-"""Processes of loaders: their number, and the signals that they leave to the main process."""
+"""Processes of loaders: their number, the memory of their batches, and the signals that they leave to the main one."""
 
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -68,6 +69,48 @@ def batch_memory(num_bytes: int) -> Tensor:
     if get_worker_info() is None:
         return torch.from_numpy(np.empty(num_bytes, np.uint8))  # numpy asks for huge pages
     return torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(num_bytes))
+
+
+class BatchRows:
+    """Memory for the images of a batch, one behind the other, so that none of them is copied into the batch.
+
+    Args:
+        count: The most images.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count, self._next = count, 0
+        self._rows: Tensor | None = None
+
+    def take(self, height: int, width: int) -> Tensor:
+        """Return uninitialised memory of the next image, (3, height, width) uint8.
+
+        The first one decides on the size: memory for others, and for more than `count`, is somewhere else.
+        """
+        if self._rows is None:
+            self._rows = batch_memory(self._count * 3 * height * width).view(self._count, 3, height, width)
+        if self._next == self._count or self._rows.shape[2:] != (height, width):
+            return batch_memory(3 * height * width).view(3, height, width)
+        self._next += 1
+        return self._rows[self._next - 1]
+
+
+def joined(images: Sequence[Tensor]) -> Tensor | None:
+    """Return images that lie one behind the other in one memory as one tensor (B, …), without a copy; None for others.
+
+    Example:
+        >>> rows = torch.arange(6).view(3, 2)
+        >>> joined([rows[1], rows[2]]), joined([rows[2], rows[1]])
+        (tensor([[2, 3],
+                [4, 5]]), None)
+    """
+    first, size = images[0], images[0].numel()
+    memory = first.untyped_storage().data_ptr()
+    for place, image in enumerate(images):
+        is_next = image.storage_offset() == first.storage_offset() + place * size
+        if not is_next or not image.is_contiguous() or image.untyped_storage().data_ptr() != memory:
+            return None
+    return first.as_strided((len(images), *first.shape), (size, *first.stride()))
 
 
 def leave_signals(worker_id: int = 0) -> None:

@@ -29,6 +29,12 @@ def test_the_modules_of_a_command_are_those_at_its_end(tmp_path):
         imported_modules(['trian'], tmp_path)
 
 
+def test_a_mistake_in_a_config_costs_no_import_that_reading_it_does_not_need(tmp_path):
+    modules = set(imported_modules(['configs', 'configs/demo/plain.py', '--show'], tmp_path))
+    assert {'mmengine.config.config', 'eqzoo.schema'} <= modules
+    assert not {'torch', 'numpy', 'yapf', 'rich', 'urllib.request'} & modules
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Replace the measurement by a table of seconds, by a word of the command; return the order of the commands."""

@@ -309,6 +309,28 @@ def test_unreadable_images_are_left_out_and_listed(folder):
     assert batch['images'].shape == (2, 3, 8, 8)
 
 
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_a_batch_is_its_items_and_none_is_copied(folder, num_workers, monkeypatch):
+    damage(folder)
+    monkeypatch.setattr(torch, 'stack', None)  # which would copy them
+    data = ImageFolder(folder, 8, crop='random_square', flip=True)
+    batch = next(iter(build_eval_loader(data, batch_size=8, num_workers=num_workers)))
+    assert batch['indices'].tolist() == [0, 5, 6, 7]
+    assert batch['images'].is_contiguous()
+    for image, index in zip(batch['images'], [0, 5, 6, 7], strict=True):
+        assert torch.equal(image, data[index]['image'])
+
+
+def test_an_item_that_a_subclass_makes_anew_is_in_the_batch(folder):
+    class Inverted(ImageFolder):
+        def __getitem__(self, key):
+            item = super().__getitem__(key)
+            return {**item, 'image': 255 - item['image']} if item['index'] == 1 else item
+
+    plain, batch = ImageFolder(folder, 8), collate(Inverted(folder, 8).__getitems__([2, 1, 0]))
+    assert torch.equal(batch['images'], torch.stack([plain[2]['image'], 255 - plain[1]['image'], plain[0]['image']]))
+
+
 @pytest.mark.parametrize(
     ('index', 'cause'), [(1, 'truncated|unrecognized'), (2, 'empty'), (3, 'No such file'), (4, 'no image')]
 )

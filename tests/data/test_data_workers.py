@@ -20,6 +20,23 @@ def test_their_number_is_capped_to_the_cores_and_said_once(monkeypatch, capsys):
     assert loader.num_workers == 2
 
 
+def test_rows_of_one_size_lie_one_behind_the_other():
+    rows = workers.BatchRows(3)
+    taken = [rows.take(*size) for size in ((2, 5), (5, 2), (2, 5), (2, 5), (2, 5))]
+    for value, row in enumerate(taken):
+        row.fill_(value)
+    assert [row.unique().tolist() for row in taken] == [[0], [1], [2], [3], [4]]  # none in the place of another
+    first, other, second, third, further = taken
+    batch = workers.joined([first, second, third])
+    assert batch.shape == (3, 3, 2, 5)
+    assert batch[:, 1, 1, 4].tolist() == [0, 2, 3]
+    assert batch.data_ptr() == first.data_ptr()
+    assert workers.joined([second, third]).data_ptr() == second.data_ptr()
+    for apart in ([first, third], [second, first], [third, further], [first, first], [first.mT, second.mT]):
+        assert workers.joined(apart) is None
+    assert tuple(other.shape) == (3, 5, 2)
+
+
 def _wait(is_ready):
     workers.leave_signals()
     is_ready.set()
