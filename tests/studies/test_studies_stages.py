@@ -207,7 +207,7 @@ def test_its_page_explains_each_term_once(finished):
     page = (finished / 'README.md').read_text()
     terms = re.findall(r'^- \*\*(.+?)\*\*: ', page, re.MULTILINE)
     assert len(terms) == len(set(terms))
-    assert {'plain', 'EQ', 'SiT', 'psnr', 'swd', 'fd', 'τ', 'D(τE(x))', 'PCA colours'} <= {*terms}
+    assert {'plain', 'EQ', 'SiT', 'psnr', 'swd', 'τ', 'D(τE(x))', 'PCA colours'} <= {*terms}
     sections = page.split('\n## ')
     (first,) = (each for each in sections if each.startswith('Autoencoders'))
     assert '- **psnr**: ' in first
