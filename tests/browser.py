@@ -28,7 +28,7 @@ _FLAGS = [
 ]
 _CONSOLE = re.compile(r'CONSOLE[:(]\d+\)?\] "(.*)", source: (\S*)')
 _AT_ONCE = 4
-_PATIENCE = 300  # seconds
+_PATIENCE = 600  # seconds
 # Frames of one origin: the page around them can inspect them, though some may run no script themselves.
 # A frame's width is the window's, to the page in it. A page is loaded once, and is gone before the next.
 _PROBE = """<!doctype html><body><script>

@@ -163,7 +163,7 @@ def _cell(name: str, found: Examination) -> Cell:
     value = found.metrics[name]
     known = {**found.cases, **found.metrics}  # errors of metrics with a '/' are cases
     error = _standard_error(found.psnr) if name == 'psnr' else known.get(f'{name}_std')
-    spread = '' if error is None or value is None else f' ± {format_number(error)}'
+    spread = '' if error is None or value is None else f' ±\u00a0{format_number(error)}'
     return Cell(value, f'{format_number(value)}{spread}')
 
 
