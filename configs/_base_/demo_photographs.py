@@ -1,6 +1,7 @@
 """The demo on the photographs that come with eqzoo, for two CPU cores.
 
-f8, since at f4 a cell of 4 x 4 pixels has little to rotate, and a plain autoencoder is nearly equivariant.
+f8 and without norms, as TAEF2: it is easy to see that its rotated latents do not decode. At f4 a cell of 4 x 4 pixels has
+little to rotate; a small KL autoencoder is nearly equivariant by itself.
 """
 
 from mmengine.config import read_base
@@ -10,6 +11,7 @@ with read_base():
     from .autoencoders.clothes_f8 import autoencoder  # in place of the demo's
 
 model.autoencoder = autoencoder
+model.penalties = []  # it has no posterior
 photographs = dict(type='Clothes', size=64)
 train_dataloader.dataset = dict(photographs, crop='random_square', flip=True, part=(0.0, 0.82))
 val_dataloader.dataset = dict(photographs, part=(0.82, 0.85))

@@ -1,7 +1,8 @@
-"""What trained `clothes-f8`, whose weights come with eqzoo: the photographs' autoencoder, from scratch.
+"""What trained `clothes-f8`, whose weights come with eqzoo: an autoencoder of photographs, from scratch.
 
 python tools/train.py configs/demo/photographs_pretrain.py
-python tools/convert.py work_dirs/demo/photographs_pretrain/iter_4000.pth clothes_f8.safetensors --to eqzoo --dtype fp16
+python tools/latent_stats.py configs/demo/photographs_pretrain.py work_dirs/demo/photographs_pretrain/iter_4000.pth
+python tools/convert.py work_dirs/demo/photographs_pretrain/iter_4000.pth clothes_f8 --to diffusers --dtype fp16
 """
 
 from mmengine.config import read_base
@@ -11,7 +12,6 @@ with read_base():
 
 autoencoder.update(weights=None)
 train_cfg = dict(max_iters=4000, val_interval=1000)
-optim_wrapper.autoencoder.optimizer.update(lr=2e-3)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.02, end=50, by_epoch=False),
     dict(type='CosineAnnealingLR', begin=50, T_max=3950, eta_min=2e-5, by_epoch=False),

@@ -5,11 +5,14 @@ import zipfile
 from collections import Counter
 
 import numpy as np
+import torch
 from PIL import Image
 
+import eqzoo
 from eqzoo.config import load_config
 from eqzoo.data import Clothes
 from eqzoo.data.clothes import PHOTOGRAPHS
+from eqzoo.images import to_float
 from eqzoo.registry import build
 
 
@@ -45,3 +48,18 @@ def test_a_smoke_run_has_sixteen_small_ones():
 def test_a_config_of_clothes_loads(tmp_path):
     config = load_config('configs/demo/plain.py', ["train_dataloader.dataset=dict(type='Clothes', size=64)"])
     assert isinstance(build(config.train_dataloader.dataset), Clothes)
+
+
+@torch.no_grad()
+def test_the_autoencoder_that_comes_with_eqzoo_has_learned_them_upright():
+    autoencoder, clothes = eqzoo.load('clothes-f8'), Clothes(64, part=(0.85, 1.0), limit=16)
+    images = to_float(torch.stack([clothes[number]['image'] for number in range(16)]))
+    latents = autoencoder.encode(images).mean
+    assert 24.0 < psnr(autoencoder.decode(latents), images) < 26.0
+    # what `make demo` mends
+    assert psnr(autoencoder.decode(latents.rot90(1, (2, 3))), images.rot90(1, (2, 3))) < 17.0
+    assert 0.8 < autoencoder.latents(images).std() < 1.2  # its config has the scale
+
+
+def psnr(images, targets):
+    return float(10 * torch.log10(4 / (images.clamp(-1, 1) - targets).square().mean((1, 2, 3))).mean())
