@@ -2,10 +2,7 @@
 
 import sys
 
-from eqzoo.benchmarks.measurements import (
-    compare_measurements,
-    read_measurements,
-)
+from eqzoo.benchmarks.measurements import compare_measurements, read_measurements
 from eqzoo.registry.ranges import NonNegativeFloat
 
 

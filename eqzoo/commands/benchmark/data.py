@@ -5,12 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from eqzoo.benchmarks.measurements import (
-    Row,
-    print_speeds,
-    time_rows,
-    with_out,
-)
+from eqzoo.benchmarks.measurements import Row, print_speeds, time_rows, with_out
 from eqzoo.registry.ranges import NonNegativeInt, PositiveInt
 
 

@@ -2,12 +2,7 @@
 
 from pathlib import Path
 
-from eqzoo.benchmarks.measurements import (
-    Row,
-    print_speeds,
-    time_rows,
-    with_out,
-)
+from eqzoo.benchmarks.measurements import Row, print_speeds, time_rows, with_out
 from eqzoo.config import configs_folder
 
 

@@ -4,10 +4,7 @@ import platform
 from typing import Literal
 
 from eqzoo import __version__
-from eqzoo.benchmarks.measurements import (
-    Row,
-    with_out,
-)
+from eqzoo.benchmarks.measurements import Row, with_out
 from eqzoo.files import replacing
 from eqzoo.registry.ranges import PositiveFloat
 

@@ -1,10 +1,6 @@
 """Benchmarks of metrics: the Fréchet distance, reconstructions, and the networks that both use."""
 
-from eqzoo.benchmarks.measurements import (
-    Row,
-    time_rows,
-    with_out,
-)
+from eqzoo.benchmarks.measurements import Row, time_rows, with_out
 from eqzoo.registry import VISION
 from eqzoo.registry.ranges import PositiveInt
 

@@ -2,10 +2,7 @@
 
 from collections.abc import Mapping
 
-from eqzoo.benchmarks.measurements import (
-    Row,
-    with_out,
-)
+from eqzoo.benchmarks.measurements import Row, with_out
 from eqzoo.commands.cli import COMMANDS
 from eqzoo.registry.ranges import NonNegativeInt, PositiveInt
 

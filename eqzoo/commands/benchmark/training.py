@@ -3,12 +3,7 @@
 from itertools import islice
 from typing import Literal
 
-from eqzoo.benchmarks.measurements import (
-    Row,
-    print_speeds,
-    time_rows,
-    with_out,
-)
+from eqzoo.benchmarks.measurements import Row, print_speeds, time_rows, with_out
 from eqzoo.config import Config, load_config, require, trains_autoencoder
 from eqzoo.registry import build
 from eqzoo.registry.ranges import PositiveInt
