@@ -135,7 +135,7 @@ def test_the_citation_is_of_this_version(root):
 def test_wheel_and_sdist_are_complete(built):
     checkout = built / 'checkout'
     inside = {name for name in in_wheel(built / 'wheel') if '.dist-info/' not in name}
-    configs = files(checkout / 'configs', '*.py') | files(checkout / 'configs', '*.yml')
+    configs = set.union(*(files(checkout / 'configs', f'*.{kind}') for kind in ('py', 'yml', 'safetensors')))
     expected = files(checkout / 'eqzoo') | {f'configs/{name}' for name in configs}
     assert inside == {
         f'eqzoo/{name}' for name in expected | {f'registry/{name}' for name in files(checkout / 'registry')}

@@ -11,9 +11,5 @@ with read_base():
     from .._base_.demo_photographs import *
 
 autoencoder.update(weights=None)
-train_cfg = dict(max_iters=4000, val_interval=1000)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.02, end=50, by_epoch=False),
-    dict(type='CosineAnnealingLR', begin=50, T_max=3950, eta_min=2e-5, by_epoch=False),
-]
-custom_hooks.ema = dict(type='EMAHook', decay=0.99)
+train_cfg = dict(max_iters=4000, val_interval=500)
+param_scheduler.append(dict(type='CosineAnnealingLR', begin=50, T_max=3950, eta_min=2e-5, by_epoch=False))

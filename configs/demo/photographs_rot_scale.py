@@ -3,7 +3,7 @@
 from mmengine.config import read_base
 
 with read_base():
-    from .photographs_plain import *
+    from .._base_.demo_photographs import *
     from .._base_.objectives.rot_scale_demo import objective
 
 model.update(objective=objective)

@@ -43,6 +43,8 @@ def shrink(config: Config) -> Config:
             list(check_config(small[key], key))  # a misspelt argument is reported before `smoke` replaces it
             small[key] = _shrink_value(small[key].to_dict() if hasattr(small[key], 'to_dict') else small[key])
     small.train_cfg.update(max_iters=STEPS)
+    if small.get('param_scheduler'):
+        small.param_scheduler = _begun(small.param_scheduler)
     if small.get('val_dataloader'):
         small.train_cfg.val_interval = STEPS
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'cache_dataloader'):
@@ -62,6 +64,15 @@ def shrink(config: Config) -> Config:
         else:
             _write_latents(small)
     return small
+
+
+def _begun(schedules: Any) -> Any:
+    """Return the schedules of `param_scheduler` without those that would begin after the last step."""
+    if isinstance(schedules, Mapping) and 'type' not in schedules:
+        return {name: _begun(each) for name, each in schedules.items()}
+    if isinstance(schedules, Mapping):
+        schedules = [schedules]
+    return [each for each in schedules if each.get('begin', 0) < STEPS]
 
 
 def smoke_path(path: str | Path) -> Path:

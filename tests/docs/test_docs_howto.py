@@ -173,7 +173,7 @@ def test_a_vae_of_diffusers_comes_back_equivariant(workplace, monkeypatch):
         function, rest = function_of(tool, rest)
         run(function, rest)
         seen.append(tool)
-    assert seen == ['train', 'train', 'test', 'test', 'compare', 'latent_stats', 'convert']
+    assert seen == ['benchmark', 'train', 'train', 'train', 'test', 'test', 'compare', 'latent_stats', 'convert']
     used = runpy.run_path(str(folder / 'use_vae.py'))
     assert used['decoded'].shape == (1, 3, 64, 64)
     assert used['vae'].config.scaling_factor != 0.18215  # measured again

@@ -153,6 +153,7 @@ def test_every_kind_has_a_name_of_its_own():
     assert DATASETS.names() == [
         'BucketedImageFolder',
         'BucketedShapes',
+        'Clothes',
         'ImageFolder',
         'LatentStore',
         'LightningDiTLatents',
