@@ -67,12 +67,12 @@ def shrink(config: Config) -> Config:
 
 
 def _begun(schedules: Any) -> Any:
-    """Return the schedules of `param_scheduler` without those that would begin after the last step."""
+    """Return the schedules of `param_scheduler` without those that end with the run and would begin after its end."""
     if isinstance(schedules, Mapping) and 'type' not in schedules:
         return {name: _begun(each) for name, each in schedules.items()}
     if isinstance(schedules, Mapping):
         schedules = [schedules]
-    return [each for each in schedules if each.get('begin', 0) < STEPS]
+    return [each for each in schedules if 'end' in each or each.get('begin', 0) < STEPS]
 
 
 def smoke_path(path: str | Path) -> Path:

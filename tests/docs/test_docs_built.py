@@ -26,7 +26,8 @@ const frame = each => each.closest('.md-typeset__scrollwrap, .tabbed-content, pr
 const shown = each => each.checkVisibility({visibilityProperty: true});
 const label = each => (each.textContent || '').replace(/\\s+/g, ' ').trim();
 const menu = (list, depth) => [...list.children].flatMap(item => {
-  const nested = item.querySelector(':scope > nav > ul'), link = item.querySelector(':scope > a, :scope > label');
+  // not the headings of the page that is open, which are in its own entry
+  const nested = item.querySelector(':scope > nav:not(.md-nav--secondary) > ul'), link = item.querySelector(':scope > a, :scope > label');
   const place = {depth, text: label(link), page: !nested && link.tagName === 'A', shown: shown(item),
     folded: Boolean(nested) && !shown(nested)};
   return [place, ...(nested ? menu(nested, depth + 1) : [])];
