@@ -129,7 +129,7 @@ def _run(title: str, command: str, config: str, work_dir: Path, steps: int | Non
 
 
 def _draw(folder: Path, configs: dict[str, str], data: list[str]) -> None:
-    """Draw plain below EQ: D(τ∘E(x)) for each τ, and the latents' components, of the same test images."""
+    """Draw plain above EQ: D(τ∘E(x)) for each τ, and the latents' components, of the same test images."""
     from eqzoo.engine import latest_checkpoint
     from eqzoo.engine.picture_hooks import example_images
     from eqzoo.pictures import PictureRow, default_cases, draw_grid, principal_components
