@@ -57,10 +57,13 @@ class _PostponedModule(LazyModule):
     """Stands for a module while others are imported: what is taken from it is imported when it is called."""
 
     __path__ = ()  # a package, to the import of a module in it
+    __spec__ = None  # the import system asks for it in every import: a module without one is initialised
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith('__') or self is not sys.modules.get(self._name):
+        if self is not sys.modules.get(self._name):
             return super().__getattr__(attribute)
+        if attribute.startswith('__'):
+            raise AttributeError(f'{self!r} has no {attribute} yet.')
         return partial(_call, self._name, attribute)
 
 

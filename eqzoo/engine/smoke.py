@@ -22,6 +22,7 @@ from eqzoo.registry import build, check_config, find_component
 
 STEPS = 4
 BATCH = 4
+TEST_IMAGES = 10  # what a smoke test measures: Inception takes a third of a second for an image
 
 MARK = '.smoke'
 """The file that marks a folder as one whose checkpoints a smoke run wrote."""
@@ -50,6 +51,11 @@ def shrink(config: Config) -> Config:
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'cache_dataloader'):
         if small.get(key):
             small[key].update(batch_size=BATCH, num_workers=0)
+    for key in ('val_dataloader', 'test_dataloader'):
+        dataset = small.get(key, {}).get('dataset', {})
+        for count in ('num_images', 'limit'):
+            if dataset.get(count):
+                dataset[count] = min(dataset[count], TEST_IMAGES)
     if small.model.get('micro_batch_size'):
         small.model.micro_batch_size = BATCH // 2
     for hook in small.get('default_hooks', {}).values():
