@@ -6,7 +6,7 @@ from house import House
 # From the bottom up. A room imports rooms that are further down, and of its own; rooms of one line do not import each other.
 LAYERS = (
     ('dct', 'files', 'lazy', 'precision', 'randomness', 'text', 'zips'),
-    ('images', 'distributed', 'npz'),
+    ('images', 'distributed', 'machine', 'npz'),
     ('gradients',),
     ('registry',),
     ('schema',),

@@ -1,19 +1,15 @@
-"""Measurement: stop-watches, peak memory, and a description of the machine."""
+"""Measurement: stop-watches and peak memory."""
 
 import ctypes
-import os
-import platform
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 
-_PACKAGES = ('torch', 'torchvision', 'diffusers', 'timm', 'mmengine-lite', 'numpy')  # numbers depend on them
 _PROC = Path('/proc/self')
 _CPU = torch.device('cpu')
 
@@ -82,37 +78,6 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> float:
         line = next(line for line in (_PROC / 'status').read_text().splitlines() if line.startswith('VmHWM'))
         return int(line.split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def hardware() -> dict[str, Any]:
-    """Return processor, threads, memory, GPU, Python and the versions of the packages that numbers depend on."""
-    return {
-        'processor': processor_name(),
-        'cores': os.cpu_count(),
-        'threads': torch.get_num_threads(),
-        'memory_gib': _memory(),
-        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        'python': platform.python_version(),
-        'system': f'{platform.system()} {platform.machine()}',
-        **{name: version(name) for name in _PACKAGES},
-    }
-
-
-def processor_name() -> str:
-    """Return the processor's name, on Linux with its model."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _memory() -> int | None:
-    try:
-        return round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30)
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _synchronize(device: torch.device) -> None:

@@ -72,7 +72,7 @@ def write_measurements(path: str | Path, benchmark: str, settings: Mapping[str, 
     Raises:
         ValueError: If two rows have one name, or a ratio is no positive finite number.
     """
-    from eqzoo.benchmarks.measure import hardware  # here: reading needs no torch
+    from eqzoo.machine import hardware  # here: reading needs no torch
 
     names = [row.name for row in rows]
     if twice := sorted({name for name in names if names.count(name) > 1}):

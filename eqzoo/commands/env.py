@@ -88,7 +88,7 @@ def _devices() -> dict[str, str]:
         import torch
     except (ImportError, OSError) as error:  # a broken installation is what the report is about
         return {'torch': f'cannot be imported: {error}'}
-    from eqzoo.benchmarks.measure import hardware
+    from eqzoo.machine import hardware
 
     machine = hardware()
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]

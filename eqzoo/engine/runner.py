@@ -38,6 +38,7 @@ from eqzoo.engine.resume import (
 from eqzoo.engine.sharding import shard
 from eqzoo.engine.training import Training, check_memory, compile_blocks
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
+from eqzoo.machine import hardware
 from eqzoo.randomness import StepRandomness
 from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, OPTIMIZERS, build, component_of
 from eqzoo.registry.ranges import PositiveInt
@@ -385,6 +386,13 @@ class QuietRunner(Runner):
             settings.restore(self, self.iter)
         if concerns_best(self.changes):
             self.message_hub.runtime_info.pop('best_score', None)
+
+    def _log_env(self, env_cfg: Mapping[str, Any]) -> None:
+        """Log the machine and the config. mmengine's own way needs distutils, which Python 3.12 removed."""
+        facts = {**hardware(), 'seed': self.seed, 'launcher': self._launcher, 'processes': self.world_size, **env_cfg}
+        lines = '\n'.join(f'    {name}: {value}' for name, value in facts.items())
+        self.logger.info(f'Machine:\n{lines}\n')
+        self.logger.info(f'Config:\n{self.cfg.pretty_text}')
 
     def _maybe_compile(self, target: str) -> None:
         """Do nothing: mmengine would compile the whole `train_step` too, whose random streams Dynamo cannot follow."""

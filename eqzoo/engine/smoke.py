@@ -52,7 +52,7 @@ def shrink(config: Config) -> Config:
         if small.get(key):
             small[key].update(batch_size=BATCH, num_workers=0)
     for key in ('val_dataloader', 'test_dataloader'):
-        dataset = small.get(key, {}).get('dataset', {})
+        dataset = (small.get(key) or {}).get('dataset', {})
         for count in ('num_images', 'limit'):
             if dataset.get(count):
                 dataset[count] = min(dataset[count], TEST_IMAGES)

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import torch
 
 from eqzoo import __version__
-from eqzoo.benchmarks.measure import hardware
 from eqzoo.files import WriteError, write_json, writing_to
+from eqzoo.machine import hardware
 
 _RECORD = 'stage.json'
 _LOG = 'log.txt'

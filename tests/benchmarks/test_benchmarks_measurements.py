@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from eqzoo.benchmarks.measure import hardware
 from eqzoo.benchmarks.measurements import (
     FORM,
     RatioChange,
@@ -16,6 +15,7 @@ from eqzoo.benchmarks.measurements import (
 )
 from eqzoo.commands.benchmark import comparison
 from eqzoo.commands.cli import run, run_benchmark
+from eqzoo.machine import hardware
 
 ROWS = [Row('step', {'time': 0.8, 'memory': 0.5}, {'images_per_second': 3.5}), Row('data', {'time': 0.1})]
 

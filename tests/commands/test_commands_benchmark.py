@@ -13,7 +13,7 @@ from eqzoo.benchmarks.autoencoders import compare_eq_steps, released_step
 from eqzoo.benchmarks.evaluation import compare_pipelines
 from eqzoo.benchmarks.generators import PlainDiffusionTransformer, compare_sampling
 from eqzoo.benchmarks.growth import measure_growth, scoring_cost
-from eqzoo.benchmarks.measure import alternate, hardware, timed
+from eqzoo.benchmarks.measure import alternate, timed
 from eqzoo.benchmarks.measurements import read_measurements
 from eqzoo.benchmarks.memory import MemoryRow, memory_rows, without_files
 from eqzoo.benchmarks.speed import Work, matmul_peak, measure
@@ -25,6 +25,7 @@ from eqzoo.engine import StepRandomness, shrink
 from eqzoo.engine.memory import StepMemory
 from eqzoo.engine.runner import build_optimizers
 from eqzoo.generators import DiffusionTransformer
+from eqzoo.machine import hardware
 from eqzoo.registry import build
 from eqzoo.vision import EfficientNetLite0
 

@@ -208,10 +208,10 @@ def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
     words = [f'test_evaluators={evaluators!r}', 'cache_dataloader.dataset.size=32']
     run(reference, [config, str(sets / 'a.npz'), *words])
     run(reference, [str(sets / 'images'), str(sets / 'b.npz'), *OFFLINE, '--size', '32'])
-    first, second = (np.load(sets / name) for name in ('a.npz', 'b.npz'))
-    assert {*first.files} >= {'mu', 'sigma', 'arr_0'}
-    for name in ('mu', 'sigma', 'arr_0'):
-        assert np.array_equal(first[name], second[name])
+    with np.load(sets / 'a.npz') as first, np.load(sets / 'b.npz') as second:
+        assert {*first.files} >= {'mu', 'sigma', 'arr_0'}
+        for name in ('mu', 'sigma', 'arr_0'):
+            assert np.array_equal(first[name], second[name])
     none = [dict(type='GenerationSlicedWasserstein', reference=str(sets / 'a.npz'))]
     message = fails(reference, [config, str(sets / 'c.npz'), f'test_evaluators={none!r}'], capsys)
     assert 'none of its test_evaluators has an extractor and a data set for its reference' in message

@@ -35,9 +35,9 @@ def speed(
     """
     import torch
 
-    from eqzoo.benchmarks.measure import processor_name
     from eqzoo.benchmarks.speed import hot_paths, matmul_peak, measure
     from eqzoo.distributed import get_device
+    from eqzoo.machine import processor_name
 
     device = torch.device(get_device())
     on_gpu = device.type == 'cuda'
@@ -95,8 +95,8 @@ def gpu(
 
     from eqzoo.benchmarks.gpu import as_markdown, run_parts, target_lines
     from eqzoo.benchmarks.gpu_parts import TINY, Sizes, gpu_parts
-    from eqzoo.benchmarks.measure import hardware
     from eqzoo.distributed import use_device
+    from eqzoo.machine import hardware
 
     if resume and out is None:
         raise ValueError('--resume: of which file? Expected --out FILE.json.')
