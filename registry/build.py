@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -143,6 +144,7 @@ def _build(config: Any, where: str, kind: Registry | None, defaults: Mapping[str
     arguments = {**defaults, **{key: value for key, value in config.items() if key != 'type'}}
     _check_arguments(cls, arguments, where)
     built = {key: _build_value(key, value, f'{where}.{key}' if where else key) for key, value in arguments.items()}
+    built |= _paths(cls, built)
     try:
         return cls(**built)
     except ValueError as error:
@@ -151,6 +153,21 @@ def _build(config: Any, where: str, kind: Registry | None, defaults: Mapping[str
         raise
     except TypeError as error:
         raise ValueError(f'{where}: {error}' if where else str(error)) from error
+
+
+def _paths(cls: type | Callable, arguments: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the texts among the arguments whose annotations ask for a path and not for text; configs hold text."""
+    try:
+        parameters = parameters_of(cls)
+    except ValueError:  # a builtin without a signature
+        return {}
+    texts = {key: value for key, value in arguments.items() if isinstance(value, str) and key in parameters}
+    return {key: Path(value) for key, value in texts.items() if _asks_for_path(parameters[key].annotation)}
+
+
+def _asks_for_path(annotation: Any) -> bool:
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return Path in options and str not in options
 
 
 def _build_value(key: str, value: Any, where: str) -> Any:

@@ -125,7 +125,7 @@ def accepts(annotation: Any, value: Any) -> bool:
     if not isinstance(kind, type) or kind in (Any, object, type, inspect.Parameter.empty):
         return True
     if issubclass(kind, PathLike):
-        return isinstance(value, kind)
+        return isinstance(value, str | kind)  # `build` makes paths of a config's text
     if issubclass(kind, Mapping):
         return isinstance(value, Mapping) and all(
             accepts(each, item) for items in (value, value.values()) for each, item in _pairs(arguments, items)

@@ -20,6 +20,7 @@ from eqzoo.randomness import SampleStreams, StepRandomness
 from eqzoo.registry import MODELS, Corruption, Objective, Penalty
 from eqzoo.registry.ranges import NonNegativeFloat, PositiveInt
 from eqzoo.regularizers import LatentStep, ReconstructionPair
+from eqzoo.transforms.scale import has_scales
 
 
 class Draws(NamedTuple):
@@ -87,6 +88,13 @@ class AutoencoderTraining(Training):
                 f'AutoencoderTraining.encoder_rate: 0 freezes the encoder, and with it the latents that {names} would '
                 'change; set model.penalties=[], or a rate above 0.'
             )
+        for each in penalties:
+            if getattr(objective, 'p_low_resolution', 0) and has_scales(getattr(each, 'transform', None)):
+                raise ValueError(
+                    f'{type(each).__name__}.transform: its scales are drawn for whole images, which the low-resolution '
+                    f'branch of {type(objective).__name__} makes smaller; set model.objective.p_low_resolution=0, or '
+                    'leave scales out of this transform.'
+                )
         self.autoencoder = autoencoder
         self.objective = objective
         self.reconstruction_loss = reconstruction_loss
@@ -108,7 +116,7 @@ class AutoencoderTraining(Training):
         if channels_last:
             for part in (autoencoder, adversarial_loss):
                 if part is not None:
-                    part.to(memory_format=torch.channels_last)
+                    _put_channels_last(part)
 
     def train(self, mode: bool = True) -> 'AutoencoderTraining':
         """Set the mode; a frozen encoder stays in evaluation mode, where no statistics of batches move it."""
@@ -120,7 +128,7 @@ class AutoencoderTraining(Training):
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the parameters of the optimizer 'autoencoder', and of 'discriminator' if there is one."""
-        parts = [self.autoencoder, self.reconstruction_loss, *self.corruptions, *self.penalties]
+        parts = [self.autoencoder, self.objective, self.reconstruction_loss, *self.corruptions, *self.penalties]
         modules = [part for part in parts if isinstance(part, nn.Module)]
         groups = {'autoencoder': [p for module in modules for p in module.parameters() if p.requires_grad]}
         if self.adversarial_loss is not None:
@@ -346,3 +354,10 @@ def gradients_off(module: nn.Module | None) -> Iterator[None]:
     yield
     for each in trained:
         each.requires_grad_(True)
+
+
+def _put_channels_last(network: nn.Module) -> None:
+    """Lay the weights of 2D convolutions out channels last; torch's own way refuses networks that have others."""
+    for each in (*network.parameters(), *network.buffers()):
+        if each.ndim == 4:
+            each.data = each.data.contiguous(memory_format=torch.channels_last)

@@ -33,6 +33,7 @@ class EMAHook(Hook):
 
     def __init__(self, decay: Decay = 0.9999) -> None:
         self.decay = decay
+        self._starts_from_loaded = False
 
     def before_run(self, runner: Runner) -> None:
         """Start from the current weights."""
@@ -44,8 +45,15 @@ class EMAHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Continue from the saved average, or from the loaded weights if there is none."""
-        trained = _joined(runner, _trained(runner))
-        self.average.load_state_dict(checkpoint.get('ema_state_dict') or trained.state_dict())
+        saved = checkpoint.get('ema_state_dict')
+        self._starts_from_loaded = saved is None  # mmengine loads the weights after this call
+        if saved is not None:
+            self.average.load_state_dict(saved)
+
+    def before_train(self, runner: Runner) -> None:
+        """Start from the loaded weights, if they came without an average."""
+        if self._starts_from_loaded:
+            self.average.load_state_dict(_joined(runner, _trained(runner)).state_dict())
 
     @torch.no_grad()
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:

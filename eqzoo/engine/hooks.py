@@ -18,12 +18,14 @@ from eqzoo.data.loaders import with_reason
 from eqzoo.distributed import (
     all_gather_object,
     all_reduce,
+    local_shard,
     max_over_processes,
     mean_over_processes,
     rank_and_world_size,
 )
 from eqzoo.engine.checkpoints import CheckpointHook, latest_checkpoint
 from eqzoo.evaluators.codebook import perplexity
+from eqzoo.precision import to_double
 from eqzoo.randomness import Stream, seeded
 from eqzoo.registry import HOOKS
 from eqzoo.registry.ranges import PositiveFloat, PositiveInt
@@ -85,7 +87,7 @@ class ScalarsHook(Hook):
         tensors = [value for _, outputs, _ in waiting for value in outputs.values() if isinstance(value, Tensor)]
         if not tensors:
             return
-        own = torch.stack([each.detach().double().reshape(()) for each in tensors])
+        own = torch.stack([to_double(each.detach()).reshape(()) for each in tensors])
         (means_of_all,) = mean_over_processes([own])
         skips = runner.model.on_nonfinite == 'skip'
         own, means_of_all = iter(own.tolist()), iter(means_of_all.tolist())
@@ -100,8 +102,19 @@ class ScalarsHook(Hook):
                     runner.message_hub.update_scalar(f'train/{name}', value)
 
     def before_checkpoint(self, runner: Runner) -> None:
-        """Read all waiting values: a run whose loss is not finite stops before the checkpoint."""
+        """Read all waiting values, and look at the weights: a run that has diverged stops before the checkpoint.
+
+        Raises:
+            FloatingPointError: If a loss or a weight is not finite; a gradient may be, where the loss is finite.
+        """
         self.read(runner)
+        weights = [local_shard(each.detach()) for each in runner.model.parameters()]
+        norms = torch.stack([to_double(each) for each in torch._foreach_norm(weights)])
+        (finite,) = mean_over_processes([to_double(norms.isfinite().all())])
+        if finite < 1:
+            raise FloatingPointError(
+                f'The weights are not finite, though the losses were: a gradient was not. {_remedy(runner)}'
+            )
 
 
 @HOOKS.register_module()
@@ -257,6 +270,7 @@ class CodebookHook(Hook):
     `revive_after`, `codebook/revived`. A code that was not chosen for `revive_after` steps is
     replaced by a random feature of the current step (as in Jukebox, arXiv 2005.00341, Sec. 3), and
     its optimizer state is set to zero. Checkpoints hold the number of idle steps of each code.
+    A frozen codebook (`model.encoder_rate=0`) keeps its codes, and a step whose update was skipped replaces none.
 
     Args:
         revive_after: Number of steps without use after which a code is replaced. None: never.
@@ -268,6 +282,7 @@ class CodebookHook(Hook):
     def __init__(self, revive_after: PositiveInt | None = None) -> None:
         self.revive_after = revive_after
         self.idle: Tensor | None = None
+        self._is_listening = False
         self._features: list[Tensor] = []
         self._indices: list[Tensor] = []
 
@@ -297,18 +312,22 @@ class CodebookHook(Hook):
         self._listener.remove()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Forget features that were quantised between steps."""
-        self._features.clear()
-        self._indices.clear()
+        """Listen for this step: features of a whole validation would fill the memory."""
+        self._is_listening = True
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Log this step's usage and replace codes that are due."""
-        counts = torch.bincount(torch.cat(self._indices), minlength=len(self.idle)).double()
+        self._is_listening = False
+        counts = to_double(torch.bincount(torch.cat(self._indices), minlength=len(self.idle)))
         all_reduce(counts)
-        scalars = {'usage': (counts > 0).double().mean(), 'perplexity': perplexity(counts)}
-        self.idle = torch.where(counts > 0, 0, self.idle + 1)
+        is_used = counts > 0
+        scalars = {'usage': to_double(is_used).mean(), 'perplexity': perplexity(counts)}
+        self.idle = torch.where(is_used.to(self.idle.device), 0, self.idle + 1)
         if self.revive_after is not None:
-            scalars['revived'] = self._revive(runner, data_batch['draws'])
+            keeps = getattr(runner.model, 'encoder_rate', 1) == 0 or bool(outputs.get('skipped', False))
+            scalars['revived'] = 0 if keeps else self._revive(runner, data_batch['draws'])
+        self._features.clear()
+        self._indices.clear()
         # `ScalarsHook` reads them together with the step's other values
         outputs |= {f'codebook/{name}': value for name, value in scalars.items()}
 
@@ -323,6 +342,8 @@ class CodebookHook(Hook):
         checkpoint['codebook_idle'] = self.idle.cpu()
 
     def _listen(self, module: Any, inputs: tuple[Tensor, ...], outputs: Any) -> None:
+        if not self._is_listening:
+            return
         self._indices.append(outputs[2][2].flatten())
         if self.revive_after is not None:
             self._features.append(inputs[0].detach().movedim(1, -1).flatten(0, -2))
@@ -359,8 +380,8 @@ def stopped_by(runner: Runner) -> int:
 
 
 def _are_finite(values: Mapping[str, float]) -> bool:
-    """Return whether all losses are finite, a discriminator's too."""
-    return all(math.isfinite(value) for name, value in values.items() if name.endswith('loss'))
+    """Return whether all losses and norms of gradients are finite, a discriminator's too."""
+    return all(math.isfinite(value) for name, value in values.items() if name.endswith(('loss', 'grad_norm')))
 
 
 def _nonfinite_message(runner: Runner, step: int, values: Mapping[str, float], batch: Mapping[str, Any]) -> str:
@@ -371,10 +392,13 @@ def _nonfinite_message(runner: Runner, step: int, values: Mapping[str, float], b
     names = getattr(runner.train_dataloader.dataset, 'names', None)
     images = [str(names[index] if names else index) for index in indices]
     more = f' and {len(images) - _MAX_NAMES} more' if len(images) > _MAX_NAMES else ''
-    latest = latest_checkpoint(runner.work_dir)
-    remedy = f'Continue from {latest.name} with --resume' if latest else 'There is no checkpoint yet: start again'
     return (
         f'step {step + 1}: the loss is not finite ({shown}); its batch on this process: '
-        f'{", ".join(images[:_MAX_NAMES])}{more}. {remedy}, with a smaller learning rate or clip_grad, or leave such '
-        'steps out: model.on_nonfinite=skip.'
+        f'{", ".join(images[:_MAX_NAMES])}{more}. {_remedy(runner)}'
     )
+
+
+def _remedy(runner: Runner) -> str:
+    latest = latest_checkpoint(runner.work_dir)
+    remedy = f'Continue from {latest.name} with --resume' if latest else 'There is no checkpoint yet: start again'
+    return f'{remedy}, with a smaller learning rate or clip_grad, or leave such steps out: model.on_nonfinite=skip.'

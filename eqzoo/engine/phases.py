@@ -8,13 +8,14 @@ without phases. Each earlier phase runs in a subfolder with the name of the phas
 import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from torch.utils.data import Dataset
 
 from eqzoo.config import set_key
 from eqzoo.engine.checkpoints import latest_whole_checkpoint, step_of
+from eqzoo.registry import argument_defaults
 from eqzoo.schema import check_keys
 
 
@@ -25,11 +26,13 @@ class Phase(NamedTuple):
         name: Its name; empty in a config without phases.
         config: What it trains; all but the first get the weights of the one before when it is done.
         start: The checkpoint of the phase before, from which it starts; None for the first.
+        keeps_discriminator: Whether the discriminator of the phase before goes on, too.
     """
 
     name: str
     config: Config
     start: Path | None = None
+    keeps_discriminator: bool = False
 
     @property
     def result(self) -> Path:
@@ -45,6 +48,8 @@ class Phase(NamedTuple):
         """Point the config at the weights of the phase before; until then it has none."""
         if self.start is not None:
             self.config.model.autoencoder.weights = str(self.start)
+        if self.keeps_discriminator:
+            self.config.model.adversarial_loss.discriminator.weights = str(self.start)
 
 
 def phases_of(config: Config, prepare: Callable[[Config], Config] = lambda config: config) -> list[Phase]:
@@ -77,10 +82,27 @@ def phases_of(config: Config, prepare: Callable[[Config], Config] = lambda confi
         own = prepare(own)
         if number < len(changes):
             own.work_dir = str(Path(own.work_dir) / name)
-        if found:
-            own.model.autoencoder.weights = None
-        found.append(Phase(name, own, found[-1].result if found else None))
+        if not found:
+            found.append(Phase(name, own))
+            continue
+        before = found[-1]
+        own.model.autoencoder.weights = None
+        found.append(
+            Phase(name, own, before.result, _can_load(own) and _discriminator(own) == _discriminator(before.config))
+        )
     return found
+
+
+def _discriminator(config: Config) -> Mapping[str, Any] | None:
+    """Return the config of the discriminator, without its weights."""
+    discriminator = (config.model.get('adversarial_loss') or {}).get('discriminator')
+    return discriminator and {key: value for key, value in discriminator.items() if key != 'weights'}
+
+
+def _can_load(config: Config) -> bool:
+    """Return whether there is a discriminator whose weights a checkpoint can give."""
+    discriminator = _discriminator(config)
+    return bool(discriminator) and 'weights' in argument_defaults(discriminator['type'])
 
 
 def data_of_both(first: Config, second: Config, opened: Mapping[str, Dataset]) -> dict[str, Dataset]:

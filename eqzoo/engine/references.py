@@ -206,6 +206,7 @@ def make_reference(
             moments.pooled,
             spatial=moments.spatial,
             data=data.identity(),
+            num_listed=len(data),
             images=(data[number]['image'][None] for number in numbers),
             num_stored=len(numbers),
             features=moments.features,
@@ -280,7 +281,7 @@ def measured_references(
             data, network = build(reference), build(evaluator.get('extractor') or default)
             file = folder / f'reference_{network.key}_{_short_hash(data.identity())}.npz'
             if not _is_whole(file, network):
-                make_reference(data, network, file)
+                make_reference(data, network, file, loading=loading)
             evaluator['reference'] = str(file)
         found.append(evaluator)
     return found

@@ -232,7 +232,8 @@ def compile_blocks(blocks: Iterable[nn.Module], **options: Any) -> None:
 
     blocks = list(blocks)
     # torch counts all blocks and sizes together, since one function calls all modules
-    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = _SIZES * len(blocks)
+    # torch 2.6 has only these names of recompile_limit and accumulated_recompile_limit, and later ones have both
+    dynamo.cache_size_limit = dynamo.accumulated_cache_size_limit = _SIZES * len(blocks)
     # The adaptive weight of an adversarial loss differentiates a graph twice, which torch < 2.12 otherwise refuses.
     torch._functorch.config.donated_buffer = False
     for block in blocks:

@@ -143,6 +143,8 @@ class EquivarianceError(Evaluator):
             if key in sums
         }
         self.curves = case_curves(measures, self.transforms)
+        for curve in () if self.mask else self.curves:
+            curve['title'] += ', unmasked'
         metrics: dict[str, float] = {}
         for key, measure in measures.items():
             metrics[key] = measure.value

@@ -60,9 +60,9 @@ class ReconstructionFrechet(Evaluator):
             ValueError: If there are fewer than `min_images`, or the reference is of another number.
         """
         refuse_too_few(self._key, num_images, self.min_images)
-        if self.reference is not None and self.reference.num_images != num_images:
+        if self.reference is not None and self.reference.num_listed != num_images:
             raise ValueError(
-                f'{self._key}: {self.reference.path} is of {self.reference.num_images} images, the data set has '
+                f'{self._key}: {self.reference.path} is of {self.reference.num_listed} images, the data set has '
                 f'{num_images}; expected a reference of the same images: measure it with tools/reference.py, with '
                 'the same size and crop, or leave it out.'
             )
@@ -89,9 +89,19 @@ class ReconstructionFrechet(Evaluator):
             self.add_totals(side, each.sums._asdict())
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the distance."""
+        """Return the distance.
+
+        Raises:
+            ValueError: If another number of images could be read than when the reference was measured.
+        """
         target = moments_of(sums, 'target') if self.reference is None else self.reference.pooled
-        return {self._key: frechet_distance(moments_of(sums, 'reconstruction'), target)}
+        found = moments_of(sums, 'reconstruction')
+        if self.reference is not None and found.count != self.reference.num_images:
+            raise ValueError(
+                f'{self._key}: {found.count} images could be read, and {self.reference.num_images} when '
+                f'{self.reference.path} was measured; measure it again, or leave it out.'
+            )
+        return {self._key: frechet_distance(found, target)}
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:

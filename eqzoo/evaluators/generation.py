@@ -113,13 +113,16 @@ class GenerationMetric(Evaluator):
         return {**arguments, 'reference': SMOKE_REFERENCE, 'min_images': 2, 'splits': 2, 'kid_subset_size': 4}
 
     def check(self, num_images: int) -> None:
-        """Refuse too few samples, and read or extract the features of the reference's images if they are needed.
+        """Refuse too few samples or images of the reference, and read or extract the latter's features if needed.
 
         Raises:
             ValueError: With the number needed.
         """
         if 'fd' in self.metrics:
-            refuse_too_few(f'{self.extractor.frechet_key}{self._side}', num_images, self.min_images)
+            key = f'{self.extractor.frechet_key}{self._side}'
+            refuse_too_few(key, num_images, self.min_images)
+            if self.reference.num_images is not None:
+                refuse_too_few(f'{key}, reference', self.reference.num_images, self.min_images)
         if 'is' in self.metrics:
             self._classes = InceptionScoreSums(num_images, self.extractor.num_logits, splits=self.splits)
         if {'pr', 'kid'} & set(self.metrics) and self._reference_features is None:

@@ -65,6 +65,11 @@ class Reference:
         return self.meta['num_images'] if self.meta else None
 
     @property
+    def num_listed(self) -> int | None:
+        """The number of images of its data set, with those that could not be read; None for ADM's files."""
+        return self.meta.get('num_listed', self.num_images) if self.meta else None
+
+    @property
     def autoencoder(self) -> str | None:
         """The `autoencoder_digest` of the autoencoder whose reconstructions were measured; None if images were."""
         return (self.meta or {}).get('autoencoder')
@@ -231,6 +236,7 @@ def write_reference(
     pooled: FeatureMoments,
     *,
     data: Mapping[str, Any],
+    num_listed: int | None = None,
     spatial: FeatureMoments | None = None,
     images: Iterable[Tensor] = (),
     num_stored: int = 0,
@@ -246,6 +252,7 @@ def write_reference(
         extractor: Of the features.
         pooled: Moments of the pooled features of all images.
         data: The data set's identity.
+        num_listed: Its number of images, with those that could not be read; by default those that were read.
         spatial: Moments of the spatial features, if the extractor has them.
         images: Batches (B, 3, H, W), uint8, of the images to store; 10,000 in ADM's files.
         num_stored: The number of stored images.
@@ -269,6 +276,7 @@ def write_reference(
     meta = {
         'extractor': _describe(extractor),
         'num_images': pooled.count,
+        'num_listed': pooled.count if num_listed is None else num_listed,
         'data': dict(data),
         'eqzoo': __version__,
     }

@@ -137,7 +137,8 @@ class LatentMask(nn.Module):
             kept = channels - (share * channels).floor()
             mask = torch.arange(channels) < kept[:, None]
             return latents * mask[:, :, None, None].to(latents, non_blocking=True)
-        height, width = (side // self.block for side in latents.shape[2:])
+        # rounded up: an objective may decode fewer cells than `check_grid` has seen, in blocks that are cut at the edge
+        height, width = (-(-side // self.block) for side in latents.shape[2:])
         order = streams.uniform(height * width).argsort(dim=1).argsort(dim=1)  # the places of a random permutation
         hidden = order < (share * height * width).floor()[:, None]
         hidden = hidden.view(-1, 1, height, width)
@@ -146,4 +147,5 @@ class LatentMask(nn.Module):
             .repeat_interleave(self.block, 3)
             .to(latents.device, non_blocking=True)
         )
+        hidden = hidden[:, :, : latents.shape[2], : latents.shape[3]]
         return torch.where(hidden, self.token.to(latents.dtype)[:, None, None], latents)

@@ -240,15 +240,21 @@ class LocalCorrelation:
 
     def __call__(self, step: LatentStep, draw: None = None) -> dict[str, Tensor]:
         """Return 'local_correlation'; logs the correlation."""
-        correlation = self.correlation(step.posterior.mean.float())
+        latents = step.posterior.mean.float()
+        if min(latents.shape[2:]) < self.window:  # a smaller branch of the objective: no window, and nothing to ask for
+            return {'local_correlation': latents.new_zeros(())}
+        correlation = self.correlation(latents)
         step.log['correlation'] = correlation.detach()
         penalty = F.relu(self.threshold - correlation)
         return {'local_correlation': weighted(penalty, self.weight, step, adaptive=self.adaptive)}
 
     def correlation(self, latents: Tensor) -> Tensor:
-        """Return ρ, a scalar, of `latents` (B, C, h, w)."""
+        """Return ρ, a scalar, of `latents` (B, C, h, w); rows and columns beyond the last whole window are left out."""
         side = self.window
-        batch, channels, height, width = latents.shape
+        # an objective may encode images of fewer cells than those that `check_grid` has seen
+        height, width = (each // side * side for each in latents.shape[2:])
+        latents = latents[:, :, :height, :width]
+        batch, channels = latents.shape[:2]
         cells = latents.reshape(batch, channels, height // side, side, width // side, side)
         cells = cells.permute(0, 2, 4, 3, 5, 1).reshape(-1, side * side, channels)
         unit = F.normalize(cells - cells.mean(dim=2, keepdim=True), dim=2, eps=_EPSILON)

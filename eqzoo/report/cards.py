@@ -10,7 +10,8 @@ from eqzoo.text import printable
 _ABSENT = object()
 _MAX_CHARACTERS = 60  # of a value in a message
 _DATA_FIELDS = ('data', 'num_images', 'unreadable')  # of the card; every metric depends on them
-_SUBJECT = 'autoencoder'  # of an evaluator's card: being compared, as the weights are
+# Of an evaluator's card: the autoencoder, which is being compared as the weights are, and what follows from its shape.
+_SUBJECT = ('autoencoder', 'undetermined')
 _LOCATIONS = ('root', 'file')  # ignored where a hash is known: a folder and a zip of it agree
 
 
@@ -82,7 +83,7 @@ def _evaluator_cards(metric: str, first: Result, second: Result) -> Iterator[tup
 
 
 def _without_subject(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in card.items() if name != _SUBJECT}
+    return {name: value for name, value in card.items() if name not in _SUBJECT}
 
 
 def _without_content(card: Mapping[str, Any]) -> dict[str, Any]:

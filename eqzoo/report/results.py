@@ -9,6 +9,7 @@ from eqzoo.report.charts import check_curve
 from eqzoo.text import printable
 
 _FILE = 'metrics.json'
+_ENDINGS = ('.json', '.pth', '.pt', '.ckpt', '.safetensors', '.sft', '.bin')
 
 
 class Result(NamedTuple):
@@ -99,4 +100,5 @@ def _name_parts(path: Path) -> tuple[str, ...]:
     """Return the folders of a result, and its own name unless it is metrics.json."""
     path = path.absolute()
     folders = path.parent.parts[1:]
-    return folders if folders and path.name == _FILE else (*folders, path.stem)
+    name = path.stem if path.suffix.lower() in _ENDINGS else path.name  # FLUX.1-dev has no ending
+    return folders if folders and path.name == _FILE else (*folders, name)

@@ -119,6 +119,11 @@ class AnisotropicScale(_Scale):
         return self._draw(generator, grid[0], grid), self._draw(generator, grid[1], grid)
 
 
+def has_scales(transform: Any) -> bool:
+    """Return whether a transform, or one that it is composed of, draws scales for the latent grid."""
+    return isinstance(transform, _Scale) or any(map(has_scales, getattr(transform, 'transforms', ())))
+
+
 def _as_fraction(scale: float) -> Fraction:
     """Return the decimal or ratio that a float stands for: 0.28 of 25 cells is 7, while 0.28 * 25 is slightly more."""
     return Fraction(scale).limit_denominator(1000)

@@ -92,6 +92,32 @@ def test_no_more_codes_are_revived_than_there_are_features():
     assert (hook.idle == 0).sum() == 3
 
 
+@pytest.mark.parametrize('reason', ['frozen', 'skipped'])
+def test_codes_of_a_frozen_codebook_and_of_a_skipped_step_stay(reason):
+    hook = CodebookHook(revive_after=1)
+    runner = make_runner(hook)
+    if reason == 'frozen':
+        runner.model.encoder_rate = 0
+    before = runner.model.autoencoder.quantize.embedding.weight.detach().clone()
+    hook.before_train_iter(runner, 0)
+    runner.model.autoencoder.bottleneck(torch.full((1, 2, 1, 1), 7.0))
+    logged = {'skipped': torch.tensor(float(reason == 'skipped'))}
+    hook.after_train_iter(runner, 0, {'draws': torch.arange(1)}, logged)
+    assert torch.equal(runner.model.autoencoder.quantize.embedding.weight, before)
+    assert logged['codebook/revived'] == 0
+    assert hook.idle.tolist() == [1] * 7 + [0]
+
+
+def test_features_of_a_validation_are_not_kept():
+    hook = CodebookHook(revive_after=5)
+    runner = make_runner(hook)
+    step(hook, runner, [0.0])
+    for _ in range(3):
+        runner.model.autoencoder.bottleneck(torch.zeros(1, 2, 4, 4))
+    assert not hook._features
+    assert not hook._indices
+
+
 def test_after_training_nothing_listens():
     hook = CodebookHook()
     runner = make_runner(hook)

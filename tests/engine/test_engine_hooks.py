@@ -66,11 +66,13 @@ def test_the_average_moves_by_one_minus_decay_and_is_what_is_validated_and_saved
 def test_a_resumed_average_goes_on_and_a_missing_one_starts_from_the_weights():
     runner, hook = runner_of(1.0), EMAHook(decay=0.5)
     hook.before_run(runner)
-    fill(runner, 3.0)
     hook.after_load_checkpoint(runner, {})
+    fill(runner, 3.0)  # mmengine loads the weights after that call
+    hook.before_train(runner)
     assert torch.equal(hook.average.weight, torch.full((2, 2), 3.0))
     saved = {name: torch.zeros_like(value) for name, value in hook.average.state_dict().items()}
     hook.after_load_checkpoint(runner, {'ema_state_dict': saved})
+    hook.before_train(runner)
     hook.after_train_iter(runner, 0)
     assert torch.equal(hook.average.weight, torch.full((2, 2), 1.5))
 
@@ -119,7 +121,8 @@ def test_several_processes_agree_on_the_step_after_which_they_stop(monkeypatch):
 def test_values_wait_on_the_device_until_the_log_is_due():
     logged, hook = [], ScalarsHook()
     hub = SimpleNamespace(update_scalar=lambda name, value: logged.append((name, value)))
-    model = SimpleNamespace(on_nonfinite='stop')
+    model = nn.Linear(2, 2)
+    model.on_nonfinite = 'stop'
     runner = SimpleNamespace(hooks=[LoggerHook(interval=3)], iter=0, max_iters=100, message_hub=hub, model=model)
     hook.before_train(runner)
     for step in range(4):
@@ -130,6 +133,26 @@ def test_values_wait_on_the_device_until_the_log_is_due():
     assert logged[:2] == [('train/loss', 0.0), ('train/count', 7)]
     hook.before_checkpoint(runner)
     assert logged[6:] == [('train/loss', 1.5), ('train/count', 7)]
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    """A gradient was not finite, while the loss was."""
+    model = nn.Linear(2, 2)
+    model.bias.data[1] = float('nan')
+    runner = SimpleNamespace(model=model, work_dir=tmp_path)
+    with pytest.raises(FloatingPointError, match='weights are not finite, though the losses were.*on_nonfinite=skip'):
+        ScalarsHook().before_checkpoint(runner)
+
+
+def test_a_norm_of_gradients_that_is_not_finite_stops_the_run(tmp_path):
+    hook, model = ScalarsHook(), SimpleNamespace(on_nonfinite='stop')
+    runner = SimpleNamespace(model=model, work_dir=tmp_path, iter=0, hooks=[], max_iters=2)
+    runner.train_dataloader = SimpleNamespace(dataset=None)
+    hook.before_train(runner)
+    values = {'loss': torch.tensor(1.0), 'grad_norm': torch.tensor(float('inf'))}
+    hook.after_train_iter(runner, 0, {'indices': None, 'draws': None}, values)
+    with pytest.raises(FloatingPointError, match='step 1: .* grad_norm inf'):
+        hook.read(runner)
 
 
 def test_progress_is_printed_early_and_whenever_the_log_is_silent(monkeypatch, capsys):

@@ -120,3 +120,24 @@ def test_a_mistake_in_any_phase_is_one_message_before_the_first_runs(config, pha
     path.write_text(CONFIG.split('phases =')[0] + f'phases = {phases}')
     with pytest.raises(SystemExit, match=message):
         run(train, [str(path), '--smoke', '--dry-run', f'work_dir={tmp_path}/work'])
+
+
+def test_a_discriminator_goes_on_in_the_next_phase(config):
+    loaded = load_config(str(config))
+    loaded.model.adversarial_loss = dict(type='AdversarialLoss', discriminator=dict(type='PatchGAN'), start_step=0)
+    first, last = phases_of(loaded)
+    first.begin()
+    last.begin()
+    assert 'weights' not in first.config.model.adversarial_loss.discriminator
+    assert last.config.model.adversarial_loss.discriminator.weights == str(first.result)
+
+
+@pytest.mark.parametrize('name', ['FeatureDiscriminator', 'other'])
+def test_a_discriminator_that_is_another_one_or_reads_no_checkpoints_starts_anew(config, name):
+    loaded = load_config(str(config))
+    kind = 'PatchGAN' if name == 'other' else name
+    loaded.model.adversarial_loss = dict(type='AdversarialLoss', discriminator=dict(type=kind), start_step=0)
+    if name == 'other':
+        loaded.phases.decoder['model.adversarial_loss.discriminator'] = dict(type='PatchGAN', width=16)
+    _, last = phases_of(loaded)
+    assert not last.keeps_discriminator

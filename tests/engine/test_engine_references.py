@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.autoencoders.base import Deterministic
+from eqzoo.engine import references
 from eqzoo.engine.references import make_reference, measured_references
 from eqzoo.evaluators import GenerationMetric, SampleView
 from eqzoo.evaluators.reference import read_reference
@@ -194,6 +195,15 @@ def test_a_reference_is_measured_once_for_each_autoencoder(tmp_path):
     built([metric(against='reconstructions')], tmp_path, other)
     assert other.num_decoded == COUNT
     assert len([*tmp_path.glob('reconstructions_averages_*.npz')]) == 2
+
+
+def test_images_are_loaded_in_batches_of_all_processes(tmp_path, monkeypatch):
+    """The loader refuses a batch that is no multiple of their number."""
+    sizes = []
+    monkeypatch.setattr(references, 'rank_and_world_size', lambda: (0, 6))
+    monkeypatch.setattr(references, 'make_reference', lambda *given, loading: sizes.append(loading))
+    measured_references([metric()], tmp_path, draw(Lossy()), batch_size=10)
+    assert sizes == [(60, 0)]
 
 
 def test_files_of_images_and_of_another_autoencoder_are_refused(tmp_path):

@@ -202,6 +202,18 @@ def test_the_encoder_can_have_its_own_rate(batch):
             dict(objective=dict(type='ImplicitEquivariance', transform=dict(type='Rotate'), act_on='codes')),
             r"act_on: got 'codes', but TinyAutoencoder has no codebook",
         ),
+        (
+            dict(
+                objective=dict(type='ImplicitEquivariance', transform=dict(type='Rotate')),
+                penalties=[
+                    dict(
+                        type='ExplicitEquivariance',
+                        transform=dict(type='Compose', transforms=[dict(type='Rotate'), dict(type='IsotropicScale')]),
+                    )
+                ],
+            ),
+            r'ExplicitEquivariance.transform: its scales are drawn for whole images.*set model.objective.p_low_res',
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_when_it_is_built(changes, message):
@@ -250,3 +262,35 @@ def test_a_users_own_penalty_needs_only_to_be_called(batch):
         assert model.train_step(batch, optimizers, StepRandomness(0, 0))['norm'] == wanted
     finally:
         del REGULARIZERS.module_dict['LatentNorm']
+
+
+def test_an_objectives_own_weights_are_trained():
+    @REGULARIZERS.register_module()
+    class Offset(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.offset = nn.Parameter(torch.zeros(1))
+
+        def sample(self, generator, grid):
+            return None
+
+        def forward(self, step, images, draw):
+            raise NotImplementedError
+
+    try:
+        model, _ = make(objective=dict(type='Offset'))
+        assert any(each is model.objective.offset for each in model.parameter_groups()['autoencoder'])
+    finally:
+        del REGULARIZERS.module_dict['Offset']
+
+
+@pytest.mark.parametrize('name', ['LocalCorrelation', 'LatentMask'])
+def test_the_smaller_images_of_an_objective_need_not_be_whole_windows(name, batch):
+    """`check_data` sees whole images; of 8 x 8 cells, scales leave 2 to 7."""
+    part = dict(type=name, **(dict(block=2) if name == 'LatentMask' else {}))
+    objective = dict(type='ImplicitEquivariance', transform=dict(type='IsotropicScale'), p_low_resolution=0.5)
+    changes = {'corruptions' if name == 'LatentMask' else 'penalties': [part]}
+    model, optimizers = make(objective=objective, **changes)
+    model.check_data(Shapes(num_images=1, size=32))
+    for number in range(12):
+        assert model.train_step(batch, optimizers, StepRandomness(0, number))['loss'].isfinite()

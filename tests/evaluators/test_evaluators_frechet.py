@@ -19,8 +19,9 @@ def images(count, seed, spread=0.5):
     return F.interpolate(base, 32, mode='bilinear').clamp(-1, 1)
 
 
-def measure(metric, x, y, batch=7, numbers=None):
-    metric.check(len(x))
+def measure(metric, x, y, batch=7, numbers=None, *, checks=True):
+    if checks:
+        metric.check(len(x))
     numbers = torch.arange(len(x)) if numbers is None else numbers
     for chosen in numbers.split(batch):
         view = AutoencoderView(None, x[chosen], chosen)
@@ -67,6 +68,19 @@ def test_a_reference_of_the_same_images_gives_the_same_and_another_is_refused(tm
     assert metric.card()['reference']['num_images'] == 60
     with pytest.raises(ValueError, match=r'fd_averages: .*x.npz is of 60 images, the data set has 50'):
         metric.check(50)
+
+
+def test_images_that_cannot_be_read_count_on_both_sides(tmp_path):
+    """The data set lists 61 images, of which one is damaged."""
+    extractor = Averages()
+    moments = FeatureMoments(12)
+    moments.add(extractor(to_uint8(X)).pooled)
+    write_reference(tmp_path / 'x.npz', extractor, moments, data={'kind': 'test'}, num_listed=61)
+    metric = ReconstructionFrechet(extractor, reference=str(tmp_path / 'x.npz'))
+    metric.check(61)
+    assert measure(metric, X, Y, checks=False) == pytest.approx(measure(ReconstructionFrechet(extractor), X, Y))
+    with pytest.raises(ValueError, match=r'59 images could be read, and 60 when .*x.npz was measured'):
+        measure(metric, X[:-1], Y[:-1], checks=False)
 
 
 def test_a_reference_of_other_crops_is_refused(tmp_path):

@@ -146,6 +146,13 @@ def test_too_few_samples_are_refused_before_the_first(reference):
         GenerationMetric(extractor, path).check(40)
 
 
+def test_too_few_images_of_the_reference_are_refused(reference):
+    path = reference(Averages())
+    GenerationMetric(Averages(), path, ('fd',), min_images=50).check(60)
+    with pytest.raises(ValueError, match='fd_averages, reference: 50 images, but it needs 51 or more'):
+        GenerationMetric(Averages(), path, ('fd',), min_images=51).check(60)
+
+
 def test_a_missing_or_truncated_reference_is_a_requirement(tmp_path, reference):
     path = reference(Averages())
     assert GenerationMetric.requirements({'reference': path}) == []

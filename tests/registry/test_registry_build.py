@@ -1,5 +1,7 @@
 """Building from nested configs: order, uniqueness, and errors that say where."""
 
+from pathlib import Path
+
 import pytest
 
 from eqzoo.registry import DATASETS, KINDS, LOSSES, TRANSFORMS, build, check_config
@@ -161,3 +163,23 @@ def test_every_kind_has_a_name_of_its_own():
         'NpzImages',
         'Shapes',
     ]
+
+
+@pytest.mark.parametrize('annotation', [Path, Path | None])
+def test_text_becomes_the_path_that_a_users_component_asks_for(register, annotation):
+    class Shelf:
+        def __init__(self, root):
+            self.root = root
+
+    Shelf.__init__.__annotations__['root'] = annotation
+    register(DATASETS, Shelf)
+    assert build(dict(type='Shelf', root='data/x')).root == Path('data/x')
+
+
+def test_text_stays_text_where_that_is_accepted(register):
+    class Shelf:
+        def __init__(self, root: str | Path):
+            self.root = root
+
+    register(DATASETS, Shelf)
+    assert build(dict(type='Shelf', root='data/x')).root == 'data/x'

@@ -165,3 +165,12 @@ def test_a_step_corrupts_what_is_decoded_in_order(latents):
     step = LatentStep(Decoder(), torch.zeros_like, (double, add), streams(4))
     wanted = 2 * latents + streams(4).uniform()[:, None, None, None]
     torch.testing.assert_close(step.decode(latents), wanted)
+
+
+def test_blocks_are_cut_at_the_edge_of_smaller_latents(latents):
+    mask, hidden = masked(dict(shares=(0.5,), probabilities=None, block=4), latents)  # 6 x 6 cells
+    is_token = (hidden == mask.token[:, None, None]).all(dim=1)
+    parts = [is_token[:, :4, :4], is_token[:, :4, 4:], is_token[:, 4:, :4], is_token[:, 4:, 4:]]
+    whole = torch.stack([part.flatten(1).float().mean(dim=1) for part in parts])
+    assert set(whole.flatten().tolist()) == {0.0, 1.0}
+    assert whole.sum(dim=0).tolist() == [2] * 4

@@ -252,3 +252,10 @@ def test_local_correlation_needs_channels_and_whole_windows():
         LocalCorrelation().prepare(TinyAutoencoder(2, width=8))
     with pytest.raises(ValueError, match=r'window: 3 does not divide latents of 8 x 8 cells'):
         LocalCorrelation(window=3).check_grid((8, 8))
+
+
+def test_local_correlation_leaves_out_what_is_no_whole_window():
+    latents = torch.randn(2, 5, 5, 7, generator=torch.Generator().manual_seed(5))
+    penalty = LocalCorrelation(1.0, adaptive=False)
+    assert torch.equal(penalty.correlation(latents), penalty.correlation(latents[:, :, :4, :6]))
+    assert penalty(of_latents(latents[:, :, :1]))['local_correlation'] == 0

@@ -127,6 +127,16 @@ def test_only_the_evaluator_that_gave_a_metric_matters(read, result):
     ]
 
 
+def test_what_follows_from_the_shape_of_latents_is_no_difference(read, result):
+    """`VelocityVariance` needs more images of a class for latents of fewer channels."""
+    contents = [result(), result()]
+    for content, needed in zip(contents, (17, 9), strict=True):
+        content['card']['evaluators']['EquivarianceError'].update(
+            undetermined=f'0 of 10, of fewer than {needed} images'
+        )
+    assert differences('eq_err/rotation', *read(a=contents[0], b=contents[1]).values()) == []
+
+
 def test_a_case_belongs_to_its_metrics_evaluator(read, result):
     changed = result()
     changed['card']['evaluators']['EquivarianceError']['mask'] = True

@@ -73,6 +73,8 @@ def test_a_file_without_metrics_and_card_is_refused(tmp_path, content, defect):
         (['runs/a/metrics.json', 'other/b.json'], ['a', 'b']),
         (['/metrics.json', '/a/metrics.json'], ['metrics', 'a']),
         (['a/metrics.json', 'a/metrics.json', 'a/metrics.json'], ['a', 'a #2', 'a #3']),
+        (['org/FLUX.1-dev', 'org/FLUX.1-schnell'], ['FLUX.1-dev', 'FLUX.1-schnell']),  # names of models, not of files
+        (['org/stable-diffusion-3.5-large', 'runs/vae.safetensors'], ['stable-diffusion-3.5-large', 'vae']),
     ],
 )
 def test_names_are_as_short_as_they_can_be(paths, names):
