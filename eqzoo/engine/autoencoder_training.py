@@ -116,7 +116,7 @@ class AutoencoderTraining(Training):
         if channels_last:
             for part in (autoencoder, adversarial_loss):
                 if part is not None:
-                    _put_channels_last(part)
+                    put_channels_last(part)
 
     def train(self, mode: bool = True) -> 'AutoencoderTraining':
         """Set the mode; a frozen encoder stays in evaluation mode, where no statistics of batches move it."""
@@ -356,7 +356,7 @@ def gradients_off(module: nn.Module | None) -> Iterator[None]:
         each.requires_grad_(True)
 
 
-def _put_channels_last(network: nn.Module) -> None:
+def put_channels_last(network: nn.Module) -> None:
     """Lay the weights of 2D convolutions out channels last; torch's own way refuses networks that have others."""
     for each in (*network.parameters(), *network.buffers()):
         if each.ndim == 4:

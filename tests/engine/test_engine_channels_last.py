@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from eqzoo.config import load_config
 from eqzoo.engine import build_runner, latest_checkpoint, shrink
+from eqzoo.engine.autoencoder_training import put_channels_last
 from eqzoo.engine.checkpoints import read_checkpoint
 
 
@@ -65,3 +67,12 @@ def test_a_run_may_go_on_in_the_other_order(runs, tmp_path):
     trained(tmp_path / 'parts', steps=2, channels_last=False)
     _, saved = trained(tmp_path / 'parts', steps=4, channels_last=True, resume=True)
     assert distance(saved['state_dict'], runs[False][1]['state_dict']) < 1e-3
+
+
+def test_kernels_of_three_dimensions_stay_as_they_are():
+    network = nn.Sequential(nn.Conv3d(2, 2, 3), nn.Conv2d(2, 2, 3))
+    before = [each.detach().clone() for each in network.parameters()]
+    put_channels_last(network)
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    assert network[0].weight.is_contiguous()
+    assert network[1].weight.is_contiguous(memory_format=torch.channels_last)
