@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from eqzoo.text import printable
+from eqzoo.text import counted, printable
 
 # Long enough for a first validation or a slow disk, which are no failures.
 _TIMEOUT = timedelta(minutes=30)
@@ -45,11 +45,21 @@ def get_device() -> str:
 
 
 def init_distributed() -> None:
-    """Join the process group that torchrun set up, if there is one: nccl with GPUs, gloo without."""
+    """Join the process group that torchrun set up, if there is one: nccl with GPUs, gloo without.
+
+    Raises:
+        ValueError: If this process has no GPU of its own.
+    """
     if 'RANK' not in os.environ or dist.is_initialized():
         return
     if get_device().startswith('cuda'):
-        device = torch.device('cuda', int(os.environ['LOCAL_RANK']))
+        local, count = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+        if local >= count:
+            raise ValueError(
+                f'torchrun: process {local} of this machine has no GPU of its own, {counted(count, "GPU")} can be '
+                f'seen; set --nproc_per_node={count}, look at CUDA_VISIBLE_DEVICES, or set device=cpu.'
+            )
+        device = torch.device('cuda', local)
         torch.cuda.set_device(device)
         dist.init_process_group('nccl', timeout=_TIMEOUT, device_id=device)  # barriers then know it, too
     else:

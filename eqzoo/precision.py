@@ -58,6 +58,20 @@ def use_backends(settings: Mapping[str, bool | None] | None) -> None:
             backend.allow_tf32 = settings['tf32']
 
 
+@contextmanager
+def any_kernels() -> Iterator[None]:
+    """Within the block, torch refuses no operation as nondeterministic.
+
+    For those that repeat to the bit all the same, such as sums along the last dimension, which torch 2.6 refuses.
+    """
+    was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was[0], warn_only=was[1])
+
+
 def to_double(x: Tensor) -> Tensor:
     """Return `x` in float64, on its device if that has float64 (Apple's have not), otherwise on the CPU."""
     return (x if x.is_cuda else x.cpu()).double()

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from eqzoo.precision import full_precision, tf32, use_backends
+from eqzoo.precision import any_kernels, full_precision, tf32, use_backends
 
 
 def allowed():
@@ -66,3 +66,15 @@ def test_tf32_is_restored(backends):
             assert switches()[3:] == (False, False)
         assert switches()[3:] == (True, True)
     assert switches()[3:] == (True, False)
+
+
+def test_any_kernel_inside_the_block_and_the_choice_as_before_outside():
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        with any_kernels():
+            assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

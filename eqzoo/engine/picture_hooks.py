@@ -17,7 +17,7 @@ from eqzoo.data.loaders import with_reason
 from eqzoo.distributed import rank_and_world_size
 from eqzoo.engine.ema import averaged_model
 from eqzoo.engine.sampling import ImageSampler, batches
-from eqzoo.engine.sharding import is_sharded
+from eqzoo.engine.sharding import is_sharded, reshard
 from eqzoo.files import save_picture
 from eqzoo.images import to_float
 from eqzoo.pictures import autoencoder_rows, draw_grid, sample_rows
@@ -126,6 +126,7 @@ class SampleHook(Hook):
             precision=runner.model.precision,
         )
         images = torch.cat([draw(numbers).cpu() for numbers in batches(range(len(labels)), _SAMPLES_AT_ONCE)])
+        reshard(generator)
         generator.train(were_training[0])
         autoencoder.train(were_training[1])
         grid = draw_grid(sample_rows(lambda numbers: images[list(numbers)], labels, columns=self.num_samples))

@@ -381,6 +381,8 @@ class QuietRunner(Runner):
     def resume(self, filename: str, **options: Any) -> None:
         """Load a checkpoint, and put what the config has changed since in the place of the checkpoint's own."""
         settings = Settings(self) if concerns_optimizers(self.changes) else None
+        # to the CPU: each part copies what it needs, and a GPU that holds shards has no room for the whole
+        options = {'map_location': 'cpu', **options}
         super().resume(filename, resume_param_scheduler=settings is None, **options)
         if settings is not None:
             settings.restore(self, self.iter)

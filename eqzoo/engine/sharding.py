@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from eqzoo.distributed import rank_and_world_size
@@ -59,6 +59,17 @@ def shard_network(network: nn.Module, device: torch.device) -> None:
 def is_sharded(module: nn.Module) -> bool:
     """Return whether a module's weights are in shards."""
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
+def reshard(module: nn.Module) -> None:
+    """Let go of weights that a forward pass has gathered; does nothing where there are no shards.
+
+    FSDP2 keeps those of the outermost module until its backward pass. A moving average has none: once it had been used,
+    it would go on with these weights while its shards are moved.
+    """
+    for each in module.modules():
+        if isinstance(each, FSDPModule):
+            each.reshard()
 
 
 def copy_sharded(training: Training, config: Mapping[str, Any]) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eqzoo.generators.base import Generator, check_labels
 from eqzoo.generators.maskgit import MaskGIT, check_schedule, codes_per_step
+from eqzoo.precision import any_kernels
 from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
 from eqzoo.registry.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -283,7 +284,8 @@ def draw_codes(probabilities: Tensor, uniform: Tensor) -> Tensor:
     This needs one random number per place. `torch.multinomial` needs K, and takes one generator for the
     whole batch, not one per sample.
     """
-    cumulated = probabilities.cumsum(dim=2)
+    with any_kernels():
+        cumulated = probabilities.cumsum(dim=2)
     # right=True: at uniform = 0 a leading code of probability 0 is skipped; sums end at 1 but for rounding
     reached = torch.searchsorted(cumulated, (uniform * cumulated[..., -1])[..., None], right=True)[..., 0]
     return reached.clamp_max(probabilities.shape[2] - 1)
