@@ -77,6 +77,11 @@ class LatentNormalization(nn.Module):
         """The standard deviation (C,) of the raw latents that this normalisation maps to 1."""
         return 1 / self.scale
 
+    @property
+    def changes_latents(self) -> bool:
+        """Whether latents in generator units differ from raw ones."""
+        return bool((self.shift != 0).any() or (self.scale != 1).any())
+
     def normalize(self, z: Tensor) -> Tensor:
         """Convert raw latents `z` (B, C, h, w) to generator units."""
         return (z - self.shift[:, None, None]) * self.scale[:, None, None]

@@ -16,7 +16,7 @@ from eqzoo.checkpoints.read import weights_sha256
 from eqzoo.config import trains_autoencoder
 from eqzoo.data import ImageFolder
 from eqzoo.data.samples import NpzSamples, PngSamples, check_card, open_sample_files, write_card
-from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
+from eqzoo.distributed import get_device, rank_and_world_size, say_once, wait_for_all
 from eqzoo.engine.checkpoints import latest_checkpoint
 from eqzoo.engine.generator_training import check_decodable, latents_card
 from eqzoo.engine.preflight import check_ready
@@ -281,6 +281,12 @@ def build_image_sampler(config: Config, weights: str) -> ImageSampler:
     autoencoder = build(decoder_config(config, weights)).eval()
     if stored.latents is not None:
         _check_latents(stored.latents, autoencoder, weights)
+    elif not autoencoder.has_codebook and not autoencoder.normalization.changes_latents:
+        say_once(
+            f'{weights}: the generator does not say which latents it learned, and the autoencoder states no mean and '
+            'scale: samples are decoded as they are. If they look grey or wild, give model.autoencoder what the '
+            'generator was trained with (tools/latent_stats.py, docs/generators.md).'
+        )
     sampling = config.sampling
     generator = generator.requires_grad_(False).to(get_device())
     autoencoder = autoencoder.requires_grad_(False).to(get_device())

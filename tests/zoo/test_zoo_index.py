@@ -57,6 +57,8 @@ def test_a_model_is_complete(root, name):
         assert file.name.endswith(('.safetensors', '.ckpt', '.pth', '.pt'))
         assert (file.member is None) or file.url.endswith('.zip')
         assert file.sha256 is None or re.fullmatch('[0-9a-f]{64}', file.sha256)
+        revision = re.search('/resolve/([^/]+)/', file.url)
+        assert revision is None or re.fullmatch('main|[0-9a-f]{40}', revision[1])  # the Hub knows no short ones
         assert resolve(file.url) == resolve(f'eqzoo://{name}/{file.name}') == file
         suffix = re.search(r'-([0-9a-f]{8})\.pth', file.name)  # torch names its files by their hash
         assert suffix is None or file.sha256.startswith(suffix[1])
