@@ -173,8 +173,11 @@ def _by_opencv(data: bytes) -> np.ndarray | None:
 def _is_exact(kind: str) -> bool:
     """Return whether OpenCV and Pillow, which bring libraries of their own, decode small files of a kind equally.
 
-    So it is where they were measured; a distribution may have built one of them against another library.
+    So it is where they were measured; a distribution may have built one of them against another library. OpenCV before
+    4.11, which another package may have brought, has no order RGB.
     """
+    if not hasattr(cv2, 'IMREAD_COLOR_RGB'):
+        return False
     generator = np.random.default_rng(0)
     smooth = generator.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     picture = Image.fromarray(smooth).resize((50, 35), Image.Resampling.BICUBIC)
