@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from PIL import Image
 
-from eqzoo.data.decoding import upright_size
+from eqzoo.data.decoding import UnreadableImageError, upright_size
 from eqzoo.data.folder import WHOLE, ImageFolder
 from eqzoo.data.loaders import Key, split_key
 from eqzoo.data.shapes import Shapes
@@ -29,6 +29,7 @@ Size = tuple[int, int]  # height and width, in pixels
 
 _READERS = 8  # threads: reading a header waits for the disk
 _WORTH_A_LINE = 10_000  # images whose headers take seconds to read
+_UNREAD = -1  # the size of an image whose bytes could not be read, now
 
 
 @DATASETS.register_module()
@@ -267,34 +268,31 @@ def cover(image: Image.Image, size: Size, rng: np.random.Generator | None = None
 def read_sizes(source: ImageSource, names: Names) -> np.ndarray:
     """Return the widths and heights (N, 2) of images after their rotation by EXIF, int32; 0 where it is unreadable.
 
-    Headers are read, no pixels. The result is kept in eqzoo's cache, for a listing of the same names and bytes.
+    Headers are read, no pixels. The result is kept in eqzoo's cache, for a listing of the same names and bytes; images
+    whose bytes could not be read are tried again the next time.
     """
     listing = hashlib.sha256(str(source.root.absolute()).encode(errors='surrogateescape'))
     for name in names:
         listing.update(f'{name}\0{source.byte_size(name)}\n'.encode(errors='surrogateescape'))
     kept = cache_folder() / 'image_sizes' / f'{listing.hexdigest()}.npy'
-    if kept.is_file():
-        found = np.load(kept)
-        if found.shape == (len(names), 2):
-            return found
-    if len(names) >= _WORTH_A_LINE:
-        say_once(f'{source.root}: reading the sizes of {len(names):,} images, once.')
+    found = np.full((len(names), 2), _UNREAD, np.int32)
+    if kept.is_file() and (earlier := np.load(kept)).shape == found.shape:
+        found = earlier
+    missing = np.flatnonzero(found[:, 0] == _UNREAD)
+    if len(missing) >= _WORTH_A_LINE:
+        say_once(f'{source.root}: reading the sizes of {len(missing):,} images, once.')
     with ThreadPoolExecutor(_READERS) as readers:
         # in pieces: `map` makes a task of each item at once
-        found = np.array(
-            [
-                size
-                for start in range(0, len(names), _WORTH_A_LINE)
-                for size in readers.map(lambda name: _size_of(source, name), names[start : start + _WORTH_A_LINE])
-            ],
-            np.int32,
-        ).reshape(-1, 2)
-    try:
-        with replacing(kept) as temporary, temporary.open('wb') as file:
-            np.save(file, found)
-    except WriteError as error:  # it is read again the next time
-        say_once(f'The sizes of the images of {source.root} are not kept: {error}')
-    return found
+        for start in range(0, len(missing), _WORTH_A_LINE):
+            places = missing[start : start + _WORTH_A_LINE]
+            found[places] = list(readers.map(lambda place: _size_of(source, names[place]), places.tolist()))
+    if len(missing):
+        try:
+            with replacing(kept) as temporary, temporary.open('wb') as file:
+                np.save(file, found)
+        except WriteError as error:  # it is read again the next time
+            say_once(f'The sizes of the images of {source.root} are not kept: {error}')
+    return np.maximum(found, 0)
 
 
 def describe_buckets(sizes: Sequence[Size], bucket_of: np.ndarray) -> str:
@@ -315,8 +313,10 @@ def _size_of(source: ImageSource, name: str) -> tuple[int, int]:
             with (source.root / name).open('rb') as file:  # of which Pillow reads the beginning
                 return upright_size(file)
         return upright_size(BytesIO(source.read(name)))
-    except (OSError, ValueError):  # its item says why, and is left out of its batch
+    except UnreadableImageError:  # its item says why, and is left out of its batch
         return 0, 0
+    except (OSError, ValueError):  # of the disk, or a file server
+        return _UNREAD, _UNREAD
 
 
 def _settings(dataset: Any, *names: str) -> dict[str, Any]:

@@ -197,6 +197,7 @@ def upright_size(file: BinaryIO) -> tuple[int, int]:
 
     Raises:
         UnreadableImageError: If there is no header of these formats.
+        OSError: If the system cannot read the file.
     """
     try:
         image = Image.open(file, formats=FORMATS)
@@ -208,6 +209,8 @@ def upright_size(file: BinaryIO) -> tuple[int, int]:
     except MemoryError:
         raise
     except Exception as error:
+        if getattr(error, 'errno', None) is not None:  # the disk's, not the image's
+            raise
         raise UnreadableImageError(f'{type(error).__name__}: {error}') from None
     return (height, width) if orientation in _ON_ITS_SIDE else (width, height)
 

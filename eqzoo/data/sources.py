@@ -5,6 +5,7 @@ import re
 import stat
 import struct
 import sys
+import threading
 import time
 import weakref
 import zipfile
@@ -59,6 +60,9 @@ _BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.
 _SECONDS_TO_LINE = 2
 _MOST_FOLDERS = 100_000  # ImageNet-21k has 22,000
 _AT_ONCE = 100_000  # names joined at once while a list is packed
+
+OPENING = threading.Lock()
+"""Held while a source opens a file: threads that read headers share a source."""
 
 
 class ImageSource(Protocol):
@@ -295,7 +299,7 @@ class ZipSource(ImageSource):
         self._names = Names(sorted(members.keys() - masks))
         rows = [_checked_row(self.root, members[name]) for name in self._names]
         self._rows = np.array(rows, np.int64).reshape(-1, 5)
-        self._file: int | None = None
+        self._file: OpenFile | None = None
 
     def names(self) -> 'Names':
         """Return the paths of the images inside the archive, sorted."""
@@ -304,15 +308,16 @@ class ZipSource(ImageSource):
     def read(self, name: str) -> bytes:
         """Return the bytes of one image, unpacked and verified; OSError if they are damaged."""
         offset, packed_size, size, method, crc = self._row_of(name).tolist()
-        if self._file is None:
-            self._file = os.open(self.root, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._file)
+        with OPENING:
+            if self._file is None:
+                self._file = OpenFile(self.root)
+        file = self._file.descriptor
         check_size(size)
-        start = data_offset(self._file, offset)
+        start = data_offset(file, offset)
         # asked before reading: `pread` first takes the memory for all bytes that the directory claims
-        if start + packed_size > os.fstat(self._file).st_size:
+        if start + packed_size > os.fstat(file).st_size:
             raise OSError('the zip ends before this member does')
-        data = os.pread(self._file, packed_size, start)
+        data = os.pread(file, packed_size, start)
         if method == zipfile.ZIP_DEFLATED:
             try:
                 # one byte more than the directory claims shows that it lies, and the rest stays packed
@@ -332,6 +337,18 @@ class ZipSource(ImageSource):
 
     def _row_of(self, name: str) -> np.ndarray:
         return self._rows[self._names.place_of(name)]
+
+
+class OpenFile:
+    """A file that is open for `pread`, and closed when nothing refers to it: no thread that reads it.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
 
 
 class Names(Sequence[str]):

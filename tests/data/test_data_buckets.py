@@ -1,5 +1,6 @@
 """Aspect-ratio buckets: their sizes, the images in them, crops, batches of one size, and exact resume."""
 
+import errno
 from collections import Counter
 from fractions import Fraction
 from itertools import islice
@@ -162,6 +163,28 @@ def test_sizes_are_read_once_and_again_when_a_file_changes(folder, cache, monkey
     monkeypatch.setenv('EQZOO_CACHE', str(cache / 'file'))  # no folder can be made there
     read_sizes(source, names)
     assert 'are not kept: ' in capsys.readouterr().err
+
+
+def test_sizes_that_the_disk_refused_are_read_again_the_next_time(folder, monkeypatch):
+    source, original, is_broken, reads = open_source(folder), module.upright_size, True, []
+
+    def read(file):
+        reads.append(file.name)
+        if is_broken and file.name.endswith('0.png'):
+            raise OSError(errno.EIO, 'Input/output error')
+        return original(file)
+
+    monkeypatch.setattr(module, 'upright_size', read)
+    names = source.names()
+    sizes = [list(SIZES[int(name[7])]) for name in names]
+    assert read_sizes(source, names).tolist() == [
+        size if name[7] != '0' else [0, 0] for name, size in zip(names, sizes, strict=True)
+    ]
+    is_broken = False
+    assert read_sizes(source, names).tolist() == sizes
+    assert read_sizes(source, names).tolist() == sizes
+    assert len(reads) == len(SIZES) + 1
+    assert reads[-1].endswith('0.png')
 
 
 def test_an_unreadable_image_is_named_in_its_batch_and_small_ones_as_they_should(folder):
