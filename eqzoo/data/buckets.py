@@ -57,12 +57,13 @@ class BucketedImageFolder(ImageFolder):
         part: The share (from, to) of the images to use.
         limit: Use at most this many images of the part.
         on_unreadable: What to do with an image that cannot be decoded.
-        on_small: What to do with an image that is smaller than its shape at the smallest resolution.
+        on_small: What to do with an image that is smaller than its shape at the smallest resolution: 'enlarge' it,
+            'skip' it, so that it is no item, or 'refuse' the images.
         seed: Seed of the places and flips.
 
     Raises:
         FileNotFoundError: If `root` does not exist.
-        ValueError: If a resolution is no multiple of `multiple`, or as for `ImageFolder`.
+        ValueError: If a resolution is no multiple of `multiple`, if no image is left, or as for `ImageFolder`.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class BucketedImageFolder(ImageFolder):
         self.is_random = flip or place == 'random'
         self.sizes = [each for group in shapes for each in group]
         """(H, W) of each bucket."""
-        self._image_of, self.bucket_of = assign_buckets(read_sizes(self.source, self.names), shapes)
+        self._image_of, self.bucket_of = self._without_small(read_sizes(self.source, self.names), shapes)
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,16 +125,42 @@ class BucketedImageFolder(ImageFolder):
         """Return the identity of this set of images for metric cards; no image is read."""
         identity = super().identity()
         del identity['crop']
-        return {**identity, 'num_images': len(self.names), **_settings(self, 'multiple', 'max_ratio', 'place')}
+        return {**identity, 'num_images': self._num_images(), **_settings(self, 'multiple', 'max_ratio', 'place')}
 
     def describe(self) -> str:
         """Return one line about this dataset, with its largest buckets."""
         flip = ', flipped at random' if self.flip else ''
         place = f'{self.source.kind} {self.source.root.name}' + (f' below {self.below}' if self.below else '')
         return printable(
-            f'BucketedImageFolder: {len(self.names)} images from {place}, {len(self)} items '
+            f'BucketedImageFolder: {counted(self._num_images(), "image")} from {place}, {len(self)} items '
             f'{describe_buckets(self.sizes, self.bucket_of)}{flip}'
         )
+
+    def _num_images(self) -> int:
+        return len(np.unique(self._image_of))
+
+    def _without_small(self, images: np.ndarray, shapes: Sequence[Sequence[Size]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the items of `assign_buckets` without those that `on_small` refuses; images of unknown size stay."""
+        numbers, buckets = assign_buckets(images, shapes)
+        if self.on_small == 'enlarge':
+            return numbers, buckets
+        width, height = images[numbers].T
+        wanted_height, wanted_width = np.array(self.sizes)[buckets].T
+        is_small = (width > 0) & ((width < wanted_width) | (height < wanted_height))
+        if not is_small.any():
+            return numbers, buckets
+        first = int(np.argmax(is_small))
+        small = (
+            f'{self.source.root}: {counted(int(is_small.sum()), "image")} smaller than the nearest shape, such as '
+            f'{printable(self.names[numbers[first]])} ({width[first]} x {height[first]}, smaller than '
+            f'{wanted_width[first]} x {wanted_height[first]})'
+        )
+        if self.on_small == 'refuse':
+            raise ValueError(f"{small}; remove them, or set on_small='skip' or 'enlarge'.")
+        if is_small.all():
+            raise ValueError(f"{small}, and no other; give larger images, set a smaller size, or on_small='enlarge'.")
+        say_once(f'{small}: left out.')
+        return numbers[~is_small], buckets[~is_small]
 
     def _cut(self, image: Image.Image, size: Size, rng: np.random.Generator | None) -> np.ndarray:
         return cover(image, size, rng if self.place == 'random' else None)

@@ -193,9 +193,30 @@ def test_an_unreadable_image_is_named_in_its_batch_and_small_ones_as_they_should
     data = BucketedImageFolder(folder, 64, **options)
     unreadable = [item for item in map(data.__getitem__, range(len(data))) if 'unreadable' in item]
     assert [item['unreadable'] for item in unreadable] == ['class0/a.png']
+
+
+def test_small_images_are_left_out_or_refused_before_training(folder, capsys):
+    (folder / 'class0/a.png').write_bytes(b'no image')  # of unknown size: it stays
+    options = dict(multiple=16, max_ratio=4)
+    every = BucketedImageFolder(folder, 64, **options)
+    small = {every.names[index] for index in range(len(every)) if 'enlarged' in every[index]}
+    assert small == {'class1/3.png'}
     skipped = BucketedImageFolder(folder, 64, on_small='skip', **options)
-    reasons = [item.get('reason') for item in map(skipped.__getitem__, range(len(skipped)))]
-    assert '33 x 90 pixels, smaller than 32 x 128' in reasons
+    assert '1 image smaller than the nearest shape, such as class1/3.png (33 x 90, smaller than 32 x 128)' in (
+        capsys.readouterr().err
+    )
+    items = [skipped[index] for index in range(len(skipped))]
+    assert {skipped.names[image] for image in skipped._image_of} == set(every.names) - small
+    assert [item['unreadable'] for item in items if 'unreadable' in item] == ['class0/a.png']
+    assert skipped.identity()['num_images'] == every.identity()['num_images'] - 1 == len(SIZES)
+    assert skipped.labels() == [int(skipped.names[image][5]) for image in skipped._image_of]
+    with pytest.raises(
+        ValueError, match=r'1 image smaller than the nearest shape, such as class1/3.png .*; remove them, or set'
+    ):
+        BucketedImageFolder(folder, 64, on_small='refuse', **options)
+    (folder / 'class0/a.png').unlink()
+    with pytest.raises(ValueError, match=r'8 images smaller than the nearest shape, .*, and no other; give larger'):
+        BucketedImageFolder(folder, 512, on_small='skip', **options)
 
 
 def take(sampler, count):
