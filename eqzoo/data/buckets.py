@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +20,7 @@ from eqzoo.data.loaders import Key, split_key
 from eqzoo.data.shapes import Shapes
 from eqzoo.data.sources import FolderSource, ImageSource, Names
 from eqzoo.distributed import say_once
-from eqzoo.files import WriteError, replacing
+from eqzoo.files import replacing
 from eqzoo.registry import DATASETS
 from eqzoo.registry.ranges import Filled, NonNegativeInt, PositiveInt, Probability, Range
 from eqzoo.text import counted, printable
@@ -303,8 +304,9 @@ def read_sizes(source: ImageSource, names: Names) -> np.ndarray:
         listing.update(f'{name}\0{source.byte_size(name)}\n'.encode(errors='surrogateescape'))
     kept = cache_folder() / 'image_sizes' / f'{listing.hexdigest()}.npy'
     found = np.full((len(names), 2), _UNREAD, np.int32)
-    if kept.is_file() and (earlier := np.load(kept)).shape == found.shape:
-        found = earlier
+    with suppress(OSError, EOFError, ValueError):  # there is none, or it is damaged
+        earlier = np.load(kept)
+        found = earlier if earlier.shape == found.shape else found
     missing = np.flatnonzero(found[:, 0] == _UNREAD)
     if len(missing) >= _WORTH_A_LINE:
         say_once(f'{source.root}: reading the sizes of {len(missing):,} images, once.')
@@ -317,7 +319,7 @@ def read_sizes(source: ImageSource, names: Names) -> np.ndarray:
         try:
             with replacing(kept) as temporary, temporary.open('wb') as file:
                 np.save(file, found)
-        except WriteError as error:  # it is read again the next time
+        except OSError as error:  # they are read again the next time
             say_once(f'The sizes of the images of {source.root} are not kept: {error}')
     return np.maximum(found, 0)
 

@@ -107,6 +107,10 @@ class CachedFile:
         return record is not None and self.path.is_file() and self.path.stat().st_size == record.size
 
 
+OTHER_CACHE = 'set EQZOO_CACHE to a folder that you may write to'
+"""The remedy where the cache cannot be written."""
+
+
 def cache_folder() -> Path:
     """Return `$EQZOO_CACHE`, or `eqzoo` in the user's cache folder."""
     given = os.environ.get('EQZOO_CACHE')
@@ -145,7 +149,7 @@ def fetch(source: str | Path, *, patience: Patience = _PATIENCE) -> Path:
         raise OSError(
             f'download: {bare_url(file.url)} is not in the cache, and HF_HUB_OFFLINE is set; unset it to download.'
         )
-    with writing_to(place.folder, place.folder / '.lock', place.part):
+    with writing_to(place.folder, place.folder / '.lock', place.part, remedy=OTHER_CACHE):
         place.folder.mkdir(parents=True, exist_ok=True)
         with _turn(place.folder / '.lock', bare_url(file.url)):
             if not place.is_whole():

@@ -163,6 +163,8 @@ def test_sizes_are_read_once_and_again_when_a_file_changes(folder, cache, monkey
     monkeypatch.setenv('EQZOO_CACHE', str(cache / 'file'))  # no folder can be made there
     read_sizes(source, names)
     assert 'are not kept: ' in capsys.readouterr().err
+    monkeypatch.setenv('EQZOO_CACHE', '/proc/nowhere')
+    assert (10, 10) in map(tuple, read_sizes(source, names).tolist())
 
 
 def test_sizes_that_the_disk_refused_are_read_again_the_next_time(folder, monkeypatch):
