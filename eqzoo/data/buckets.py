@@ -47,7 +47,7 @@ class BucketedImageFolder(ImageFolder):
     `ImageFolder`, with an image (3, H, W).
 
     Args:
-        root: A folder of any depth, or an archive that is read in place.
+        root: See `ImageFolder`.
         size: The resolutions r, in pixels: one number or several.
         multiple: Of what all sides are multiples: itself one of the autoencoder's downsampling factor. Larger ones
             leave fewer shapes and more scales that are exact on their latents; 64 in SDXL's fine-tuning.
@@ -69,7 +69,7 @@ class BucketedImageFolder(ImageFolder):
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path | Sequence[str | Path],
         size: PositiveInt | Filled[PositiveInt],
         *,
         multiple: PositiveInt = 64,
@@ -131,9 +131,8 @@ class BucketedImageFolder(ImageFolder):
     def describe(self) -> str:
         """Return one line about this dataset, with its largest buckets."""
         flip = ', flipped at random' if self.flip else ''
-        place = f'{self.source.kind} {self.source.root.name}' + (f' below {self.below}' if self.below else '')
         return printable(
-            f'BucketedImageFolder: {counted(self._num_images(), "image")} from {place}, {len(self)} items '
+            f'BucketedImageFolder: {counted(self._num_images(), "image")} from {self._place()}, {len(self)} items '
             f'{describe_buckets(self.sizes, self.bucket_of)}{flip}'
         )
 
@@ -299,7 +298,7 @@ def read_sizes(source: ImageSource, names: Names) -> np.ndarray:
     Headers are read, no pixels. The result is kept in eqzoo's cache, for a listing of the same names and bytes; images
     whose bytes could not be read are tried again the next time.
     """
-    listing = hashlib.sha256(str(source.root.absolute()).encode(errors='surrogateescape'))
+    listing = hashlib.sha256(str(Path(source.root).absolute()).encode(errors='surrogateescape'))
     for name in names:
         listing.update(f'{name}\0{source.byte_size(name)}\n'.encode(errors='surrogateescape'))
     kept = cache_folder() / 'image_sizes' / f'{listing.hexdigest()}.npy'

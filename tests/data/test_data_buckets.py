@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from containers import write_tar
 from PIL import Image
 
 from eqzoo.data import (
@@ -219,6 +220,23 @@ def test_small_images_are_left_out_or_refused_before_training(folder, capsys):
     (folder / 'class0/a.png').unlink()
     with pytest.raises(ValueError, match=r'8 images smaller than the nearest shape, .*, and no other; give larger'):
         BucketedImageFolder(folder, 512, on_small='skip', **options)
+
+
+@pytest.mark.parametrize('as_list', [False, True])
+def test_shards_by_braces_or_a_list_are_those_of_a_folder(as_list, folder, tmp_path_factory):
+    shards = tmp_path_factory.mktemp('shards')
+    for number in range(2):
+        files = sorted((folder / f'class{number}').iterdir())
+        write_tar(shards / f's-{number}.tar', {f'class{number}/{file.name}': file.read_bytes() for file in files})
+    root = [shards / 's-0.tar', shards / 's-1.tar'] if as_list else f'{shards}/s-{{0..1}}.tar'
+    options = dict(multiple=16, max_ratio=4, place='center')
+    data, expected = BucketedImageFolder(root, (64, 128), **options), BucketedImageFolder(folder, (64, 128), **options)
+    assert data.bucket_of.tolist() == expected.bucket_of.tolist()
+    assert all(torch.equal(data[index]['image'], expected[index]['image']) for index in range(len(data)))
+    assert data.labels() == expected.labels()
+    name = 's-0.tar and 1 more' if as_list else 's-{0..1}.tar'
+    assert f'from set of tars {name}, 10 items in 7 buckets' in data.describe()
+    assert data.identity()['root'] == name
 
 
 def take(sampler, count):
