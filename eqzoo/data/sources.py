@@ -148,7 +148,7 @@ def masks_among(names: Iterable[str]) -> set[str]:
 
 
 class FolderSource(ImageSource):
-    """The images below a folder, at any depth, without hidden files and `__MACOSX`.
+    """The images below a folder, at any depth, without hidden files, `__MACOSX` and `lost+found`.
 
     Args:
         root: The folder. Links to folders are followed, except to a folder that contains the link.
@@ -167,7 +167,7 @@ class FolderSource(ImageSource):
         return self.walk()[0]
 
     def walk(self) -> tuple['Names', dict[str, os.stat_result], bool]:
-        """Go through all folders.
+        """Go through all folders; ValueError if one of them may not be read.
 
         Returns:
             The names of the images, sorted; the folders, by their paths below the root, with their status before they
@@ -182,10 +182,17 @@ class FolderSource(ImageSource):
         while folders:
             folder, prefix, above = folders.pop()
             watch.enter(len(found))
-            read[prefix] = os.stat(folder)  # noqa: PTH116 - of many folders
-            with os.scandir(folder) as entries:
+            try:
+                read[prefix] = os.stat(folder)  # noqa: PTH116 - of many folders
+                opened = os.scandir(folder)
+            except PermissionError:
+                raise ValueError(
+                    f'{folder}: no permission to read this folder of {self.root}; allow it (chmod u+rx), move it away, '
+                    'or give a folder beside it.'
+                ) from None
+            with opened as entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    if is_folder(entry):
                         if is_hidden(entry.name):
                             continue
                         real = os.path.realpath(entry.path)
@@ -458,4 +465,12 @@ def ending_of(name: str) -> str:
 
 def is_hidden(part: str) -> bool:
     """Return whether files and folders of this name, a part of a path, are passed over."""
-    return part.startswith('.') or part == '__MACOSX'
+    return part.startswith('.') or part in ('__MACOSX', 'lost+found')
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a folder or a link to one; a link to itself, or to a closed place, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
