@@ -57,6 +57,7 @@ _LONGEST = 9  # characters of an ending that is counted by its name
 
 # The errors of zipfile on a damaged directory, and on one of another version of the format.
 _BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error, ValueError)
+_WINDOWS = 0  # `create_system` of MS-DOS and Windows (APPNOTE, 4.4.2)
 _SECONDS_TO_LINE = 2
 _MOST_FOLDERS = 100_000  # ImageNet-21k has 22,000
 _AT_ONCE = 100_000  # names joined at once while a list is packed
@@ -287,13 +288,18 @@ class ZipSource(ImageSource):
         members = {}
         try:
             with zipfile.ZipFile(self.root) as archive:
-                for info in archive.infolist():
-                    if info.is_dir() or any(map(is_hidden, info.filename.split('/'))):
+                infos = archive.infolist()
+                has_slashes = any('/' in info.filename for info in infos)
+                for info in infos:
+                    name = info.filename
+                    if info.create_system == _WINDOWS and not has_slashes:  # .NET before 4.6.1, against the format
+                        name = name.replace('\\', '/')
+                    if name.endswith('/') or any(map(is_hidden, name.split('/'))):
                         continue
-                    if info.filename.lower().endswith(endings):
-                        members[info.filename] = info
+                    if name.lower().endswith(endings):
+                        members[name] = info
                     else:
-                        self.left_out[ending_of(info.filename)] += 1
+                        self.left_out[ending_of(name)] += 1
         except _BAD_ZIP as error:
             damaged = self.root.suffix.lower() == '.zip'
             raise ValueError(
