@@ -1,6 +1,8 @@
 """Aspect-ratio buckets: their sizes, the images in them, crops, batches of one size, and exact resume."""
 
 import errno
+import io
+import zlib
 from collections import Counter
 from fractions import Fraction
 from itertools import islice
@@ -11,6 +13,7 @@ import pytest
 import torch
 from containers import write_tar
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from eqzoo.data import (
     BucketedImageFolder,
@@ -137,6 +140,29 @@ def test_headers_have_the_size_that_decoding_gives(ending, orientation, tmp_path
         size = upright_size(file)
     assert size == decode(path.read_bytes()).size
     assert (size == (17, 30)) == (orientation >= 5)
+
+
+XMP = b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize('kind', [b'eXIf', b'iTXt', None])
+@pytest.mark.parametrize('is_late', [False, True])
+def test_the_header_of_a_png_has_the_orientation_wherever_it_is(kind, is_late, tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = {b'eXIf': exif.tobytes().removeprefix(b'Exif\0\0'), b'iTXt': XMP}.get(kind)
+    whole = io.BytesIO()
+    picture(30, 17).save(whole, 'PNG')
+    whole = whole.getvalue()
+    place = len(whole) - 12 if is_late else 8 + 25  # before IEND, or behind IHDR
+    if kind is not None:
+        crc = zlib.crc32(kind + content).to_bytes(4, 'big')
+        whole = whole[:place] + len(content).to_bytes(4, 'big') + kind + content + crc + whole[place:]
+    loads, load = [], PngImageFile.load
+    monkeypatch.setattr(PngImageFile, 'load', lambda image: loads.append(image) or load(image))
+    size = upright_size(io.BytesIO(whole))
+    assert bool(loads) == (is_late and kind is not None)  # otherwise no pixel is decoded
+    assert size == decode(whole).size == ((17, 30) if kind else (30, 17))
 
 
 def test_headers_of_all_formats(tmp_path):
