@@ -45,7 +45,7 @@ def evaluate(
     """
     size = len(loader.dataset)
     check_evaluators(evaluators, loader.dataset)
-    left_out: dict[str, str] = {}
+    left_out: list[tuple[str, str]] = []
     enlarged: list[str] = []
 
     def views() -> Iterator[AutoencoderView | SampleView]:
@@ -56,9 +56,10 @@ def evaluate(
             yield view_of(batch)
 
     metrics = run_evaluators(evaluators, views(), size)
-    unreadable = sorted(name for names in all_gather_object(list(left_out)) for name in names)
+    unreadable = sorted(name for names in all_gather_object([name for name, _ in left_out]) for name in names)
     if unreadable:
-        named = _named([left_out.get(name, name) for name in unreadable])
+        reasons = dict(left_out)
+        named = _named([reasons.get(name, name) for name in unreadable])
         say_once(f'{title}: {len(unreadable)} unreadable images are left out: {named}.')
     if enlarged:
         say_once(f'{title}: images smaller than the crop are enlarged, such as {", ".join(sorted(enlarged))}.')
@@ -79,26 +80,26 @@ def evaluate(
 
 
 def readable_batches(
-    batches: Iterable[Mapping[str, Any]], left_out: dict[str, str] | None = None
+    batches: Iterable[Mapping[str, Any]], left_out: list[tuple[str, str]] | None = None
 ) -> Iterator[Mapping[str, Any]]:
     """Yield the batches of `build_eval_loader` that have images.
 
     Args:
         batches: Of this process.
-        left_out: Gets the name of each unreadable image of this process, and the name with the reason.
+        left_out: Gets the name of each unreadable image of this process, and the name with its reason.
 
     Raises:
         ValueError: After the last batch, if no process had an image.
     """
-    left_out = {} if left_out is None else left_out
+    left_out = [] if left_out is None else left_out
     has_images = False
     for batch in batches:
-        left_out.update((name, with_reason(name, batch.get('reasons', {}))) for name in batch['unreadable'])
+        left_out.extend((name, with_reason(name, batch.get('reasons', {}))) for name in batch.get('unreadable', ()))
         if len(batch['indices']):
             has_images = True
             yield batch
     if not any(all_gather_object(has_images)):
-        raise ValueError(f'No image can be read: {_named(list(left_out.values()))}; replace these files.')
+        raise ValueError(f'No image can be read: {_named([text for _, text in left_out])}; replace these files.')
 
 
 def check_evaluators(evaluators: Sequence[Evaluator], dataset: Dataset) -> None:
