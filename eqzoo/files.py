@@ -41,6 +41,8 @@ _OF_THE_PLACE = (
     *(errno.EACCES, errno.EPERM, errno.EIO, errno.EBUSY, errno.EEXIST),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 )
+# Those of creating the folders above the written file.
+_OF_ITS_FOLDERS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 _swept: set[Path] = set()  # folders whose leftovers this process has removed
 _sweeping = threading.Lock()
@@ -103,17 +105,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing_to(place: str | Path, *others: Path) -> Iterator[None]:
+def writing_to(place: str | Path, *others: Path, remedy: str = _OTHER_PLACE) -> Iterator[None]:
     """Turn a failure to write in the block into one message about `place`.
 
     Args:
         place: The file or folder that the block writes.
         others: Further paths of which a lack of permission is a failure to write, since the block reads
             nothing there.
+        remedy: What to do where the system refuses to write there.
 
     Raises:
         WriteError: If the disk is full or read-only, a quota or a limit of size is reached, or the system refuses
-            to write to one of the paths.
+            to write to one of the paths, or to create the folders that it is in.
     """
     try:
         yield
@@ -126,7 +129,7 @@ def writing_to(place: str | Path, *others: Path) -> Iterator[None]:
         named = getattr(error, 'filename', None)
         inside = named if named and named not in map(str, others) else place
         failure = WriteError(
-            f'{inside}: cannot be written ({os.strerror(number)}): {_REMEDIES.get(number, _OTHER_PLACE)}. What was '
+            f'{inside}: cannot be written ({os.strerror(number)}): {_REMEDIES.get(number, remedy)}. What was '
             'there before is unchanged.'
         )
         failure.errno = number
@@ -216,8 +219,11 @@ def _write_failure(error: BaseException, written: set[str]) -> int | None:
     """Return the number of the system's error if `error` is a failure to write; None for others."""
     number = getattr(error, 'errno', None)
     if isinstance(error, OSError):
-        is_failure = number in _ONLY_WRITING or (number in _OF_THE_PLACE and str(error.filename) in written)
-        return number if is_failure else None
+        named, folders = str(error.filename), {str(folder) for each in written for folder in Path(each).parents}
+        is_of_the_place = (number in _OF_THE_PLACE and named in written) or (
+            number in _OF_ITS_FOLDERS and named in folders
+        )
+        return number if number in _ONLY_WRITING or is_of_the_place else None
     if type(error).__name__ == 'SafetensorError':  # not imported: this module imports nothing but Python
         found = re.search(r'os error (\d+)', str(error))
         return int(found[1]) if found else None

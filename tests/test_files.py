@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,6 +191,27 @@ def test_a_folder_in_place_of_a_parent_is_named(tmp_path):
     (tmp_path / 'file').write_text('x')
     with pytest.raises(WriteError, match=r'file/a: cannot be written'):
         write_json(tmp_path / 'file' / 'a', 1)
+
+
+def test_a_folder_that_cannot_be_created_above_is_named(tmp_path, monkeypatch):
+    """As the cache of a container whose user has the home `/`."""
+    closed, make = tmp_path / '.cache', os.mkdir
+
+    def mkdir(path, *given):
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        make(path, *given)
+
+    monkeypatch.setattr(os, 'mkdir', mkdir)
+    place = closed / 'eqzoo' / 'a.json'
+    with pytest.raises(WriteError, match=r'\.cache: cannot be written \(Permission denied\): choose a place'):
+        write_json(place, 1)
+    with pytest.raises(WriteError, match='set EQZOO_CACHE'), writing_to(place, remedy='set EQZOO_CACHE'):
+        place.parent.mkdir(parents=True)
+    unreadable = OSError(errno.EIO, 'Input/output error', str(tmp_path))
+    with pytest.raises(OSError, match='Input/output error') as raised, replacing(tmp_path / 'b' / 'c'):
+        raise unreadable
+    assert raised.value is unreadable
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from eqzoo.checkpoints.diffusers_classes import (
     read_normalization,
     shortest,
     split_fields,
+    stated_statistics,
     write_normalization_fields,
 )
 from eqzoo.checkpoints.keys import to_diffusers
@@ -120,9 +121,9 @@ def read_folder(folder: Path) -> dict[str, Any]:
 def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return eqzoo's config, the arguments of its normalisation, and the remaining fields of a config.json.
 
-    Per-channel statistics, where it has them, are the normalisation; the factor and the shift are
-    an alternative to them. Of a class that `DiffusersAutoencoder` wraps, no normalisation is returned: it may be in
-    the weights.
+    Per-channel statistics, where it has them, are the normalisation, with the factor in them where diffusers multiplies
+    by it too; the shift is an alternative to them. Of a class that `DiffusersAutoencoder` wraps, no normalisation is
+    returned: it may be in the weights.
 
     Args:
         fields: The content of a config.json.
@@ -148,13 +149,13 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
     read = {'AutoencoderKL': _read_kl, 'VQModel': _read_vq, 'AutoencoderTiny': _read_tiny}[name]
     kept = {key: fields[key] for key in _FREE[name] if key in fields}
     try:
-        config = read(fields, where)
+        config, normalization = read(fields, where), _stated_normalization(fields, name)
     except (TypeError, AttributeError, LookupError) as error:
         raise ValueError(f'{where}: a value is of another type than in diffusers ({error}); fetch it again.') from error
     channels = config['latent_channels']
     if not isinstance(channels, int) or not 0 < channels <= _MAX_CHANNELS:
         raise ValueError(f'{where}: got {channels!r} latent channels; expected 1 to {_MAX_CHANNELS}.')
-    return {**config, 'padding_mode': padding}, _stated_normalization(fields, name), kept
+    return {**config, 'padding_mode': padding}, normalization, kept
 
 
 def to_config_json(
@@ -298,9 +299,8 @@ def _read_tiny(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _stated_normalization(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
-    if fields.get('latents_mean') is not None and fields.get('latents_std') is not None:
-        return dict(mean=fields['latents_mean'], std=fields['latents_std'])
-    return dict(scale=fields.get('scaling_factor', _DEFAULT_SCALE[name]), shift=fields.get('shift_factor') or 0.0)
+    factor = dict(scale=fields.get('scaling_factor', _DEFAULT_SCALE[name]), shift=fields.get('shift_factor') or 0.0)
+    return stated_statistics(fields) or factor
 
 
 def _require(key: str, given: Any, accepted: Any, where: str) -> None:

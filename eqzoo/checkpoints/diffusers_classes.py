@@ -4,9 +4,11 @@ A class is one row of `WRAPPED_CLASSES`. Classes that are not in it are refused:
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from statistics import fmean, pvariance
 from typing import Any, Literal
 
 import torch
@@ -21,6 +23,8 @@ NORMALIZATION_FIELDS = ('scaling_factor', 'shift_factor', 'latents_mean', 'laten
 
 # diffusers' default of `batch_norm_eps`, which a file of weights alone does not state
 _BATCH_NORM_EPS = 1e-4
+
+_SAME_FACTOR = 0.05  # EQ-SDXL-VAE's factor, 0.1275, is 1 / std of all channels to its four digits
 
 # What constructors raise for values that they do not expect.
 _UNFIT_VALUES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError, RuntimeError)
@@ -148,9 +152,25 @@ def read_normalization(name: str, fields: Fields, state: Mapping[str, Tensor]) -
         return {}
     defaults = {key: each.default for key, each in _parameters(_import_class(name)).items()}
     stated = {key: fields.get(key, defaults.get(key)) for key in NORMALIZATION_FIELDS}
-    if stated['latents_mean'] is not None and stated['latents_std'] is not None:
-        return dict(mean=stated['latents_mean'], std=stated['latents_std'])
-    return dict(scale=stated['scaling_factor'] or 1.0, shift=stated['shift_factor'] or 0.0)
+    factor = dict(scale=stated['scaling_factor'] or 1.0, shift=stated['shift_factor'] or 0.0)
+    return stated_statistics(stated) or factor
+
+
+def stated_statistics(fields: Fields) -> dict[str, Any]:
+    """Return the mean and standard deviation of each channel that a config.json states, or nothing.
+
+    Where it has a `scaling_factor` too, diffusers' pipelines compute (z - mean) * factor / std (Playground 2.5), so the
+    factor goes into `std`. Differs from them for EQ-SDXL-VAE: its factor is 1 / std of all channels together, which
+    says again what `std` says.
+    """
+    mean, std, factor = fields.get('latents_mean'), fields.get('latents_std'), fields.get('scaling_factor') or 1.0
+    if mean is None or std is None:
+        return {}
+    if factor != 1.0:
+        of_all = math.sqrt(fmean(each**2 for each in std) + pvariance(mean))
+        if not math.isclose(factor * of_all, 1, rel_tol=_SAME_FACTOR):
+            std = [each / factor for each in std]
+    return dict(mean=mean, std=std)
 
 
 def write_normalization_fields(name: str, normalization: Mapping[str, Tensor]) -> dict[str, Any] | None:

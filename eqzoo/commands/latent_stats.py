@@ -92,6 +92,7 @@ def _images(config: Any, num_images: int) -> Iterator['Tensor']:
 
     from eqzoo.data import build_eval_loader
     from eqzoo.distributed import rank_and_world_size
+    from eqzoo.engine.evaluation import readable_batches
     from eqzoo.images import to_float
 
     images = image_dataloader(config)
@@ -106,7 +107,7 @@ def _images(config: Any, num_images: int) -> Iterator['Tensor']:
         rank=rank,
         world_size=world_size,
     )
-    for batch in tqdm(batches, desc='latents', unit='batch', disable=rank > 0, mininterval=1):
+    for batch in readable_batches(tqdm(batches, desc='latents', unit='batch', disable=rank > 0, mininterval=1)):
         yield to_float(batch['images'])
 
 

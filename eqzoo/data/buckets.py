@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,13 +14,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from PIL import Image
 
-from eqzoo.data.decoding import upright_size
+from eqzoo.data.decoding import UnreadableImageError, upright_size
 from eqzoo.data.folder import WHOLE, ImageFolder
 from eqzoo.data.loaders import Key, split_key
 from eqzoo.data.shapes import Shapes
 from eqzoo.data.sources import FolderSource, ImageSource, Names
 from eqzoo.distributed import say_once
-from eqzoo.files import WriteError, replacing
+from eqzoo.files import replacing
 from eqzoo.registry import DATASETS
 from eqzoo.registry.ranges import Filled, NonNegativeInt, PositiveInt, Probability, Range
 from eqzoo.text import counted, printable
@@ -29,6 +30,7 @@ Size = tuple[int, int]  # height and width, in pixels
 
 _READERS = 8  # threads: reading a header waits for the disk
 _WORTH_A_LINE = 10_000  # images whose headers take seconds to read
+_UNREAD = -1  # the size of an image whose bytes could not be read, now
 
 
 @DATASETS.register_module()
@@ -45,7 +47,7 @@ class BucketedImageFolder(ImageFolder):
     `ImageFolder`, with an image (3, H, W).
 
     Args:
-        root: A folder of any depth, or an archive that is read in place.
+        root: See `ImageFolder`.
         size: The resolutions r, in pixels: one number or several.
         multiple: Of what all sides are multiples: itself one of the autoencoder's downsampling factor. Larger ones
             leave fewer shapes and more scales that are exact on their latents; 64 in SDXL's fine-tuning.
@@ -56,17 +58,18 @@ class BucketedImageFolder(ImageFolder):
         part: The share (from, to) of the images to use.
         limit: Use at most this many images of the part.
         on_unreadable: What to do with an image that cannot be decoded.
-        on_small: What to do with an image that is smaller than its shape at the smallest resolution.
+        on_small: What to do with an image that is smaller than its shape at the smallest resolution: 'enlarge' it,
+            'skip' it, so that it is no item, or 'refuse' the images.
         seed: Seed of the places and flips.
 
     Raises:
         FileNotFoundError: If `root` does not exist.
-        ValueError: If a resolution is no multiple of `multiple`, or as for `ImageFolder`.
+        ValueError: If a resolution is no multiple of `multiple`, if no image is left, or as for `ImageFolder`.
     """
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path | Sequence[str | Path],
         size: PositiveInt | Filled[PositiveInt],
         *,
         multiple: PositiveInt = 64,
@@ -99,7 +102,7 @@ class BucketedImageFolder(ImageFolder):
         self.is_random = flip or place == 'random'
         self.sizes = [each for group in shapes for each in group]
         """(H, W) of each bucket."""
-        self._image_of, self.bucket_of = assign_buckets(read_sizes(self.source, self.names), shapes)
+        self._image_of, self.bucket_of = self._without_small(read_sizes(self.source, self.names), shapes)
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,16 +126,41 @@ class BucketedImageFolder(ImageFolder):
         """Return the identity of this set of images for metric cards; no image is read."""
         identity = super().identity()
         del identity['crop']
-        return {**identity, 'num_images': len(self.names), **_settings(self, 'multiple', 'max_ratio', 'place')}
+        return {**identity, 'num_images': self._num_images(), **_settings(self, 'multiple', 'max_ratio', 'place')}
 
     def describe(self) -> str:
         """Return one line about this dataset, with its largest buckets."""
         flip = ', flipped at random' if self.flip else ''
-        place = f'{self.source.kind} {self.source.root.name}' + (f' below {self.below}' if self.below else '')
         return printable(
-            f'BucketedImageFolder: {len(self.names)} images from {place}, {len(self)} items '
+            f'BucketedImageFolder: {counted(self._num_images(), "image")} from {self._place()}, {len(self)} items '
             f'{describe_buckets(self.sizes, self.bucket_of)}{flip}'
         )
+
+    def _num_images(self) -> int:
+        return len(np.unique(self._image_of))
+
+    def _without_small(self, images: np.ndarray, shapes: Sequence[Sequence[Size]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the items of `assign_buckets` without those that `on_small` refuses; images of unknown size stay."""
+        numbers, buckets = assign_buckets(images, shapes)
+        if self.on_small == 'enlarge':
+            return numbers, buckets
+        width, height = images[numbers].T
+        wanted_height, wanted_width = np.array(self.sizes)[buckets].T
+        is_small = (width > 0) & ((width < wanted_width) | (height < wanted_height))
+        if not is_small.any():
+            return numbers, buckets
+        first = int(np.argmax(is_small))
+        small = (
+            f'{self.source.root}: {counted(int(is_small.sum()), "image")} smaller than the nearest shape, such as '
+            f'{printable(self.names[numbers[first]])} ({width[first]} x {height[first]}, smaller than '
+            f'{wanted_width[first]} x {wanted_height[first]})'
+        )
+        if self.on_small == 'refuse':
+            raise ValueError(f"{small}; remove them, or set on_small='skip' or 'enlarge'.")
+        if is_small.all():
+            raise ValueError(f"{small}, and no other; give larger images, set a smaller size, or on_small='enlarge'.")
+        say_once(f'{small}: left out.')
+        return numbers[~is_small], buckets[~is_small]
 
     def _cut(self, image: Image.Image, size: Size, rng: np.random.Generator | None) -> np.ndarray:
         return cover(image, size, rng if self.place == 'random' else None)
@@ -267,34 +295,32 @@ def cover(image: Image.Image, size: Size, rng: np.random.Generator | None = None
 def read_sizes(source: ImageSource, names: Names) -> np.ndarray:
     """Return the widths and heights (N, 2) of images after their rotation by EXIF, int32; 0 where it is unreadable.
 
-    Headers are read, no pixels. The result is kept in eqzoo's cache, for a listing of the same names and bytes.
+    Headers are read, no pixels. The result is kept in eqzoo's cache, for a listing of the same names and bytes; images
+    whose bytes could not be read are tried again the next time.
     """
-    listing = hashlib.sha256(str(source.root.absolute()).encode(errors='surrogateescape'))
+    listing = hashlib.sha256(str(Path(source.root).absolute()).encode(errors='surrogateescape'))
     for name in names:
         listing.update(f'{name}\0{source.byte_size(name)}\n'.encode(errors='surrogateescape'))
     kept = cache_folder() / 'image_sizes' / f'{listing.hexdigest()}.npy'
-    if kept.is_file():
-        found = np.load(kept)
-        if found.shape == (len(names), 2):
-            return found
-    if len(names) >= _WORTH_A_LINE:
-        say_once(f'{source.root}: reading the sizes of {len(names):,} images, once.')
+    found = np.full((len(names), 2), _UNREAD, np.int32)
+    with suppress(OSError, EOFError, ValueError):  # there is none, or it is damaged
+        earlier = np.load(kept)
+        found = earlier if earlier.shape == found.shape else found
+    missing = np.flatnonzero(found[:, 0] == _UNREAD)
+    if len(missing) >= _WORTH_A_LINE:
+        say_once(f'{source.root}: reading the sizes of {len(missing):,} images, once.')
     with ThreadPoolExecutor(_READERS) as readers:
         # in pieces: `map` makes a task of each item at once
-        found = np.array(
-            [
-                size
-                for start in range(0, len(names), _WORTH_A_LINE)
-                for size in readers.map(lambda name: _size_of(source, name), names[start : start + _WORTH_A_LINE])
-            ],
-            np.int32,
-        ).reshape(-1, 2)
-    try:
-        with replacing(kept) as temporary, temporary.open('wb') as file:
-            np.save(file, found)
-    except WriteError as error:  # it is read again the next time
-        say_once(f'The sizes of the images of {source.root} are not kept: {error}')
-    return found
+        for start in range(0, len(missing), _WORTH_A_LINE):
+            places = missing[start : start + _WORTH_A_LINE]
+            found[places] = list(readers.map(lambda place: _size_of(source, names[place]), places.tolist()))
+    if len(missing):
+        try:
+            with replacing(kept) as temporary, temporary.open('wb') as file:
+                np.save(file, found)
+        except OSError as error:  # they are read again the next time
+            say_once(f'The sizes of the images of {source.root} are not kept: {error}')
+    return np.maximum(found, 0)
 
 
 def describe_buckets(sizes: Sequence[Size], bucket_of: np.ndarray) -> str:
@@ -315,8 +341,10 @@ def _size_of(source: ImageSource, name: str) -> tuple[int, int]:
             with (source.root / name).open('rb') as file:  # of which Pillow reads the beginning
                 return upright_size(file)
         return upright_size(BytesIO(source.read(name)))
-    except (OSError, ValueError):  # its item says why, and is left out of its batch
+    except UnreadableImageError:  # its item says why, and is left out of its batch
         return 0, 0
+    except (OSError, ValueError):  # of the disk, or a file server
+        return _UNREAD, _UNREAD
 
 
 def _settings(dataset: Any, *names: str) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import importlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -49,6 +49,9 @@ _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 # Chunks of a PNG that change no pixel, here or in Pillow: neither an orientation (eXIf, XMP in iTXt) nor transparency,
 # frames of an animation or profiles, about which libpng warns.
 _PLAIN_CHUNKS = {b'IHDR', b'IDAT', b'IEND', b'cHRM', b'gAMA', b'pHYs', b'sRGB', b'tIME'}
+
+# Chunks in which Pillow finds an orientation; behind the pixels only after it has decoded them.
+_EXIF_CHUNKS = {b'eXIf', b'iTXt', b'tEXt', b'zTXt'}
 
 # In a scan of a JPEG, 0xFF stands before 0, before the number of a restart, or before another 0xFF (ITU T.81, B.1.1.2)
 _MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
@@ -150,18 +153,27 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
         end = _MARKER.search(data, image.fp.tell())
         return end is not None and end.span() == (len(data) - 2, len(data)) and _orientation(image) == 1
     # Pillow looks for the orientation of a PNG behind its pixels, which it decodes for that
-    return image.tile[0][3] in ('L', 'RGB') and set(_png_chunks(data)) <= _PLAIN_CHUNKS
+    return image.tile[0][3] in ('L', 'RGB') and set(_png_chunks(io.BytesIO(data))) <= _PLAIN_CHUNKS
 
 
-def _png_chunks(data: bytes) -> Iterator[bytes]:
+def _png_chunks(file: BinaryIO) -> Iterator[bytes]:
     """Yield the names of a PNG's chunks (PNG, 5.3), the last being empty if the file is cut off."""
     position = 8
     while True:
-        name = data[position + 4 : position + 8]
+        file.seek(position)
+        length, name = file.read(4), file.read(4)
         yield name
         if len(name) < 4 or name == b'IEND':
             return
-        position += 12 + int.from_bytes(data[position : position + 4], 'big')
+        position += 12 + int.from_bytes(length, 'big')
+
+
+def _has_late_exif(png: BinaryIO) -> bool:
+    """Return whether an orientation may stand behind the first pixels of a PNG; the place in the file stays."""
+    place = png.tell()
+    names = list(_png_chunks(png))
+    png.seek(place)
+    return b'IDAT' in names and not _EXIF_CHUNKS.isdisjoint(names[names.index(b'IDAT') :])
 
 
 def _by_opencv(data: bytes) -> np.ndarray | None:
@@ -173,8 +185,11 @@ def _by_opencv(data: bytes) -> np.ndarray | None:
 def _is_exact(kind: str) -> bool:
     """Return whether OpenCV and Pillow, which bring libraries of their own, decode small files of a kind equally.
 
-    So it is where they were measured; a distribution may have built one of them against another library.
+    So it is where they were measured; a distribution may have built one of them against another library. OpenCV before
+    4.11, which another package may have brought, has no order RGB.
     """
+    if not hasattr(cv2, 'IMREAD_COLOR_RGB'):
+        return False
     generator = np.random.default_rng(0)
     smooth = generator.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     picture = Image.fromarray(smooth).resize((50, 35), Image.Resampling.BICUBIC)
@@ -194,26 +209,32 @@ def upright_size(file: BinaryIO) -> tuple[int, int]:
 
     Raises:
         UnreadableImageError: If there is no header of these formats.
+        OSError: If the system cannot read the file.
     """
     try:
         image = Image.open(file, formats=FORMATS)
         width, height = image.size
         if image.format == 'TIFF':  # whether Pillow has turned its size already depends on the version
             width, height, orientation = (image.tag_v2.get(tag, value) for tag, value in _TIFF_SIZE)
+        elif image.format == 'PNG' and not _has_late_exif(file):
+            orientation = _orientation(image, Image.Image.getexif)  # that of a PNG decodes all pixels first
         else:
             orientation = _orientation(image)
     except MemoryError:
         raise
     except Exception as error:
+        if getattr(error, 'errno', None) is not None:  # the disk's, not the image's
+            raise
         raise UnreadableImageError(f'{type(error).__name__}: {error}') from None
     return (height, width) if orientation in _ON_ITS_SIDE else (width, height)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, read_exif: Callable[[Any], Image.Exif] | None = None) -> int:
     if image.format == 'TIFF':  # turned by Pillow on load; Pillow 10.0 keeps the tag, 13.0 does not
         return 1
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        exif = image.getexif() if read_exif is None else read_exif(image)
+        return exif.get(_ORIENTATION, 1)
     except MemoryError:
         raise
     except Exception:  # only the EXIF data are damaged: viewers show the pixels unturned

@@ -243,9 +243,11 @@ class ImageFolder(Dataset):
         """Return one line about this dataset."""
         images, classes = counted(len(self), 'image'), counted(len(self.classes), 'class')
         flip = ', flipped at random' if self.flip else ''
-        place = f'{self.source.kind} {_name_of(self.source)}' + (f' below {self.below}' if self.below else '')
-        kind = type(self).__name__
+        kind, place = type(self).__name__, self._place()
         return printable(f'{kind}: {images} of {classes} from {place}, {self.crop} crop to {self.size} px{flip}')
+
+    def _place(self) -> str:
+        return f'{self.source.kind} {_name_of(self.source)}' + (f' below {self.below}' if self.below else '')
 
 
 def _as_prefix(below: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eqzoo.data.sources import ImageSource, Names, check_size, is_hidden
+from eqzoo.data.sources import OPENING, ImageSource, Names, check_size, is_hidden
 from eqzoo.text import printable
 
 _environments: dict[Path, tuple[int, Any]] = {}  # open, with the process that opened them
@@ -85,12 +85,13 @@ def _environment(root: Path, *, is_new: bool = False) -> Any:
     """
     import lmdb
 
-    process, environment = _environments.pop(root, (0, None))
-    if environment is not None and (is_new or process != os.getpid()):
-        environment.close()  # in a fork: of its own copies
-        environment = None
-    if environment is None:
-        options = dict(readonly=True, lock=False, readahead=False, meminit=False, create=False)
-        environment = lmdb.open(str(root), subdir=root.is_dir(), **options)
-    _environments[root] = os.getpid(), environment
-    return environment
+    with OPENING:
+        process, environment = _environments.pop(root, (0, None))
+        if environment is not None and (is_new or process != os.getpid()):
+            environment.close()  # in a fork: of its own copies
+            environment = None
+        if environment is None:
+            options = dict(readonly=True, lock=False, readahead=False, meminit=False, create=False)
+            environment = lmdb.open(str(root), subdir=root.is_dir(), **options)
+        _environments[root] = os.getpid(), environment
+        return environment

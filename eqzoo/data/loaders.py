@@ -1,7 +1,7 @@
 """Loaders of training and evaluation, their samplers, and dataset keys: an index, or (index, draw)."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,13 +51,15 @@ def build_train_loader(
     options = dict(seed=seed, shuffle=shuffle, rank=rank, world_size=world_size)
     buckets = getattr(dataset, 'bucket_of', None)
     sampler = RunSampler(len(dataset), **options) if buckets is None else BucketSampler(buckets, batch_size, **options)
-    return _build(dataset, sampler, batch_size, num_workers, world_size)
+    return _build(dataset, sampler, batch_size, num_workers, world_size, collate)
 
 
 def build_eval_loader(
     dataset: Dataset, *, batch_size: int, num_workers: int, rank: int = 0, world_size: int = 1
 ) -> DataLoader:
     """Build a loader that yields each image once, in order, over all ranks together.
+
+    A batch without a readable image has `images=None`: see `eqzoo.engine.evaluation.readable_batches`.
 
     Args:
         dataset: A dataset with keys (index, draw); the draw is the index.
@@ -76,7 +78,7 @@ def build_eval_loader(
             'images of one size for evaluation, such as ImageFolder.'
         )
     sampler = ShardSampler(len(dataset), rank=rank, world_size=world_size)
-    return _build(dataset, sampler, batch_size, num_workers, world_size)
+    return _build(dataset, sampler, batch_size, num_workers, world_size, _collate_any)
 
 
 class RunSampler(Sampler):
@@ -258,20 +260,28 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: If no item is readable.
     """
-    readable = [item for item in items if 'unreadable' not in item]
-    unreadable = [item['unreadable'] for item in items if 'unreadable' in item]
-    reasons = {item['unreadable']: item['reason'] for item in items if 'reason' in item}
-    if not readable:
+    batch = _collate_any(items)
+    if batch['images'] is None:
+        unreadable, reasons = batch['unreadable'], batch['reasons']
         named = [with_reason(name, reasons) for name in unreadable[:_MAX_NAMES]]
         more = f' and {len(unreadable) - _MAX_NAMES} more' if len(unreadable) > _MAX_NAMES else ''
-        raise ValueError(f'No image of this batch of {len(items)} can be read: {", ".join(named)}{more}.')
+        raise ValueError(
+            f'No image of this batch of {len(items)} can be read: {", ".join(named)}{more}; remove these files, or '
+            'raise batch_size.'
+        )
+    return batch
+
+
+def _collate_any(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stack items into one batch, as `collate` does; its images are None if none is readable."""
+    readable = [item for item in items if 'unreadable' not in item]
     return dict(
-        images=_stack([item['image'] for item in readable]),
+        images=_stack([item['image'] for item in readable]) if readable else None,
         labels=torch.tensor([item['label'] for item in readable]),
         indices=torch.tensor([item['index'] for item in readable]),
         draws=torch.tensor([item['draw'] for item in readable]),
-        unreadable=unreadable,
-        reasons=reasons,
+        unreadable=[item['unreadable'] for item in items if 'unreadable' in item],
+        reasons={item['unreadable']: item['reason'] for item in items if 'reason' in item},
         enlarged=[item['enlarged'] for item in readable if 'enlarged' in item],
     )
 
@@ -310,7 +320,9 @@ def image_sizes(dataset: Dataset) -> list[tuple[int, int]]:
     return list(getattr(dataset, 'sizes', [(side, side)] if isinstance(side, int) else []))
 
 
-def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int, world_size: int) -> DataLoader:
+def _build(
+    dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int, world_size: int, collate_fn: Callable
+) -> DataLoader:
     if batch_size < 1 or batch_size % world_size:
         raise ValueError(
             f'batch_size is over all ranks and must be a whole multiple of their number {world_size}, got {batch_size}.'
@@ -321,7 +333,7 @@ def _build(dataset: Dataset, sampler: Sampler, batch_size: int, num_workers: int
         batch_size=batch_size // world_size,
         sampler=sampler,
         **worker_options(num_workers),
-        collate_fn=getattr(dataset, 'collate', collate),  # datasets of latents return batches
+        collate_fn=getattr(dataset, 'collate', collate_fn),  # datasets of latents return batches
         pin_memory=get_device() == 'cuda',
         persistent_workers=num_workers > 0,
         # Its own generator: otherwise the loader draws from the global one and so changes later draws.

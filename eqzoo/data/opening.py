@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from eqzoo.data.folder_index import IndexedFolder
 from eqzoo.data.lmdbs import LmdbSource
 from eqzoo.data.packed import FileIndex, PackedSource, indices_of
-from eqzoo.data.sources import EXTENSIONS, FolderSource, ImageSource, ZipSource
+from eqzoo.data.sources import EXTENSIONS, FolderSource, ImageSource, ZipSource, is_folder
 from eqzoo.data.tables import hub_files, index_arrow, index_parquet, saved_files
 from eqzoo.data.tars import compression_of, index_tar, is_tar
 from eqzoo.files import replacing
@@ -209,17 +209,17 @@ def _open_folder(path: Path, image: str | None, label: str | None) -> ImageSourc
 
 def _may_have_shards(path: Path) -> bool:
     """Return whether a folder has a file of `_KINDS` near its top; a look at some entries, not a walk."""
-    try:
-        entries = _first_entries(path)
-        below = [entry for folder in entries if folder.is_dir() for entry in _first_entries(folder)]
-    except OSError:
-        return False
+    entries = _first_entries(path)
+    below = [entry for folder in entries if is_folder(folder) for entry in _first_entries(folder)]
     return any(entry.name.lower().endswith(tuple(_KINDS)) for entry in (*entries, *below))
 
 
 def _first_entries(folder: Path | os.DirEntry) -> list[os.DirEntry]:
-    with os.scandir(folder) as entries:
-        return list(islice(entries, _LOOK_AT))
+    try:
+        with os.scandir(folder) as entries:
+            return list(islice(entries, _LOOK_AT))
+    except OSError:
+        return []
 
 
 def _open_file(path: Path, root: Path | str, image: str | None, label: str | None) -> ImageSource:

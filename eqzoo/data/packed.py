@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import time
-import weakref
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from eqzoo.data.sources import ImageSource, Names, check_size
+from eqzoo.data.sources import OPENING, ImageSource, Names, OpenFile, check_size
 from eqzoo.files import WriteError, replacing
 from eqzoo.text import printable
 from eqzoo.zoo.download import cache_folder
@@ -147,8 +146,7 @@ class PackedSource(ImageSource):
         self.masks = sum(part.masks for part in parts)
         self.notes = list(dict.fromkeys(chain.from_iterable(part.notes for part in parts)))
         self.classes, self._labels = _numbered(self, parts, has_folders)
-        self._open: OrderedDict[int, int] = OrderedDict()
-        weakref.finalize(self, _close_all, self._open)
+        self._open: OrderedDict[int, OpenFile] = OrderedDict()
 
     def names(self) -> Names:
         """Return the names of the images, sorted."""
@@ -161,7 +159,8 @@ class PackedSource(ImageSource):
         if size == NO_BYTES:
             raise OSError('null, without bytes')
         check_size(size)
-        data = os.pread(self._descriptor(int(np.searchsorted(self._ends, place, side='right'))), size, offset)
+        file = self._file(int(np.searchsorted(self._ends, place, side='right')))
+        data = os.pread(file.descriptor, size, offset)
         if len(data) != size:
             raise OSError('its file ends before this image does')
         return data
@@ -184,28 +183,19 @@ class PackedSource(ImageSource):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_open': OrderedDict()}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        weakref.finalize(self, _close_all, self._open)
-
-    def _descriptor(self, number: int) -> int:
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
-        path, size = self._files[number]
-        file = os.open(path, os.O_RDONLY)
-        if os.fstat(file).st_size != size:
-            os.close(file)
-            raise OSError('its file has another size than when it was indexed')
-        while len(self._open) >= _MOST_OPEN:
-            os.close(self._open.popitem(last=False)[1])
-        self._open[number] = file
-        return file
-
-
-def _close_all(files: OrderedDict[int, int]) -> None:
-    while files:
-        os.close(files.popitem()[1])
+    def _file(self, number: int) -> OpenFile:
+        with OPENING:
+            if number in self._open:
+                self._open.move_to_end(number)
+                return self._open[number]
+            path, size = self._files[number]
+            file = OpenFile(path)
+            if os.fstat(file.descriptor).st_size != size:
+                raise OSError('its file has another size than when it was indexed')
+            while len(self._open) >= _MOST_OPEN:
+                self._open.popitem(last=False)  # a thread that reads it still has it
+            self._open[number] = file
+            return file
 
 
 def _numbered(

@@ -5,6 +5,7 @@ import re
 import stat
 import struct
 import sys
+import threading
 import time
 import weakref
 import zipfile
@@ -56,9 +57,13 @@ _LONGEST = 9  # characters of an ending that is counted by its name
 
 # The errors of zipfile on a damaged directory, and on one of another version of the format.
 _BAD_ZIP = (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error, ValueError)
+_WINDOWS = 0  # `create_system` of MS-DOS and Windows (APPNOTE, 4.4.2)
 _SECONDS_TO_LINE = 2
 _MOST_FOLDERS = 100_000  # ImageNet-21k has 22,000
 _AT_ONCE = 100_000  # names joined at once while a list is packed
+
+OPENING = threading.Lock()
+"""Held while a source opens a file: threads that read headers share a source."""
 
 
 class ImageSource(Protocol):
@@ -144,7 +149,7 @@ def masks_among(names: Iterable[str]) -> set[str]:
 
 
 class FolderSource(ImageSource):
-    """The images below a folder, at any depth, without hidden files and `__MACOSX`.
+    """The images below a folder, at any depth, without hidden files, `__MACOSX` and `lost+found`.
 
     Args:
         root: The folder. Links to folders are followed, except to a folder that contains the link.
@@ -163,7 +168,7 @@ class FolderSource(ImageSource):
         return self.walk()[0]
 
     def walk(self) -> tuple['Names', dict[str, os.stat_result], bool]:
-        """Go through all folders.
+        """Go through all folders; ValueError if one of them may not be read.
 
         Returns:
             The names of the images, sorted; the folders, by their paths below the root, with their status before they
@@ -178,10 +183,17 @@ class FolderSource(ImageSource):
         while folders:
             folder, prefix, above = folders.pop()
             watch.enter(len(found))
-            read[prefix] = os.stat(folder)  # noqa: PTH116 - of many folders
-            with os.scandir(folder) as entries:
+            try:
+                read[prefix] = os.stat(folder)  # noqa: PTH116 - of many folders
+                opened = os.scandir(folder)
+            except PermissionError:
+                raise ValueError(
+                    f'{folder}: no permission to read this folder of {self.root}; allow it (chmod u+rx), move it away, '
+                    'or give a folder beside it.'
+                ) from None
+            with opened as entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    if is_folder(entry):
                         if is_hidden(entry.name):
                             continue
                         real = os.path.realpath(entry.path)
@@ -276,13 +288,18 @@ class ZipSource(ImageSource):
         members = {}
         try:
             with zipfile.ZipFile(self.root) as archive:
-                for info in archive.infolist():
-                    if info.is_dir() or any(map(is_hidden, info.filename.split('/'))):
+                infos = archive.infolist()
+                has_slashes = any('/' in info.filename for info in infos)
+                for info in infos:
+                    name = info.filename
+                    if info.create_system == _WINDOWS and not has_slashes:  # .NET before 4.6.1, against the format
+                        name = name.replace('\\', '/')
+                    if name.endswith('/') or any(map(is_hidden, name.split('/'))):
                         continue
-                    if info.filename.lower().endswith(endings):
-                        members[info.filename] = info
+                    if name.lower().endswith(endings):
+                        members[name] = info
                     else:
-                        self.left_out[ending_of(info.filename)] += 1
+                        self.left_out[ending_of(name)] += 1
         except _BAD_ZIP as error:
             damaged = self.root.suffix.lower() == '.zip'
             raise ValueError(
@@ -295,7 +312,7 @@ class ZipSource(ImageSource):
         self._names = Names(sorted(members.keys() - masks))
         rows = [_checked_row(self.root, members[name]) for name in self._names]
         self._rows = np.array(rows, np.int64).reshape(-1, 5)
-        self._file: int | None = None
+        self._file: OpenFile | None = None
 
     def names(self) -> 'Names':
         """Return the paths of the images inside the archive, sorted."""
@@ -304,15 +321,16 @@ class ZipSource(ImageSource):
     def read(self, name: str) -> bytes:
         """Return the bytes of one image, unpacked and verified; OSError if they are damaged."""
         offset, packed_size, size, method, crc = self._row_of(name).tolist()
-        if self._file is None:
-            self._file = os.open(self.root, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._file)
+        with OPENING:
+            if self._file is None:
+                self._file = OpenFile(self.root)
+        file = self._file.descriptor
         check_size(size)
-        start = data_offset(self._file, offset)
+        start = data_offset(file, offset)
         # asked before reading: `pread` first takes the memory for all bytes that the directory claims
-        if start + packed_size > os.fstat(self._file).st_size:
+        if start + packed_size > os.fstat(file).st_size:
             raise OSError('the zip ends before this member does')
-        data = os.pread(self._file, packed_size, start)
+        data = os.pread(file, packed_size, start)
         if method == zipfile.ZIP_DEFLATED:
             try:
                 # one byte more than the directory claims shows that it lies, and the rest stays packed
@@ -332,6 +350,18 @@ class ZipSource(ImageSource):
 
     def _row_of(self, name: str) -> np.ndarray:
         return self._rows[self._names.place_of(name)]
+
+
+class OpenFile:
+    """A file that is open for `pread`, and closed when nothing refers to it: no thread that reads it.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
 
 
 class Names(Sequence[str]):
@@ -441,4 +471,12 @@ def ending_of(name: str) -> str:
 
 def is_hidden(part: str) -> bool:
     """Return whether files and folders of this name, a part of a path, are passed over."""
-    return part.startswith('.') or part == '__MACOSX'
+    return part.startswith('.') or part in ('__MACOSX', 'lost+found')
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a folder or a link to one; a link to itself, or to a closed place, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

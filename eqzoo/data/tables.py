@@ -21,6 +21,7 @@ from eqzoo.data.packed import NO_BYTES, FileIndex, kept_place
 from eqzoo.data.sources import Names
 from eqzoo.files import WriteError, did_you_mean, replacing, writing_to
 from eqzoo.text import printable
+from eqzoo.zoo.download import OTHER_CACHE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -306,7 +307,7 @@ def _unpacked(
         WriteError: If the cache cannot be written to, or has no room.
     """
     target = kept_place(path, columns[0], 'images', '.pack')
-    with writing_to(target, target.parent):
+    with writing_to(target, target.parent, remedy=OTHER_CACHE):
         target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if needed > free:

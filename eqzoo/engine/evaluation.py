@@ -40,28 +40,27 @@ def evaluate(
         `curves`, and the `card`, to which the caller adds the subject of the evaluation.
 
     Raises:
-        ValueError: If the data set is too small for an evaluator or lacks classes it needs, before the first image.
+        ValueError: If the data set is too small for an evaluator or lacks classes it needs, before the first image; if
+            no image is readable.
     """
     size = len(loader.dataset)
     check_evaluators(evaluators, loader.dataset)
-    unreadable: list[str] = []
-    reasons: dict[str, str] = {}
+    left_out: list[tuple[str, str]] = []
     enlarged: list[str] = []
 
     def views() -> Iterator[AutoencoderView | SampleView]:
         hidden = rank_and_world_size()[0] > 0
-        for batch in tqdm(loader, desc=title, unit='batch', disable=hidden, file=sys.stdout, mininterval=1):
-            unreadable.extend(batch['unreadable'])
-            reasons.update(batch.get('reasons', {}))
+        batches = tqdm(loader, desc=title, unit='batch', disable=hidden, file=sys.stdout, mininterval=1)
+        for batch in readable_batches(batches, left_out):
             enlarged.extend(batch.get('enlarged', [])[: max(0, _MAX_NAMES - len(enlarged))])
             yield view_of(batch)
 
     metrics = run_evaluators(evaluators, views(), size)
-    unreadable = sorted(name for names in all_gather_object(unreadable) for name in names)
+    unreadable = sorted(name for names in all_gather_object([name for name, _ in left_out]) for name in names)
     if unreadable:
-        named = [with_reason(name, reasons) for name in unreadable[:_MAX_NAMES]]
-        more = f' and {len(unreadable) - _MAX_NAMES} more' if len(unreadable) > _MAX_NAMES else ''
-        say_once(f'{title}: {len(unreadable)} unreadable images are left out: {", ".join(named)}{more}.')
+        reasons = dict(left_out)
+        named = _named([reasons.get(name, name) for name in unreadable])
+        say_once(f'{title}: {len(unreadable)} unreadable images are left out: {named}.')
     if enlarged:
         say_once(f'{title}: images smaller than the crop are enlarged, such as {", ".join(sorted(enlarged))}.')
     values, cases = split_cases(merge_metrics(metrics))
@@ -78,6 +77,29 @@ def evaluate(
             'torch': torch.__version__,
         },
     }
+
+
+def readable_batches(
+    batches: Iterable[Mapping[str, Any]], left_out: list[tuple[str, str]] | None = None
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the batches of `build_eval_loader` that have images.
+
+    Args:
+        batches: Of this process.
+        left_out: Gets the name of each unreadable image of this process, and the name with its reason.
+
+    Raises:
+        ValueError: After the last batch, if no process had an image.
+    """
+    left_out = [] if left_out is None else left_out
+    has_images = False
+    for batch in batches:
+        left_out.extend((name, with_reason(name, batch.get('reasons', {}))) for name in batch.get('unreadable', ()))
+        if len(batch['indices']):
+            has_images = True
+            yield batch
+    if not any(all_gather_object(has_images)):
+        raise ValueError(f'No image can be read: {_named([text for _, text in left_out])}; replace these files.')
 
 
 def check_evaluators(evaluators: Sequence[Evaluator], dataset: Dataset) -> None:
@@ -136,6 +158,11 @@ def split_cases(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     """Return the metrics alone, and their single cases and standard errors."""
     cases = {name: value for name, value in values.items() if _is_case(name)}
     return {name: value for name, value in values.items() if name not in cases}, cases
+
+
+def _named(unreadable: Sequence[str]) -> str:
+    more = f' and {len(unreadable) - _MAX_NAMES} more' if len(unreadable) > _MAX_NAMES else ''
+    return f'{", ".join(unreadable[:_MAX_NAMES])}{more}'
 
 
 def _is_case(name: str) -> bool:

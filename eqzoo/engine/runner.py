@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from eqzoo.data import build_eval_loader, build_train_loader
 from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint, read_checkpoint
-from eqzoo.engine.evaluation import check_evaluators, merge_metrics, run_evaluators
+from eqzoo.engine.evaluation import check_evaluators, merge_metrics, readable_batches, run_evaluators
 from eqzoo.engine.hooks import StopHook
 from eqzoo.engine.optimizers import MuonAdamW, OptimWrapperDict
 from eqzoo.engine.resume import (
@@ -326,7 +326,7 @@ class EvaluationLoop(BaseLoop):
         return metrics
 
     def _views(self) -> Iterator[AutoencoderView]:
-        for index, batch in enumerate(self.dataloader):
+        for index, batch in enumerate(readable_batches(self.dataloader)):
             self.runner.call_hook('before_val_iter', batch_idx=index, data_batch=batch)
             yield self.runner.model.val_step(batch)
             # the evaluators have seen the batch when the next one is asked for

@@ -107,6 +107,10 @@ class CachedFile:
         return record is not None and self.path.is_file() and self.path.stat().st_size == record.size
 
 
+OTHER_CACHE = 'set EQZOO_CACHE to a folder that you may write to'
+"""The remedy where the cache cannot be written."""
+
+
 def cache_folder() -> Path:
     """Return `$EQZOO_CACHE`, or `eqzoo` in the user's cache folder."""
     given = os.environ.get('EQZOO_CACHE')
@@ -145,7 +149,7 @@ def fetch(source: str | Path, *, patience: Patience = _PATIENCE) -> Path:
         raise OSError(
             f'download: {bare_url(file.url)} is not in the cache, and HF_HUB_OFFLINE is set; unset it to download.'
         )
-    with writing_to(place.folder, place.folder / '.lock', place.part):
+    with writing_to(place.folder, place.folder / '.lock', place.part, remedy=OTHER_CACHE):
         place.folder.mkdir(parents=True, exist_ok=True)
         with _turn(place.folder / '.lock', bare_url(file.url)):
             if not place.is_whole():
@@ -159,7 +163,7 @@ def cached(source: str | Path) -> Path | None:
         return Path(source) if Path(source).exists() else None
     if is_hub_folder(source):
         folder = _place_of(str(source).rstrip('/'))
-        return folder if folder.is_dir() else None
+        return folder if _is_whole_folder(folder) else None
     place = CachedFile(resolve(str(source)))
     return place.path if place.is_whole() else None
 
@@ -246,7 +250,7 @@ def _place_of(url: str) -> Path:
 def _fetch_folder(source: str, patience: Patience) -> Path:
     """Download the files of a folder of diffusers, and return a folder of links to them."""
     place = _place_of(source)
-    if place.is_dir():
+    if _is_whole_folder(place):
         return place
 
     def find(names: Sequence[str]) -> Path | None:
@@ -271,6 +275,11 @@ def _fetch_folder(source: str, patience: Patience) -> Path:
         for file in filter(None, files):
             (temporary / file.name).symlink_to(os.path.relpath(file, place))
     return place
+
+
+def _is_whole_folder(place: Path) -> bool:
+    """Return whether a folder of links is there, with all files, which may have been deleted from the cache."""
+    return place.is_dir() and all(link.is_file() for link in place.iterdir())
 
 
 def shard_names(index: Path) -> list[str]:

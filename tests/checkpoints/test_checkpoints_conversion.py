@@ -376,12 +376,27 @@ class TestFolders:
         assert normalization['scale'].tolist() == pytest.approx([0.18215] * 4)
         assert normalization['shift'].tolist() == [0.0] * 4
 
-    def test_statistics_go_before_the_factor(self, folder):
-        """EQ-SDXL-VAE states both, and the shift with the wrong sign."""
-        self.edit(folder, latents_mean=[1.0, 2.0, 3.0, 4.0], latents_std=[2.0, 4.0, 8.0, 16.0])
+    @pytest.mark.parametrize(
+        ('mean', 'std', 'factor', 'shift', 'applied'),
+        [
+            ([-1.6574, 1.886, -1.383, 2.5155], [8.4927, 5.9022, 6.5498, 5.2299], 0.5, None, 0.5),
+            ([-3.866, -1.3354, 0.8354, 0.9099], [10.0365, 6.8484, 7.2138, 5.5913], 0.1275, -0.8640, 1.0),
+            ([1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 8.0, 16.0], 1.0, None, 1.0),
+            ([1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 8.0, 16.0], None, None, 1.0),
+        ],
+        ids=[
+            'Playground 2.5',
+            'EQ-SDXL-VAE, a factor of all channels, a shift of the wrong sign',
+            'eqzoo',
+            'no factor',
+        ],
+    )
+    def test_statistics_and_a_factor(self, folder, mean, std, factor, shift, applied):
+        """As diffusers' pipeline of SDXL does: (z - mean) * factor / std."""
+        self.edit(folder, latents_mean=mean, latents_std=std, scaling_factor=factor, shift_factor=shift)
         normalization = read_autoencoder(folder).normalization
-        assert normalization['shift'].tolist() == [1.0, 2.0, 3.0, 4.0]
-        assert normalization['scale'].tolist() == [0.5, 0.25, 0.125, 0.0625]
+        assert torch.equal(normalization['shift'], torch.tensor(mean))
+        assert torch.equal(normalization['scale'], torch.tensor([1 / (each / applied) for each in std]))
 
     def test_torch_weights_and_old_attention_names(self, folder):
         self.edit(folder)

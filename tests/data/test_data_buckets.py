@@ -1,5 +1,8 @@
 """Aspect-ratio buckets: their sizes, the images in them, crops, batches of one size, and exact resume."""
 
+import errno
+import io
+import zlib
 from collections import Counter
 from fractions import Fraction
 from itertools import islice
@@ -8,7 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from containers import write_tar
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from eqzoo.data import (
     BucketedImageFolder,
@@ -137,6 +142,29 @@ def test_headers_have_the_size_that_decoding_gives(ending, orientation, tmp_path
     assert (size == (17, 30)) == (orientation >= 5)
 
 
+XMP = b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize('kind', [b'eXIf', b'iTXt', None])
+@pytest.mark.parametrize('is_late', [False, True])
+def test_the_header_of_a_png_has_the_orientation_wherever_it_is(kind, is_late, tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = {b'eXIf': exif.tobytes().removeprefix(b'Exif\0\0'), b'iTXt': XMP}.get(kind)
+    whole = io.BytesIO()
+    picture(30, 17).save(whole, 'PNG')
+    whole = whole.getvalue()
+    place = len(whole) - 12 if is_late else 8 + 25  # before IEND, or behind IHDR
+    if kind is not None:
+        crc = zlib.crc32(kind + content).to_bytes(4, 'big')
+        whole = whole[:place] + len(content).to_bytes(4, 'big') + kind + content + crc + whole[place:]
+    loads, load = [], PngImageFile.load
+    monkeypatch.setattr(PngImageFile, 'load', lambda image: loads.append(image) or load(image))
+    size = upright_size(io.BytesIO(whole))
+    assert bool(loads) == (is_late and kind is not None)  # otherwise no pixel is decoded
+    assert size == decode(whole).size == ((17, 30) if kind else (30, 17))
+
+
 def test_headers_of_all_formats(tmp_path):
     for number, name in enumerate(sorted(FORMATS)):
         path = tmp_path / f'{number}'
@@ -162,6 +190,30 @@ def test_sizes_are_read_once_and_again_when_a_file_changes(folder, cache, monkey
     monkeypatch.setenv('EQZOO_CACHE', str(cache / 'file'))  # no folder can be made there
     read_sizes(source, names)
     assert 'are not kept: ' in capsys.readouterr().err
+    monkeypatch.setenv('EQZOO_CACHE', '/proc/nowhere')
+    assert (10, 10) in map(tuple, read_sizes(source, names).tolist())
+
+
+def test_sizes_that_the_disk_refused_are_read_again_the_next_time(folder, monkeypatch):
+    source, original, is_broken, reads = open_source(folder), module.upright_size, True, []
+
+    def read(file):
+        reads.append(file.name)
+        if is_broken and file.name.endswith('0.png'):
+            raise OSError(errno.EIO, 'Input/output error')
+        return original(file)
+
+    monkeypatch.setattr(module, 'upright_size', read)
+    names = source.names()
+    sizes = [list(SIZES[int(name[7])]) for name in names]
+    assert read_sizes(source, names).tolist() == [
+        size if name[7] != '0' else [0, 0] for name, size in zip(names, sizes, strict=True)
+    ]
+    is_broken = False
+    assert read_sizes(source, names).tolist() == sizes
+    assert read_sizes(source, names).tolist() == sizes
+    assert len(reads) == len(SIZES) + 1
+    assert reads[-1].endswith('0.png')
 
 
 def test_an_unreadable_image_is_named_in_its_batch_and_small_ones_as_they_should(folder):
@@ -170,9 +222,47 @@ def test_an_unreadable_image_is_named_in_its_batch_and_small_ones_as_they_should
     data = BucketedImageFolder(folder, 64, **options)
     unreadable = [item for item in map(data.__getitem__, range(len(data))) if 'unreadable' in item]
     assert [item['unreadable'] for item in unreadable] == ['class0/a.png']
+
+
+def test_small_images_are_left_out_or_refused_before_training(folder, capsys):
+    (folder / 'class0/a.png').write_bytes(b'no image')  # of unknown size: it stays
+    options = dict(multiple=16, max_ratio=4)
+    every = BucketedImageFolder(folder, 64, **options)
+    small = {every.names[index] for index in range(len(every)) if 'enlarged' in every[index]}
+    assert small == {'class1/3.png'}
     skipped = BucketedImageFolder(folder, 64, on_small='skip', **options)
-    reasons = [item.get('reason') for item in map(skipped.__getitem__, range(len(skipped)))]
-    assert '33 x 90 pixels, smaller than 32 x 128' in reasons
+    assert '1 image smaller than the nearest shape, such as class1/3.png (33 x 90, smaller than 32 x 128)' in (
+        capsys.readouterr().err
+    )
+    items = [skipped[index] for index in range(len(skipped))]
+    assert {skipped.names[image] for image in skipped._image_of} == set(every.names) - small
+    assert [item['unreadable'] for item in items if 'unreadable' in item] == ['class0/a.png']
+    assert skipped.identity()['num_images'] == every.identity()['num_images'] - 1 == len(SIZES)
+    assert skipped.labels() == [int(skipped.names[image][5]) for image in skipped._image_of]
+    with pytest.raises(
+        ValueError, match=r'1 image smaller than the nearest shape, such as class1/3.png .*; remove them, or set'
+    ):
+        BucketedImageFolder(folder, 64, on_small='refuse', **options)
+    (folder / 'class0/a.png').unlink()
+    with pytest.raises(ValueError, match=r'8 images smaller than the nearest shape, .*, and no other; give larger'):
+        BucketedImageFolder(folder, 512, on_small='skip', **options)
+
+
+@pytest.mark.parametrize('as_list', [False, True])
+def test_shards_by_braces_or_a_list_are_those_of_a_folder(as_list, folder, tmp_path_factory):
+    shards = tmp_path_factory.mktemp('shards')
+    for number in range(2):
+        files = sorted((folder / f'class{number}').iterdir())
+        write_tar(shards / f's-{number}.tar', {f'class{number}/{file.name}': file.read_bytes() for file in files})
+    root = [shards / 's-0.tar', shards / 's-1.tar'] if as_list else f'{shards}/s-{{0..1}}.tar'
+    options = dict(multiple=16, max_ratio=4, place='center')
+    data, expected = BucketedImageFolder(root, (64, 128), **options), BucketedImageFolder(folder, (64, 128), **options)
+    assert data.bucket_of.tolist() == expected.bucket_of.tolist()
+    assert all(torch.equal(data[index]['image'], expected[index]['image']) for index in range(len(data)))
+    assert data.labels() == expected.labels()
+    name = 's-0.tar and 1 more' if as_list else 's-{0..1}.tar'
+    assert f'from set of tars {name}, 10 items in 7 buckets' in data.describe()
+    assert data.identity()['root'] == name
 
 
 def take(sampler, count):

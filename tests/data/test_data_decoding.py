@@ -323,6 +323,14 @@ def test_pillow_stays_where_the_other_library_rounds_otherwise(monkeypatch):
     np.testing.assert_array_equal(decode_pixels(content), np.asarray(decode(content)))
 
 
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_pillow_reads_all_where_opencv_is_older_than_its_order_rgb(kind, monkeypatch):
+    monkeypatch.delattr(decoding.cv2, 'IMREAD_COLOR_RGB')
+    monkeypatch.setattr(decoding, '_is_exact', decoding._is_exact.__wrapped__)
+    content = smooth_file(kind)
+    np.testing.assert_array_equal(decode_pixels(content), np.asarray(decode(content)))
+
+
 @pytest.mark.parametrize(
     ('at_least', 'size'),
     [((150, 101), (150, 101)), ((75, 50), (75, 51)), ((76, 50), (150, 101)), ((30, 25), (38, 26)), ((1, 1), (19, 13))],

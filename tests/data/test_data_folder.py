@@ -1,14 +1,17 @@
 """ImageFolder and its sources: names, labels, parts, errors, and a zip archive that equals its folder."""
 
+import errno
 import os
 import pickle
 import struct
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from containers import png, write_tar
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -128,6 +131,47 @@ def test_identity_notices_names_sizes_and_parts(folder):
     with (folder / NAMES[0]).open('ab') as file:
         file.write(b'\0')
     assert dataset.identity()['sha256'] != before['sha256']
+
+
+def test_folders_of_the_file_system_and_links_to_themselves_are_passed_over(folder, tmp_path, monkeypatch):
+    expected, scan = FolderSource(folder).names(), os.scandir
+
+    def scandir(path):
+        if Path(path).name in ('lost+found', 'closed'):  # to root nothing is closed
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, 'scandir', scandir)
+    (folder / 'lost+found').mkdir()
+    (folder / 'loop').symlink_to('loop')
+    source = FolderSource(folder)
+    names, folders, hangs_on_link = source.walk()
+    assert names == expected
+    assert 'lost+found/' not in folders
+    assert hangs_on_link
+    assert len(ImageFolder(folder, 8)) == len(expected)
+    (folder / 'closed').mkdir()
+    with pytest.raises(ValueError, match=rf'{folder}/closed: no permission to read this folder .*chmod'):
+        ImageFolder(folder, 8)
+    (tmp_path / 'shards' / 'lost+found').mkdir(parents=True)
+    write_tar(tmp_path / 'shards' / 'a.tar', {'a.png': png(0)})
+    assert ImageFolder(tmp_path / 'shards', 8).names == ['a.tar:a.png']
+
+
+def test_a_zip_of_windows_has_folders(tmp_path):
+    def write(name, system, members):
+        with zipfile.ZipFile(tmp_path / name, 'w') as archive:
+            for number, member in enumerate(members):
+                info = zipfile.ZipInfo(member)
+                info.create_system = system
+                archive.writestr(info, b'' if member.endswith(('\\', '/')) else png(number))
+        return ImageFolder(tmp_path / name, 8)
+
+    windows = write('windows.zip', 0, ['cat\\', 'cat\\1.png', 'dog\\2.png', '__MACOSX\\3.png'])
+    assert (windows.names, windows.labels()) == (['cat/1.png', 'dog/2.png'], [0, 1])
+    assert windows.source.read('dog/2.png') == png(2)
+    assert write('unix.zip', 3, ['cat\\1.png']).names == ['cat\\1.png']
+    assert write('mixed.zip', 0, ['a/1.png', 'b\\2.png']).names == ['a/1.png', 'b\\2.png']
 
 
 def test_zip_after_other_bytes_is_read(archive, tmp_path):

@@ -1,12 +1,14 @@
 """LMDB: what `lmdb` itself has, in forked workers too; entries that are no images, damage."""
 
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from containers import pixels_of, png
 
-from eqzoo.data import ImageFolder, build_eval_loader
+from eqzoo.data import ImageFolder, build_eval_loader, lmdbs
 
 lmdb = pytest.importorskip('lmdb')
 
@@ -47,6 +49,21 @@ def test_workers_open_their_own(tmp_path, content):
     ]
     assert np.array_equal(*batches)
     assert np.array_equal(pickle.loads(pickle.dumps(dataset))[3]['image'], dataset[3]['image'])
+
+
+def test_threads_open_it_once(tmp_path, content, monkeypatch):
+    source = ImageFolder(write(tmp_path / 'a', content), 8).source
+
+    class Slow(dict):
+        def pop(self, *given):
+            found = super().pop(*given)
+            time.sleep(0.005)
+            return found
+
+    monkeypatch.setattr(lmdbs, '_environments', Slow(lmdbs._environments))
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(source.read, source.names()))
+    assert found == [content[name.encode(errors='surrogateescape')] for name in source.names()]
 
 
 def test_damage_and_a_missing_library_are_one_message(tmp_path, content, monkeypatch):

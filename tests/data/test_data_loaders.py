@@ -135,8 +135,10 @@ def test_collate_values():
 
 def test_a_batch_without_readable_images_is_an_error():
     items = [dict(unreadable=name, index=0, draw=0) for name in ('a.jpg', 'b.jpg')]
-    with pytest.raises(ValueError, match=r'No image of this batch of 2 can be read: a.jpg, b.jpg\.'):
+    with pytest.raises(
+        ValueError, match=r'No image of this batch of 2 can be read: a.jpg, b.jpg; remove these files, or raise'
+    ):
         collate(items)
     items = [dict(unreadable=f'{number}.jpg', reason='empty', index=0, draw=0) for number in range(10)]
-    with pytest.raises(ValueError, match=r'batch of 10 can be read: 0.jpg \(empty\), .*7.jpg \(empty\) and 2 more\.'):
+    with pytest.raises(ValueError, match=r'batch of 10 can be read: 0.jpg \(empty\), .*7.jpg \(empty\) and 2 more;'):
         collate(items)

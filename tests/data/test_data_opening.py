@@ -1,9 +1,13 @@
 """Places of images: braces, patterns, lists, servers and other file systems; what several files must have in common."""
 
+import os
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from containers import png, write_tar
@@ -62,6 +66,25 @@ def test_braces_of_millions_are_refused():
     for pattern in ('{0..99999999}', '{0..9999}{0..9999}'):
         with pytest.raises(ValueError, match='more than 1,048,576 files'):
             expand_braces(pattern)
+
+
+@pytest.mark.parametrize('kind', ['tar', 'zip'])
+def test_threads_open_a_file_once(kind, tmp_path, monkeypatch):
+    file, content = tmp_path / f'a.{kind}', {f'{number}.png': png(number) for number in range(8)}
+    if kind == 'tar':
+        write_tar(file, content)
+    else:
+        with zipfile.ZipFile(file, 'w') as archive:
+            for name, data in content.items():
+                archive.writestr(name, data)
+    source, open_slowly = ImageFolder(file, 8).source, os.open
+    monkeypatch.setattr(os, 'open', lambda *given: time.sleep(0.01) or open_slowly(*given))
+    opened = len(list(Path('/proc/self/fd').iterdir()))
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(source.read, content)) == list(content.values())
+    assert len(list(Path('/proc/self/fd').iterdir())) == opened + 1
+    del source
+    assert len(list(Path('/proc/self/fd').iterdir())) == opened
 
 
 def test_shards_of_a_web_server_are_fetched_once(server, shards, tmp_path):

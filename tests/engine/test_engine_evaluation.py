@@ -2,15 +2,17 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eqzoo.config import load_config
-from eqzoo.data import Shapes, build_eval_loader, collate
+from eqzoo.data import ImageFolder, Shapes, build_eval_loader, collate
 from eqzoo.engine import shrink
-from eqzoo.engine.evaluation import check_evaluators
+from eqzoo.engine.evaluation import check_evaluators, evaluate
 from eqzoo.engine.runner import EvaluationLoop, build_evaluators
-from eqzoo.evaluators import NeighborConsistency, VelocityVariance
+from eqzoo.evaluators import NeighborConsistency, ReconstructionMetric, VelocityVariance
 from eqzoo.registry import build
 
 MODEL = dict(
@@ -45,6 +47,34 @@ def test_views_of_a_validation_have_the_batchs_labels(model):
     assert view.numbers.tolist() == [5, 0, 2]
     del batch['labels']
     assert model.val_step(batch).labels is None
+
+
+def test_a_batch_without_a_readable_image_is_passed_over(model, tmp_path, capsys):
+    """The fifth of five images in batches of two, alone in its batch and damaged, leaves the values of four."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    for number in range(5):
+        Image.fromarray(pixels[number]).save(tmp_path / f'{number}.png')
+    runner = SimpleNamespace(model=model, call_hook=lambda name, **arguments: None)
+
+    def measured():
+        loader = build_eval_loader(ImageFolder(tmp_path, 32), batch_size=2, num_workers=0)
+        result = evaluate([ReconstructionMetric()], loader, model.val_step)
+        assert EvaluationLoop(runner, loader, [ReconstructionMetric()]).run()['psnr'] == result['metrics']['psnr']
+        return result
+
+    whole = tmp_path / '4.png'
+    content = whole.read_bytes()
+    whole.unlink()
+    expected = measured()
+    whole.write_bytes(content[:60])
+    result = measured()
+    assert result['metrics'] == expected['metrics']
+    assert (result['card']['num_images'], result['card']['unreadable']) == (4, ['4.png'])
+    assert '1 unreadable images are left out: 4.png (' in capsys.readouterr().err
+    for number in range(5):
+        (tmp_path / f'{number}.png').write_bytes(b'')
+    with pytest.raises(ValueError, match=r'No image can be read: 0.png \(the file is empty\), .*; replace these files'):
+        measured()
 
 
 def test_a_validation_measures_by_class(model):

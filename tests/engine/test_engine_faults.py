@@ -228,7 +228,8 @@ def test_an_error_in_a_loaders_process_comes_without_its_traceback(workers, tmp_
         run(read, [])
     assert (
         stopped.value.code
-        == 'error: No image of this batch of 2 can be read: 0.png (the file is empty), 0.png (the file is empty).'
+        == 'error: No image of this batch of 2 can be read: 0.png (the file is empty), 0.png (the file is empty); '
+        'remove these files, or raise batch_size.'
     )
 
 

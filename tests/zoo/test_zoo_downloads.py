@@ -352,6 +352,15 @@ class TestFoldersOfTheHub:
         assert fetch('hf://org/name-v1.5', patience=patience) == cached('hf://org/name-v1.5') == folder
         assert len(site.requests) == count
 
+    def test_a_file_that_was_deleted_from_the_cache_is_fetched_again(self, site, patience):
+        self.add(site, config__json=b'{}', diffusion_pytorch_model__safetensors=CONTENT)
+        folder = fetch('hf://org/name-v1.5', patience=patience)
+        (folder / 'diffusion_pytorch_model.safetensors').resolve().unlink()
+        assert cached('hf://org/name-v1.5') is None
+        assert fetch('hf://org/name-v1.5', patience=patience) == cached('hf://org/name-v1.5') == folder
+        assert (folder / 'diffusion_pytorch_model.safetensors').read_bytes() == CONTENT
+        assert sum('config.json' in path for path, _ in site.requests) == 1
+
     def test_shards_are_fetched_and_stay_in_their_folder(self, site, patience):
         index = json.dumps(dict(weight_map=dict(a='one.safetensors', b='two.safetensors', c='one.safetensors')))
         name = 'diffusion_pytorch_model.safetensors.index.json'
