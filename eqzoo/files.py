@@ -67,7 +67,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Raises:
         WriteError: If the disk is full, read-only, or refuses for another reason; also where torch and safetensors
-            raise other types. The old content is still there.
+            raise other types; or if a file would replace a folder. The old content is still there.
 
     Example:
         >>> import tempfile
@@ -92,6 +92,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
             _set_modes(temporary, path)
             _flush(temporary)
             if path.is_dir():  # a folder cannot be replaced in one step
+                if temporary.is_file():
+                    raise WriteError(f'{path}: is a folder; expected a file to write. Nothing in it was changed.')
                 path.rename(old)
             try:
                 temporary.replace(path)

@@ -110,6 +110,17 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path):
     assert content(tmp_path) == {'a/old.txt': 'old'}
 
 
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / 'photographs').mkdir()
+    (tmp_path / 'photographs' / 'a.jpg').write_text('precious')
+    with (
+        pytest.raises(WriteError, match='photographs: is a folder; expected a file to write'),
+        replacing(tmp_path / 'photographs') as temporary,
+    ):
+        temporary.write_text('new')
+    assert content(tmp_path) == {'photographs/a.jpg': 'precious'}
+
+
 def test_bytes_are_on_the_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
     synced, renamed = [], []
     fsync, replace = os.fsync, os.replace

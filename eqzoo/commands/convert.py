@@ -39,7 +39,7 @@ def convert(
         to: The format to write; comfyui is one file of weights for ComfyUI and A1111.
         config: A config with this autoencoder, if the file does not state it; its scale is used if the file states
             none.
-        scale: The factor on the latents, such as 0.18215 for SD-VAE; replaces the one in the file.
+        scale: The factor on the latents, such as 0.18215 for SD-VAE; replaces the one in the file, whose shift stays.
         dtype: The precision of the weights; as in the source by default.
         latents: For comfyui, the diffusion model whose latents these are; by default that of the nearest scale.
         metrics: A metrics.json of tools/test.py, for the model card of diffusers.
@@ -50,7 +50,7 @@ def convert(
         overwrite: Replace an existing DESTINATION: the file, or the files that an earlier conversion wrote to the
             folder.
     """
-    from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder, set_normalization
+    from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder
     from eqzoo.checkpoints.diffusers import padding_notes
     from eqzoo.checkpoints.write import cast_weights, check_destination, export
     from eqzoo.engine.work_dir import own_file
@@ -66,7 +66,7 @@ def convert(
         origin = 'the config' if config else 'the file' if file.config else 'shapes, norms with 32 groups'
         complete_config(file, source, autoencoder_config(config) if config else None)
         if scale is not None:
-            set_normalization(file, dict(scale=scale))
+            _set_scale(file, scale)
         if dtype is not None:
             cast_weights(file, dtype)
         card = None
@@ -80,6 +80,20 @@ def convert(
         if push is not None:
             described.append(f'uploaded       {upload(destination, push)}')
     print(printable('\n'.join([*described, '', *_opening(file, destination, to)]), lines=True))
+
+
+def _set_scale(file: 'AutoencoderFile', scale: float) -> None:
+    """Set one factor on the latents, and keep the shift."""
+    from eqzoo.checkpoints.autoencoder import set_normalization
+
+    stated = file.normalization
+    if 'scale' in stated and len(stated['scale'].unique()) > 1:
+        raise ValueError(
+            '--scale: the file has a mean and a scale for each channel, which one factor would replace; leave --scale '
+            'out, or write new ones into the file with tools/latent_stats.py.'
+        )
+    shift = {'shift': stated['shift'].tolist()} if 'shift' in stated else {}
+    set_normalization(file, dict(scale=scale, **shift))
 
 
 def _opening(file: 'AutoencoderFile', place: str, to: str) -> list[str]:

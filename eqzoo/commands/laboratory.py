@@ -80,18 +80,33 @@ def laboratory(
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the models and the images: all words that are image files, or the last word, a folder or a zip."""
     from eqzoo.data.sources import EXTENSIONS
+    from eqzoo.zoo import models as known_models
 
     places = [word for word in words if Path(word).suffix.lower() in EXTENSIONS]
     models = [word for word in words if word not in places]
     if not places:
         *models, place = words
         places = [place]
+    if any(place in known_models() and not Path(place).exists() for place in places):
+        raise ValueError(f'laboratory: got {" ".join(words)}; images come last: MODEL [MODEL ...] IMAGES.')
+    for model in models:
+        if _has_only_images(Path(model)):
+            raise ValueError(
+                f'laboratory: {model} is a folder of images; only the last word can be one: MODEL [MODEL ...] IMAGES.'
+            )
     if not models:
         raise ValueError(
             f'laboratory: got only {" ".join(words)}; give one or more models, then images: a folder, a zip or files '
             f'({", ".join(EXTENSIONS)}).'
         )
     return models, places
+
+
+def _has_only_images(place: Path) -> bool:
+    from eqzoo.data.sources import EXTENSIONS
+
+    files = [each.suffix.lower() for each in place.iterdir() if each.is_file()] if place.is_dir() else []
+    return bool(files) and all(each in EXTENSIONS for each in files)
 
 
 def _numbers(option: str, text: str) -> list[float]:

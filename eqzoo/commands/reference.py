@@ -1,7 +1,8 @@
 """`tools/reference.py`: measure a reference set, in the layout of ADM's evaluator."""
 
+import inspect
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from eqzoo.config import load_config
 from eqzoo.registry.ranges import NonNegativeInt, PositiveInt
@@ -46,10 +47,14 @@ def reference(
             GenerationMetric(against='reconstructions'); no images are kept.
         overwrite: Replace OUT if it exists.
     """
+    if Path(out).suffix != '.npz' or Path(out).is_dir():
+        raise ValueError(f'OUT: got {out!r}; expected an npz file to write, such as reference.npz.')
     if labels not in ('balanced', 'random'):
         raise ValueError(f'--labels must be balanced or random, got {labels!r}.')
     if Path(out).exists() and not overwrite:
         raise ValueError(f'{out} exists already; --overwrite replaces it.')
+    if images.endswith('.py'):
+        _check_left_out(extractor=extractor, weights=weights, dtype=dtype, size=size, crop=crop, limit=limit)
     config = load_config(images, overrides) if images.endswith('.py') else None
     if reconstructions and config is None:
         raise ValueError(f'--reconstructions needs the config of a generator, which has an autoencoder, got {images}.')
@@ -84,3 +89,14 @@ def reference(
         subject = 'reconstructions' if reconstructions else 'images'
         print(f'Written: {out}, statistics of {len(data)} {subject} on {network.key}; {made} images are kept in it.')
     close_distributed()
+
+
+def _check_left_out(**options: Any) -> None:
+    """Refuse options of images beside a config, which names its own images and extractor."""
+    defaults = inspect.signature(reference).parameters
+    for name, value in options.items():
+        if value != defaults[name].default:
+            raise ValueError(
+                f'--{name}: the config names its images and extractor in test_evaluators; leave the option out, and '
+                'set keys of the config as key=value.'
+            )

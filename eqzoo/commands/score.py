@@ -48,7 +48,10 @@ def score(
     from eqzoo.engine.work_dir import REPORT_LOCK, own_folder
     from eqzoo.report.page import save_result
 
-    folder = Path(out or Path('work_dirs/score') / Path(samples).stem)
+    name = _name_of(samples)
+    folder = Path(out or Path('work_dirs/score') / name)
+    if out is None:
+        _check_unused(folder, samples)
     # all that can be wrong is found before anything is measured
     chosen = _chosen(metrics)
     data = open_samples(samples)
@@ -67,7 +70,7 @@ def score(
         result = evaluate(evaluators, loader, sample_view)
         result['card'] = {'samples': samples, **result['card']}
         if rank == 0:
-            save_result(result, {'Samples': _grid(data)}, folder, Path(samples).stem)
+            save_result(result, {'Samples': _grid(data)}, folder, name)
     close_distributed()
     return result
 
@@ -182,3 +185,22 @@ def _grid(data: Any, columns: int = 8, rows: int = 4) -> Any:
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
     full = [row for row in rows if len(row) == len(rows[0])]
     return draw_grid([PictureRow('', row) for row in full])
+
+
+def _name_of(samples: str) -> str:
+    """Return the name of a set of samples, without the ending of a file: cfg1.5 is a folder of its own."""
+    place = Path(samples).resolve()
+    return place.stem if place.suffix.lower() in ('.npz', '.zip', '.tar', '.parquet') else place.name
+
+
+def _check_unused(folder: Path, samples: str) -> None:
+    """Refuse a default folder that has the results of other samples with the same name."""
+    from eqzoo.report import read_result
+
+    file = folder / 'metrics.json'
+    if file.is_file():
+        theirs = read_result(file).card.get('samples')
+        if theirs is not None and Path(theirs).resolve() != Path(samples).resolve():
+            raise ValueError(
+                f'{folder} has the results of {theirs}; give another folder for those of {samples}: --out.'
+            )

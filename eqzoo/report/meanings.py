@@ -40,7 +40,7 @@ _METRICS = {
     'ifd': 'Fréchet distance of images decoded between neighbouring latents; not comparable with FID',
     'latent_fd': 'Fréchet distance of generated latents from latents of images',
     'is': 'Inception score',
-    'kid': 'kernel distance between Inception features of two sets of images',
+    'kid': 'kernel distance between features of two sets of images; comparable with published values on Inception only',
     'precision': 'share of samples that lie near real images',
     'recall': 'share of real images that lie near samples',
     'density': 'how many real images have a sample in their neighbourhood, on average',

@@ -136,7 +136,8 @@ def _title(card: Mapping[str, Any]) -> str:
     if not source:
         return 'Test report'
     path = Path(str(source))
-    return f'{path.parent.name}/{path.stem}' if card.get('config') and path.parent.name else path.stem
+    name = path.stem if path.suffix in ('.py', '.npz', '.zip') else path.name
+    return f'{path.parent.name}/{name}' if card.get('config') and path.parent.name else name
 
 
 def _lead(card: Mapping[str, Any]) -> str:

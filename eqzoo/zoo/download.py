@@ -178,6 +178,8 @@ def located(source: str | Path) -> Path:
     if path is None:
         command = fetch_command(source)
         remedy = f'fetch it: {command}' if command else 'correct weights=PATH.'
+        if str(source) in models():
+            remedy = f'the model of the zoo is eqzoo://{source}.'
         if command is None and _HUB_ID.fullmatch(str(source)):
             remedy = f'correct weights=PATH; a repository of the Hugging Face Hub is hf://{source}.'
         raise FileNotFoundError(f'weights: there is no file {bare_url(source)!r}; {remedy}')

@@ -174,6 +174,16 @@ def test_the_format_must_be_given(ldm_file, tmp_path):
     assert '--to' in result.stderr
 
 
+def test_a_new_scale_keeps_the_shift_and_does_not_replace_one_per_channel(tmp_path):
+    torch.save(KLAutoencoder(**WIDE, scale=1.5, shift=0.25).state_dict(), tmp_path / 'shifted.pt')
+    torch.save(KLAutoencoder(**WIDE, std=(0.5, 1.0, 2.0, 4.0)).state_dict(), tmp_path / 'own.pt')
+    run_convert(tmp_path / 'shifted.pt', tmp_path / 'out', '--to', 'diffusers', '--scale', '2')
+    content = json.loads((tmp_path / 'out' / 'config.json').read_text())
+    assert (content['scaling_factor'], content['shift_factor']) == (2, 0.25)
+    with pytest.raises(SystemExit, match='--scale: the file has a mean and a scale for each channel'):
+        run_convert(tmp_path / 'own.pt', tmp_path / 'own', '--to', 'diffusers', '--scale', '2')
+
+
 def test_overwriting_replaces_only_what_a_conversion_wrote(ldm_file, tmp_path):
     out = tmp_path / 'out'
     run_convert(ldm_file, out, '--to', 'diffusers', '--scale', '0.5')

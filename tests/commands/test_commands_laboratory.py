@@ -100,6 +100,8 @@ def test_the_same_command_gives_the_same_bytes(tiny, photographs, tmp_path):
         (['{tiny}', '/nowhere'], '/nowhere: no such folder or zip of images'),
         (['{tiny}', 'nowhere.png'], "there is no file 'nowhere.png'"),
         (['{tiny}', '{tiny}'], 'no images in this zip'),
+        (['{images}', 'clothes-f8'], 'images come last: MODEL .MODEL ....'),
+        (['{tiny}', '{images}', '{images}'], 'is a folder of images; only the last word can be one'),
         (['taef', '{images}'], "Unknown model 'taef'. Did you mean 'taef"),
         (['/nowhere/a.pth', '{images}'], "no file '/nowhere/a.pth'"),
         (['{tiny}', '{images}', '--names', 'a,b'], "--names: got 'a', 'b' for 1 models"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 
 import numpy as np
@@ -194,6 +195,30 @@ def test_a_reference_is_not_overwritten_unasked(sets, capsys):
     assert 'exists already; --overwrite' in fails(reference, words, capsys)
     run(reference, [*words, '--overwrite'])
     assert (sets / 'ref.npz').read_bytes() == before
+
+
+def test_a_reference_is_an_npz_file_and_never_a_folder(sets, capsys):
+    for out in ('images', 'stats'):
+        message = fails(reference, [str(sets / 'images'), str(sets / out), *OFFLINE, '--overwrite'], capsys)
+        assert 'expected an npz file to write, such as reference.npz' in message
+    assert len([*(sets / 'images').rglob('*.png')]) == 14
+
+
+def test_a_config_names_its_own_images(sets, capsys):
+    message = fails(reference, ['configs/dit/dit_tiny_shapes.py', str(sets / 'a.npz'), '--limit', '10'], capsys)
+    assert '--limit: the config names its images and extractor in test_evaluators; leave the option out' in message
+
+
+def test_samples_of_one_name_do_not_replace_each_others_results(sets, capsys, monkeypatch):
+    run(reference, [str(sets / 'images'), str(sets / 'ref.npz'), *OFFLINE, '--size', '32'])
+    monkeypatch.chdir(sets / 'work')
+    rest = [str(sets / 'ref.npz'), *OFFLINE, '--metrics', 'swd']
+    for name in ('a', 'b'):
+        shutil.copytree(sets / 'samples', sets / name / 'cfg1.5')
+    run(score, [str(sets / 'a/cfg1.5'), *rest])
+    assert (sets / 'work/work_dirs/score/cfg1.5/metrics.json').is_file()
+    message = fails(score, [str(sets / 'b/cfg1.5'), *rest], capsys)
+    assert re.search('work_dirs/score/cfg1.5 has the results of .*a/cfg1.5; give another folder .*: --out', message)
 
 
 def test_a_configs_reference_is_that_of_its_data_set(sets, capsys):
