@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eqzoo.files import did_you_mean, nearest
-from eqzoo.registry import argument_defaults
+from eqzoo.registry import KINDS, argument_defaults
 from eqzoo.registry.light import Config, config_module
 from eqzoo.schema import check_keys
 
@@ -85,16 +85,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ValueError: If the file is missing or broken, a top-level name looks like a misspelt
             key, an override has no `=`, an unknown key or a value of another type, a key that is no
             component's argument is out of its range (`eqzoo.schema`), hooks have no names, or a module of
-            `custom_imports` cannot be imported.
+            `custom_imports` cannot be imported or registers a name that is taken.
     """
     path = find_config(path)
-    try:
-        whole = read_config(path)
-    except _READ_ERRORS as error:
-        reason = f'{type(error).__name__}: {error}'
-        if 'independent package' in reason:
-            reason = f'it imports a module of no package ({error}); a config beside it is `from .NAME import *`.'
-        raise ValueError(f'Config {path} cannot be read: {reason}') from error
+    whole = _read(path)
     _check_names(whole, path)
     config = Config({key: whole[key] for key in KEYS if key in whole}, filename=str(path))
     for key, value in {**_DEFAULTS, 'work_dir': default_work_dir(path)}.items():
@@ -190,15 +184,55 @@ def find_config(path: str | Path) -> Path:
     )
 
 
-def read_config(path: str | Path, *, import_custom: bool = False) -> Config:
-    """Read a config file whose bases are relative imports, or `from eqzoo.configs.… import …`.
-
-    Args:
-        path: The file.
-        import_custom: Import the modules of its `custom_imports`, as mmengine does.
-    """
+def read_config(path: str | Path) -> Config:
+    """Read a config file whose bases are relative imports, or `from eqzoo.configs.… import …`; import nothing else."""
     with _bases_in_packages():
-        return Config.fromfile(path, import_custom_modules=import_custom)
+        return Config.fromfile(path, import_custom_modules=False)
+
+
+def read_with_imports(path: str | Path) -> Config:
+    """Read a config file, of a run or of a part of one, and import the user's modules that its `custom_imports` name.
+
+    Raises:
+        ValueError: If the file is missing or broken, or a module cannot be imported or registers a name that is taken.
+    """
+    path = find_config(path)
+    config = _read(path)
+    _import_custom(config, path)
+    return config
+
+
+def _read(path: Path) -> Config:
+    """Read a config file; of a broken one, say why in one message."""
+    try:
+        return read_config(path)
+    except _READ_ERRORS as error:
+        reason = f'{type(error).__name__}: {error}'
+        if 'independent package' in reason:
+            reason = f'it imports a module of no package ({error}); a config beside it is `from .NAME import *`.'
+        raise ValueError(f'Config {path} cannot be read: {reason}') from error
+
+
+def _import_custom(config: Mapping[str, Any], path: Path) -> None:
+    """Import the user's modules, found beside the config, in the current directory or as usual."""
+    modules = config.get('custom_imports') or []
+    names = modules['imports'] if isinstance(modules, dict) else modules
+    names = [names] if isinstance(names, str) else list(names)
+    for folder in (str(Path.cwd()), str(path.resolve().parent)):
+        if names and folder not in sys.path:
+            sys.path.insert(0, folder)
+    for kind in KINDS if names else ():
+        kind.import_from_location()  # eqzoo's own names come first: the error of one that is taken is the user's
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ValueError(
+                f'Config {path}: custom_imports: {name!r} cannot be imported: {error}. '
+                f'Modules are looked for in {path.parent}, in the current directory and on PYTHONPATH.'
+            ) from error
+        except KeyError as error:  # of the registry, whose text Python would put in quotes
+            raise ValueError(f'Config {path}: custom_imports: {name!r} cannot be imported: {error.args[0]}') from error
 
 
 def configs_folder() -> Path:
@@ -352,24 +386,6 @@ def _check_hooks(hooks: Any, path: Path) -> None:
             f'Config {path}: custom_hooks: got a {type(hooks).__name__}; expected hooks by name, such as '
             "custom_hooks=dict(pictures=dict(type='PictureHook')); they run in that order."
         )
-
-
-def _import_custom(config: Config, path: Path) -> None:
-    """Import the user's modules, found beside the config, in the current directory or as usual."""
-    modules = config.get('custom_imports') or []
-    names = modules['imports'] if isinstance(modules, dict) else modules
-    names = [names] if isinstance(names, str) else list(names)
-    for folder in (str(Path.cwd()), str(path.resolve().parent)):
-        if names and folder not in sys.path:
-            sys.path.insert(0, folder)
-    for name in names:
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise ValueError(
-                f'Config {path}: custom_imports: {name!r} cannot be imported: {error}. '
-                f'Modules are looked for in {path.parent}, in the current directory and on PYTHONPATH.'
-            ) from error
 
 
 def _existing(node: Any, part: str, where: str, source: str) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eqzoo.config import configs_folder, find_config, read_config
+from eqzoo.config import configs_folder, read_with_imports
 from eqzoo.zoo import fetch, find_model, is_remote, models, weights_files
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _components_of(config: str | Path | Mapping[str, Any]) -> dict[Kind, dict[st
 
 
 def _parts_of(path: str | Path) -> dict[str, Any]:
-    config = read_config(find_config(path), import_custom=True)
+    config = read_with_imports(path)
     parts = {'autoencoder': config.get('autoencoder'), **config.get('model', {})}
     return {kind: parts[kind].to_dict() for kind in ('generator', 'autoencoder') if parts.get(kind) is not None}
 

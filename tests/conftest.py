@@ -3,11 +3,16 @@
 Temporary folders are folders of smoke runs.
 """
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from browser import look  # noqa: F401, a fixture
+
+from eqzoo.autoencoders import TinyAutoencoder
+from eqzoo.registry import AUTOENCODERS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,6 +36,42 @@ def tmp_path_factory(tmp_path_factory):
 @pytest.fixture
 def root():
     return ROOT
+
+
+OWN_MODULE = """
+from eqzoo.autoencoders import TinyAutoencoder
+from eqzoo.registry import AUTOENCODERS
+
+
+@AUTOENCODERS.register_module()
+class OwnAutoencoder(TinyAutoencoder):
+    pass
+"""
+OWN_CONFIG = """
+from mmengine.config import read_base
+
+with read_base():
+    from eqzoo.configs.demo.rot_scale import *
+
+custom_imports = dict(imports=['own_module'])
+model.autoencoder = dict(type='OwnAutoencoder', num_blocks=(1, 1, 1), width=8)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A checkpoint of a user's class that is not imported yet, and a config whose `custom_imports` have it."""
+    folder = tmp_path / 'own'
+    folder.mkdir()
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    (folder / 'own_module.py').write_text(OWN_MODULE)
+    (folder / 'own_config.py').write_text(OWN_CONFIG)
+    arguments = dict(num_blocks=(1, 1, 1), width=8)
+    state = TinyAutoencoder(**arguments).state_dict()
+    torch.save(dict(state_dict=state, autoencoder=dict(type='OwnAutoencoder', **arguments)), folder / 'own.pth')
+    yield SimpleNamespace(folder=folder, config=str(folder / 'own_config.py'), file=str(folder / 'own.pth'))
+    sys.modules.pop('own_module', None)
+    AUTOENCODERS.module_dict.pop('OwnAutoencoder', None)  # other tests go through all that is registered
 
 
 @pytest.fixture

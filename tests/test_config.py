@@ -1,6 +1,7 @@
 """Config files: overrides hit existing keys with the right type, and typos are errors."""
 
 import json
+import sys
 
 import pytest
 
@@ -129,6 +130,17 @@ def test_custom_imports_that_fail_say_why(tmp_path):
     for form in ("['no_such_module_here']", "dict(imports='no_such_module_here')"):
         with pytest.raises(ValueError, match=r"custom_imports: 'no_such_module_here' cannot be imported: No module"):
             load_config(write(tmp_path, f'custom_imports = {form}'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'said'), [('Rotate', "'Rotate' is already a transform"), ('L1', 'L1 is already registered in loss')]
+)
+def test_a_name_of_eqzoo_in_custom_imports_is_one_message(name, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    lines = f'from eqzoo.registry import LOSSES\n\n\n@LOSSES.register_module()\nclass {name}:\n    pass\n'
+    write(tmp_path, lines, f'taken_{name}.py')
+    with pytest.raises(ValueError, match=f"custom_imports: 'taken_{name}' cannot be imported: {said}"):
+        load_config(write(tmp_path, f"custom_imports = ['taken_{name}']"))
 
 
 def test_hooks_have_names(tmp_path):

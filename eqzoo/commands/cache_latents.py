@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from eqzoo.commands.cli import advice
 from eqzoo.config import Config, image_dataloader, load_config, require
 from eqzoo.registry import build
 from eqzoo.registry.ranges import PositiveInt
@@ -106,7 +107,7 @@ def cache_latents(
                 progress=lambda count: bar.update(count * world_size),
             )
     if rank == 0:
-        print('\n'.join(_table(written, root, config)))
+        print(advice('\n'.join(_table(written, root, config))))
     close_distributed()
     return written
 

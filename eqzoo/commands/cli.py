@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Union, get_args, get_origin
@@ -100,6 +101,10 @@ _NO_MEMORY = re.compile(r"can't allocate memory|[Ss]torage size calculation over
 _LOST_WORKER = re.compile(r'DataLoader worker \(.*\) (is killed|exited)')
 
 
+# Whether the program is `eqzoo`, and not a script in tools/ of a checkout.
+_is_eqzoo = ContextVar('_is_eqzoo', default=False)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Call the command named by the first word with the rest of the command line."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -118,6 +123,7 @@ def _main(words: list[str]) -> None:
         print(f'eqzoo {__version__}')
         return
     name = _chosen(words, COMMANDS, 'eqzoo')
+    before = _is_eqzoo.set(True)
     try:
         if name == 'benchmark':
             run_benchmark(words[1:], program='eqzoo benchmark')
@@ -125,8 +131,10 @@ def _main(words: list[str]) -> None:
             run(COMMANDS[name].load(), words[1:], program=f'eqzoo {name}')
     except SystemExit as end:
         if isinstance(end.code, str):
-            sys.exit(_without_checkout(end.code))
+            sys.exit(advice(end.code))
         raise
+    finally:
+        _is_eqzoo.reset(before)
 
 
 def run_benchmark(argv: Sequence[str] | None = None, *, program: str | None = None) -> None:
@@ -314,6 +322,11 @@ def _message(error: Exception) -> str | None:
     return text.strip().splitlines()[-1].split(': ', 1)[-1] if 'Original Traceback' in text else text
 
 
-def _without_checkout(message: str) -> str:
-    """Replace `python tools/NAME.py` in advice by `eqzoo NAME`: an installed eqzoo has no folder tools."""
+def advice(message: str) -> str:
+    """Return a message, with `eqzoo NAME` in place of `python tools/NAME.py` if the program is `eqzoo`.
+
+    An installed eqzoo has no folder tools.
+    """
+    if not _is_eqzoo.get():
+        return message
     return re.sub(r'(?:python )?\btools/(\w+)\.py', lambda found: f'eqzoo {found[1].replace("_", "-")}', message)

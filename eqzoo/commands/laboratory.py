@@ -14,6 +14,7 @@ def laboratory(
     *,
     out: str,
     names: str | None = None,
+    config: str | None = None,
     size: PositiveInt = 256,
     limit: PositiveInt = 8,
     shown: PositiveInt = 4,
@@ -29,6 +30,7 @@ def laboratory(
             more image files.
         out: The folder to write to.
         names: Names of the models, separated by commas; by default the parts of their paths that differ.
+        config: A config whose `custom_imports` have the classes of models of your own; all else in it is of no effect.
         size: The largest side in pixels; images are cropped to squares.
         limit: Measure at most this many images of a folder or zip.
         shown: Show at most this many images.
@@ -38,6 +40,7 @@ def laboratory(
     """
     wanted = _numbers('angles', angles), _numbers('scales', scales)
 
+    from eqzoo.config import read_with_imports
     from eqzoo.distributed import get_device, use_device
     from eqzoo.engine.work_dir import REPORT_LOCK, own_folder
     from eqzoo.laboratory import (
@@ -53,6 +56,8 @@ def laboratory(
     from eqzoo.text import printable
 
     use_device(device)
+    if config is not None:
+        read_with_imports(config)
     sources, places = _split(models_and_images)
     photographs = read_photographs(places, limit)
     models = open_models(sources, names.split(',') if names else None)

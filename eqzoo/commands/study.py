@@ -4,7 +4,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eqzoo.commands.cli import COMMANDS
+from eqzoo.commands.cli import COMMANDS, advice
 from eqzoo.registry.ranges import PositiveInt
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def study(
     if dry_run:
         print(_format_plan(the_study, plan, seeds))
         if lacks := missing_of(the_study, plan):
-            print(f'\n{lacks}')
+            print(f'\n{advice(lacks)}')
         return
     marker = root / f'{the_study.name}.begun'
     if marker.exists() and not resume:
@@ -65,7 +65,7 @@ def study(
     if lacks := missing_of(the_study, plan):
         raise ValueError(lacks)
     with own_folder(root, '--work-dir'):
-        record = write_down(the_study, config_file, marker)
+        record = write_down(the_study, config_file, marker, overrides)
         done = sum(stage.record() is not None for stage in plan.stages.values())
         jobs = jobs or default_jobs()
         print(f'{the_study.title}\n{len(plan.stages)} stages, {done} of them done; {jobs} at a time', flush=True)
@@ -73,8 +73,9 @@ def study(
         if criterion is not None and seeds < criterion.of_seeds:
             print(f'The criterion asks for {criterion.of_seeds} seeds; {seeds} may not decide it.', flush=True)
         keeper = Gatekeeper(the_study, plan, report=lambda line: print(line, flush=True))
-        run_stages(plan.stages.values(), run_command, jobs=jobs, admits=keeper.admits)
-        report_study(the_study, plan, range(seeds), folder, record=record, into=into)
+        run_stages(plan.stages.values(), run_command, jobs=jobs, configs=plan.configs(), admits=keeper.admits)
+        words = [config_file, *overrides]
+        report_study(the_study, plan, range(seeds), folder, words=words, record=record, into=into)
 
 
 def run_command(command: 'StageCommand') -> None:

@@ -86,21 +86,24 @@ def sign_test(agreeing: int, count: int) -> float:
     return sum(comb(count, heads) for heads in range(agreeing, count + 1)) / 2**count
 
 
-def write_down(study: Study, config_file: str, file: Path) -> list[dict[str, Any]]:
-    """Add a study's config, criterion and gates with the date to the record in `file`, unless it has them already.
+def write_down(study: Study, config_file: str, file: Path, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Add a study's config, overrides, criterion and gates with the date to the record in `file`, unless it has them.
 
     Called before the first stage, so that a reader of the results sees what was decided before, and what was changed.
 
     Returns:
-        The record: an entry for each version of the config, with `date`, `criterion`, `gates` and `config`, its text.
+        The record: an entry for each version of the config, with `date`, `criterion`, `gates`, `config`, its text,
+        and `overrides`.
     """
     entries = read_record(file)
     entry = {
         'criterion': None if study.criterion is None else asdict(study.criterion),
         'gates': {name: asdict(gate) for name, gate in study.gates.items()},
         'config': find_config(config_file).read_text(),
+        'overrides': [*overrides],
     }
-    if not entries or {key: entries[-1].get(key) for key in entry} != entry:
+    last = {'overrides': [], **entries[-1]} if entries else {}  # eqzoo has not always written them down
+    if {key: last.get(key) for key in entry} != entry:
         entries.append({'date': datetime.now(timezone.utc).isoformat(timespec='seconds'), **entry})
         write_json(file, entries)
     return entries

@@ -53,6 +53,11 @@ class StudyPlan:
     tuned: dict[tuple[str, int], Path] = field(default_factory=dict)
     steps: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
+    def configs(self) -> list[str]:
+        """Return the config files of all stages."""
+        commands = [each for stage in self.stages.values() for each in stage.commands if each.tool != 'convert']
+        return [*dict.fromkeys(command.words[0] for command in commands)]
+
     def add(self, stage: Stage, gated: Gated | None = None) -> Stage:
         """Add a stage, behind gates or none; return it, or the equal one that the plan already has."""
         if gated is not None:

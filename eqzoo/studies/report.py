@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def report_study(
     seeds: Sequence[int],
     folder: Path,
     *,
+    words: Sequence[str],
     record: Sequence[Mapping[str, Any]] = (),
     into: str | None = None,
 ) -> None:
@@ -101,6 +103,7 @@ def report_study(
         plan: Its stages; all that the gates admit are done.
         seeds: The seeds of the plan.
         folder: Created if it does not exist.
+        words: The study's config file and its overrides, as on the command line.
         record: When criterion and gates were written down; see `write_down`.
         into: A Markdown file to put the tables into as well; see `put_into`.
 
@@ -131,6 +134,7 @@ def report_study(
     pictured = _draw_pictures(study, plan, scores, folder)
     content = {
         **{'study': study.name, 'title': study.title, 'claim': study.claim, **origin},
+        'overrides': [*words[1:]],
         'written_down': [*record],
         'judgements': [each.as_json() for each in judgements],
         'gates': gate_records(keeper, plan),
@@ -142,7 +146,7 @@ def report_study(
     terms = _terms(study, scores, tables)
     glossary = _GLOSSARY if (folder / _GLOSSARY).is_file() else None
     body = _body(study, scores, seeds, tables, terms, shown, pictured, glossary)
-    page = [*head, *body, *_foot(study, scores, seeds, origin)]
+    page = [*head, *body, *_foot(scores, [*words, '--seeds', str(len(seeds))], origin)]
     for name, text in (
         ('results.csv', _csv(scores)),
         ('results.json', json.dumps(content, indent=1, default=str) + '\n'),
@@ -273,13 +277,13 @@ def _picture(title: str, name: str) -> str:
     return f'[![{title}]({name})]({name})'
 
 
-def _foot(study: Study, scores: Sequence[Score], seeds: Sequence[int], origin: Mapping[str, Any]) -> list[str]:
-    """Return how the study was made."""
+def _foot(scores: Sequence[Score], words: Sequence[str], origin: Mapping[str, Any]) -> list[str]:
+    """Return how the study was made: its command, of which `words` follow the tool, and facts."""
     return [
         '## How it was made',
         '',
         '```console',
-        f'$ python tools/study.py configs/studies/{study.name}.py --seeds {len(seeds)}',
+        f'$ {shlex.join(["python", "tools/study.py", *words])}',
         '```',
         '',
         *[f'- {name}: {value}' for name, value in _facts(origin, scores)],

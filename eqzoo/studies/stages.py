@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 from eqzoo import __version__
+from eqzoo.config import read_with_imports
 from eqzoo.files import WriteError, write_json, writing_to
 from eqzoo.machine import hardware
 
@@ -108,6 +109,7 @@ def run_stages(
     run: CommandRunner,
     *,
     jobs: int,
+    configs: Sequence[str] = (),
     admits: Callable[[Stage], bool | None] = lambda _: True,
     report: Callable[[str], None] | None = None,
 ) -> None:
@@ -119,6 +121,8 @@ def run_stages(
         stages: In any order.
         run: Runs one command in a worker process.
         jobs: The number of worker processes.
+        configs: Config files that can be read. Each worker imports their `custom_imports`: a command that reads none
+            of them, such as `convert`, may need a component of the user's.
         admits: Whether a stage may run; None if that depends on stages that are not done yet. Called again until
             it is known.
         report: Called with a line for each stage that ends; prints it by default.
@@ -140,7 +144,8 @@ def run_stages(
     numbers = context.Queue()
     for number in range(jobs):
         numbers.put(number)
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare_worker, initargs=(numbers, jobs)) as pool:
+    prepared = dict(initializer=_prepare_worker, initargs=(numbers, jobs, configs))
+    with ProcessPoolExecutor(jobs, mp_context=context, **prepared) as pool:
         while waiting or running:
             verdicts = {stage.folder: admits(stage) for stage in waiting}
             total -= sum(verdict is False for verdict in verdicts.values())
@@ -278,8 +283,8 @@ def _outcome(future: Future) -> Outcome:
         ) from None
 
 
-def _prepare_worker(numbers: Any, jobs: int) -> None:
-    """Assign a GPU or a share of the threads to this worker, and make it end with the study."""
+def _prepare_worker(numbers: Any, jobs: int, configs: Sequence[str]) -> None:
+    """Give this worker a GPU or a share of the threads, and the user's modules; make it end with the study."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches all processes: a training saves, as its own handler has it; the others have nothing to say
     signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
@@ -287,6 +292,8 @@ def _prepare_worker(numbers: Any, jobs: int) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    for path in configs:
+        read_with_imports(path)
 
 
 def _end_with_parent() -> None:

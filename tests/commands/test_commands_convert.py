@@ -89,6 +89,14 @@ def test_without_a_scale_diffusers_is_refused_and_a_config_helps(ldm_file, tmp_p
         assert AutoencoderKL.from_pretrained(tmp_path / 'out').config.scaling_factor == 0.25
 
 
+def test_an_autoencoder_of_ones_own_is_named_by_a_config(own, tmp_path):
+    run_convert(own.file, tmp_path / 'out.pth', '--to', 'eqzoo', '--config', own.config)
+    written = load_autoencoder(tmp_path / 'out.pth')
+    assert type(written).__name__ == 'OwnAutoencoder'
+    for name, tensor in torch.load(own.file)['state_dict'].items():
+        assert torch.equal(written.state_dict()[name], tensor), name
+
+
 def test_a_config_of_another_network_lists_the_keys(ldm_file, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text(f"autoencoder = dict(type='KLAutoencoder', **{WIDE!r}, attention_levels=(1,))")

@@ -71,7 +71,7 @@ def test_the_hint_for_a_file_without_a_place_says_convert_first(tmp_path, capsys
     torch.save(network.state_dict(), weights)
     torch.save({k: v for k, v in network.state_dict().items() if 'normalization' not in k}, weights)
     cli.main(['cache-latents', str(config)])
-    assert f'convert it first: python tools/convert.py {weights} NEW.pth --to eqzoo' in capsys.readouterr().out
+    assert f'convert it first: eqzoo convert {weights} NEW.pth --to eqzoo' in capsys.readouterr().out
 
 
 def test_a_pair_of_files_is_one_word_of_the_hint(tmp_path):
@@ -93,11 +93,10 @@ def test_the_hint_for_latents_of_another_spread_mends_them(tmp_path, capsys):
     # random latents have a spread of about 1
     cli.main(['convert', str(raw), str(weights), '--to', 'eqzoo', '--config', str(config), '--scale', '0.2'])
     cli.main(['cache-latents', str(config)])
-    hint = re.search(r'python tools/latent_stats\.py .*', capsys.readouterr().out)[0]
+    hint = re.search(r'eqzoo latent-stats .*', capsys.readouterr().out)[0]
     assert normalized_std(read_index(root))[0] < 0.8
-    words = shlex.split(hint.removeprefix('python tools/latent_stats.py '))
-    cli.main(['latent-stats', *words])
+    cli.main(shlex.split(hint.removeprefix('eqzoo ')))
     assert '24 images; raw latents' in capsys.readouterr().out
-    cli.main(['cache-latents', str(config)])
+    cli.run(cache_latents.cache_latents, [str(config)])
     assert 'it now has the normalisation' in capsys.readouterr().out
     assert normalized_std(read_index(root))[0] == pytest.approx(1, abs=1e-3)

@@ -66,6 +66,14 @@ def test_a_page_and_numbers(tiny, photographs, tmp_path, capsys):
     assert out.endswith(f'Written: {tmp_path}/out/index.html and {tmp_path}/out/laboratory.json\n')
 
 
+def test_a_model_of_ones_own_class(own, photographs, tmp_path):
+    words = own.file, photographs, '--size', '16', '--limit', '1', '--angles', '90', '--scales', '0.5'
+    with pytest.raises(SystemExit, match=r"says that it needs 'OwnAutoencoder'"):
+        run_laboratory(tmp_path, *words)
+    summary = run_laboratory(tmp_path, *words, '--config', own.config)
+    assert summary['models']['own']['latent_size'] == [4, 4, 4]
+
+
 def test_models_of_all_kinds_side_by_side(save, tiny, photographs, tmp_path):
     small = dict(layers_per_block=1, norm_num_groups=4)
     kl = save('kl', KLAutoencoder, latent_channels=4, block_out_channels=(8, 8, 8), **small)

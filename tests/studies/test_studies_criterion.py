@@ -1,6 +1,7 @@
 """The criterion: verdicts over few and many seeds, the sign test, and the record of when it was written down."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 
@@ -122,14 +123,19 @@ def test_the_record_keeps_every_version_with_its_date(tmp_path):
     path, file = tmp_path / 'mine.py', tmp_path / 'mine.begun'
     file.touch()  # as eqzoo marked a study before
 
-    def write(text):
+    def write(text, *overrides):
         path.write_text(text)
-        return write_down(load_study(path), str(path), file)
+        return write_down(load_study(path), str(path), file, overrides)
 
     (first,) = write(CONFIG.replace('WANTED', '5'))
     assert first['config'] == path.read_text()
     assert (first['criterion']['seeds_agreeing'], first['gates']['sharp']['at_least']) == (5, 20)
     assert len(write(path.read_text())) == 1  # the same again
+    del first['overrides']  # as eqzoo wrote records before
+    file.write_text(json.dumps([first]))
+    assert len(write(path.read_text())) == 1
+    assert [each.get('overrides') for each in write(path.read_text(), 'device=cpu')] == [None, ['device=cpu']]
+    file.write_text(json.dumps([first]))
     commented = write(CONFIG.replace('WANTED', '5') + '# a comment\n')
     assert changes_since(commented) == []
     assert date_of_criterion(commented) == first['date']

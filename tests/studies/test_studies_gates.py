@@ -1,5 +1,6 @@
 """Gates: limits, NaN and controls; what is stopped, and what is not known yet."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -225,8 +226,11 @@ def test_conditions_are_read_as_they_are_written():
 def test_a_study_whose_starts_all_fail_has_a_page_that_says_so(make, tmp_path):
     study, plan, _, _ = make(BASE, seeds=(0,))
     finish(plan.started['plain', 0], {'sec/0.25': 0.1})
-    report_study(study, plan, [0], tmp_path / 'out')
+    words = ['my studies/mine.py', 'device=cpu', 'train_cfg.max_iters=4']
+    report_study(study, plan, [0], tmp_path / 'out', words=words)
     page = (tmp_path / 'out' / 'README.md').read_text()
+    assert "\n$ python tools/study.py 'my studies/mine.py' device=cpu train_cfg.max_iters=4 --seeds 1\n" in page
+    assert json.loads((tmp_path / 'out' / 'results.json').read_text())['overrides'] == words[1:]
     assert '| start of plain | 0 | 0.1000 failed | stopped |' in page
     assert '| EQ | 0 | – | not run |' in page
     assert 'DiT' not in page

@@ -21,6 +21,9 @@ def test_every_study_has_a_plan_in_order(path, tmp_path):
         seen.add(stage.folder)
     assert set(plan.measured) == {(name, seed) for name in study.autoencoders for seed in (0, 1)}
     assert {generator for generator, *_ in plan.scored} == set(study.generators)
+    arms = (*study.autoencoders.values(), *study.generators.values())
+    starts = {arm.start for arm in study.autoencoders.values() if arm.start}
+    assert {*plan.configs()} == {arm.config for arm in arms} | starts
 
 
 def test_both_sizes_are_the_same_studies():

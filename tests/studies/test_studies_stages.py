@@ -277,7 +277,7 @@ def test_an_error_is_one_line(error, message):
     assert _failure_message(error) == message
 
 
-def test_a_failed_stage_holds_back_only_those_that_need_it(tmp_path):
+def test_a_failed_stage_holds_back_only_those_that_need_it(own, tmp_path):
     def stage(name, *commands, needs=()):
         return Stage(name, tmp_path / name, commands, needs)
 
@@ -285,19 +285,22 @@ def test_a_failed_stage_holds_back_only_those_that_need_it(tmp_path):
     wrong = stage('wrong', StageCommand('train', ('configs/no_such.py',)))
     needing = stage('needing', latents, needs=(wrong,))
     right = stage('right', StageCommand('train', ('configs/demo/pretrain.py',), (('dry_run', True),)))
+    # of a class that a config imports; convert is given none
+    copy = stage('copy', StageCommand('convert', (own.file, f'{tmp_path}/copy.pth'), (('to', 'eqzoo'),)))
     # one that a gate stops, and one whose gate needs a test that failed
     gated = [stage(name, *right.commands) for name in ('stopped', 'undecided')]
     verdicts = dict(zip(gated, (False, None), strict=True))
-    with pytest.raises(StageError, match=r'1 of 4 stages failed, 2 that need them .*:\n  wrong: Config') as caught:
+    with pytest.raises(StageError, match=r'1 of 5 stages failed, 2 that need them .*:\n  wrong: Config') as caught:
         run_stages(
-            [wrong, *gated, needing, right],
+            [wrong, *gated, needing, right, copy],
             run_command,
             jobs=1,
+            configs=[own.config],
             admits=lambda each: verdicts.get(each, True),
             report=lambda _: None,
         )
-    done = [each.record() is not None for each in (wrong, needing, right, *gated)]
-    assert done == [False, False, True, False, False]
+    done = [each.record() is not None for each in (wrong, needing, right, copy, *gated)]
+    assert done == [False, False, True, True, False, False]
     log = (tmp_path / 'wrong' / 'log.txt').read_text()
     assert 'Traceback' in log
     assert str(tmp_path / 'wrong' / 'log.txt') in str(caught.value)

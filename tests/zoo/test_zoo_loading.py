@@ -223,6 +223,15 @@ def test_mistakes_of_the_command_are_one_message(tiny, site):
         run(download, [f'{site.url}/nowhere.pth'])
 
 
+def test_a_config_imports_the_users_autoencoder(own):
+    with pytest.raises(ValueError, match=r"says that it needs 'OwnAutoencoder'.*one with custom_imports"):
+        eqzoo.load(own.file)
+    autoencoder = eqzoo.load(own.file, config=own.config)
+    assert type(autoencoder).__module__ == 'own_module'
+    state = torch.load(own.file)['state_dict']
+    assert torch.equal(autoencoder.encoder.layers[0].weight, state['encoder.layers.0.weight'])
+
+
 def test_a_config_without_an_autoencoder_is_refused(tmp_path):
     path = tmp_path / 'empty.py'
     path.write_text('x = 1\n')
