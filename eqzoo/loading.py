@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eqzoo.config import configs_folder, read_with_imports
+from eqzoo.config import configs_folder, read_with_imports, trains_autoencoder
 from eqzoo.zoo import fetch, find_model, is_remote, models, weights_files
 
 if TYPE_CHECKING:
@@ -49,13 +49,20 @@ def load_autoencoder(source: Source, config: str | Path | Mapping[str, Any] | No
     return _load(source, config, 'autoencoder')
 
 
-def released_config(name: str) -> tuple[Kind, dict[str, Any]]:
+def released_config(name: str, wanted: Kind | None = None) -> tuple[Kind, dict[str, Any]]:
     """Return whether the zoo's model `name` is an autoencoder or a generator, and the config of that component.
+
+    Args:
+        name: The model.
+        wanted: Which of the two to take of a model that was trained as both (REPA-E); the generator by default.
 
     Raises:
         ValueError: If there is no such model, or it is neither.
     """
-    parts = _components_of(configs_folder().parent / find_model(name).config)
+    path = configs_folder().parent / find_model(name).config
+    parts = _components_of(path)
+    if wanted in parts and trains_autoencoder(read_with_imports(path).get('model', {})):
+        return wanted, parts[wanted]
     return next(iter(parts.items()))  # of both, the generator: its autoencoder is another model of the zoo
 
 
@@ -83,7 +90,7 @@ def _load(source: Source, config: str | Path | Mapping[str, Any] | None, wanted:
     if config is not None:
         stated = _components_of(config)
     elif name is not None:
-        stated = dict([released_config(name)])
+        stated = dict([released_config(name, wanted)])
     kind = next(iter(stated)) if len(stated) == 1 else None  # a config of both leaves it to the file
     _check_kind(kind, wanted, name or source)  # before a long download
     paths = _local_paths(source, name)

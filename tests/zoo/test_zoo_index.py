@@ -150,3 +150,12 @@ def test_the_sources_of_autoencoders_configs_are_in_the_index(root):
 def test_unknown_names_get_the_nearest():
     with pytest.raises(ValueError, match=r"'eqvae'. Did you mean 'eq-vae'\? .*dinov2-vitb14, .*, eq-sdxl-vae, eq"):
         find_model('eqvae')
+
+
+@pytest.mark.parametrize('name', ['repae-xl2-sd-256', 'repa-xl2-256'])
+def test_a_model_that_was_trained_as_both_is_either(name):
+    """The zoo has REPA's autoencoder under another name, and REPA-E's in the same file alone."""
+    assert released_config(name)[0] == 'generator'
+    wanted, config = released_config(name, 'autoencoder')
+    assert wanted == ('autoencoder' if name.startswith('repae') else 'generator')
+    assert ('network' in config) is (wanted == 'generator')
