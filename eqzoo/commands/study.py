@@ -31,7 +31,8 @@ def study(
     Args:
         config_file: A study's config, such as configs/studies/autoencoders_shapes.py.
         overrides: Keys to set, as key=value, in all configs of the study that have them.
-        seeds: Number of seeds, 0, 1, …; the table has means and standard deviations over them.
+        seeds: Number of seeds, from 0 or the study's `first_seed` on; the table has means and standard deviations over
+            them.
         resume: Continue this study, or write its table again.
         dry_run: Print every command of the study, and run none.
         jobs: Number of stages to run at the same time; by default one per GPU, otherwise one per core, at most four.
@@ -49,7 +50,7 @@ def study(
     from eqzoo.studies.stages import default_jobs
 
     the_study, root = load_study(config_file), Path(work_dir)
-    plan = plan_study(the_study, range(seeds), root / 'stages', overrides)
+    plan = plan_study(the_study, the_study.seeds(seeds), root / 'stages', overrides)
     folder = Path(out) if out is not None else root / the_study.name
     if dry_run:
         print(_format_plan(the_study, plan, seeds))
@@ -75,7 +76,7 @@ def study(
         keeper = Gatekeeper(the_study, plan, report=lambda line: print(line, flush=True))
         run_stages(plan.stages.values(), run_command, jobs=jobs, configs=plan.configs(), admits=keeper.admits)
         words = [config_file, *overrides]
-        report_study(the_study, plan, range(seeds), folder, words=words, record=record, into=into)
+        report_study(the_study, plan, the_study.seeds(seeds), folder, words=words, record=record, into=into)
 
 
 def run_command(command: 'StageCommand') -> None:

@@ -145,6 +145,7 @@ class Study:
         criterion: What counts as success; None if the study asks for no decision.
         predictors: Metrics of autoencoders that are compared with the generators' scores, each with the direction
             that is expected to make a better generator: 'lower', 'higher' or ''.
+        first_seed: The first of its seeds. A study that tests what another one suggested needs seeds of its own.
     """
 
     name: str
@@ -158,6 +159,11 @@ class Study:
     gates: Mapping[str, Gate] = field(default_factory=dict)
     criterion: Criterion | None = None
     predictors: Mapping[str, str] = field(default_factory=dict)
+    first_seed: int = 0
+
+    def seeds(self, count: int) -> range:
+        """Return its first `count` seeds."""
+        return range(self.first_seed, self.first_seed + count)
 
     def pairs(self) -> list[tuple[AutoencoderArm, GeneratorArm]]:
         """Return which generators are trained on which autoencoders."""
@@ -190,7 +196,7 @@ def load_study(path: str | Path) -> Study:
 
 _KEYS = (
     *('title', 'claim', 'size', 'data', 'autoencoders', 'generators'),
-    *('gates', 'criterion', 'predictors', 'columns', 'score'),
+    *('gates', 'criterion', 'predictors', 'columns', 'score', 'first_seed'),
 )
 _DIRECTIONS = {'↓': 'lower', '↑': 'higher', '': ''}  # of `better`
 
@@ -220,6 +226,9 @@ def _study(name: str, content: dict[str, Any], where: str) -> Study:
                 f'{where}: study.generators[{arm.name!r}].scores must be increasing shares of the training '
                 f'that end at 1, such as (0.5, 1.0), got {arm.scores}.'
             )
+    first_seed = content.get('first_seed', 0)
+    if not isinstance(first_seed, int) or isinstance(first_seed, bool) or first_seed < 0:
+        raise ValueError(f'{where}: study.first_seed must be a whole number, 0 or more, got {first_seed!r}.')
     has_controls = any(arm.against is not None for arm in autoencoders.values())
     gates = content.get('gates') or {}
     if not isinstance(gates, Mapping) or not all(isinstance(each, Mapping) for each in gates.values()):
@@ -239,6 +248,7 @@ def _study(name: str, content: dict[str, Any], where: str) -> Study:
         gates={each: _gate(where, each, arguments, has_controls) for each, arguments in gates.items()},
         criterion=_criterion(where, content.get('criterion'), generators, has_controls),
         predictors=_predictors(where, content.get('predictors') or ()),
+        first_seed=first_seed,
     )
 
 
