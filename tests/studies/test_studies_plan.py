@@ -1,6 +1,7 @@
 """Plan of a study: shared stages appear once, and a changed key changes only the stages that depend on it."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -280,6 +281,25 @@ def test_predictors_take_the_metrics_directions_or_those_that_are_given(own):
         'latent_std': '',
     }
     assert own("predictors=dict(latent_std='lower')").predictors == {'latent_std': 'lower'}
+
+
+def test_a_study_that_confirms_another_has_seeds_of_its_own(own):
+    assert [*own('first_seed=10').seeds(3)] == [10, 11, 12]
+    assert [*own('').seeds(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize('first', ['-1', '1.5', "'2'", 'True'])
+def test_a_first_seed_that_is_no_seed_is_refused(own, first):
+    with pytest.raises(ValueError, match='study.first_seed must be a whole number, 0 or more, got'):
+        own(f'first_seed={first}')
+
+
+def test_seeds_of_the_confirming_study_were_used_by_no_other(tmp_path):
+    first, confirming = (load_study(f'configs/studies/{name}_clothing.py') for name in ('eq', 'eq_halfway'))
+    shared = {*plan_study(first, first.seeds(5), tmp_path).stages}
+    shared &= {*plan_study(confirming, confirming.seeds(5), tmp_path).stages}
+    # of real images, which no seed changes
+    assert [re.sub('-[0-9a-f]+$', '', each.name) for each in shared] == ['reference']
 
 
 def test_commands_can_be_typed_by_a_user(tmp_path):
