@@ -31,6 +31,9 @@ _SHARING, _SLACK = 4, 1 << 26
 
 _MAX_AXES = 64
 
+# At which torch begins storages, in files as in memory; other programs that write its files may not.
+_ALIGNMENT = 64
+
 _DTYPES = {str(each): each for each in vars(torch).values() if isinstance(each, torch.dtype)}
 _STORAGES = {
     'BFloat16Storage': torch.bfloat16,
@@ -76,7 +79,8 @@ class Placeholder(dict):
 def read_pickled(path: Path) -> Any:
     """Return the content of a file that `torch.save` wrote, on the CPU; no code in it runs.
 
-    Tensors that share memory do so here too; parameters come back as plain tensors.
+    Tensors that share memory do so here too; parameters come back as plain tensors. What is not used of a file, such as
+    an optimizer's state beside the weights, takes no memory: zips are mapped, and changes of tensors stay private.
 
     Args:
         path: A zip of torch 1.6 or later, or a file before it. (The tar files before torch 0.2 are not read.)
@@ -349,6 +353,15 @@ def _read_zip(path: Path, file: BinaryIO, size: int) -> Any:
     if f'{root}byteorder' in members and text(f'{root}byteorder') != b'little':
         raise UnreadableFileError('it was written by a machine of other byte order')
     storages: dict[str, torch.UntypedStorage] = {}
+    mapped = _mapped(path, size)
+
+    def memory_of(name: str) -> torch.UntypedStorage:
+        start, nbytes = data_offset(file.fileno(), members[name].header_offset), members[name].file_size
+        if mapped is not None and start % _ALIGNMENT == 0 and 0 < nbytes <= size - start:
+            return mapped[start : start + nbytes]
+        memory = torch.UntypedStorage(nbytes)
+        content(name, _view(memory))
+        return memory
 
     def storage_of(dtype: torch.dtype, key: Any, _: Any, numel: Any, *__: Any) -> _Storage:
         name = f'{root}data/{key}'
@@ -356,11 +369,18 @@ def _read_zip(path: Path, file: BinaryIO, size: int) -> Any:
         if type(numel) is not int or numel < 0 or numel * dtype.itemsize > nbytes:
             raise pickle.UnpicklingError('a storage of another size than its bytes')
         if name not in storages:
-            storages[name] = torch.UntypedStorage(nbytes)
-            content(name, _view(storages[name]))
+            storages[name] = memory_of(name)
         return _Storage(storages[name], dtype, 0, numel)
 
     return _Unpickler(io.BytesIO(text(f'{root}data.pkl')), storage_of, _SHARING * size + _SLACK).load()
+
+
+def _mapped(path: Path, size: int) -> torch.UntypedStorage | None:
+    """Return a file mapped into memory, in which changes stay private; None on a file system that maps none."""
+    try:
+        return torch.UntypedStorage.from_file(str(path), False, size)
+    except RuntimeError:
+        return None
 
 
 def _read_legacy(file: _Bounded, size: int) -> Any:

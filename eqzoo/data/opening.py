@@ -68,6 +68,14 @@ def open_source(root: Root, image: str | None = None, label: str | None = 'auto'
         raise ValueError('root is an empty list; expected a folder, or a list of files.')
     shown = bare_url(root) if isinstance(root, str | Path) else _shortened(places)
     files = {name: _local(place) for name, place in _by_name(places).items()}
+    folders = [path for path in files.values() if path.is_dir()]
+    if folders == [*files.values()] and len(folders) == 1:
+        return _open_folder(folders[0], image, label)
+    if folders:
+        raise ValueError(
+            f'{shown}: {printable(folders[0])} is a folder; of several places, all must be tars, parquet or Arrow files. '
+            "Expected one folder, which may have links to others in it, or the folder's files, such as FOLDER/*.tar."
+        )
     if isinstance(root, str | Path) and places == [str(root)]:
         (file,) = files.values()
         return _open_file(file, shown, image, label)

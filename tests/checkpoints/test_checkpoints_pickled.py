@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -56,6 +56,39 @@ def assert_equal(ours, theirs):
             assert_equal(left, right)
     else:
         assert ours == theirs
+
+
+def own_memory():
+    """Return the memory of this process that is no mapped file, in MiB."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith('RssAnon')) / 1024
+
+
+def test_what_is_not_used_of_a_file_takes_no_memory(tmp_path):
+    file = tmp_path / 'iter_1.pth'
+    torch.save(dict(state_dict=dict(a=torch.arange(4.0)), optimizer=dict(m=torch.ones(1 << 25))), file)
+    before = own_memory()
+    content = read_pickled(file)
+    assert own_memory() - before < 32, 'of 128 MiB'
+    assert content['optimizer']['m'].sum() == 1 << 25
+
+
+def test_changes_of_what_was_read_stay_private(tmp_path):
+    file = tmp_path / 'iter_1.pth'
+    torch.save(dict(a=torch.arange(4.0)), file)
+    content, again = read_pickled(file), read_pickled(file)
+    content['a'] += 1
+    assert torch.equal(again['a'], torch.arange(4.0))
+    assert torch.equal(read_pickled(file)['a'], torch.arange(4.0))
+
+
+def test_a_zip_whose_members_begin_anywhere_is_read_too(tmp_path):
+    file, repacked = tmp_path / 'iter_1.pth', tmp_path / 'repacked.pth'
+    torch.save(dict(a=torch.arange(4.0, dtype=torch.float64), b=torch.arange(3)), file)
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(repacked, 'w') as other:
+        for name in archive.namelist():
+            other.writestr(name, archive.read(name))
+    assert_equal(read_pickled(repacked), torch.load(file))
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before torch 1.6'])

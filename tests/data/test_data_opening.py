@@ -167,15 +167,25 @@ def test_splits_of_shards_are_folders(tmp_path):
         (['{tmp}/shards/s-000.tar', '{tmp}/a.parquet'], r'1 parquet files, 1 tars; expected files of one kind'),
         (['{tmp}/shards/s-000.tar'] * 2, r's-000.tar: named twice'),
         ([], 'root is an empty list'),
+        (['{tmp}/shards', '{tmp}/more'], r'shards and 1 more: .*shards is a folder; .* Expected one folder, which may'),
+        ('{tmp}/{{shards,more}}', r'shards,more}: .*shards is a folder; of several places'),
+        (['{tmp}/a.parquet', '{tmp}/more'], r'more is a folder; of several places'),
     ],
 )
 def test_wrong_places_are_one_message(shards, tmp_path, root, message):
     with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
         archive.writestr('1.png', png(0))
     (tmp_path / 'a.parquet').write_bytes(b'PAR1')
+    (tmp_path / 'more').mkdir()
     root = root.format(tmp=tmp_path) if isinstance(root, str) else [each.format(tmp=tmp_path) for each in root]
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         ImageFolder(root, 8)
+
+
+@pytest.mark.parametrize('root', ['{tmp}/shard*', ['{tmp}/shards']])
+def test_one_folder_by_a_pattern_or_in_a_list_is_that_folder(shards, tmp_path, root):
+    root = root.format(tmp=tmp_path) if isinstance(root, str) else [each.format(tmp=tmp_path) for each in root]
+    assert ImageFolder(root, 8).names == ImageFolder(shards, 8).names
 
 
 def test_a_list_in_a_config_is_checked(shards):

@@ -2,6 +2,7 @@
 
 import re
 
+import diffusers
 import pytest
 import torch
 import yaml
@@ -91,6 +92,9 @@ def test_sizes_agree_with_parameter_counts(name):
 @pytest.mark.parametrize('name', AUTOENCODERS)
 def test_the_config_builds_the_counted_parameters(root, name):
     config = autoencoder_config(root / find_model(name).config)
+    class_name = config.get('class_name', 'AutoencoderKL')
+    if not hasattr(diffusers, class_name):
+        pytest.skip(f'diffusers {diffusers.__version__} has no {class_name}')
     with torch.device('meta'):
         autoencoder = build({**config, 'weights': None})
     assert sum(parameter.numel() for parameter in autoencoder.parameters()) == find_model(name).parameters
