@@ -73,8 +73,8 @@ def open_source(root: Root, image: str | None = None, label: str | None = 'auto'
         return _open_folder(folders[0], image, label)
     if folders:
         raise ValueError(
-            f'{shown}: {printable(folders[0])} is a folder; of several places, all must be tars, parquet or Arrow files. '
-            "Expected one folder, which may have links to others in it, or the folder's files, such as FOLDER/*.tar."
+            f'{shown}: {printable(folders[0])} is a folder; of several places, all must be tars, parquet or Arrow '
+            'files. Expected one folder, which may have links to others in it, or files, such as FOLDER/*.tar.'
         )
     if isinstance(root, str | Path) and places == [str(root)]:
         (file,) = files.values()

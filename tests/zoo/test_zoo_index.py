@@ -126,8 +126,9 @@ def test_a_generators_config_names_its_file_and_builds_the_counted_parameters(ro
         network = build({**config.network, 'weights': None})
     assert sum(parameter.numel() for parameter in network.parameters()) == find_model(name).parameters
     assert released_config(name) == ('generator', config.to_dict())
-    with pytest.raises(ValueError, match=rf'{name} is a generator; .*tools/sample.py configs/'):
-        load_autoencoder(name)
+    if name not in JOINT:  # those are in one file with their autoencoder
+        with pytest.raises(ValueError, match=rf'{name} is a generator; .*tools/sample.py configs/'):
+            load_autoencoder(name)
 
 
 @pytest.mark.parametrize('name', EXTRACTORS)
