@@ -18,9 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
-def _same_start(monkeypatch):
+def _same_start(monkeypatch, tmp_path_factory):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv('EQZOO_CACHE', '/nowhere/eqzoo')  # what this machine has downloaded changes no test
+    # what this machine has downloaded changes no test
+    monkeypatch.setenv('EQZOO_CACHE', str(tmp_path_factory.getbasetemp() / 'cache'))
     torch.manual_seed(0)
 
 

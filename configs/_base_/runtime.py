@@ -12,7 +12,6 @@ default_hooks = dict(
         # docs/metrics.md. To keep the best by that: save_best='viv', and
         # evaluators.append(dict(type='VelocityVariance', by_class=False)).
         save_best='eq_err/rotation',
-        rule='less',
     ),
 )
 

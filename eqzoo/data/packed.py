@@ -134,7 +134,7 @@ class PackedSource(ImageSource):
         # with the colon: it decides the order of names, 'a:1' after 'a-b:1'
         self._prefixes = sorted(f'{prefix}:' if prefix else '' for prefix in indices)
         parts = [indices[prefix.removesuffix(':')] for prefix in self._prefixes]
-        self._files = [(str(part.path), part.size) for part in parts]
+        self._files = [(str(part.path), (part.size, part.path.stat().st_mtime_ns)) for part in parts]
         self._ends = np.cumsum([len(part.names) for part in parts])
         if self._prefixes == ['']:
             self._names = parts[0].names
@@ -159,7 +159,10 @@ class PackedSource(ImageSource):
         if size == NO_BYTES:
             raise OSError('null, without bytes')
         check_size(size)
-        file = self._file(int(np.searchsorted(self._ends, place, side='right')))
+        file, indexed = self._file(int(np.searchsorted(self._ends, place, side='right')))
+        status = os.fstat(file.descriptor)
+        if (status.st_size, status.st_mtime_ns) != indexed:
+            raise OSError('its file has changed since it was indexed')
         data = os.pread(file.descriptor, size, offset)
         if len(data) != size:
             raise OSError('its file ends before this image does')
@@ -183,19 +186,18 @@ class PackedSource(ImageSource):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_open': OrderedDict()}
 
-    def _file(self, number: int) -> OpenFile:
+    def _file(self, number: int) -> tuple[OpenFile, tuple[int, int]]:
+        """Return a file, and its size and time of the last change when it was indexed."""
+        path, indexed = self._files[number]
         with OPENING:
             if number in self._open:
                 self._open.move_to_end(number)
-                return self._open[number]
-            path, size = self._files[number]
+                return self._open[number], indexed
             file = OpenFile(path)
-            if os.fstat(file.descriptor).st_size != size:
-                raise OSError('its file has another size than when it was indexed')
             while len(self._open) >= _MOST_OPEN:
                 self._open.popitem(last=False)  # a thread that reads it still has it
             self._open[number] = file
-            return file
+            return file, indexed
 
 
 def _numbered(

@@ -1,5 +1,6 @@
 """Checkpoints of training: finding, reading, atomic writing, retention, and plain contents."""
 
+import math
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from eqzoo.engine.ema import averages_in_place
 from eqzoo.files import replacing, zip_damage
 from eqzoo.registry import HOOKS
 from eqzoo.registry.ranges import PositiveInt
+from eqzoo.report.table import better
 
 _LOG_VALUES = 1000  # values of each scalar kept in a checkpoint: the longest window of a log's mean
 
@@ -80,7 +82,8 @@ class CheckpointHook(Hook):
         keep_every: Checkpoints at multiples of this number of steps are kept too.
         save_best: Name of the metric that decides which is best, one of those that `evaluators` compute; None for none.
             Choose it with care: docs/metrics.md says what each metric predicts of a generator.
-        rule: Whether 'less' or 'greater' is better.
+        rule: Whether 'less' or 'greater' is better; None for the metric's own direction, which is 'less' for one of a
+            name that eqzoo does not know. NaN is never the best.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -95,10 +98,11 @@ class CheckpointHook(Hook):
         max_keep_ckpts: PositiveInt | Literal[-1] = 2,
         keep_every: PositiveInt | None = None,
         save_best: str | None = None,
-        rule: Literal['less', 'greater'] = 'less',
+        rule: Literal['less', 'greater'] | None = None,
     ) -> None:
         self.interval, self.max_keep_ckpts, self.keep_every = interval, max_keep_ckpts, keep_every
-        self.save_best, self.rule = save_best, rule
+        self.save_best = save_best
+        self.rule = rule or ('greater' if save_best is not None and better(save_best) == '↑' else 'less')
 
     def before_train(self, runner: Runner) -> None:
         """Delete checkpoints that the run would have deleted before it was killed."""
@@ -132,7 +136,8 @@ class CheckpointHook(Hook):
             )
         value, hub = metrics[self.save_best], runner.message_hub
         best = hub.get_info('best_score') if 'best_score' in hub.runtime_info else None
-        if not (best is None or (value < best if self.rule == 'less' else value > best)):
+        is_first = best is None or math.isnan(best)
+        if math.isnan(value) or not (is_first or (value < best if self.rule == 'less' else value > best)):
             return
         hub.update_info('best_score', value)
         metric = self.save_best.replace('/', '_')

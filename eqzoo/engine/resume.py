@@ -90,7 +90,7 @@ RULES = (
     Rule(
         r'train_dataloader\.(batch_size|dataset.*)',
         'applied',
-        'the new value counts from the same number of samples on',
+        'images come in the order as if it had been set from the start',
     ),
     Rule(
         r'evaluators.*|val_.*|default_hooks\.checkpoint\.(save_best|rule)',

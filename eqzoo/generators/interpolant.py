@@ -70,7 +70,7 @@ class Interpolant:
             -log(time_shift), since it counts time the other way.
         direction_weight: Weight of the direction loss of a predicted velocity, which is added: 1 - its cosine with
             the true one over the channels, mean over cells (FasterDiT, arXiv 2410.10356). 1 in
-            LightningDiT. Its gradient is 1e8 times too large where the prediction is 0, as of a new network: clip
+            LightningDiT. Its gradient is millions of times too large where the prediction is 0, as of a new network: clip
             gradients (`clip_grad=dict(max_norm=1.0)`), or the optimizer remembers the first step for thousands.
 
     Raises:
@@ -243,12 +243,12 @@ class SiT(Generator):
         labels = drop_labels(batch['labels'], streams.uniform(), self.p_unconditional, self.num_classes)
         return Interpolation(self.process.noised(x, noise, times), times, labels, noise)
 
-    def denoising_loss(self, output: Tensor, x: Tensor, between: Interpolation) -> Tensor:
-        """Return the process's loss, a scalar, of the network's output for latents `x` (B, C, h, w)."""
-        return self.denoising_losses(output, x, between)['loss']
-
     def denoising_losses(self, output: Tensor, x: Tensor, between: Interpolation) -> dict[str, Tensor]:
-        """Return 'loss', the `denoising_loss`, and with a direction loss its parts 'mse' and 'direction'."""
+        """Return 'loss', a scalar, of the network's output for latents `x` (B, C, h, w), and its parts, if any.
+
+        The process's loss, with the parts 'mse' and 'direction' where it has a direction loss. Subclasses with
+        another loss override this.
+        """
         mse = self.process.losses(output, x, between.noise, between.times).mean()
         if not self.process.direction_weight:
             return {'loss': mse}

@@ -151,7 +151,7 @@ class REPA(SiT):
         between = self.interpolate(batch, streams)
         times = self.process.network_times(between.times)
         output, (projected,) = self.network.forward_with_features(between.noisy, times, between.labels)
-        denoising = self.denoising_loss(output, batch['latents'], between)
+        denoising = self.denoising_losses(output, batch['latents'], between)['loss']
         alignment = _alignment_loss(projected, features)
         return {'loss': denoising + self.weight * alignment, 'denoising': denoising, 'alignment': alignment}
 

@@ -346,7 +346,7 @@ def test_metric_networks_are_compared_with_their_packages(tmp_path, capsys):
     printed = capsys.readouterr().out
     differences = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith(('Inception', 'LPIPS'))]
     assert len(differences) == 2
-    assert all(0 < difference < 1e-5 for difference in differences)
+    assert max(differences) < 1e-5  # 0 on some processors
     plain, reduced = map(
         float, re.search(r'fd_effnet_lite0 +([\d.]+) in float32, ([\d.]+) in bfloat16', printed).groups()
     )

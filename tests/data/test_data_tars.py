@@ -257,7 +257,19 @@ def test_the_index_is_kept_and_belongs_to_the_file(shards, monkeypatch, tmp_path
     write_tar(folder / 's-00.tar', {'0000.png': png(99), '0000.cls': b'1'})
     changed = ImageFolder(folder, 8)
     assert len(changed) == 13
-    assert first[0]['reason'] == 'its file has another size than when it was indexed'
+    assert first[0]['reason'] == 'its file has changed since it was indexed'
+
+
+def test_a_shard_that_is_rewritten_while_it_is_read_gives_no_other_image(tmp_path):
+    shard = tmp_path / 'a.tar'
+    write_tar(shard, {'1.png': png(1), '2.png': png(2)})
+    dataset = ImageFolder(shard, 8)
+    assert 'reason' not in dataset[0]
+    content = shard.read_bytes()
+    with shard.open('r+b') as file:  # in place, as large as before
+        file.write(content)
+    os.utime(shard, ns=(0, 1))  # a clock may be too coarse to show it
+    assert dataset[0]['reason'] == dataset[1]['reason'] == 'its file has changed since it was indexed'
 
 
 def test_without_a_cache_it_is_indexed_each_time(shards, monkeypatch):

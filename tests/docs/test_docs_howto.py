@@ -16,6 +16,7 @@ from eqzoo.commands.cli import run
 from eqzoo.config import load_config
 from eqzoo.data import ImageFolder
 from eqzoo.engine import latest_checkpoint
+from eqzoo.generators.interpolant import Interpolation
 from eqzoo.registry import build, find_component
 from eqzoo.studies.plan import plan_study
 from eqzoo.studies.study import load_study
@@ -113,14 +114,15 @@ def test_the_robust_loss_grows_linearly(workplace, monkeypatch):
     robust = component(workplace, monkeypatch, 'generator', 'RobustSiT')
     process = build(dict(type='Interpolant'))
     generator = robust(build(dict(type='MixerNetwork', depth=1, width=8, latent_size=4, num_classes=2)), process)
-    x = torch.zeros(1, 4, 4, 4)
+    x = torch.zeros(1, 4, 4, 4)  # data and noise; the velocity between them is 0
+    generator.interpolate = lambda *_: Interpolation(x, torch.tensor([0.5]), torch.tensor([0]), x)
 
-    class Between:
-        noise, times = torch.zeros_like(x), torch.tensor([0.5])
+    def loss(error):
+        generator.network.forward = lambda *_: x + error
+        return float(generator.loss({'latents': x}, None)['loss'])
 
-    small, large, larger = (float(generator.denoising_loss(x + error, x, Between)) for error in (0.01, 100, 200))
-    assert small == pytest.approx(0.01**2 / (2 * 0.5), rel=1e-3)
-    assert larger - large == pytest.approx(100, rel=1e-3)
+    assert loss(0.01) == pytest.approx(0.01**2 / (2 * 0.5), rel=1e-3)
+    assert loss(200) - loss(100) == pytest.approx(100, rel=1e-3)
 
 
 def test_sharpness_is_one_of_the_images_themselves_and_less_when_blurred(workplace, monkeypatch):

@@ -35,7 +35,7 @@ def train(hook, runner, validations=None):
         runner.iter += 1  # as the loop counts, before it validates
         if validations and runner.iter in validations:
             error = validations[runner.iter]
-            hook.after_val_epoch(runner, {'error': error, 'other/score': -error})
+            hook.after_val_epoch(runner, {'error': error, 'other/score': -error, 'psnr': 20 - error})
 
 
 def test_the_newest_are_kept_and_the_last_step_is_saved(tmp_path):
@@ -96,6 +96,8 @@ def test_some_are_kept_for_good_and_others_files_are_left_alone(tmp_path):
         (dict(save_best='error'), 'best_error_iter_4.pth'),
         (dict(save_best='error', rule='greater'), 'best_error_iter_6.pth'),
         (dict(save_best='other/score', rule='greater'), 'best_other_score_iter_4.pth'),
+        (dict(save_best='psnr'), 'best_psnr_iter_4.pth'),
+        (dict(save_best='psnr', rule='less'), 'best_psnr_iter_6.pth'),
     ],
 )
 def test_the_best_is_kept_whatever_else_is_deleted(options, best, tmp_path):
@@ -107,8 +109,8 @@ def test_the_best_is_kept_whatever_else_is_deleted(options, best, tmp_path):
 
 
 def test_a_metric_of_no_evaluator_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="save_best: got 'psnr'; .* error, other/score"):
-        train(CheckpointHook(10, save_best='psnr'), Runner(tmp_path), {2: 0.5})
+    with pytest.raises(ValueError, match="save_best: got 'psn'; .* error, other/score, psnr"):
+        train(CheckpointHook(10, save_best='psn'), Runner(tmp_path), {2: 0.5})
 
 
 @pytest.mark.parametrize(
@@ -117,9 +119,19 @@ def test_a_metric_of_no_evaluator_is_refused(tmp_path):
         (dict(interval=0), 'CheckpointHook.interval must be at least 1, got 0'),
         (dict(keep_every=0), 'CheckpointHook.keep_every must be at least 1 or None, got 0'),
         (dict(max_keep_ckpts=0), 'CheckpointHook.max_keep_ckpts must be at least 1 or -1, got 0'),
-        (dict(rule='least'), "rule must be 'less' or 'greater', got 'least'"),
+        (dict(rule='least'), "rule must be 'less', 'greater' or None, got 'least'"),
     ],
 )
 def test_impossible_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         CheckpointHook(**options)
+
+
+def test_nan_is_never_the_best(tmp_path):
+    runner = Runner(tmp_path)
+    train(CheckpointHook(10, save_best='error'), runner, {2: float('nan'), 4: 0.25, 6: 0.1, 8: float('nan')})
+    assert runner.files() == {'iter_10.pth', 'best_error_iter_6.pth'}
+    runner = Runner(tmp_path)
+    runner.message_hub.update_info('best_score', float('nan'))  # as earlier versions left it
+    train(CheckpointHook(10, save_best='error'), runner, {2: 0.5})
+    assert 'best_error_iter_2.pth' in runner.files()
