@@ -43,8 +43,9 @@ class PictureRow(NamedTuple):
 
 def default_cases(grid: tuple[int, int]) -> dict[str, tuple[EquivarianceTransform, Any]]:
     """Return the transforms that pictures show and their parameters, by words that follow 'image' or 'latent'."""
-    rotate, scale = Rotate(), IsotropicScale(interpolation='bicubic', antialias=True)
-    return {'rotated by 90°': (rotate, rotate.cases(grid)['90']), 'at half the size': (scale, scale.cases(grid)['0.5'])}
+    rotate, scale = Rotate(), IsotropicScale(interpolation='bicubic', antialias=True, eval_scales=(0.5,))
+    (half,) = scale.cases(grid).values()
+    return {'rotated by 90°': (rotate, rotate.cases(grid)['90']), 'at half the size': (scale, half)}
 
 
 @torch.no_grad()

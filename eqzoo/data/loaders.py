@@ -78,7 +78,7 @@ def build_eval_loader(
             'images of one size for evaluation, such as ImageFolder.'
         )
     sampler = ShardSampler(len(dataset), rank=rank, world_size=world_size)
-    return _build(dataset, sampler, batch_size, num_workers, world_size, _collate_any)
+    return _build(dataset, sampler, batch_size, num_workers, world_size, collate_any)
 
 
 class RunSampler(Sampler):
@@ -260,7 +260,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: If no item is readable.
     """
-    batch = _collate_any(items)
+    batch = collate_any(items)
     if batch['images'] is None:
         unreadable, reasons = batch['unreadable'], batch['reasons']
         named = [with_reason(name, reasons) for name in unreadable[:_MAX_NAMES]]
@@ -272,7 +272,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
-def _collate_any(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def collate_any(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Stack items into one batch, as `collate` does; its images are None if none is readable."""
     readable = [item for item in items if 'unreadable' not in item]
     return dict(

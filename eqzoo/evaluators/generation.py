@@ -15,7 +15,7 @@ from eqzoo.evaluators.gaussian import (
     moments_of,
     refuse_too_few,
 )
-from eqzoo.evaluators.neighbours import check_features, manifold_scores
+from eqzoo.evaluators.neighbours import DENSITY_NEIGHBORS, NEIGHBORS, check_features, manifold_scores
 from eqzoo.evaluators.reference import SMOKE_REFERENCE, Reference, image_features, read_reference
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS, Requirement
@@ -129,6 +129,13 @@ class GenerationMetric(Evaluator):
             self._reference_features = self.reference.features()
             if self._reference_features is None:
                 self._reference_features = image_features(self.extractor, self.reference.images())
+        if 'pr' in self.metrics:
+            needed = max(NEIGHBORS, DENSITY_NEIGHBORS) + 1
+            if min(num_images, len(self._reference_features)) < needed:
+                raise ValueError(
+                    f'pr: {num_images} samples and {len(self._reference_features)} images in the reference; precision '
+                    f'and recall need {needed} of each; use more, or leave pr out of metrics.'
+                )
         if 'kid' in self.metrics and min(num_images, len(self._reference_features)) < self.kid_subset_size:
             raise ValueError(
                 f'kid: {num_images} samples and {len(self._reference_features)} images in the reference; subsets of '

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from eqzoo.data import collate
+from eqzoo.data.loaders import collate_any
 from eqzoo.data.workers import worker_options
 from eqzoo.distributed import all_gather_object, all_reduce, rank_and_world_size
 from eqzoo.evaluators.base import AutoencoderView, finite_values
@@ -168,6 +168,8 @@ class InterpolationFrechet(LatentSample):
         batches = _own_batches(len(numbers), self._batch_size, can_decode=self._autoencoder is not None)
         keys = [[(number, number) for number in numbers[part].tolist()] for part in batches]
         for batch in _load(self.reference, keys, self.num_workers):
+            if batch['images'] is None:  # none is readable
+                continue
             images = to_float(batch['images'].to(self._place))
             latents_of = finite_values('latents', self._autoencoder.latents(images), batch['indices'])
             self.keep('reference', latents_of.float(), batch['indices'])
@@ -233,7 +235,7 @@ def _load(dataset: Dataset, keys: Sequence[Sequence[tuple[int, int]]], num_worke
     # its own generator: otherwise the loader draws from the global one
     generator = torch.Generator().manual_seed(0)
     options = worker_options(num_workers)
-    return DataLoader(dataset, batch_sampler=keys, collate_fn=collate, generator=generator, **options)
+    return DataLoader(dataset, batch_sampler=keys, collate_fn=collate_any, generator=generator, **options)
 
 
 def _check_is_data(reference: Any) -> None:

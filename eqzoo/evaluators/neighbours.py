@@ -14,6 +14,7 @@ from eqzoo.precision import full_precision
 
 _NEAREST_BLOCK = 2048  # rows of distances at a time
 _MARGIN = 4  # extra candidates, because float32 may confuse the order of close ones
+NEIGHBORS, DENSITY_NEIGHBORS = 3, 5
 _MANIFOLD_BLOCK = 4096  # rows and columns of distances at a time: 64 MiB
 
 
@@ -95,8 +96,8 @@ def manifold_scores(
     real: Tensor,
     generated: Tensor,
     *,
-    neighbors: int = 3,
-    density_neighbors: int = 5,
+    neighbors: int = NEIGHBORS,
+    density_neighbors: int = DENSITY_NEIGHBORS,
     block: int = _MANIFOLD_BLOCK,
 ) -> ManifoldScores:
     """Return all four scores, from one pass over the distances between the sets.

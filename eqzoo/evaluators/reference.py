@@ -358,6 +358,6 @@ def image_features(extractor: FeatureExtractor, images: np.ndarray) -> Tensor:
         batch = np.ascontiguousarray(images[list(numbers[start : start + _BATCH])])
         own.append(extractor(torch.from_numpy(batch).permute(0, 3, 1, 2).to(device)).pooled.cpu())
     features = torch.empty(len(images), extractor.num_features)
-    for other, share in enumerate(all_gather_object(torch.cat(own) if own else torch.empty(0, 0))):
+    for other, share in enumerate(all_gather_object(torch.cat(own) if own else features[:0])):
         features[other::world_size] = share
     return features

@@ -70,8 +70,8 @@ class Interpolant:
             -log(time_shift), since it counts time the other way.
         direction_weight: Weight of the direction loss of a predicted velocity, which is added: 1 - its cosine with
             the true one over the channels, mean over cells (FasterDiT, arXiv 2410.10356). 1 in
-            LightningDiT. Its gradient is millions of times too large where the prediction is 0, as of a new network: clip
-            gradients (`clip_grad=dict(max_norm=1.0)`), or the optimizer remembers the first step for thousands.
+            LightningDiT. Its gradient is millions of times too large where the prediction is 0, as of a new network:
+            clip gradients (`clip_grad=dict(max_norm=1.0)`), or the optimizer remembers the first step for thousands.
 
     Raises:
         ValueError: If an option is unknown, or two options do not go together.

@@ -48,7 +48,8 @@ def evaluator_of(metric: str, card: Mapping[str, Any]) -> str | None:
     """Return the evaluator that measured `metric`, or the metric it is a case of; None if the card does not say."""
     case, mark, number = metric.partition('#')
     # `fd/reconstructions` is a metric of its own, not a case of `fd`
-    for wanted in (metric, f'{case.rpartition("/")[0]}{mark}{number}'):
+    measured = case.removesuffix('_std')  # a standard error has no name of its own there
+    for wanted in (metric, f'{measured}{mark}{number}', f'{measured.rpartition("/")[0]}{mark}{number}'):
         for name, its in card.get('evaluators', {}).items():
             metrics = its.get('metrics')
             if isinstance(metrics, list) and wanted in metrics:

@@ -57,9 +57,15 @@ class _Scale(Transform):
         return F.interpolate(precise, whole, **mode).to(x.dtype)
 
     def cases(self, grid: Grid) -> dict[str, Scales]:
-        """Return `eval_scales`, the same for both sides, by name."""
-        fractions = {f'{float(scale):g}': _as_fraction(scale) for scale in self.eval_scales}
-        return {name: (fraction, fraction) for name, fraction in fractions.items()}
+        """Return `eval_scales` by name, the same for both sides; on other grids the nearest ones of whole cells."""
+        cells, cases = math.gcd(*grid), {}
+        for scale in map(_as_fraction, self.eval_scales):
+            name = f'{float(scale):g}'
+            if cells > 1 and (scale * cells).denominator != 1:
+                scale = Fraction(min(max(round(scale * cells), 1), cells - 1), cells)
+                name = f'{float(scale):.3g}'
+            cases[name] = (scale, scale)
+        return cases
 
     def _draw(self, generator: Generator, cells: int, grid: Grid) -> Fraction:
         """Draw k/cells, with k uniform from `minimum` of the cells to all cells but one."""
@@ -83,7 +89,8 @@ class IsotropicScale(_Scale):
         minimum: The smallest scale.
         interpolation: 'bilinear', as in the release, or 'bicubic', as in the paper.
         antialias: Whether to filter before sampling; not in the release.
-        eval_scales: Scales that an evaluation measures; the paper's by default.
+        eval_scales: Scales that an evaluation measures; the paper's by default. On a grid in which one is no whole
+            number of cells, the nearest that is, under its own name.
 
     Raises:
         ValueError: If an argument is out of range.

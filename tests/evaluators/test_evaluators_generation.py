@@ -144,6 +144,9 @@ def test_too_few_samples_are_refused_before_the_first(reference):
         ValueError, match='kid: 40 samples and 30 images in the reference; subsets of 1000 need at least'
     ):
         GenerationMetric(extractor, path).check(40)
+    with pytest.raises(ValueError, match='pr: 5 samples and 30 images in the reference; .* need 6 of each'):
+        GenerationMetric(extractor, path, ('pr',), min_images=2).check(5)
+    GenerationMetric(extractor, path, ('pr',), min_images=2).check(6)
 
 
 def test_too_few_images_of_the_reference_are_refused(reference):

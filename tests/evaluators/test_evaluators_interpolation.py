@@ -121,6 +121,21 @@ def test_only_max_reference_images_are_encoded_and_workers_change_nothing():
     assert metrics[1].card()['neighbors_from']['encoded'] == 10
 
 
+def test_a_batch_of_the_reference_without_any_readable_image_is_left_out():
+    images = faces(9)
+    found = [
+        measure(
+            InterpolationFrechet(Averages(), min_images=2, neighbors=2, reference=Faces(12, broken=broken)),
+            Pixels(),
+            images,
+            batch=1,
+        )
+        for broken in (False, True)
+    ]
+    assert all(each['ifd_averages'] > 0 for each in found)
+    assert found[0] != found[1]
+
+
 def test_a_set_itself_as_its_reference_has_each_image_as_its_own_neighbour():
     images = faces(30)
     same = Faces(1)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from eqzoo.report import compare_results, read_result, to_csv, to_markdown, to_text
-from eqzoo.report.cards import differences
+from eqzoo.report.cards import differences, evaluator_of
 
 
 @pytest.fixture
@@ -282,3 +282,22 @@ def test_csv_has_all_digits(read, result):
         'eq_err/rotation,lower,0.1931,0.1931,"b against a: num_images is 7, not 5000"',
     ]
     assert to_csv(comparison).splitlines()[4].startswith('latent_std,,nan,nan,')
+
+
+@pytest.mark.parametrize(
+    ('metric', 'evaluator'),
+    [
+        ('eq_err/rotation', 'EquivarianceError'),
+        ('eq_err/rotation/90', 'EquivarianceError'),
+        ('eq_err/rotation_std', 'EquivarianceError'),
+        ('eq_err/rotation/90_std', 'EquivarianceError'),
+        ('psnr', 'ReconstructionMetric'),
+        ('psnr_std', 'ReconstructionMetric'),
+        ('fd/reconstructions', None),
+    ],
+)
+def test_standard_errors_and_cases_are_of_the_evaluator_of_their_metric(metric, evaluator):
+    named = {'EquivarianceError': ['eq_err/rotation'], 'ReconstructionMetric': ['psnr', 'ssim']}
+    assert (
+        evaluator_of(metric, {'evaluators': {name: {'metrics': names} for name, names in named.items()}}) == evaluator
+    )

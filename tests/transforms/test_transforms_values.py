@@ -178,6 +178,15 @@ def test_every_argument_of_a_scale_changes_something(cls, x):
     assert cls(eval_scales=(Fraction(1, 3),)).cases((9, 9)) == {'0.333333': (Fraction(1, 3), Fraction(1, 3))}
 
 
+def test_scales_of_an_evaluation_are_whole_cells_of_every_grid():
+    found = IsotropicScale().cases((9, 9))
+    assert found == {name: (Fraction(cells, 9),) * 2 for name, cells in {'0.222': 2, '0.444': 4, '0.778': 7}.items()}
+    assert IsotropicScale().cases((2, 2)) == {'0.5': HALF}
+    for grid in ((14, 14), (25, 45), (7, 7)):
+        latents = torch.zeros(1, 1, *grid)
+        assert all(IsotropicScale()(latents, case).numel() for case in IsotropicScale().cases(grid).values())
+
+
 def test_every_argument_of_rotate_and_flip_changes_something():
     assert {Rotate(turns=(2,)).sample(torch.Generator().manual_seed(i), (8, 8)) for i in range(9)} == {2}
     assert {Flip(axes=('vertical',)).sample(torch.Generator().manual_seed(i), (8, 8)) for i in range(9)} == {'vertical'}
