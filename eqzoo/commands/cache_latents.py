@@ -197,7 +197,7 @@ def _measure_again(config: Any) -> Iterator[str]:
     if not _has_place(weights):
         yield (
             f'{word} has no place for the result; convert it first: python tools/convert.py {word} NEW.pth '
-            '--to eqzoo, and use NEW.pth in both commands.'
+            '--to eqzoo, use NEW.pth in both commands, and set model.autoencoder.weights to it in the config.'
         )
 
 

@@ -175,7 +175,13 @@ def test_a_vae_of_diffusers_comes_back_equivariant(workplace, monkeypatch):
         function, rest = function_of(tool, rest)
         run(function, rest)
         seen.append(tool)
-    assert seen == ['train', 'train', 'train', 'test', 'test', 'compare', 'latent_stats', 'convert']
+    assert seen == [*['train'] * 4, 'test', 'test', 'compare', 'latent_stats', 'convert']
+    encoders = {
+        name: torch.load(folder / 'work_dirs' / name / 'iter_2.pth')['state_dict']['autoencoder.encoder.conv_in.weight']
+        for name in ('my_decoder', 'my_eq_decoder')
+    }
+    assert torch.equal(encoders['my_decoder'], vae.encoder.conv_in.weight)
+    assert not torch.equal(encoders['my_eq_decoder'], vae.encoder.conv_in.weight)  # of the run before
     used = runpy.run_path(str(folder / 'use_vae.py'))
     assert used['decoded'].shape == (1, 3, 64, 64)
     assert used['vae'].config.scaling_factor != 0.18215  # measured again

@@ -334,7 +334,10 @@ class LatentStore(LatentDataset):
         return f'LatentStore {self.root}'
 
     def _normalization_remedy(self) -> str:
-        return f'Update the store: {REMEDY}, which takes seconds if the weights are the same.'
+        return (
+            f'Update the store: {REMEDY}, which takes seconds if the weights are the same. If they were measured again '
+            'and written to a file, set model.autoencoder.weights to that file instead.'
+        )
 
 
 def _check_files(root: Path, index: StoreIndex) -> None:
