@@ -82,7 +82,7 @@ def sample(
     init_distributed()
     with own_file(out, '--out'):
         draw = build_image_sampler(config, weights)
-        files = claim_sample_files(out, config, weights)
+        files = claim_sample_files(out, config, weights, draw.autoencoder)
         _draw_missing(draw, files, config.sampling)
         if rank_and_world_size()[0] == 0:
             print(_finish(draw, files, out, config.sampling.num_samples))

@@ -140,7 +140,7 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
         draw = build_image_sampler(config, weights)
         batch_size = config.sampling.batch_size
         evaluators = build_evaluators(measured_references(config.test_evaluators, folder, draw, batch_size=batch_size))
-        files = None if samples is None else claim_sample_files(samples, config, weights)
+        files = None if samples is None else claim_sample_files(samples, config, weights, draw.autoencoder)
         sampling = config.sampling
         loader = SampleBatches(
             draw,

@@ -11,7 +11,7 @@ from torch import Tensor
 from eqzoo import __version__
 from eqzoo.autoencoders import Autoencoder
 from eqzoo.checkpoints.config import plain_config
-from eqzoo.checkpoints.generator import load_generator
+from eqzoo.checkpoints.generator import SIZES, load_generator
 from eqzoo.checkpoints.read import weights_sha256
 from eqzoo.config import trains_autoencoder
 from eqzoo.data import ImageFolder
@@ -27,6 +27,12 @@ from eqzoo.randomness import SampleStreams, Stream, seeded
 from eqzoo.registry import build
 
 Labels = Literal['random', 'balanced'] | Sequence[int]
+
+# Arguments of parts of a generator that change its samples, and cannot be seen in weights.
+_NOT_IN_WEIGHTS = {
+    'process': ('type', 'path', 'prediction', 'network_time', 'num_steps', 'schedule'),
+    'network': ('size', 'tap'),
+}
 
 
 class ImageSampler:
@@ -235,7 +241,8 @@ def generator_weights(config: Config, checkpoint: str | None) -> str:
     """
     latest = latest_checkpoint(config.work_dir)
     network = config.model.generator.network
-    adapted = 'adapt' in network  # then the config's own weights are those of another network, to begin with
+    # then the config's own weights are those of another network, to begin with
+    adapted = bool(network.get('adapt') or network.get('weights_grid'))
     chosen = checkpoint or (str(latest) if latest else None if adapted else network.get('weights'))
     if not chosen:
         reason = 'adapts the weights of another network' if adapted else 'names no weights'
@@ -278,6 +285,7 @@ def build_image_sampler(config: Config, weights: str) -> ImageSampler:
         generator_config['network'].pop(key, None)
     generator = build(generator_config).eval()
     stored = load_generator(generator.network, weights)
+    _check_generator(stored.config, generator_config, weights)
     autoencoder = build(decoder_config(config, weights)).eval()
     if stored.latents is not None:
         _check_latents(stored.latents, autoencoder, weights)
@@ -325,19 +333,53 @@ def identity(config: Config) -> dict[str, Any]:
     )
 
 
-def claim_sample_files(out: str, config: Config, weights: str) -> PngSamples | NpzSamples:
+def claim_sample_files(out: str, config: Config, weights: str, autoencoder: Autoencoder) -> PngSamples | NpzSamples:
     """Open the files for the samples of `config`, and write the card that says how they are drawn.
+
+    Args:
+        out: A folder, or an npz file.
+        config: Of the generator.
+        weights: The file of the generator's weights.
+        autoencoder: It decodes the samples.
 
     Raises:
         ValueError: If `out` has other samples.
     """
-    plan = {**identity(config), 'weights_sha256': weights_sha256(weights)}
+    plan = {**identity(config), 'weights_sha256': weights_sha256(weights), 'decoder': latents_card(autoencoder)}
+    if process := config.model.generator.get('process'):
+        plan['process'] = plain_config(process)
     del plan['num_images']  # more samples may be added later
     check_card(out, plan)
     wait_for_all()  # the card is written after every process has looked for one
     if rank_and_world_size()[0] == 0:
         write_card(out, {'plan': plan, 'weights': weights, 'eqzoo': __version__, 'torch': torch.__version__})
     return open_sample_files(out)
+
+
+def _check_generator(stated: Mapping[str, Any] | None, config: Mapping[str, Any], weights: str) -> None:
+    """Check what leaves no trace in weights: how the generator's process and attention were trained."""
+    for part, keys in _NOT_IN_WEIGHTS.items():
+        theirs, ours = (each.get(part) for each in (stated or {}, config))
+        if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
+            continue
+        ours = plain_config(ours)
+        for key in keys:
+            values = [_value_of(key, each) for each in (theirs, ours)]
+            if None not in values and values[0] != values[1]:
+                raise ValueError(
+                    f'{weights}: the generator was trained with {part}.{key} {theirs[key]!r}, the config has '
+                    f'{ours[key]!r}; set model.generator.{part}.{key} to the former.'
+                )
+
+
+def _value_of(key: str, arguments: Mapping[str, Any]) -> Any:
+    """Return an argument: a size by its numbers, if they are known, and a type without its module."""
+    value = arguments.get(key)
+    if not isinstance(value, str):
+        return value
+    if key == 'size':
+        return list(SIZES[value]) if value in SIZES else None  # names of other networks' sizes mean several
+    return value.rpartition('.')[2] if key == 'type' else value
 
 
 def _check_latents(theirs: Mapping[str, Any], autoencoder: Autoencoder, weights: str) -> None:

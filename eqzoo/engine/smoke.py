@@ -28,6 +28,7 @@ MARK = '.smoke'
 """The file that marks a folder as one whose checkpoints a smoke run wrote."""
 
 _ROOT = ('work_dirs', 'smoke')
+_OF_LATENTS = ('latent_channels', 'latent_size', 'patch_size', 'num_classes')  # arguments of a generator's network
 _IMAGES = dict(type='Shapes', num_images=16, size=64)
 
 
@@ -140,6 +141,7 @@ def _write_latents(config: Config) -> None:
     if config.get('cache_dataloader'):
         config.cache_dataloader.dataset = dict(_IMAGES)
     network.num_classes = len(images.classes)
+    _fit_guidance(config)
 
 
 def _fit_to_images(config: Config) -> None:
@@ -147,6 +149,17 @@ def _fit_to_images(config: Config) -> None:
     images = build(config.train_dataloader.dataset)
     _fit_network(config, images.size)
     config.model.generator.network.num_classes = len(images.classes)
+    _fit_guidance(config)
+
+
+def _fit_guidance(config: Config) -> None:
+    """Give the worse networks of `AutoGuidance` the latents and classes of the generator's."""
+    network = config.model.generator.network
+    hooks = (config.get('custom_hooks') or {}).values()
+    for place in filter(None, (config.get('sampling'), *hooks)):
+        guidance = (place.get('sampler') or {}).get('guidance')  # MaskGIT's is a number
+        if isinstance(guidance, Mapping) and 'network' in guidance:
+            guidance.network.update({key: network[key] for key in _OF_LATENTS if key in network})
 
 
 def _fit_network(config: Config, size: int) -> Autoencoder:

@@ -25,6 +25,13 @@ class Guidance:
             raise ValueError(f'{type(self).__name__}.interval: got {interval}; expected 0 <= low < high <= 1.')
         self.scale, self.interval = scale, (low, high)
 
+    def check(self, network: nn.Module) -> None:
+        """Check that this guidance is for a network.
+
+        Raises:
+            ValueError: If it is not.
+        """
+
     def guided(self, noise_time: Tensor) -> Tensor:
         """Return the indices (G,) of the samples to guide, for noise times (B,) on the CPU."""
         low, high = self.interval
@@ -54,6 +61,18 @@ class ClassifierFree(Guidance):
         super().__init__(scale, interval=interval)
         self.channels = channels
 
+    def check(self, network: nn.Module) -> None:
+        """Check that the latents have `channels` channels.
+
+        Raises:
+            ValueError: If they have fewer.
+        """
+        if self.channels is not None and self.channels > network.latent_shape[0]:
+            raise ValueError(
+                f'ClassifierFree.channels: got {self.channels}; expected 1 to {network.latent_shape[0]}, the number of '
+                'latent channels, or None for all.'
+            )
+
     def __call__(self, network: nn.Module, x: Tensor, times: Tensor, labels: Tensor, noise_time: Tensor) -> Tensor:
         """Return the network's guided output (B, C or 2C, h, w), float32.
 
@@ -65,13 +84,9 @@ class ClassifierFree(Guidance):
             noise_time: (B,) in [0, 1], 1 at pure noise, on the CPU.
 
         Raises:
-            ValueError: If the latents have fewer than `channels` channels.
+            ValueError: As `check`.
         """
-        if self.channels is not None and self.channels > network.latent_shape[0]:
-            raise ValueError(
-                f'ClassifierFree.channels: got {self.channels}; expected 1 to {network.latent_shape[0]}, the number of '
-                'latent channels, or None for all.'
-            )
+        self.check(network)
         guided = self.guided(noise_time)
         if not len(guided):
             return network(x, times, labels)
@@ -101,11 +116,11 @@ class AutoGuidance(Guidance):
         super().__init__(scale, interval=interval)
         self.network = network.eval().requires_grad_(False)
 
-    def __call__(self, network: nn.Module, x: Tensor, times: Tensor, labels: Tensor, noise_time: Tensor) -> Tensor:
-        """Return the network's guided output (B, C or 2C, h, w), float32; arguments as of `ClassifierFree`.
+    def check(self, network: nn.Module) -> None:
+        """Check that the worse network is for the same latents and classes.
 
         Raises:
-            ValueError: If the worse network is for other latents or classes.
+            ValueError: If it is not.
         """
         theirs, ours = ((each.latent_shape, each.num_classes) for each in (self.network, network))
         if theirs != ours:
@@ -113,6 +128,14 @@ class AutoGuidance(Guidance):
                 f'AutoGuidance.network: got latents {theirs[0]} and {theirs[1]} classes; expected those of the '
                 f'generator, {ours[0]} and {ours[1]}; use a network for the same autoencoder and data.'
             )
+
+    def __call__(self, network: nn.Module, x: Tensor, times: Tensor, labels: Tensor, noise_time: Tensor) -> Tensor:
+        """Return the network's guided output (B, C or 2C, h, w), float32; arguments as of `ClassifierFree`.
+
+        Raises:
+            ValueError: As `check`.
+        """
+        self.check(network)
         output, guided = network(x, times, labels).float(), self.guided(noise_time)
         if not len(guided):
             return output

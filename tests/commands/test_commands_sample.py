@@ -117,6 +117,35 @@ def test_other_samples_and_other_latents_are_refused(trained, tmp_path):
     assert not (tmp_path / 'b.npz').exists()
 
 
+def test_samples_of_another_decoder_are_other_samples(trained, tmp_path):
+    checkpoint = read_checkpoint(trained / 'iter_4.pth')
+    del checkpoint['latents']  # as in published files
+    torch.save(checkpoint, tmp_path / 'published.pth')
+    draw(trained, tmp_path / 'a.npz', '--num', '2', checkpoint=tmp_path / 'published.pth')
+    with pytest.raises(SystemExit, match=r"a.npz: has other samples: decoder .*'scale': \[3.0, "):
+        draw(trained, tmp_path / 'a.npz', 'model.autoencoder.scale=3.0', checkpoint=tmp_path / 'published.pth')
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            dict(process=dict(num_steps=500)),
+            'process.num_steps 500, the config has 1000; set model.generator.process.n',
+        ),
+        (dict(process=dict(schedule='cosine')), "process.schedule 'cosine', the config has 'linear'"),
+        (dict(network=dict(size=[2, 32, 4])), r'network.size \[2, 32, 4\], the config has'),
+    ],
+)
+def test_what_weights_do_not_show_must_be_as_in_training(trained, tmp_path, change, message):
+    checkpoint = read_checkpoint(trained / 'iter_4.pth')
+    for part, arguments in change.items():
+        checkpoint['generator'][part] |= arguments
+    torch.save(checkpoint, tmp_path / 'other.pth')
+    with pytest.raises(SystemExit, match=f'other.pth: the generator was trained with {message}'):
+        draw(trained, tmp_path / 'a.npz', checkpoint=tmp_path / 'other.pth')
+
+
 def test_a_gap_of_a_stopped_run_ends_the_file(trained, tmp_path):
     draw(trained, tmp_path / 'a.npz', '--num', '2')
     draw(trained, tmp_path / 'b.npz', '--num', '1')
@@ -208,6 +237,14 @@ def test_samples_are_measured_without_the_decoder(trained, tmp_path):
     draw(trained, tmp_path / 'some.npz', '--num', '3')
     mixed = run(evaluate, [*words, '--samples', str(tmp_path / 'some.npz')])
     assert mixed['metrics'] == pytest.approx(result['metrics'], rel=1e-5)
+
+
+def test_a_smoke_run_fits_the_worse_network_of_autoguidance_too(trained, tmp_path):
+    worse = dict(type='DiffusionTransformer', size=(2, 32, 2), latent_size=32, num_classes=1000)
+    guidance = dict(type='AutoGuidance', scale=2.0, network=worse)
+    draw(trained, tmp_path / 'a.npz', '--num', '2', f'sampling.sampler.guidance={guidance}')
+    draw(trained, tmp_path / 'b.npz', '--num', '2', 'sampling.sampler.guidance=None')
+    assert (pixels(tmp_path / 'a.npz') != pixels(tmp_path / 'b.npz')).any()
 
 
 def test_a_dry_run_says_what_would_be_trained(tmp_path, capsys):

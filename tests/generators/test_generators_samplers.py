@@ -131,6 +131,20 @@ def test_worse_networks_of_other_latents_or_classes_are_refused():
         ask(AutoGuidance(2.0, network(1, num_classes=7)), network())
 
 
+@pytest.mark.parametrize(
+    ('guidance', 'message'),
+    [
+        (ClassifierFree(2.0, channels=5), 'ClassifierFree.channels: got 5; expected 1 to 4'),
+        (AutoGuidance(2.0, network(1, num_classes=7)), 'AutoGuidance.network: got .* and 7 classes'),
+    ],
+)
+def test_guidance_of_another_network_is_refused_before_the_first_step(guidance, message):
+    generator = DiT(network(), GaussianDiffusion())
+    DDPM(4, guidance=ClassifierFree(2.0, channels=4)).check(generator)
+    with pytest.raises(ValueError, match=message):
+        DDPM(4, guidance=guidance).check(generator)
+
+
 @pytest.mark.parametrize('interval', [(-0.1, 1), (0, 1.1), (0.5, 0.5), (0.7, 0.3)])
 def test_impossible_intervals_are_refused(interval):
     with pytest.raises(ValueError, match=r'ClassifierFree.interval: got .*; expected 0 <= low < high <= 1'):

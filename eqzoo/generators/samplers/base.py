@@ -27,7 +27,7 @@ class Sampler(ABC):
         """Check that this sampler is for `generator`.
 
         Raises:
-            ValueError: If the generator has another process.
+            ValueError: If the generator has another process, or the guidance is for another network.
         """
         process = getattr(generator, 'process', None)
         if not isinstance(process, self.process):
@@ -37,6 +37,8 @@ class Sampler(ABC):
                 'DDPM, DDIM and DPMSolver are for DiT, ODE, ShiftedODE and SDE for SiT and REPA, Confidence and Halton '
                 'for MaskGIT.'
             )
+        if self.guidance is not None:
+            self.guidance.check(generator.network)
 
     @torch.no_grad()
     def __call__(self, generator: Generator, labels: Tensor, streams: SampleStreams) -> Tensor:
