@@ -333,6 +333,10 @@ def test_commands_can_be_typed_by_a_user(tmp_path):
             "study = dict(title='t', autoencoders={'a': dict(config='x')}, generators={'g': dict(config='y', scores=(0.9, 0.3))})",
             r'scores must be .*, got \(0.9, 0.3\)',
         ),
+        (
+            "study = dict(title='t', autoencoders={'a': dict(config='x')}, score='recall_effnet_lite0')",
+            "study.score must be .* lower values are better, .* got 'recall_effnet_lite0'",
+        ),
         ('study = dict(', 'cannot be read: SyntaxError'),
     ],
 )
