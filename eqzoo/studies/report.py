@@ -69,8 +69,8 @@ _NOTES = {
     'Gates': 'Conditions that an autoencoder has to meet, in each seed, before a generator is trained on it.',
     'Differences': 'Seed by seed: mean ± standard deviation, and in how many seeds the sign is that of the mean.',
     'Over training steps': (
-        "The speed-up is the control's last step over the step at which its last score is reached; ≥ marks a lower bound, "
-        'where the first measured step has reached it in some seed.'
+        "The speed-up is the control's last step over the step at which its last score is reached; ≥ marks a lower "
+        'bound, where the first measured step has reached it in some seed.'
     ),
     'Predictors': (
         "Spearman's rank correlation between a metric of the autoencoder and the score of the generator (lower is "
