@@ -47,7 +47,7 @@ def study(
     from eqzoo.studies.gates import Gatekeeper
     from eqzoo.studies.preflight import missing_of
     from eqzoo.studies.report import report_study
-    from eqzoo.studies.stages import default_jobs
+    from eqzoo.studies.stages import StageError, default_jobs
 
     the_study, root = load_study(config_file), Path(work_dir)
     plan = plan_study(the_study, the_study.seeds(seeds), root / 'stages', overrides)
@@ -74,9 +74,13 @@ def study(
         if criterion is not None and seeds < criterion.of_seeds:
             print(f'The criterion asks for {criterion.of_seeds} seeds; {seeds} may not decide it.', flush=True)
         keeper = Gatekeeper(the_study, plan, report=lambda line: print(line, flush=True))
-        run_stages(plan.stages.values(), run_command, jobs=jobs, configs=plan.configs(), admits=keeper.admits)
-        words = [config_file, *overrides]
-        report_study(the_study, plan, the_study.seeds(seeds), folder, words=words, record=record, into=into)
+        given = dict(words=[config_file, *overrides], record=record)
+        try:
+            run_stages(plan.stages.values(), run_command, jobs=jobs, configs=plan.configs(), admits=keeper.admits)
+        except StageError as error:  # one arm that diverges does not take the page from all others
+            report_study(the_study, plan, the_study.seeds(seeds), folder, **given, failures=error.failures)
+            raise
+        report_study(the_study, plan, the_study.seeds(seeds), folder, **given, into=into)
 
 
 def run_command(command: 'StageCommand') -> None:

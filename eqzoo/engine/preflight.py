@@ -53,7 +53,7 @@ def check_ready(
     Raises:
         ValueError: Naming everything that is missing; or for an unknown component, or an unknown or missing argument.
     """
-    lacks, datasets = _inspect(config, keys, opened or {})
+    lacks, datasets = missing_and_opened(config, keys, opened)
     if lacks:
         # a component does not know the name of its config
         lacks = [
@@ -71,13 +71,23 @@ def missing(config: Mapping[str, Any], keys: Sequence[str] = COMPONENT_KEYS) -> 
     Raises:
         ValueError: For an unknown component, or an unknown or missing argument.
     """
-    return _inspect(config, keys, {})[0]
+    return missing_and_opened(config, keys)[0]
 
 
-def _inspect(
-    config: Mapping[str, Any], keys: Iterable[str], given: Mapping[str, Dataset]
+def missing_and_opened(
+    config: Mapping[str, Any], keys: Iterable[str], given: Mapping[str, Dataset] | None = None
 ) -> tuple[list[tuple[str, Requirement]], dict[str, Dataset]]:
-    """Return what the components under `keys` lack, and the data sets that could be opened, by place."""
+    """Return what the components under `keys` lack, and the data sets that could be opened, by place.
+
+    Args:
+        config: The config.
+        keys: The keys of `config` to check.
+        given: Data sets that are open already, by place.
+
+    Raises:
+        ValueError: For an unknown component, or an unknown or missing argument.
+    """
+    given = given or {}
     lacks: list[tuple[str, Requirement]] = []
     datasets: dict[str, Dataset] = {}
     # a list: all names are checked before anything is opened

@@ -92,17 +92,19 @@ def write_down(study: Study, config_file: str, file: Path, overrides: Sequence[s
     Called before the first stage, so that a reader of the results sees what was decided before, and what was changed.
 
     Returns:
-        The record: an entry for each version of the config, with `date`, `criterion`, `gates`, `config`, its text,
-        and `overrides`.
+        The record: an entry for each version of the config, with `date`, `criterion`, `gates`, `first_seed`,
+        `config`, its text, and `overrides`.
     """
     entries = read_record(file)
     entry = {
         'criterion': None if study.criterion is None else asdict(study.criterion),
         'gates': {name: asdict(gate) for name, gate in study.gates.items()},
+        'first_seed': study.first_seed,
         'config': find_config(config_file).read_text(),
         'overrides': [*overrides],
     }
-    last = {'overrides': [], **entries[-1]} if entries else {}  # eqzoo has not always written them down
+    # eqzoo has not always written all of it down
+    last = {'overrides': [], 'first_seed': study.first_seed, **entries[-1]} if entries else {}
     if {key: last.get(key) for key in entry} != entry:
         entries.append({'date': datetime.now(timezone.utc).isoformat(timespec='seconds'), **entry})
         write_json(file, entries)
@@ -119,10 +121,11 @@ def read_record(file: Path) -> list[dict[str, Any]]:
 
 
 def date_of_criterion(record: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return when the last criterion of a record was written down; None if the record is empty."""
+    """Return when the last criterion of a record was written down, with the seeds; None if the record is empty."""
     found = None
     for entry in reversed(record):
-        if entry['criterion'] != record[-1]['criterion']:
+        last = record[-1]
+        if entry['criterion'] != last['criterion'] or _changed('first_seed', entry, last):
             break
         found = entry['date']
     return found
@@ -134,8 +137,9 @@ def criterion_lines(study: Study, scores: Sequence[Score]) -> list[str]:
     chance = sign_test(criterion.seeds_agreeing, criterion.of_seeds)
     decided = (
         f"Decided by: `{criterion.metric}` of {criterion.of} is {criterion.better} than on the control's latents in at "
-        f'least {criterion.seeds_agreeing} of the first {criterion.of_seeds} seeds. For one autoencoder the chance of '
-        f'that is {chance:.2g} if both signs are equally likely (a one-sided sign test).'
+        f'least {criterion.seeds_agreeing} of the first {criterion.of_seeds} seeds'
+        f'{study.which_seeds(criterion.of_seeds)}. For one autoencoder the chance of that is {chance:.2g} if both '
+        'signs are equally likely (a one-sided sign test).'
     )
     lines = [f'> {criterion.words}', '', decided]
     measured = dict.fromkeys(name for each in scores if each.generator == criterion.of for name in each.metrics)
@@ -146,10 +150,16 @@ def criterion_lines(study: Study, scores: Sequence[Score]) -> list[str]:
 
 
 def changes_since(record: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each version of criterion or gates in a record that was replaced by another one."""
+    """Return a line for each version of criterion, gates or first seed in a record that was replaced by another one."""
     lines = []
     for before, after in pairwise(record):
-        for key in ('criterion', 'gates'):
-            if before.get(key) != after.get(key):
+        for key in ('criterion', 'gates', 'first_seed'):
+            if _changed(key, before, after):
                 lines.append(f'- {key} changed on {after["date"]}; before: `{json.dumps(before.get(key))}`')
     return lines
+
+
+def _changed(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Return whether two entries differ; eqzoo has not always written `first_seed` down, which says nothing."""
+    is_known = key != 'first_seed' or (key in before and key in after)
+    return is_known and before.get(key) != after.get(key)

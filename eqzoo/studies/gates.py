@@ -157,9 +157,13 @@ def condition(gate: Gate) -> str:
 
 
 def gate_records(keeper: Gatekeeper, plan: StudyPlan) -> list[dict[str, Any]]:
-    """Return all outcomes in JSON types; a value that is not a number is None, with `nan` true."""
+    """Return all outcomes in JSON types; a value that is not a number is None, with `nan` true.
+
+    As on the page, there is none of an autoencoder whose seed was stopped: its test is of an earlier run.
+    """
     rows = []
-    for gated in (*keeper.starts(), *(Gated('arm', *arm) for arm in plan.measured)):
+    arms = [Gated('arm', *arm) for arm in plan.measured if keeper.is_open(Gated('start', *arm))]
+    for gated in (*keeper.starts(), *arms):
         for outcome in keeper.outcomes(gated) or []:
             is_nan = outcome.value is not None and not math.isfinite(outcome.value)
             rows.append(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +19,16 @@ from eqzoo.studies.study import AutoencoderArm, GeneratorArm, Study
 _IRRELEVANT_KEYS = ('work_dir', 'resume', 'device', 'log_processor', 'visualizer')
 _TEST_KEYS = ('test_dataloader', 'test_evaluators', 'sampling')
 _LATENT_KEYS = ('cache_dataloader', 'cache_encoder')
+# Keys that the study sets in every config, with what sets them; and patterns of those that it sets in the config of a
+# generator, or of an autoencoder with a start.
+_STUDY_KEYS = {
+    'seed': '`first_seed` of the study and --seeds set it',
+    'sampling.seed': '`first_seed` of the study and --seeds set it',
+    'work_dir': '--work-dir is the folder of all stages',
+    'resume': '--resume continues the study',
+}
+_SET_IN_GENERATORS = re.compile(r'model|model\.autoencoder(\..*)?|train_dataloader(\.dataset(\.root)?)?')
+_SET_WITH_START = re.compile(r'model\.autoencoder\.weights(\..*)?')
 # Names in the folders of stages.
 _STORE, _AUTOENCODER, _REFERENCE = 'store', 'autoencoder.pth', 'reference.npz'
 _NUM_MEASURED = 2000  # images for the normalisation of latents
@@ -72,13 +83,22 @@ def plan_study(study: Study, seeds: Iterable[int], root: Path, overrides: Iterab
         study: The grid.
         seeds: Each one seeds starts, fine-tuning, generators and samples.
         root: The folder of all studies' stages.
-        overrides: `key=value` words for all configs that have the key, such as device=cpu.
+        overrides: `key=value` words for all configs that have the key, such as device=cpu. They replace what arms
+            change, and not what the study itself sets: the weights of a start, and a generator's autoencoder and
+            latent store.
 
     Raises:
-        ValueError: If a config or a key of it is wrong; or if there is a gate of starts, and no start.
+        ValueError: If a config or a key of it is wrong; if an override sets what the study sets in every config; or if
+            there is a gate of starts, and no start.
     """
-    plan, seeds = StudyPlan(), list(seeds)
-    planner = _Planner(plan, root, tuple(overrides))
+    plan, seeds, overrides = StudyPlan(), list(seeds), tuple(overrides)
+    for each in overrides:
+        if (key := each.partition('=')[0]) in _STUDY_KEYS:
+            raise ValueError(
+                f'Override {each!r}: a study sets {key} in all its configs, so it cannot be overridden; '
+                f'{_STUDY_KEYS[key]}.'
+            )
+    planner = _Planner(plan, root, overrides)
     of_starts = [gate.name for gate in study.gates.values() if gate.of == 'start']
     for seed in seeds:
         arms = [arm for arm in study.autoencoders.values() if seed in arm.seeds_of(seeds)]
@@ -114,12 +134,13 @@ class _Planner:
         if not arm.start:
             return None
         stem = f'start-{Path(arm.start).stem}-{seed}'
-        return self._train(f'start of {arm.name}, seed {seed}', stem, arm.start, (_override('seed', seed),))
+        overrides = (_override('seed', seed), *self._known_overrides(arm.start))
+        return self._train(f'start of {arm.name}, seed {seed}', stem, arm.start, overrides)
 
     def tune(self, arm: AutoencoderArm, seed: int) -> Stage:
         """Fine-tune an autoencoder, write its averaged weights to a file, and measure its latents."""
         start, stem = self.start(arm, seed), Path(arm.config).stem
-        overrides = (_override('seed', seed), *_changes(arm.change))
+        overrides = (_override('seed', seed), *self._words(arm))
         if start is not None:
             overrides += (f'model.autoencoder.weights={_product(start)}',)
         name, gated = f'fine-tuning of {arm.name}, seed {seed}', Gated('start', arm.name, seed)
@@ -142,8 +163,9 @@ class _Planner:
         return tuple(commands)
 
     def _words(self, arm: AutoencoderArm) -> tuple[str, ...]:
-        """Return the overrides of an autoencoder's config where it is not trained."""
-        return (*_changes(arm.change), *self._known_overrides(arm.config))
+        """Return the overrides of an autoencoder's config: what its arm changes, and those of the study."""
+        known = self._known_overrides(arm.config, _SET_WITH_START if arm.start else None)
+        return (*_changes(arm.change), *known)
 
     def measure_start(self, arm: AutoencoderArm, seed: int) -> None:
         """Test what an autoencoder's fine-tuning starts from, as the autoencoder itself, if it starts from anything.
@@ -186,7 +208,7 @@ class _Planner:
     def latents(self, arm: AutoencoderArm, generator: GeneratorArm, seed: int) -> Stage:
         """Write the latents that a generator is trained on."""
         tuned = self.tune(arm, seed)
-        overrides = (*self._generator_overrides(arm, generator, seed), *self._known_overrides(generator.config))
+        overrides = self._generator_overrides(arm, generator, seed)
         config = _config(generator.config, overrides)
         flip = config.train_dataloader.dataset.get('flip', False)
         key = _short_hash(str(tuned.folder), flip, *(_plain(config.get(key)) for key in _LATENT_KEYS))
@@ -206,7 +228,7 @@ class _Planner:
         )
         gated = Gated('arm', arm.name, seed)
         trained = self._train(name, f'generator-{stem}', generator.config, overrides, store, gated=gated)
-        words = (*overrides, _override('sampling.seed', seed), *self._known_overrides(generator.config))
+        words = (*overrides, _override('sampling.seed', seed))
         references, measured = self.references(arm, generator, seed, words)
         for step in self.steps(generator, words):
             key = _short_hash(str(trained.folder), step, _test_settings(_config(generator.config, words)))
@@ -247,13 +269,13 @@ class _Planner:
         """
         evaluators = _config(generator.config, words).to_dict()['test_evaluators']
         images = _config(generator.config, words).sampling.num_samples
-        gated, changes = Gated('arm', arm.name, seed), _changes(generator.change)
+        gated = Gated('arm', arm.name, seed)
         stages, given = [], list(evaluators)
         data = [each for each in evaluators if isinstance(each.get('reference'), Mapping)]
         of_images = [each for each in data if _compares_images(each)]
         if (extractor := _only_features(of_images)) is not None:
             folder = self.root / f'reference-{_short_hash(__version__, of_images[0]["reference"], extractor, images)}'
-            overrides, options = (*changes, *self._known_overrides(generator.config)), (('num_stored', images),)
+            overrides, options = self._generator_words(generator), (('num_stored', images),)
             command = StageCommand('reference', (generator.config, str(folder / _REFERENCE)), options, overrides)
             stages.append(self.plan.add(Stage('reference of samples', folder, (command,)), gated))
             given = _with_file(given, of_images, folder)
@@ -262,7 +284,7 @@ class _Planner:
             tuned, reference = self.tune(arm, seed), of_reconstructions[0]['reference']
             key = _short_hash(__version__, str(tuned.folder), reference, extractor)
             folder = self.root / f'reconstructions-{Path(arm.config).stem}-{seed}-{key}'
-            overrides = (*self._generator_overrides(arm, generator, seed), *self._known_overrides(generator.config))
+            overrides = self._generator_overrides(arm, generator, seed)
             options = (('reconstructions', True),)
             command = StageCommand('reference', (generator.config, str(folder / _REFERENCE)), options, overrides)
             name = f'reconstructions by {arm.name}, seed {seed}'
@@ -271,10 +293,15 @@ class _Planner:
         return tuple(stages), (_override('test_evaluators', given),) if stages else ()
 
     def _generator_overrides(self, arm: AutoencoderArm, generator: GeneratorArm, seed: int) -> tuple[str, ...]:
-        """Return the overrides that put an autoencoder into a generator's config."""
-        tuned = _config(arm.config, _changes(arm.change)).model.autoencoder.to_dict()
+        """Return the overrides of a generator's config, with those that put an autoencoder into it."""
+        tuned = _config(arm.config, self._words(arm)).model.autoencoder.to_dict()
         tuned['weights'] = str(self.plan.tuned[arm.name, seed])
-        return (_override('model.autoencoder', tuned), *_changes(generator.change))
+        return (_override('model.autoencoder', tuned), *self._generator_words(generator))
+
+    def _generator_words(self, generator: GeneratorArm) -> tuple[str, ...]:
+        """Return what a generator's arm changes, and the study's overrides of keys that the study does not set."""
+        known = self._known_overrides(generator.config, _SET_IN_GENERATORS)
+        return (*_changes(generator.change), *known)
 
     def _train(
         self,
@@ -285,15 +312,21 @@ class _Planner:
         *needs: Stage | None,
         gated: Gated | None = None,
     ) -> Stage:
-        overrides = (*overrides, *self._known_overrides(config))
         folder = self.root / f'{stem}-{_short_hash(_training_settings(_config(config, overrides)))}'
         command = StageCommand('train', (config,), (), (f'work_dir={folder}', 'resume=auto', *overrides))
         return self.plan.add(Stage(name, folder, (command,), tuple(filter(None, needs)), resumable=True), gated)
 
-    def _known_overrides(self, config: str) -> tuple[str, ...]:
-        """Return those of the study's overrides whose keys this config has: a generator has no perceptual loss."""
+    def _known_overrides(self, config: str, set_here: re.Pattern[str] | None = None) -> tuple[str, ...]:
+        """Return those of the study's overrides whose keys this config has: a generator has no perceptual loss.
+
+        Args:
+            config: Its path.
+            set_here: The keys that the study sets in it, whose overrides are left out; None if there are none.
+        """
         found = []
         for each in self.overrides:
+            if set_here is not None and set_here.fullmatch(each.partition('=')[0]):
+                continue
             try:
                 _config(config, (each,))
             except ValueError as error:

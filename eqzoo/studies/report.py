@@ -68,7 +68,10 @@ _FILES = (
 _NOTES = {
     'Gates': 'Conditions that an autoencoder has to meet, in each seed, before a generator is trained on it.',
     'Differences': 'Seed by seed: mean ± standard deviation, and in how many seeds the sign is that of the mean.',
-    'Over training steps': "The speed-up is the control's last step over the step at which its last score is reached.",
+    'Over training steps': (
+        "The speed-up is the control's last step over the step at which its last score is reached; ≥ marks a lower "
+        'bound, where the first measured step has reached it in some seed.'
+    ),
     'Predictors': (
         "Spearman's rank correlation between a metric of the autoencoder and the score of the generator (lower is "
         'better): over the means of autoencoders, and over all their seeds, which are not independent. Expected is the '
@@ -91,6 +94,7 @@ def report_study(
     words: Sequence[str],
     record: Sequence[Mapping[str, Any]] = (),
     into: str | None = None,
+    failures: Sequence[str] = (),
 ) -> None:
     """Write README.md, results.csv, results.json, plots and pictures to `folder`.
 
@@ -100,22 +104,25 @@ def report_study(
 
     Args:
         study: The grid.
-        plan: Its stages; all that the gates admit are done.
+        plan: Its stages; all that the gates admit are done, unless there are `failures`.
         seeds: The seeds of the plan.
         folder: Created if it does not exist.
         words: The study's config file and its overrides, as on the command line.
         record: When criterion and gates were written down; see `write_down`.
         into: A Markdown file to put the tables into as well; see `put_into`.
+        failures: The stages that failed, with their errors. Then nothing is written if there is no score yet.
 
     Raises:
         ValueError: If results were measured differently, or `into` has no place for the tables.
     """
     keeper = Gatekeeper(study, plan)
     scores = collect_scores(study, plan, seeds, keeper)
+    if failures and not scores:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     origin = _origin(plan, keeper)
     found = predictions(study, scores)
-    judgements = [] if study.criterion is None else judge(study, scores, seeds)
+    judgements = [] if study.criterion is None else judge(study, _final(scores, plan), seeds)
     tables = {
         'Criterion': criterion_table(study, judgements),
         'Gates': gate_table(study, keeper, plan),
@@ -136,12 +143,13 @@ def report_study(
         **{'study': study.name, 'title': study.title, 'claim': study.claim, **origin},
         'overrides': [*words[1:]],
         'written_down': [*record],
+        'failures': [*failures],
         'judgements': [each.as_json() for each in judgements],
         'gates': gate_records(keeper, plan),
         'predictors': [each.as_json() for each in found],
         **_with_protocols(scores),
     }
-    head = _head(study, scores, origin, record, tables.get('Criterion', []))
+    head = _head(study, scores, origin, record, tables.get('Criterion', []), failures)
     shown = [name for name, is_drawn in plots.items() if is_drawn]
     terms = _terms(study, scores, tables)
     glossary = _GLOSSARY if (folder / _GLOSSARY).is_file() else None
@@ -159,6 +167,11 @@ def report_study(
         put_into(Path(into), study.name, [line for title in main for line in (f'{title}:', '', *tables[title], '')])
     print('\n'.join(line for title, lines in tables.items() for line in ('', title, '', *lines)))
     print(f'\nWritten: {folder / _PAGE}, results.csv, results.json, plots and pictures')
+
+
+def _final(scores: Iterable[Score], plan: StudyPlan) -> list[Score]:
+    """Return the scores after each generator's last step: if this is missing, earlier ones do not stand for it."""
+    return [each for each in scores if each.generator and each.step == plan.steps[each.generator][-1]]
 
 
 def put_into(file: Path, name: str, lines: Sequence[str]) -> None:
@@ -185,9 +198,13 @@ def _head(
     origin: Mapping[str, Any],
     record: Sequence[Mapping[str, Any]],
     judged: Sequence[str],
+    failures: Sequence[str],
 ) -> list[str]:
-    """Return the title, the claim, and the criterion with the verdicts."""
+    """Return the title, failed stages, the claim, and the criterion with the verdicts."""
     page = [f'# {_title(study)}', '']
+    if failures:
+        page += ['**Not complete.** These stages failed, and all that needs them is missing below:', '']
+        page += [*(f'- {escape_markdown(each)}' for each in failures), '']
     page += [f'The paper: {study.claim}', ''] if study.claim else []
     if study.criterion is not None:
         page += ['## Criterion', '', *criterion_lines(study, scores), '']
@@ -255,7 +272,7 @@ def _body(
     tested = [
         sum(each.autoencoder == name and each.generator is None for each in scores) for name in study.autoencoders
     ]
-    count = count if {*tested} == {len(seeds)} else f'up to {count}'
+    count = (count if {*tested} == {len(seeds)} else f'up to {count}') + study.which_seeds(len(seeds))
     page = [f'Mean ± standard deviation over {count} of {", ".join(seeded)}.', ''] if scores else []
     page += _explain(terms.get('Criterion', []), None)
     for title, lines in tables.items():
@@ -368,9 +385,13 @@ def _csv(scores: Sequence[Score]) -> str:
     metrics = list(dict.fromkeys(name for each in scores for name in each.metrics))
     rows = [['autoencoder', 'generator', 'step', 'seed', *metrics]]
     for each in scores:
-        values = ['' if (value := each.metrics.get(name)) is None else repr(value) for name in metrics]
+        values = [_csv_value(each.metrics[name]) if name in each.metrics else '' for name in metrics]
         rows.append([each.autoencoder, each.generator or '', each.step or '', each.seed, *values])
     return csv_text(rows)
+
+
+def _csv_value(value: float | None) -> str:
+    return 'nan' if value is None else repr(value)  # JSON has None for what is not a number
 
 
 def _draw_pictures(study: Study, plan: StudyPlan, scores: Sequence[Score], folder: Path) -> int | None:

@@ -39,7 +39,7 @@ class Score:
 
 
 def collect_scores(study: Study, plan: StudyPlan, seeds: Sequence[int], keeper: Gatekeeper) -> list[Score]:
-    """Return all scores that the gates admit, autoencoders first, in the study's order.
+    """Return all scores that are there and that the gates admit, autoencoders first, in the study's order.
 
     Raises:
         ValueError: If two values that a table compares were measured differently.
@@ -47,14 +47,15 @@ def collect_scores(study: Study, plan: StudyPlan, seeds: Sequence[int], keeper: 
     found: list[Score] = []
     for name, arm in study.autoencoders.items():
         for seed in arm.seeds_of(seeds):
-            if keeper.is_open(Gated('start', name, seed)):
-                found.append(_read_score(plan.measured[name, seed].folder, name, seed))
+            test = plan.measured[name, seed]
+            if keeper.is_open(Gated('start', name, seed)) and test.record() is not None:
+                found.append(_read_score(test.folder, name, seed))
     for arm, generator in study.pairs():
         for step in plan.steps.get(generator.name, ()):
             for seed in arm.seeds_of(seeds):
-                if keeper.is_open(Gated('arm', arm.name, seed)):
-                    folder = plan.scored[generator.name, arm.name, seed, step].folder
-                    found.append(_read_score(folder, arm.name, seed, generator.name, step))
+                test = plan.scored[generator.name, arm.name, seed, step]
+                if keeper.is_open(Gated('arm', arm.name, seed)) and test.record() is not None:
+                    found.append(_read_score(test.folder, arm.name, seed, generator.name, step))
     _check_cards(study, found)
     return found
 
@@ -165,24 +166,29 @@ class SpeedUp(NamedTuple):
     Args:
         ratios: One for each seed; None if the arm does not reach it within its steps.
         last: The control's last step.
+        is_bound: Whether some seed reaches it by the first step that was scored, so that it may be faster still.
     """
 
     ratios: tuple[float | None, ...]
     last: int
+    is_bound: bool = False
 
 
 def speed_up(arm: Mapping[int, ScoreCurve], control: Mapping[int, ScoreCurve]) -> SpeedUp | None:
     """Return how many times sooner `arm` reaches the last score of `control`, paired by seed; lower scores are better.
 
     Curves are linear between the steps that were scored. A score that is reached by the first of
-    these gives a lower bound of the ratio.
+    these gives a lower bound of the ratio. Seeds whose control has no last score, or NaN, are left out.
     """
-    seeds = [seed for seed in control if seed in arm]
+    last = max((curve[-1][0] for curve in control.values()), default=0)
+    ends = {seed: curve[-1][1] for seed, curve in control.items() if curve[-1][0] == last}
+    seeds = [seed for seed, end in ends.items() if seed in arm and math.isfinite(end)]
     if not seeds:
         return None
-    last = control[seeds[0]][-1][0]
-    reached = [first_below(arm[seed], control[seed][-1][1]) for seed in seeds]
-    return SpeedUp(tuple(None if step is None else last / step for step in reached), last)
+    curves = {seed: [each for each in arm[seed] if math.isfinite(each[1])] for seed in seeds}
+    reached = [first_below(curves[seed], ends[seed]) for seed in seeds]
+    is_bound = any(curve and curve[0][1] <= ends[seed] for seed, curve in curves.items())
+    return SpeedUp(tuple(None if step is None else last / step for step in reached), last, is_bound)
 
 
 def first_below(curve: ScoreCurve, target: float) -> float | None:
@@ -192,7 +198,7 @@ def first_below(curve: ScoreCurve, target: float) -> float | None:
         >>> first_below([(100, 9.0), (200, 5.0), (300, 4.0)], 7.0)
         150.0
     """
-    if curve[0][1] <= target:
+    if curve and curve[0][1] <= target:
         return float(curve[0][0])
     for (before, high), (after, low) in pairwise(curve):
         if low <= target:

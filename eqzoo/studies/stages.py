@@ -29,6 +29,7 @@ from eqzoo.machine import hardware
 
 _RECORD = 'stage.json'
 _LOG = 'log.txt'
+_ATTEMPTS = 'attempts.json'  # of a stage that is not done: when each run of it began, and the seconds of ended ones
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,16 @@ class Outcome(NamedTuple):
 
 
 class StageError(ValueError):
-    """Some stages failed."""
+    """Some stages failed.
+
+    Args:
+        message: With all errors and logs.
+        failures: The name and the error of each failed stage.
+    """
+
+    def __init__(self, message: str, failures: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.failures = tuple(failures)
 
 
 def run_stages(
@@ -164,8 +174,8 @@ def run_stages(
                 stage = running.pop(future)
                 outcome = _outcome(future)
                 if outcome.error is not None:
-                    failed[stage.folder] = f'{stage.name}: {outcome.error} (its log: {stage.folder / _LOG})'
-                    report(f'failed: {failed[stage.folder]}')
+                    failed[stage.folder] = f'{stage.name}: {outcome.error}'
+                    report(f'failed: {failed[stage.folder]} (its log: {stage.folder / _LOG})')
                     continue
                 done += 1
                 pace.add(stage, outcome.seconds)
@@ -176,14 +186,16 @@ def run_stages(
     if failed:
         raise StageError(
             f'{len(failed)} of {total} stages failed, {len(waiting)} that need them were not started:\n'
-            + '\n'.join(f'  {text}' for text in failed.values())
-            + '\nFinished stages are kept. Fix the cause and run the same command again with --resume.'
+            + '\n'.join(f'  {text} (its log: {folder / _LOG})' for folder, text in failed.items())
+            + '\nFinished stages are kept. Fix the cause and run the same command again with --resume.',
+            failed.values(),
         )
 
 
 def run_stage(stage: Stage, run: CommandRunner) -> Outcome:
     """Run a stage's commands in this process; their output goes to its log."""
     started, begun = time.monotonic(), datetime.now(timezone.utc)
+    attempts = _earlier_attempts(stage.folder)
     try:
         if not stage.resumable:
             _empty(stage.folder)
@@ -193,6 +205,8 @@ def run_stage(stage: Stage, run: CommandRunner) -> Outcome:
         return Outcome(time.monotonic() - started, _failure_message(error))
     try:
         with _redirect_output(stage.folder / _LOG):
+            own = {'begun': begun.isoformat(timespec='seconds'), 'seconds': None}
+            write_json(stage.folder / _ATTEMPTS, [*attempts, own])
             for command in stage.commands:
                 print(f'$ {command}', flush=True)
                 run(command)
@@ -203,12 +217,14 @@ def run_stage(stage: Stage, run: CommandRunner) -> Outcome:
             traceback.print_exc(file=log)
         return Outcome(time.monotonic() - started, _failure_message(error))
     seconds = time.monotonic() - started
+    # an earlier run of a stage that is not resumable left nothing, but its begin is still the first
+    earlier = sum(each['seconds'] for each in attempts) if stage.resumable else 0.0
     record = {
         'name': stage.name,
         'commands': [str(command) for command in stage.commands],
         'needs': [each.folder.name for each in stage.needs],
-        'begun': begun.isoformat(timespec='seconds'),
-        'seconds': round(seconds, 1),
+        'begun': [*attempts, own][0]['begun'],
+        'seconds': round(earlier + seconds, 1),
         'eqzoo': __version__,
         'hardware': hardware(),
     }
@@ -216,7 +232,21 @@ def run_stage(stage: Stage, run: CommandRunner) -> Outcome:
         stage.write_record(record)
     except WriteError as error:
         return Outcome(seconds, str(error))
+    with suppress(OSError):
+        (stage.folder / _ATTEMPTS).unlink()
     return Outcome(seconds)
+
+
+def _earlier_attempts(folder: Path) -> list[dict[str, Any]]:
+    """Return the earlier runs of a stage; the last one ended, perhaps killed, when its log was last written to."""
+    try:
+        attempts = json.loads((folder / _ATTEMPTS).read_text())
+        end = (folder / _LOG).stat().st_mtime
+    except (OSError, json.JSONDecodeError):
+        return []
+    *_, last = attempts
+    last['seconds'] = max(0.0, end - datetime.fromisoformat(last['begun']).timestamp())
+    return attempts
 
 
 def _empty(folder: Path) -> None:
@@ -279,7 +309,8 @@ def _outcome(future: Future) -> Outcome:
     except BrokenProcessPool:
         raise StageError(
             'A process of the study was killed, perhaps for lack of memory. Finished stages are kept; run the same '
-            'command again with --resume, and with a smaller --jobs.'
+            'command again with --resume, and with a smaller --jobs.',
+            ['a process of the study was killed, perhaps for lack of memory'],
         ) from None
 
 

@@ -165,6 +165,13 @@ class Study:
         """Return its first `count` seeds."""
         return range(self.first_seed, self.first_seed + count)
 
+    def which_seeds(self, count: int) -> str:
+        """Return in words which seeds its first `count` ones are, in brackets; '' if they begin with 0."""
+        first, *_, last = *self.seeds(count), self.first_seed + count - 1
+        if first == 0:
+            return ''
+        return f' (seed {first})' if first == last else f' (seeds {first} to {last})'
+
     def pairs(self) -> list[tuple[AutoencoderArm, GeneratorArm]]:
         """Return which generators are trained on which autoencoders."""
         return [
@@ -229,6 +236,13 @@ def _study(name: str, content: dict[str, Any], where: str) -> Study:
     first_seed = content.get('first_seed', 0)
     if not isinstance(first_seed, int) or isinstance(first_seed, bool) or first_seed < 0:
         raise ValueError(f'{where}: study.first_seed must be a whole number, 0 or more, got {first_seed!r}.')
+    score = content.get('score')
+    if score is not None and better(score) == '↑':
+        raise ValueError(
+            f'{where}: study.score must be a metric whose lower values are better, such as a Fréchet distance, because '
+            f"the speed-up is the step at which it falls to the control's; got {score!r}, of which higher values are "
+            'better. Show that in columns.'
+        )
     has_controls = any(arm.against is not None for arm in autoencoders.values())
     gates = content.get('gates') or {}
     if not isinstance(gates, Mapping) or not all(isinstance(each, Mapping) for each in gates.values()):
@@ -243,7 +257,7 @@ def _study(name: str, content: dict[str, Any], where: str) -> Study:
         autoencoders=autoencoders,
         generators=generators,
         columns={kind: tuple(content.get('columns', {}).get(kind, ())) for kind in ('autoencoder', 'generator')},
-        score=content.get('score'),
+        score=score,
         data=content.get('data', ''),
         gates={each: _gate(where, each, arguments, has_controls) for each, arguments in gates.items()},
         criterion=_criterion(where, content.get('criterion'), generators, has_controls),

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-from eqzoo.report.table import better, escape_markdown, format_number, markdown_table
+from eqzoo.report.table import better, escape_markdown, markdown_table
 from eqzoo.studies.criterion import Judgement
 from eqzoo.studies.gates import Gatekeeper, condition
 from eqzoo.studies.plan import Gated, StudyPlan
@@ -73,7 +73,9 @@ def gate_table(study: Study, keeper: Gatekeeper, plan: StudyPlan) -> list[str]:
         is_run = gated.of == 'start' or keeper.is_open(gated._replace(of='start'))
         # one whose seed was stopped may have a test, of an earlier run or of another study
         outcomes = {each.gate.name: str(each) for each in (keeper.outcomes(gated) if is_run else None) or []}
-        verdict = ('passed' if keeper.is_open(gated) else 'stopped') if is_run else 'not run'
+        test = (plan.started if gated.of == 'start' else plan.measured)[gated.autoencoder, gated.seed]
+        verdict = {True: 'passed', False: 'stopped', None: 'not decided'}[keeper.is_open(gated)]
+        verdict = 'not run' if not is_run else verdict if test.record() is not None else 'not tested'
         name = f'start of {gated.autoencoder}' if gated.of == 'start' else gated.autoencoder
         rows.append([name, str(gated.seed), *(outcomes.get(each, '–') for each in study.gates), verdict])
     return _table(rows)
@@ -194,10 +196,19 @@ def _format_spread(values: Iterable[float]) -> str:
         return '–'
     if not math.isfinite(found.mean):
         return 'nan'
-    # as many decimals as `format_number` gives values below 10; one from 100
-    decimals = len(format_number(found.mean).partition('.')[2]) if abs(found.mean) < 10 else 2
-    decimals = 1 if abs(found.mean) >= 100 else decimals
+    decimals = _decimals(found, 4 if abs(found.mean) < 10 else 2 if abs(found.mean) < 100 else 1)
     return f'{found.mean:.{decimals}f}{_format_std(found, decimals)}'
+
+
+def _decimals(found: Spread, usual: int) -> int:
+    """Return `usual`, or more decimals if mean or deviation would be rounded to zero: two digits of the smaller one.
+
+    A mean below a tenth of its deviation may be zero, and so may a deviation of rounding errors.
+    """
+    mean, std = abs(found.mean), found.std or 0.0
+    sizes = [*([mean] if mean > 0.1 * std else []), *([std] if std > 1e-5 * mean else [])]
+    lost = [each for each in sizes if float(f'{each:.{usual}f}') == 0]
+    return max([usual, *(1 - math.floor(math.log10(each)) for each in lost)])
 
 
 def _format_correlation(found: Correlation) -> str:
@@ -220,7 +231,7 @@ def _format_signed(found: Spread | None) -> str:
         return '–'
     if not math.isfinite(found.mean):
         return 'nan'
-    decimals = 2 if abs(found.mean) >= 1 else 3
+    decimals = _decimals(found, 2 if abs(found.mean) >= 1 else 3)
     return f'{"−" if found.mean < 0 else "+"}{abs(found.mean):.{decimals}f}{_format_std(found, decimals)}'
 
 
@@ -231,7 +242,7 @@ def _format_speed_up(value: SpeedUp | None) -> str:
     if not reached:
         return f'not reached in {value.last:,}'
     found = spread(reached)
-    text = f'{found.mean:.2f}×{_format_std(found, 2)}'
+    text = f'{"≥ " if value.is_bound else ""}{found.mean:.2f}×{_format_std(found, 2)}'
     return text if len(reached) == len(value.ratios) else f'{text} (in {len(reached)} of {len(value.ratios)} seeds)'
 
 

@@ -1,6 +1,7 @@
 """Every how-to is followed: its files are written, its commands run in their order."""
 
 import json
+import re
 import runpy
 import zipfile
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from eqzoo.engine import latest_checkpoint
 from eqzoo.generators.interpolant import Interpolation
 from eqzoo.registry import build, find_component
 from eqzoo.studies.plan import plan_study
+from eqzoo.studies.preflight import missing_of
 from eqzoo.studies.study import load_study
 
 KINDS = ('transform', 'loss', 'penalty', 'autoencoder', 'generator', 'evaluator')
@@ -231,10 +233,46 @@ def test_regularisers_are_compared_on_the_photographs_of_the_page(workplace):
     plan = plan_study(study, range(5), folder / 'work_dirs')
     assert plan.measured.keys() == {(arm, seed) for arm in ('plain', 'EQ', 'noise', 'SE') for seed in range(5)}
     assert plan.scored.keys() == {('SiT', *each, step) for each in plan.measured for step in (2500, 5000)}
+    assert all('lnc@10' not in each for each in (study.columns['autoencoder'], study.predictors))
+    assert study.columns['generator']
     for name in ('my_start.py', 'my_vae.py', 'my_sit.py'):
         config = load_config(folder / name)
         roots = [value['root'] for value in datasets(config.to_dict()) if value['type'] == 'ImageFolder']
         assert set(roots) == {'my_photos.zip'}
+
+
+@pytest.mark.parametrize(
+    ('count', 'more', 'message'),
+    [
+        (2500, '', None),
+        (2490, '', r'my_sit.py: test_evaluators\[0\].reference: 498 images, .*min_images is 500'),
+        (1250, '', 'my_vae.py: .*: 250 images, but it needs 256 or more'),
+        (
+            2500,
+            "test_evaluators.append(dict(type='NeighborConsistency'))",
+            'my_vae.py: Neigh.* one class, .* two or more',
+        ),
+    ],
+)
+def test_photographs_without_classes_are_refused_before_the_first_stage_or_not_at_all(workplace, count, more, message):
+    """In a flat zip, as on the page: of 2,500 the evaluators take the fifth that is held out."""
+    folder = workplace('docs/howto/compare_regularizers.md')
+    write_images(folder / 'one.zip', 1)
+    with zipfile.ZipFile(folder / 'one.zip') as one, zipfile.ZipFile(folder / 'my_photos.zip', 'w') as archive:
+        image = one.read('000.png')
+        for number in range(count):
+            archive.writestr(f'{number}.png', image)
+    with (folder / 'my_vae.py').open('a') as file:
+        file.write(more)
+    study = load_study(folder / 'compare_study.py')
+    plan = plan_study(study, [0], folder / 'work_dirs')
+    if message is None:
+        # nothing but what the page downloads
+        lacks = re.findall('looked for: (.*)', missing_of(study, plan))
+        assert all(each.startswith('eqzoo://taef2/') for each in lacks)
+    else:
+        with pytest.raises(ValueError, match=message):
+            missing_of(study, plan)
 
 
 def datasets(value):

@@ -108,6 +108,34 @@ def test_the_page_has_the_words_verbatim_and_names_a_metric_that_nothing_has():
     assert judge(study, scores_of([-1], 'fd_y'), range(5))[0].verdict == 'not decidable'
 
 
+def test_the_seeds_are_named_if_they_are_not_the_first_ones():
+    study = replace(study_of(CRITERION), first_seed=10)
+    assert 'at least 5 of the first 5 seeds (seeds 10 to 14). For' in criterion_lines(study, [])[2]
+    assert 'the first 5 seeds. For' in criterion_lines(study_of(CRITERION), [])[2]
+    assert [study.which_seeds(1), study_of(CRITERION).which_seeds(1)] == [' (seed 10)', '']
+
+
+def test_another_first_seed_leaves_a_trace(tmp_path):
+    path, file = tmp_path / 'mine.py', tmp_path / 'mine.begun'
+
+    def write(more=''):
+        path.write_text(CONFIG.replace('WANTED', '5') + more)
+        return write_down(load_study(path), str(path), file)
+
+    (first,) = write()
+    assert first['first_seed'] == 0
+    record = write("study['first_seed'] = 10")
+    assert [each['first_seed'] for each in record] == [0, 10]
+    assert changes_since(record) == [f'- first_seed changed on {record[1]["date"]}; before: `0`']
+    record[1]['date'] = 'LATER'
+    assert date_of_criterion(record) == 'LATER'
+    # of an entry that eqzoo wrote before, it is not known
+    del record[0]['first_seed']
+    assert (changes_since(record), date_of_criterion(record)) == ([], first['date'])
+    file.write_text(json.dumps(record[:1]))
+    assert len(write()) == 1
+
+
 CONFIG = """
 study = dict(
     title='t',

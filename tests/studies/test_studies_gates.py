@@ -162,12 +162,26 @@ def test_a_start_that_fails_stops_its_seed_alone(make):
         '| start of plain | 0 | 0.3900 failed | – | stopped |',
         '| start of plain | 1 | 0.4000 passed | – | passed |',
         '| plain | 0 | – | – | not run |',
-        '| plain | 1 | – | – | stopped |',
+        '| plain | 1 | – | – | not tested |',
         '| EQ | 0 | – | – | not run |',
         '| EQ | 1 | – | 25.00 passed | passed |',
         '| SE | 0 | – | – | not run |',
         '| SE | 1 | – | 15.00 failed | stopped |',
     ]
+    records = [(each['of'], each['autoencoder'], each['seed']) for each in gate_records(keeper, plan)]
+    assert records == [('start', 'plain', 0), ('start', 'plain', 1), ('arm', 'EQ', 1), ('arm', 'SE', 1)]
+
+
+def test_an_autoencoder_whose_control_failed_is_not_decided(make):
+    study, plan, keeper, _ = make(SHARP, seeds=(0,))
+    finish(plan.measured['EQ', 0], {'psnr': 25.0})
+    lines = gate_table(study, keeper, plan)[2:]
+    assert [line.split(' | ')[-1] for line in lines] == ['not tested |', 'not decided |', 'not tested |']
+    finish(plan.measured['plain', 0], {'psnr': 25.0})
+    finish(plan.scored['DiT', 'EQ', 0, 400], {'fd': 1.0})
+    # those whose stages failed are missing, and the others are there
+    found = collect_scores(study, plan, [0], keeper)
+    assert [(each.autoencoder, each.generator) for each in found] == [('plain', None), ('EQ', None), ('EQ', 'DiT')]
 
 
 def test_a_stage_of_two_autoencoders_runs_if_one_may(make, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eqzoo.config import load_config
 from eqzoo.studies import load_study, plan_study
 from eqzoo.studies.preflight import missing_of
 
@@ -332,6 +333,10 @@ def test_commands_can_be_typed_by_a_user(tmp_path):
             "study = dict(title='t', autoencoders={'a': dict(config='x')}, generators={'g': dict(config='y', scores=(0.9, 0.3))})",
             r'scores must be .*, got \(0.9, 0.3\)',
         ),
+        (
+            "study = dict(title='t', autoencoders={'a': dict(config='x')}, score='recall_effnet_lite0')",
+            "study.score must be .* lower values are better, .* got 'recall_effnet_lite0'",
+        ),
         ('study = dict(', 'cannot be read: SyntaxError'),
     ],
 )
@@ -355,6 +360,82 @@ def test_a_wrong_key_of_a_change_is_refused_by_the_plan(tmp_path):
     )
     with pytest.raises(ValueError, match="Did you mean 'objective'"):
         plan_study(load_study(tmp_path / 'mine.py'), [0], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('override', 'remedy'),
+    [
+        ('seed=5', 'first_seed` of the study'),
+        ('sampling.seed=5', 'first_seed` of the study'),
+        ('work_dir=x', '--work-dir'),
+        ('resume=none', '--resume'),
+    ],
+)
+def test_an_override_of_what_the_study_sets_everywhere_is_refused(override, remedy, tmp_path):
+    study, key = load_study('configs/studies/p_shapes.py'), override.partition('=')[0]
+    with pytest.raises(ValueError, match=f"Override '{override}': a study sets {key} in all its configs.*{remedy}"):
+        plan_study(study, [0], tmp_path, [override])
+
+
+def settings(plan):
+    """Each (kind of stage, tool, config with its overrides) of a plan that reads a config."""
+    return [
+        (stage.folder.name.split('-')[0], command.tool, load_config(command.words[0], command.overrides))
+        for stage in plan.stages.values()
+        for command in stage.commands
+        if command.tool != 'convert'
+    ]
+
+
+def test_weights_that_a_user_names_are_those_of_starts_alone(own, tmp_path):
+    for arms, kind in (("{'plain': kl}", 'start'), ("{'plain': kl_scratch}", 'tune')):
+        plan = plan_study(own('', arms), [0], tmp_path, ['model.autoencoder.weights=my.pth'])
+        trained = [(kind, config) for kind, tool, config in settings(plan) if tool == 'train']
+        weights = {each: config.model.autoencoder.get('weights') for each, config in trained}
+        assert weights['generator'] == str(plan.tuned['plain', 0])
+        assert weights[kind] == 'my.pth'
+        assert [each for each, file in weights.items() if file == 'my.pth'] == [kind]
+        others = [config for kind, tool, config in settings(plan) if tool in ('cache_latents', 'reference')]
+        assert 'my.pth' not in {config.model.autoencoder.get('weights') for config in others}
+    # nor does the card of an autoencoder's test name them, if it was fine-tuned from a start
+    plan = plan_study(own('', "{'plain': kl}"), [0], tmp_path, ['model.autoencoder.weights=my.pth'])
+    assert [config.model.autoencoder.get('weights') for kind, _, config in settings(plan) if kind == 'measure'] == [
+        None
+    ]
+
+
+def test_an_architecture_that_a_user_sets_is_also_that_of_generators(own, tmp_path):
+    plan = plan_study(own('', "{'plain': kl}"), [0], tmp_path, ['model.autoencoder.norm_num_groups=4'])
+    autoencoders = [
+        (config.model.autoencoder.norm_num_groups, config.model.autoencoder.get('weights'))
+        for kind, _, config in settings(plan)
+        if kind in ('start', 'tune', 'measure', 'latents', 'generator', 'score')
+    ]
+    assert {groups for groups, _ in autoencoders} == {4}
+    assert (4, str(plan.tuned['plain', 0])) in autoencoders
+
+
+def test_images_of_a_user_do_not_replace_the_latents(tmp_path):
+    study = load_study('configs/studies/eq_clothing.py')
+    places = [*(f'{each}_dataloader.dataset' for each in ('train', 'test', 'cache'))]
+    places += [f'test_evaluators.{number}.reference' for number in range(4)]
+    words = [f'{place}.{each}' for place in places for each in ('root=my.zip', 'below=none')]
+    plan = plan_study(study, [0], tmp_path, words)
+    stores = {stage.folder / 'store' for stage in plan.stages.values() if stage.folder.name.startswith('latents-')}
+    roots = {config.train_dataloader.dataset.root for kind, _, config in settings(plan) if kind == 'generator'}
+    assert roots == {*map(str, stores)}
+    # all images are the user's
+    text = '\n'.join(f'{kind} {config.to_dict()}' for kind, _, config in settings(plan))
+    assert 'clothing_144' not in text
+    assert "'below': 'clothing'" not in text
+    # a data set in the place of the latents is refused nowhere, and reaches no generator
+    whole = "train_dataloader.dataset={'type': 'ImageFolder', 'root': 'my.zip', 'size': 64}"
+    datasets = {
+        (kind, config.train_dataloader.dataset.type)
+        for kind, tool, config in settings(plan_study(study, [0], tmp_path, [whole]))
+        if tool == 'train'
+    }
+    assert datasets == {('start', 'ImageFolder'), ('tune', 'ImageFolder'), ('generator', 'LatentStore')}
 
 
 def test_an_override_that_no_config_has_is_refused(tmp_path):

@@ -55,6 +55,22 @@ def test_the_speed_up_is_paired_by_seed():
     assert speed_up(arm, control) == SpeedUp((400 / 250, None), 400)
 
 
+def test_a_speed_up_is_a_bound_if_the_first_score_reaches_the_controls():
+    control = {0: [(100, 9.0), (400, 4.0)], 1: [(100, 9.0), (400, 5.0)]}
+    arm = {0: [(100, 3.0), (400, 2.0)], 1: [(100, 9.0), (400, 1.0)]}
+    assert speed_up(arm, control) == SpeedUp((4.0, 400 / 250), 400, is_bound=True)
+    assert speed_up({1: arm[1]}, control) == SpeedUp((400 / 250,), 400)
+
+
+def test_seeds_whose_control_has_no_last_score_have_no_speed_up():
+    control = {0: [(100, 9.0), (400, math.nan)], 1: [(100, 9.0)], 2: [(100, 9.0), (400, 5.0)]}
+    arm = {seed: [(100, math.nan), (200, 9.0), (400, 1.0)] for seed in control}
+    # between the scores that are numbers
+    assert speed_up(arm, control) == SpeedUp((400 / 300,), 400)
+    assert speed_up(arm, {0: control[0]}) is None
+    assert speed_up({2: [(100, math.nan), (400, math.nan)]}, control) == SpeedUp((None,), 400)
+
+
 def test_values_are_selected_by_arm_step_and_metric():
     scores = [
         Score('a', 0, None, None, {'psnr': 1.0}, {}),

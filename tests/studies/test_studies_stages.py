@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from PIL import Image
 
 from eqzoo.commands.study import run_command, study
 from eqzoo.studies import Stage, StageCommand, load_study, plan_study, run_stages
+from eqzoo.studies.report import _final, report_study
+from eqzoo.studies.scores import Score
 from eqzoo.studies.stages import StageError, _failure_message, _Pace, run_stage
 
 SMALL = """
@@ -250,6 +253,62 @@ def test_finished_stages_are_not_run_again(folder, finished, capsys):
     study(str(folder / 'small.py'), overrides=[], seeds=1, work_dir=str(folder / 'a'), resume=True, jobs=1)
     assert {file: file.stat().st_mtime_ns for file in (folder / 'a' / 'stages').rglob('*.json')} == before
     assert '27 stages, 22 of them done' in capsys.readouterr().out  # the others are behind a gate
+
+
+def test_an_arm_that_fails_leaves_the_page_of_the_others(folder, finished, tmp_path):
+    text = (folder / 'small.py').read_text()
+    (tmp_path / 'failing.py').write_text(text.replace(".lr': 0.3", ".lr': 1e30"))
+    words = [sys.executable, *RUN, f'{tmp_path}/failing.py', '--work-dir', str(folder / 'a')]
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert 'stages failed' in run.stderr
+    page = (folder / 'a' / 'failing' / 'README.md').read_text()
+    (failure,) = (line for line in page.splitlines() if line.startswith('- fine-tuning of broken, seed 0: '))
+    assert page.index('**Not complete.** These stages failed') < page.index(failure) < page.index('## Criterion')
+    assert '| broken | 0 | – | – | – | not tested |' in page
+    assert str(folder) not in page.partition('## How it was made')[0]
+    content = json.loads((folder / 'a' / 'failing' / 'results.json').read_text())
+    assert [f'- {each}' for each in content['failures']] == [failure]
+    kept = [row for row in rows(finished) if row['autoencoder'] != 'broken']
+    assert rows(folder / 'a' / 'failing') == kept
+    assert 'Not complete' not in (finished / 'README.md').read_text()
+
+
+def test_nothing_is_written_before_the_first_score(folder, tmp_path):
+    plan = plan_study(load_study(folder / 'small.py'), [0], tmp_path / 'stages')
+    given = dict(words=['small.py'], failures=['start of plain, seed 0: nan'])
+    report_study(load_study(folder / 'small.py'), plan, [0], tmp_path / 'out', **given)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_an_earlier_step_does_not_stand_for_the_last(folder, tmp_path):
+    plan = plan_study(load_study(folder / 'small.py'), [0], tmp_path)
+    scores = [Score('EQ', 0, *at, {'swd': 1.0}, {}) for at in ((None, None), ('SiT', 2), ('SiT', 4))]
+    assert _final(scores, plan) == scores[2:]
+
+
+@pytest.mark.parametrize('resumable', [True, False])
+def test_a_stage_that_was_stopped_keeps_its_first_begin(tmp_path, resumable):
+    stage = Stage('a', tmp_path / 'stage', (StageCommand('none', ('x',)),), resumable=resumable)
+
+    def fail(command):
+        raise FloatingPointError('nan')
+
+    for _ in range(2):
+        assert run_stage(stage, fail).error == 'nan'
+    attempts = json.loads((stage.folder / 'attempts.json').read_text())
+    begins = [f'2026-01-0{day}T00:00:00+00:00' for day in (1, 2)]
+    # the second run ended, perhaps killed, when it last wrote to its log: after 50 seconds
+    given = [{**attempts[0], 'begun': begins[0], 'seconds': 100.0}, {**attempts[1], 'begun': begins[1]}]
+    (stage.folder / 'attempts.json').write_text(json.dumps(given))
+    end = datetime.fromisoformat(begins[1]).timestamp() + 50
+    os.utime(stage.folder / 'log.txt', (end, end))
+    assert run_stage(stage, lambda command: None).error is None
+    record = stage.record()
+    assert record['begun'] == begins[0]
+    # what is not resumable begins again from nothing, so that earlier runs are not in its time
+    assert record['seconds'] == pytest.approx(150 if resumable else 0, abs=5)
+    assert not (stage.folder / 'attempts.json').exists()
 
 
 def test_a_dry_run_prints_commands_and_runs_none(folder, capsys):

@@ -89,6 +89,37 @@ def test_curves_and_a_score_that_one_seed_does_not_reach(study, scores):
     ]
 
 
+def test_a_speed_up_that_is_a_bound_is_marked(study, scores):
+    scores = [replace(each, metrics={'fd_x': 90.0}) if each.step == 100 and each.seed == 0 else each for each in scores]
+    assert curve_table(study, scores)[3].endswith('| ≥ 4.00× (in 1 of 2 seeds) |')
+    scores = [replace(each, metrics={'fd_x': None}) if each.step == 400 and each.seed == 0 else each for each in scores]
+    assert curve_table(study, scores)[3].endswith('| not reached in 400 |')
+
+
+@pytest.mark.parametrize(
+    ('values', 'spread', 'difference'),
+    [
+        ((3e-5, 2e-5, 4e-5), '0.000030 ± 0.000010', '+0.000030 ± 0.000010 (3/3)'),
+        ((3e-5,), '0.000030', '+0.000030 (1/1)'),
+        ((-0.0004, -0.0002), '-0.0003 ± 0.0001', '−0.00030 ± 0.00014 (2/2)'),
+        ((25.61, 25.612), '25.6110 ± 0.0014', '+25.6110 ± 0.0014 (2/2)'),
+        # as usual: two digits are not worth another form, equal values have no deviation, and noise has no digits
+        ((0.012, 0.013), '0.0125 ± 0.0007', '+0.013 ± 0.001 (2/2)'),
+        ((20.5, 20.5), '20.50 ± 0.00', '+20.50 ± 0.00 (2/2)'),
+        ((0.1 + 0.2, 0.3), '0.3000 ± 0.0000', '+0.300 ± 0.000 (2/2)'),
+        ((0.5, -0.5), '0.0000 ± 0.7071', '+0.000 ± 0.707 (0/2)'),
+        ((0.0087, -0.0083), '0.0002 ± 0.0120', '+0.000 ± 0.012 (1/2)'),
+        ((0.0, 0.0), '0.0000 ± 0.0000', '+0.000 ± 0.000 (0/2)'),
+        ((150.0, 151.0), '150.5 ± 0.7', '+150.50 ± 0.71 (2/2)'),
+    ],
+)
+def test_means_and_deviations_keep_their_digits(study, values, spread, difference):
+    pairs = [(seed, name, value * (name == 'EQ')) for seed, value in enumerate(values) for name in ('plain', 'EQ')]
+    scores = [Score(name, seed, None, None, {'psnr': value}, CARD) for seed, name, value in pairs]
+    assert autoencoder_table(study, scores)[3] == f'| EQ | {spread} |'
+    assert difference_table(study, scores)[2].split(' | ')[1] == difference
+
+
 def test_seeds_are_counted_where_they_differ(study, scores):
     """EQ has one seed more than plain, and its generator one less, as a gate stops them."""
     scores = [each for each in scores if (each.autoencoder, each.seed, each.generator) != ('EQ', 1, 'DiT')]
@@ -133,6 +164,11 @@ def test_the_csv_has_every_digit(scores):
     assert rows[4] == {'autoencoder': 'plain', 'generator': 'DiT', 'step': '100', 'seed': '0', 'psnr': '',
                        'eq_err/scale': '', 'fd_x': '200.0'}  # fmt: skip
     assert not any(math.isnan(float(row['fd_x'])) for row in rows if row['fd_x'])
+
+
+def test_the_csv_tells_nan_from_what_was_not_measured():
+    scores = [Score('x', 0, None, None, {'psnr': None, 'viv': math.nan}, CARD), Score('y', 0, None, None, {}, CARD)]
+    assert _csv(scores).splitlines()[1:] == ['x,,,0,nan,nan', 'y,,,0,,']
 
 
 def test_unlike_cards_are_refused(study, scores):
