@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from eqzoo.commands.cli import COMMANDS, run
 from eqzoo.precision import any_kernels, full_precision, tf32, use_backends
 
 
@@ -78,3 +79,27 @@ def test_any_kernel_inside_the_block_and_the_choice_as_before_outside():
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['train', 'configs/demo/rot_scale.py', '--smoke'],
+        ['test', 'configs/demo/rot_scale.py', '--smoke'],
+        ['test', 'configs/dit/dit_tiny_shapes.py', '--smoke'],
+        ['sample', 'configs/dit/dit_tiny_shapes.py', '--out', 'never.npz', '--smoke'],
+        ['cache-latents', 'configs/dit/dit_tiny_shapes.py', '--smoke'],
+        ['latent-stats', 'configs/demo/rot_scale.py', 'weights.pth'],
+        ['reference', 'configs/dit/dit_tiny_shapes.py', 'never.npz'],
+    ],
+    ids=' '.join,
+)
+def test_every_command_uses_the_kernels_of_the_config(words, monkeypatch):
+    def stop(settings):
+        raise KeyError(settings['deterministic'])
+
+    monkeypatch.setattr('eqzoo.precision.use_backends', stop)
+    monkeypatch.setenv('EQZOO_TRACEBACK', '1')
+    command, *rest = words
+    with pytest.raises(KeyError, match='True'):
+        run(COMMANDS[command].load(), [*rest, 'gpu.deterministic=true'])

@@ -290,6 +290,19 @@ work_dir = '/a'
         ("'psnr'", "'ssim'", ['applied default_hooks.checkpoint.save_best']),
         ('compile = False', "compile = dict(backend='eager')", ['applied compile']),
         ('compile = False\n', '', []),
+        ('seed = 0', 'seed = 1', ['kept seed']),
+        ("dict(type='T',", "dict(type='U',", ['refused model.type']),
+        ('scale=0.5', 'scale=0.5, shift=0.1', ['kept model.autoencoder.shift']),
+        ('penalties=', "adversarial_loss=dict(type='A'), penalties=", ['refused model.adversarial_loss']),
+        ("'Adam'", "'AdamW'", ['refused optim_wrapper.autoencoder.optimizer.type']),
+        ('lr=0.001', 'lr=0.001, fused=True', ['refused optim_wrapper.autoencoder.optimizer.fused']),
+        ("ema=dict(type='EMAHook', decay=0.5)", '', ['refused custom_hooks.EMAHook']),
+        ("[dict(type='ReconstructionMetric')]", '[]', ['applied evaluators']),
+        (
+            'seed = 0',
+            "seed = 0\nsampling = dict(num_samples=3)\ndevice = 'cpu'\ntest_evaluators = [dict(type='A')]",
+            [],
+        ),
     ],
 )
 def test_each_kind_of_key_has_its_policy(old, new, expected):

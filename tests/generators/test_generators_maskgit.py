@@ -317,6 +317,19 @@ def test_the_first_step_is_noisy_and_the_last_is_not():
     assert float(places[100.0].max()) < 40  # of 200 on 16 places
 
 
+def test_the_noise_falls_linearly_to_zero(monkeypatch):
+    scales = []
+
+    class Noise:
+        def __rmul__(self, scale):
+            scales.append(scale)
+            return torch.zeros(())
+
+    monkeypatch.setattr('eqzoo.generators.samplers.codes.gumbel', lambda uniform: Noise())
+    Confidence(4, gumbel_temperature=4.5)(certain(), torch.zeros(2).long(), five_streams(range(2)))
+    assert scales == pytest.approx([4.5, 3.0, 1.5, 0.0])
+
+
 def test_draws_follow_the_probabilities():
     torch.manual_seed(0)
     probabilities = torch.tensor([0.5, 0.0, 0.3, 0.2]).expand(1, 40_000, 4)
