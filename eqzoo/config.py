@@ -210,6 +210,14 @@ def _read(path: Path) -> Config:
         reason = f'{type(error).__name__}: {error}'
         if 'independent package' in reason:
             reason = f'it imports a module of no package ({error}); a config beside it is `from .NAME import *`.'
+        elif missing := re.match(r'(\S*\.\./\S+\.py) not found!', str(error)):
+            folder = configs_folder()
+            original = next(iter(sorted(folder.rglob(path.name))), folder / 'eqvae/sd_rot_scale.py').relative_to(folder)
+            reason = (
+                f"it builds on {missing[1]}, which is not there; a copy of one of eqzoo's configs is not needed: "
+                f'import it, `with read_base(): from eqzoo.configs.{".".join(original.with_suffix("").parts)} import *`, and '
+                'change what differs.'
+            )
         raise ValueError(f'Config {path} cannot be read: {reason}') from error
 
 

@@ -233,3 +233,10 @@ def test_settings_of_the_gpu_are_in_a_config_only_if_they_are_set(tmp_path):
         load_config(path, ['gpu.tf23=true'])
     with pytest.raises(ValueError, match=r'gpu must be a dict, got 3'):
         load_config(write(tmp_path, 'gpu = 3'))
+
+
+def test_a_copy_of_a_config_is_told_to_import_it(tmp_path, root):
+    copy = tmp_path / 'vqgan_rot_scale.py'
+    copy.write_bytes((root / 'configs/eqvae/vqgan_rot_scale.py').read_bytes())
+    with pytest.raises(ValueError, match=r'there; .*: from eqzoo.configs.eqvae.vqgan_rot_scale import \*`'):
+        load_config(str(copy))
