@@ -213,10 +213,10 @@ def _read(path: Path) -> Config:
         elif missing := re.match(r'(\S*\.\./\S+\.py) not found!', str(error)):
             folder = configs_folder()
             original = next(iter(sorted(folder.rglob(path.name))), folder / 'eqvae/sd_rot_scale.py').relative_to(folder)
+            module = '.'.join(original.with_suffix('').parts)
             reason = (
                 f"it builds on {missing[1]}, which is not there; a copy of one of eqzoo's configs is not needed: "
-                f'import it, `with read_base(): from eqzoo.configs.{".".join(original.with_suffix("").parts)} import *`, and '
-                'change what differs.'
+                f'import it, `with read_base(): from eqzoo.configs.{module} import *`, and change what differs.'
             )
         raise ValueError(f'Config {path} cannot be read: {reason}') from error
 
