@@ -56,13 +56,13 @@ def evaluate(
             yield view_of(batch)
 
     metrics = run_evaluators(evaluators, views(), size)
-    unreadable = sorted(name for names in all_gather_object([name for name, _ in left_out]) for name in names)
+    reasons = dict(pair for pairs in all_gather_object(left_out) for pair in pairs)
+    unreadable = sorted(reasons)
     if unreadable:
-        reasons = dict(left_out)
         named = _named([reasons.get(name, name) for name in unreadable])
         say_once(f'{title}: {len(unreadable)} unreadable images are left out: {named}.')
-    if enlarged:
-        say_once(f'{title}: images smaller than the crop are enlarged, such as {", ".join(sorted(enlarged))}.')
+    if small := sorted(name for names in all_gather_object(enlarged) for name in names)[:_MAX_NAMES]:
+        say_once(f'{title}: images smaller than the crop are enlarged, such as {", ".join(small)}.')
     values, cases = split_cases(merge_metrics(metrics))
     return {
         'metrics': values,
