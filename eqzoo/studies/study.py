@@ -167,7 +167,7 @@ class Study:
 
     def which_seeds(self, count: int) -> str:
         """Return in words which seeds its first `count` ones are, in brackets; '' if they begin with 0."""
-        first, *_, last = *self.seeds(count), self.first_seed + count - 1
+        first, last = self.first_seed, self.first_seed + count - 1
         if first == 0:
             return ''
         return f' (seed {first})' if first == last else f' (seeds {first} to {last})'
