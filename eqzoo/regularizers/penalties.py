@@ -135,8 +135,10 @@ class SpectrumMatching:
     is multiplied by (i + 1)^δ. With s = log(1 + power) divided by its sum over rings, the penalty is the divergence
     Σ s_x log(s_x / s_z) in nats, averaged over the batch. Takes the place of the KL divergence.
 
-    Differs from the released code: images are shrunk by averaging the pixels of each cell; the release blurs with a
-    Gaussian of 1.2 pixels and samples bicubically, which for f8 still aliases.
+    Latents are drawn from the posterior, as in the release, so that the penalty also acts on its variance.
+
+    Differs from the released code: images are shrunk by averaging the pixels of each cell. The release samples
+    bicubically, which aliases: latents of 32 x 32 cells without any blur, others after a Gaussian of 1.2 pixels.
 
     Args:
         weight: 0.01 in the release, beside a reconstruction loss that is a mean; for the sum over pixels in this
@@ -158,7 +160,7 @@ class SpectrumMatching:
     def __call__(self, step: LatentStep, draw: None = None) -> dict[str, Tensor]:
         """Return 'spectrum'."""
         with torch.autocast(step.images.device.type, enabled=False):
-            latents = step.posterior.mean.float()
+            latents = step.latents.float()
             images = F.adaptive_avg_pool2d(step.images.float(), latents.shape[-2:])
             ring = torch.arange(1, self.bins + 1, device=latents.device)
             wanted, found = (
@@ -172,7 +174,7 @@ class SpectrumMatching:
         power = dct(x - x.mean(dim=(2, 3), keepdim=True)).square().mean(dim=1)
         rows, columns = (torch.arange(side, device=x.device, dtype=x.dtype) for side in x.shape[2:])
         distance = torch.hypot(rows[:, None], columns).flatten()
-        bins = (distance / distance.max() * self.bins).long().clamp_max(self.bins - 1)
+        bins = (distance / distance.max().clamp_min(1) * self.bins).long().clamp_max(self.bins - 1)
         members = F.one_hot(bins, self.bins).to(x.dtype)
         return power.flatten(1) @ members / members.sum(dim=0).clamp_min(1)
 
@@ -187,8 +189,10 @@ def _distribution(power: Tensor) -> Tensor:
 class LocalCorrelation:
     """Make neighbouring cells similar, up to a limit: local correlation regularisation (LCR, SSVAE, arXiv 2512.05394).
 
-    The penalty is max(0, threshold - ρ). ρ is the Pearson correlation over channels of two cells of the posterior mean,
-    averaged over all pairs of cells in windows of 2 x 2, over windows and over the batch.
+    The penalty is max(0, threshold - ρ). Each channel of the posterior mean is first normalised to mean 0 and standard
+    deviation 1 over the batch and all cells; otherwise different means of the channels would count as correlation. ρ is
+    the Pearson correlation over channels of two cells, averaged over all pairs of cells in windows of 2 x 2, over
+    windows and over the batch.
 
     Args:
         weight: Factor on the penalty; 0.002 in the release (0.02 of a tenth).
@@ -255,6 +259,9 @@ class LocalCorrelation:
         height, width = (each // side * side for each in latents.shape[2:])
         latents = latents[:, :, :height, :width]
         batch, channels = latents.shape[:2]
+        # constants, as in the release: no gradient asks for other means and deviations of the channels
+        mean, std = (each.detach() for each in (latents.mean((0, 2, 3)), latents.std((0, 2, 3))))
+        latents = (latents - mean[:, None, None]) / (std[:, None, None] + 1e-6)
         cells = latents.reshape(batch, channels, height // side, side, width // side, side)
         cells = cells.permute(0, 2, 4, 3, 5, 1).reshape(-1, side * side, channels)
         unit = F.normalize(cells - cells.mean(dim=2, keepdim=True), dim=2, eps=_EPSILON)

@@ -190,9 +190,11 @@ def test_rings_are_at_least_two():
 
 def test_local_correlation_is_numpys_over_all_pairs_of_each_window():
     latents = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(5))
+    latents = latents * torch.tensor([1.0, 5, 1, 0.2, 1])[:, None, None] + torch.arange(5)[:, None, None]
     step = of_latents(latents)
     found = LocalCorrelation(0.5, threshold=0.75, adaptive=False)(step)['local_correlation']
     cells, values = latents.double().numpy(), []
+    cells = (cells - cells.mean((0, 2, 3), keepdims=True)) / cells.std((0, 2, 3), ddof=1, keepdims=True)
     for image in cells:
         for top in range(0, 4, 2):
             for left in range(0, 6, 2):
