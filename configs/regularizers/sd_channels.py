@@ -12,4 +12,4 @@ with read_base():
 
 model.update(autoencoder=autoencoder)
 model.objective = dict(type='Plain')
-model.corruptions = [dict(type='LatentMask', of='channels', shares=(0.0, 0.25, 0.5, 0.75), probabilities=None)]
+model.corruptions = [dict(type='LatentMask', of='channels')]

@@ -1,6 +1,7 @@
 """SD-VAE with decoder spectrum matching: the same low-pass of images and latents.
 
-Spectrum Matching, arXiv 2603.14645; it claims EQ-VAE as a special case.
+Spectrum Matching, arXiv 2603.14645; it claims EQ-VAE as a special case. Its
+authors train without a KL divergence; here it stays, as in the fine-tuning of EQ-VAE.
 Measured here: docs/results.md.
 """
 

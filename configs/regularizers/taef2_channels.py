@@ -9,4 +9,4 @@ from mmengine.config import read_base
 with read_base():
     from ..eqvae.taef2_plain import *
 
-model.corruptions = [dict(type='LatentMask', of='channels', shares=(0.0, 0.25, 0.5, 0.75), probabilities=None)]
+model.corruptions = [dict(type='LatentMask', of='channels')]

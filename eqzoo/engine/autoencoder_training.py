@@ -262,7 +262,9 @@ class AutoencoderTraining(Training):
         step.reconstruction_loss = loss
         terms = dict(step.penalties)
         for penalty, draw in zip(self.penalties, draws, strict=True):
-            terms |= penalty(step, draw)
+            for name, term in penalty(step, draw).items():
+                again = sum(each.split('.')[0] == name for each in terms)  # two penalties of one class
+                terms[f'{name}.{again + 1}' if again else name] = term
         if adversarial is not None:
             terms['adversarial'], parts['adaptive_weight'] = adversarial.generator_loss(
                 pairs[0].reconstruction, loss, self.autoencoder.last_layer, streams

@@ -45,7 +45,7 @@ class AutoencoderView:
     def reconstruction(self) -> Tensor:
         """The images decoded from the posterior mean, (B, 3, H, W), unclamped."""
         with torch.no_grad():
-            return finite_values('reconstruction', self.autoencoder.decode(self._raw_latents), self.numbers)
+            return finite_values('reconstruction', self.autoencoder.decode(self.raw_latents), self.numbers)
 
     @cached_property
     def sampled_reconstruction(self) -> Tensor:
@@ -72,10 +72,11 @@ class AutoencoderView:
     def indices(self) -> Tensor | None:
         """The chosen codes (B, h, w), if there is a codebook."""
         with torch.no_grad():
-            return self.autoencoder.bottleneck(self._raw_latents).indices
+            return self.autoencoder.bottleneck(self.raw_latents).indices
 
     @property
-    def _raw_latents(self) -> Tensor:
+    def raw_latents(self) -> Tensor:
+        """`latents` in the autoencoder's own units."""
         return self.autoencoder.normalization.denormalize(self.latents)
 
 

@@ -41,6 +41,9 @@ class InterpolationFrechet(LatentSample):
     holes such points do not decode to images. The value falls as the number of images grows, because
     neighbours are nearer.
 
+    Distances are between raw latents, as in the released code: softmax(-MSE) depends on the unit. Differs from it:
+    latents are posterior means, where the release draws them, and decoded images are rounded to 8 bits.
+
     Neighbours are from the `reference`: in the paper it is the training set, and the measured images, which it
     must not contain, are those of validation. Without one they are from the measured set: that needs no second
     pass over images, and differs from the paper. The card has which.
@@ -103,6 +106,10 @@ class InterpolationFrechet(LatentSample):
         refuse_too_few(self._key, num_images, max(self.min_images, needed))
         super().check(num_images)
 
+    def latents_of(self, view: AutoencoderView) -> Tensor:
+        """Return the raw latents (B, C, h, w) of a batch."""
+        return view.raw_latents
+
     @torch.no_grad()
     def update(self, view: AutoencoderView) -> None:
         """Keep a batch's latents, and add its images' features."""
@@ -134,7 +141,7 @@ class InterpolationFrechet(LatentSample):
         # a process that saw no image has no autoencoder
         for part in _own_batches(len(latents), self._batch_size, can_decode=self._autoencoder is not None):
             between = slerp(latents[part], others[partners[part]], self.position)
-            decoded = self._autoencoder.decode(self._autoencoder.normalization.denormalize(between))
+            decoded = self._autoencoder.decode(between)
             moments.add(self.extractor(to_uint8(finite_values('interpolation', decoded, part))).pooled)
         self._autoencoder = None
         totals = MomentSums(*(total.cpu() for total in moments.sums))
@@ -147,6 +154,7 @@ class InterpolationFrechet(LatentSample):
         place = 'within the set' if self.reference is None else 'within another set'
         card = {
             **super().card(),
+            'latent': 'posterior mean, raw',
             'extractor': self.extractor.card(),
             'neighbors': f'one of {self.neighbors} by cosine, {place}',
             'position': self.position,
@@ -171,8 +179,8 @@ class InterpolationFrechet(LatentSample):
             if batch['images'] is None:  # none is readable
                 continue
             images = to_float(batch['images'].to(self._place))
-            latents_of = finite_values('latents', self._autoencoder.latents(images), batch['indices'])
-            self.keep('reference', latents_of.float(), batch['indices'])
+            view = AutoencoderView(self._autoencoder, images, batch['indices'])
+            self.keep('reference', view.raw_latents.float(), batch['indices'])
         # a process without an autoencoder has none, but takes part
         found = self.gather().get('reference', latents[:0].cpu())
         if found.shape[1:] != latents.shape[1:]:
@@ -191,7 +199,7 @@ def draw_neighbors(points: Tensor, count: int, *, generator: torch.Generator, am
     It is drawn with probabilities softmax(-MSE), where MSE is the mean over D of the squared difference.
 
     Args:
-        points: In generator units.
+        points: Raw latents, one in each row.
         count: The number to draw from.
         generator: Of the draws.
         among: The points (M, D) that neighbours are drawn from. Default: the other ones of `points`.

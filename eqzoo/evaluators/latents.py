@@ -45,10 +45,14 @@ class LatentSample(Evaluator):
 
     def update(self, view: AutoencoderView) -> None:
         """Keep the latents of the drawn images of a batch; of all images if `check` was not called."""
-        latents, chosen = view.latents.float(), self.are_kept(view.numbers)
+        latents, chosen = self.latents_of(view).float(), self.are_kept(view.numbers)
         if latents.is_cuda:
             self._device = latents.device
         self.keep('latents', latents.cpu()[chosen], view.numbers.cpu()[chosen])
+
+    def latents_of(self, view: AutoencoderView) -> Tensor:
+        """Return the latents (B, C, h, w) of a batch that are kept: in generator units."""
+        return view.latents
 
     def are_kept(self, numbers: Tensor) -> Tensor:
         """Return whether the latents of the images `numbers` (B,) are kept, (B,), on the CPU."""

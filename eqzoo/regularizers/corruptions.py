@@ -16,6 +16,8 @@ from eqzoo.randomness import SampleStreams
 from eqzoo.registry import REGULARIZERS
 from eqzoo.registry.ranges import Filled, PositiveFloat, PositiveInt, Probability, Range
 
+_SSVAE_SHARES = (0.0, 0.25, 0.5, 0.75)
+
 
 @REGULARIZERS.register_module()
 class LatentNoise:
@@ -24,7 +26,8 @@ class LatentNoise:
     With ε standard normal and u uniform in [0, 1), both of each sample's own stream:
 
     - 'fixed': z + σε (cloneofsimo/vqgan-training).
-    - 'drawn': z + σuε, so that the decoder sees all amounts from 0 to σ (RAE, arXiv 2510.11690, draws abs(N(0, σ²))).
+    - 'drawn': z + σuε, so that the decoder sees all amounts from 0 to σ. RAE's code (arXiv 2510.11690) has it with
+      σ = 0.8 in raw units; the paper draws abs(N(0, σ²)).
     - 'interpolated': (1 - u) z + uσε (l-DeTok, arXiv 2507.15856, with σ = γ = 3, on latents of about unit variance).
 
     Args:
@@ -76,7 +79,8 @@ class LatentMask(nn.Module):
     Args:
         of: 'cells' or 'channels'.
         shares: Shares that are hidden, each in [0, 1).
-        probabilities: Of each share; equally likely by default, which is (0.7, 0.1, 0.1, 0.1) for SSVAE's shares.
+        probabilities: Of each share. Default: SSVAE's (0.7, 0.1, 0.1, 0.1) for cells with SSVAE's shares, the default;
+            otherwise all are equally likely.
         block: Cells a side that are hidden together; 1 at 256 pixels and 2 at 512 in SSVAE.
 
     Raises:
@@ -86,13 +90,15 @@ class LatentMask(nn.Module):
     def __init__(
         self,
         of: Literal['cells', 'channels'] = 'cells',
-        shares: Filled[Annotated[float, Range(at_least=0, below=1)]] = (0.0, 0.25, 0.5, 0.75),
-        probabilities: Sequence[Probability] | None = (0.7, 0.1, 0.1, 0.1),
+        shares: Filled[Annotated[float, Range(at_least=0, below=1)]] = _SSVAE_SHARES,
+        probabilities: Sequence[Probability] | None = None,
         *,
         block: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        probabilities = probabilities or [1 / len(shares)] * len(shares)
+        if probabilities is None:
+            of_ssvae = of == 'cells' and tuple(shares) == _SSVAE_SHARES
+            probabilities = (0.7, 0.1, 0.1, 0.1) if of_ssvae else [1 / len(shares)] * len(shares)
         if len(probabilities) != len(shares) or not math.isclose(sum(probabilities), 1):
             raise ValueError(
                 f'LatentMask.probabilities must be {len(shares)} numbers that add up to 1, one for each share, got '

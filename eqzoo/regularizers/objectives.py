@@ -137,9 +137,9 @@ class DownsampledReconstruction:
     The loss is L(x, D(z)) + α · mean over s of L(↓ₛx, D(↓ₛz)), where ↓ₛ averages s x s pixels or cells, which filters
     as it shrinks. The paper calls it scale equivariance (SE).
 
-    Differs from the paper, which draws one factor for a step: here every factor is in every step, so a step decodes
-    1 + 1/4 + 1/16 times as many pixels. With a codebook the averaged features are quantised, as they are in
-    EQ-VAE.
+    Averaging is ours: how the paper shrinks could not be read, nor its code. Differs from the paper, which draws one
+    factor for a step: here every factor is in every step, so a step decodes 1 + 1/4 + 1/16 times as many pixels. With a
+    codebook the averaged features are quantised, as they are in EQ-VAE.
 
     Args:
         factors: s, whole numbers of 2 and above.

@@ -246,6 +246,17 @@ def test_latents_that_are_too_small_are_refused_before_the_first_step(changes, s
         model.check_data(Shapes(num_images=1, size=size))
 
 
+def test_two_penalties_of_a_class_both_count(batch):
+    model, optimizers = make(penalties=[dict(type='LocalCorrelation', weight=w, adaptive=False) for w in (1, 2, 3)])
+    log = model.train_step(batch, optimizers, StepRandomness(0, 0))
+    terms = [log[f'local_correlation{ending}'] for ending in ('', '.2', '.3')]
+    torch.testing.assert_close(torch.stack(terms), terms[0] * torch.tensor([1.0, 2, 3]))
+    plain, optimizers = make()
+    without = plain.train_step(batch, optimizers, StepRandomness(0, 0))['loss']
+    assert terms[0] > 0
+    torch.testing.assert_close(log['loss'], without + sum(terms))
+
+
 def test_a_users_own_penalty_needs_only_to_be_called(batch):
     @REGULARIZERS.register_module()
     class LatentNorm:

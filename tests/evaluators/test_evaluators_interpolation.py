@@ -63,6 +63,26 @@ def test_a_space_with_holes_is_far_from_the_images():
     assert to_uint8(images).float().std() > 10  # images that do differ
 
 
+class Stretched(Pixels):
+    """The same autoencoder, whose generators see latents seven times as large."""
+
+    def __init__(self):
+        super().__init__()
+        self.normalization.denormalize = lambda z: z / 7
+
+    def latents(self, images):
+        return 7 * super().latents(images)
+
+
+def test_distances_are_between_raw_latents():
+    """The drawn neighbours do not depend on the units of the generator."""
+    images = faces(60)
+    arguments = dict(min_images=2, reference=Faces(50))
+    plain = measure(InterpolationFrechet(Averages(), **arguments), Pixels(), images)['ifd_averages']
+    found = measure(InterpolationFrechet(Averages(), **arguments), Stretched(), images)['ifd_averages']
+    assert found == pytest.approx(plain, rel=1e-5)
+
+
 class Faces(Dataset):
     """A data set of `faces`, one of them unreadable on demand."""
 

@@ -133,7 +133,7 @@ def test_the_last_channels_are_zero(latents):
     [
         (dict(of='rows'), r"of must be 'cells' or 'channels', got 'rows'"),
         (dict(shares=(1.0,), probabilities=None), r'shares\[0\] must be in \[0, 1\), got 1.0'),
-        (dict(shares=(0.5,)), r'probabilities must be 1 numbers that add up to 1'),
+        (dict(shares=(0.5,), probabilities=(0.5, 0.5)), r'probabilities must be 1 numbers that add up to 1'),
         (dict(shares=(0.5, 0.1), probabilities=(0.5, 0.4)), r'probabilities must be 2 numbers that add up to 1'),
         (dict(block=0), r'block must be at least 1, got 0'),
     ],
@@ -141,6 +141,12 @@ def test_the_last_channels_are_zero(latents):
 def test_mask_arguments(arguments, message):
     with pytest.raises(ValueError, match=f'LatentMask.{message}'):
         LatentMask(**arguments)
+
+
+def test_shares_are_equally_likely_unless_they_are_ssvaes():
+    assert LatentMask().probabilities == LatentMask(shares=[0.0, 0.25, 0.5, 0.75]).probabilities == (0.7, 0.1, 0.1, 0.1)
+    assert LatentMask(shares=(0.0, 0.5)).probabilities == (0.5, 0.5)
+    assert LatentMask('channels').probabilities == (0.25,) * 4
 
 
 def test_channels_of_codes_and_small_grids_are_refused():

@@ -1,6 +1,7 @@
 """Penalties: values against independent computations, gradients, and what they refuse."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder, VQAutoencoder
+from eqzoo.normalization import LatentNormalization
 from eqzoo.regularizers import (
     ExplicitEquivariance,
     KLDivergence,
@@ -55,8 +57,9 @@ def after(autoencoder, images):
     return step
 
 
-def of_latents(mean, std=0.0, images=None):
-    step = LatentStep(None, torch.zeros_like)
+def of_latents(mean, std=0.0, images=None, scale=1.0):
+    autoencoder = SimpleNamespace(normalization=LatentNormalization(mean.shape[1], scale=scale))
+    step = LatentStep(autoencoder, torch.zeros_like)
     step.posterior, step.latents, step.images = Posterior(mean, std), mean, images
     return step
 
@@ -83,20 +86,33 @@ def test_a_posterior_is_needed(penalty):
 def test_variance_expansion_is_the_closed_form():
     generator = torch.Generator().manual_seed(4)
     mean, std = torch.randn(2, 2, 4, 3, 3, generator=generator)
-    step = of_latents(mean, std.abs())
+    step = of_latents(mean, std.abs(), scale=0.25)
     found = VarianceExpansion(0.1, delta=0.5, magnitude_weight=0.01)(step)
     z, sigma = mean.numpy().astype(float), std.abs().numpy().astype(float)
     assert found['variance'].item() == pytest.approx(0.1 * (1 / (sigma**2 + 0.5)).sum() / 2, rel=1e-5)
-    assert found['magnitude'].item() == pytest.approx(0.01 * np.exp(np.abs(z) - 1).sum() / 2, rel=1e-5)
+    assert found['magnitude'].item() == pytest.approx(0.01 * np.exp(np.abs(0.25 * z) - 1).sum() / 2, rel=1e-5)
     assert step.log['posterior_std'].item() == pytest.approx(sigma.mean(), rel=1e-5)
 
 
 def test_variance_expansion_widens_and_shrinks():
     mean = torch.tensor([[[[2.0]], [[-3.0]]]], requires_grad=True)
     std = torch.tensor(0.5, requires_grad=True)
-    sum(VarianceExpansion(1.0, magnitude_weight=1.0)(of_latents(mean, std)).values()).backward()
+    sum(VarianceExpansion(1.0, delta=1.0, magnitude_weight=1.0)(of_latents(mean, std)).values()).backward()
     assert std.grad.item() == pytest.approx(-2 * 2 * 0.5 / 1.25**2)  # of two values
     assert mean.grad.flatten().tolist() == pytest.approx([math.exp(1), -math.exp(2)])
+
+
+def test_variance_expands_to_the_balance_with_the_reconstruction():
+    """From 1e-8, as collapsed as the paper's: the loss T σ² of a decoder of sensitivity T, and the penalty."""
+    sensitivity, log_variance = 30.0, torch.tensor(1e-8).log().requires_grad_()
+    optimizer = torch.optim.Adam([log_variance], 0.2)
+    for _ in range(400):
+        variance = log_variance.exp()
+        penalty = VarianceExpansion()(of_latents(torch.zeros(1, 1, 1, 1), variance.sqrt()))['variance']
+        optimizer.zero_grad()
+        (sensitivity * variance + penalty).backward()
+        optimizer.step()
+    assert log_variance.exp().item() == pytest.approx((0.1 / sensitivity) ** 0.5 - 1e-4, rel=1e-2)
 
 
 def test_delta_is_positive():
@@ -181,6 +197,11 @@ def test_spectrum_matching_is_zero_for_the_image_itself_and_has_gradients(images
         atol=2e-3,
         rtol=5e-2,
     )
+
+
+def test_one_cell_has_no_spectrum_to_match():
+    step = of_latents(torch.ones(2, 4, 1, 1), images=torch.rand(2, 3, 8, 8))
+    assert SpectrumMatching()(step)['spectrum'] == 0
 
 
 def test_rings_are_at_least_two():
