@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,7 @@ from eqzoo.distributed import (
     rank_and_world_size,
 )
 from eqzoo.engine.checkpoints import CheckpointHook, latest_checkpoint
+from eqzoo.engine.training import Training
 from eqzoo.evaluators.codebook import perplexity
 from eqzoo.precision import to_double
 from eqzoo.randomness import Stream, seeded
@@ -305,7 +307,7 @@ class CodebookHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the quantizer: not earlier, so that the moving average's copy of it has no such listener."""
-        self._listener = runner.model.autoencoder.quantize.register_forward_hook(self._listen)
+        self._listener = runner.model.autoencoder.quantize.register_forward_hook(partial(self._listen, runner.model))
 
     def after_train(self, runner: Runner) -> None:
         """Remove the listener."""
@@ -341,8 +343,8 @@ class CodebookHook(Hook):
         """Save the counts."""
         checkpoint['codebook_idle'] = self.idle.cpu()
 
-    def _listen(self, module: Any, inputs: tuple[Tensor, ...], outputs: Any) -> None:
-        if not self._is_listening:
+    def _listen(self, training: Training, module: Any, inputs: tuple[Tensor, ...], outputs: Any) -> None:
+        if not self._is_listening or training.is_repeating:
             return
         self._indices.append(outputs[2][2].flatten())
         if self.revive_after is not None:
