@@ -195,10 +195,15 @@ def check_foreign(config: Mapping[str, Any]) -> None:
             )
     for key in ('optim_wrapper', 'param_scheduler', 'visualizer', 'default_hooks', 'custom_hooks'):
         options = dict(kind=kind_of_key(config, key), supplied=_SUPPLIED.get(key, ()), annotations=_FOREIGN)
-        for where, cls, _ in check_config(config.get(key), key, **options):
+        for where, cls, arguments in check_config(config.get(key), key, **options):
             if key == 'optim_wrapper' and cls.__name__ in _UNFIT:
                 reason, other = _UNFIT[cls.__name__]
                 raise ValueError(f'{where}: {cls.__name__} {reason}; expected {other}.')
+            if key == 'param_scheduler' and arguments.get('by_epoch') and not _counts_epochs(cls, arguments):
+                raise ValueError(
+                    f'{where}: {cls.__name__}.by_epoch: got True, but a run counts steps and has a single epoch; '
+                    'expected False, with begin, end and other lengths in steps; or leave it out.'
+                )
             packages = _EXTRAS.get(cls.__name__, ())
             if packages and not any(map(find_spec, packages)):
                 raise ValueError(
@@ -209,6 +214,11 @@ def check_foreign(config: Mapping[str, Any]) -> None:
         clipping = wrapper.get('clip_grad')
         if clipping is not None:
             _check(f'optim_wrapper.{name}.clip_grad', {'max_norm': PositiveFloat}, clipping)
+
+
+def _counts_epochs(cls: Any, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a schedule may have `by_epoch=True`: it is converted to steps, or waits for validations."""
+    return bool(arguments.get('convert_to_iter_based')) or getattr(cls, 'need_val_args', False)
 
 
 def _check(place: str, schema: Any, value: Any) -> None:

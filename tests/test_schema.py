@@ -112,6 +112,10 @@ def optimizer(**arguments):
             'LinearLR.end must be a whole number of at least 1, got 1.5',
         ),
         (
+            dict(param_scheduler=dict(a=[dict(type='LinearLR', by_epoch=True)])),
+            r'param_scheduler.a\[0\]: LinearLR.by_epoch: got True, .*; expected False, with begin, end .* in steps',
+        ),
+        (
             dict(visualizer=dict(type='Visualizer', vis_backends=[dict(type='ClearMLVisBackend')])),
             r'vis_backends\[0\]: ClearMLVisBackend needs clearml, which is not installed; expected: pip install clearml',
         ),
@@ -127,3 +131,14 @@ def test_classes_of_torch_and_mmengine(config, message):
     check_keys(config)
     with pytest.raises(ValueError, match=message):
         check_foreign(config)
+
+
+def test_schedules_of_epochs_that_work_are_taken():
+    check_foreign(
+        dict(
+            param_scheduler=[
+                dict(type='LinearLR', by_epoch=True, convert_to_iter_based=True),
+                dict(type='ReduceOnPlateauLR', monitor='rfid', by_epoch=True),
+            ]
+        )
+    )

@@ -164,6 +164,8 @@ def describe(config: Config, datasets: Mapping[str, Any], model: Any = None, *, 
         model: The training module; if None, it is built from the config.
         with_memory: Count the memory of a step, which takes seconds.
     """
+    from eqzoo.engine.optimizers import learning_rate
+
     model, data = build(config.model) if model is None else model, datasets.get('train_dataloader.dataset')
     data = build(config.train_dataloader.dataset) if data is None else data
     model.check_data(data)
@@ -177,8 +179,9 @@ def describe(config: Config, datasets: Mapping[str, Any], model: Any = None, *, 
         f'({config.train_cfg.max_iters * size / len(data):.1f} passes over the data)',
         **{
             f'{name} optimizer': f'{config.optim_wrapper[name].optimizer.type}, '
-            f'lr {config.optim_wrapper[name].optimizer.lr:g}, {sum(p.numel() for p in group):,} parameters'
+            f'lr {"its own" if rate is None else f"{rate:g}"}, {sum(p.numel() for p in group):,} parameters'
             for name, group in model.parameter_groups().items()
+            for rate in [learning_rate(config.optim_wrapper[name].optimizer)]
         },
     }
     if with_memory:

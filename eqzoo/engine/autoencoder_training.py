@@ -185,7 +185,8 @@ class AutoencoderTraining(Training):
         log: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self._device))
         main_pairs = []
         with gradients_off(self.adversarial_loss):
-            for part, share in self.micro_batches(len(batch['images'])):
+            for part, share, is_last in self.micro_batches(batch):
+                self.is_repeating = share == 0
                 images = to_float(batch['images'][part].to(self._device, non_blocking=True))
                 with self.autocast(self._device):
                     step = self.latent_step(batch['draws'][part], randomness)
@@ -193,8 +194,10 @@ class AutoencoderTraining(Training):
                     streams = self._augmentation(adversarial, batch['draws'][part], randomness)
                     self.add_terms(step, images, batch, part, randomness)
                     loss, parts = self.loss(step, pairs, draws.penalties, adversarial, streams)
-                is_last = part.stop == len(batch['images'])
                 self.backward(loss * share, optimizers['autoencoder'], is_last=is_last)
+                if self.is_repeating:  # a codebook's averages forget it too
+                    self.autoencoder.finish_step(is_skipped=True)
+                    continue
                 add_to_means(log, parts, share)
                 main_pairs.append((pairs[0].reconstruction.detach(), pairs[0].target.detach(), streams, share))
         log.update(updated := self.update(optimizers['autoencoder']))

@@ -84,14 +84,14 @@ class GeneratorTraining(Training):
             randomness: The step's streams.
         """
         log: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
-        for part, share in self.micro_batches(len(batch['labels'])):
+        for part, share, is_last in self.micro_batches(batch):
             streams = randomness.streams(batch['draws'][part])
             piece = self._draw_latents(
                 {name: value[part] for name, value in batch.items() if torch.is_tensor(value)}, streams
             )
             with self.autocast(self.device):
                 losses = self.generator.loss(piece, streams)
-            self.backward(losses['loss'] * share, optimizers['generator'], is_last=part.stop == len(batch['labels']))
+            self.backward(losses['loss'] * share, optimizers['generator'], is_last=is_last)
             add_to_means(log, losses, share)
         return {**log, **self.update(optimizers['generator'])}
 

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,7 @@ from eqzoo.distributed import (
     rank_and_world_size,
 )
 from eqzoo.engine.checkpoints import CheckpointHook, latest_checkpoint
+from eqzoo.engine.training import Training
 from eqzoo.evaluators.codebook import perplexity
 from eqzoo.precision import to_double
 from eqzoo.randomness import Stream, seeded
@@ -231,34 +233,56 @@ class StopHook(Hook):
 
 @HOOKS.register_module()
 class UnreadableHook(Hook):
-    """Warn of each unreadable image once, and of the first enlarged one; log their numbers at the end."""
+    """Warn of each unreadable image once, and of the first enlarged one; log their numbers at the end.
+
+    Only the first process has a log. It warns of its own images at once, and of those of other processes before the
+    next checkpoint.
+    """
 
     def __init__(self) -> None:
         self.names: set[str] = set()
         self.num_enlarged = 0
+        # of this process, since the processes met the last time
+        self._unreadable: dict[str, str] = {}
+        self._enlarged: list[str] = []
+        self._has_enlarged = False
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Name the images that are missing from this batch."""
         reasons = data_batch.get('reasons', {})
-        for name in data_batch['unreadable']:
+        missing = {name: printable(with_reason(name, reasons)) for name in data_batch['unreadable']}
+        enlarged = data_batch.get('enlarged', [])
+        self.num_enlarged += len(enlarged)
+        self._unreadable |= {name: named for name, named in missing.items() if name not in self.names}
+        self._enlarged = self._enlarged or enlarged[:1]
+        self._warn(runner, missing, enlarged)
+
+    def before_checkpoint(self, runner: Runner) -> None:
+        """Name the images that other processes lacked; all processes meet here."""
+        for unreadable, enlarged in all_gather_object((self._unreadable, self._enlarged)):
+            self._warn(runner, unreadable, enlarged)
+        self._unreadable, self._enlarged = {}, []
+
+    def after_train(self, runner: Runner) -> None:
+        """Log the numbers of unreadable and of enlarged images of all processes."""
+        self.before_checkpoint(runner)
+        num_enlarged = sum(all_gather_object(self.num_enlarged))
+        if self.names:
+            runner.logger.warning(f'Skipped: {counted(len(self.names), "unreadable image")}.')
+        if num_enlarged:
+            runner.logger.warning(f'Enlarged: {counted(num_enlarged, "image")} of the batches.')
+
+    def _warn(self, runner: Runner, unreadable: Mapping[str, str], enlarged: Sequence[str]) -> None:
+        for name, named in unreadable.items():
             if name not in self.names:
                 self.names.add(name)
-                named = printable(with_reason(name, reasons))
                 runner.logger.warning(f'Unreadable image skipped: {named} ({len(self.names)} so far)')
-        enlarged = data_batch.get('enlarged', [])
-        if enlarged and not self.num_enlarged:
+        if enlarged and not self._has_enlarged:
+            self._has_enlarged = True
             runner.logger.warning(
                 f'Enlarged, being smaller than the crop: {printable(enlarged[0])}. on_small of the dataset says what '
                 "to do with such images: 'enlarge', 'skip' or 'refuse'."
             )
-        self.num_enlarged += len(enlarged)
-
-    def after_train(self, runner: Runner) -> None:
-        """Log the numbers of unreadable and of enlarged images."""
-        if self.names:
-            runner.logger.warning(f'Skipped: {counted(len(self.names), "unreadable image")}.')
-        if self.num_enlarged:
-            runner.logger.warning(f'Enlarged: {counted(self.num_enlarged, "image")} of the batches.')
 
 
 @HOOKS.register_module()
@@ -305,7 +329,7 @@ class CodebookHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the quantizer: not earlier, so that the moving average's copy of it has no such listener."""
-        self._listener = runner.model.autoencoder.quantize.register_forward_hook(self._listen)
+        self._listener = runner.model.autoencoder.quantize.register_forward_hook(partial(self._listen, runner.model))
 
     def after_train(self, runner: Runner) -> None:
         """Remove the listener."""
@@ -341,8 +365,8 @@ class CodebookHook(Hook):
         """Save the counts."""
         checkpoint['codebook_idle'] = self.idle.cpu()
 
-    def _listen(self, module: Any, inputs: tuple[Tensor, ...], outputs: Any) -> None:
-        if not self._is_listening:
+    def _listen(self, training: Training, module: Any, inputs: tuple[Tensor, ...], outputs: Any) -> None:
+        if not self._is_listening or training.is_repeating:
             return
         self._indices.append(outputs[2][2].flatten())
         if self.revive_after is not None:

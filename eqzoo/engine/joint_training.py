@@ -189,11 +189,12 @@ class JointTraining(AutoencoderTraining):
         follow(self.autoencoder.normalization, mean, variance * count / (count - 1).clamp(min=1), self.momentum)
         shift, scale = (each.to(self._device, torch.float32) for each in (mean, (variance + _EPSILON).rsqrt()))
         means: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self._device))
-        for piece, (part, share) in zip(pieces, self.micro_batches(len(batch['images'])), strict=True):
+        micro_batches = [each for each in self.micro_batches(batch) if each.share]
+        for piece, (part, share, is_last) in zip(pieces, micro_batches, strict=True):
             latents = (piece['latents'] - shift[:, None, None]) * scale[:, None, None]
             with self.autocast(self._device):
                 losses = self.generator.loss({**piece, 'latents': latents}, randomness.streams(batch['draws'][part]))
-            self.backward(losses['loss'] * share, optimizers['generator'], is_last=part.stop == len(batch['images']))
+            self.backward(losses['loss'] * share, optimizers['generator'], is_last=is_last)
             add_to_means(means, losses, share)
         updated = self.update(optimizers['generator'])
         return {**log, **{f'generator_{name}': value for name, value in {**means, **updated}.items()}}
@@ -211,7 +212,8 @@ class JointTraining(AutoencoderTraining):
         normalized = self.autoencoder.normalization.normalize(latents)
         alignment = self.generator.alignment({**piece, 'latents': normalized}, randomness.streams(draws))
         step.penalties['alignment'] = self.alignment_weight * alignment
-        self._pieces.append({**piece, 'latents': latents.detach()})
+        if not self.is_repeating:
+            self._pieces.append({**piece, 'latents': latents.detach()})
 
     def blocks(self) -> list[nn.Module]:
         """Return the blocks of the autoencoder and of the generator's network."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from eqzoo.registry import argument_defaults
 from eqzoo.registry.ranges import Decay, NonNegativeFloat, PositiveFloat, PositiveInt, Range, checks_arguments
 
 
@@ -33,6 +34,12 @@ def _not_installed(*packages: str) -> Iterator[None]:
 # mmengine imports whatever may have further optimizers; see `eqzoo.engine.rare_optimizers`
 with _not_installed('bitsandbytes', 'transformers'):
     from mmengine.optim import OptimWrapper, OptimWrapperDict  # noqa: F401
+
+
+def learning_rate(settings: Mapping[str, Any]) -> float | None:
+    """Return the learning rate in an optimizer's config, or its class's default; None if there is neither."""
+    return settings.get('lr', argument_defaults(settings['type']).get('lr'))
+
 
 # of a quintic iteration towards singular values of 1 (https://kellerjordan.github.io/posts/muon/)
 _COEFFICIENTS = 3.4445, -4.7750, 2.0315

@@ -24,7 +24,7 @@ from eqzoo.distributed import broadcast_weights, get_device, rank_and_world_size
 from eqzoo.engine.checkpoints import latest_checkpoint, latest_whole_checkpoint, read_checkpoint
 from eqzoo.engine.evaluation import check_evaluators, merge_metrics, readable_batches, run_evaluators
 from eqzoo.engine.hooks import StopHook
-from eqzoo.engine.optimizers import MuonAdamW, OptimWrapperDict
+from eqzoo.engine.optimizers import MuonAdamW, OptimWrapperDict, learning_rate
 from eqzoo.engine.resume import (
     Change,
     Settings,
@@ -40,8 +40,8 @@ from eqzoo.engine.training import Training, check_memory, compile_blocks
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.machine import hardware
 from eqzoo.randomness import StepRandomness
-from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, OPTIMIZERS, build, component_of
-from eqzoo.registry.ranges import PositiveInt
+from eqzoo.registry import LOG_PROCESSORS, LOOPS, OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS, build, component_of
+from eqzoo.registry.ranges import PositiveInt, parameters_of
 from eqzoo.zoo import without_passwords
 
 # Hooks of every run, whatever its config has.
@@ -112,7 +112,7 @@ def build_runner(
         val_cfg=dict(type='EvaluationLoop') if has_validation else None,
         val_evaluator=build_evaluators(config.evaluators, datasets) if has_validation else None,
         optim_wrapper=build_optimizers(model, config),
-        param_scheduler=config.get('param_scheduler', []),
+        param_scheduler=_by_step(config.get('param_scheduler', [])),
         default_hooks={**config.default_hooks, 'runtime_info': dict(type='RunInfoHook')},
         # built here: mmengine would not build components nested in them
         custom_hooks=_hooks(config, sharded=sharded),
@@ -212,7 +212,7 @@ def build_optimizers(model: nn.Module, config: Config) -> OptimWrapperDict:
     """Build an optimizer for each of the model's parameter groups; `optim_wrapper` has one of each name.
 
     Raises:
-        ValueError: If the names differ.
+        ValueError: If the names differ, or a schedule would end the parameters' different learning rates.
     """
     groups, factors = model.parameter_groups(), model.rate_factors()
     given = dict(config.optim_wrapper)
@@ -221,6 +221,9 @@ def build_optimizers(model: nn.Module, config: Config) -> OptimWrapperDict:
             f'optim_wrapper: the model has the parameter groups {sorted(groups)}, the config has optimizers for '
             f'{sorted(given)}; give each group one optimizer.'
         )
+    for name, group in groups.items():
+        if any(each in factors for each in group):
+            _check_floors(config.get('param_scheduler', []), name)
     # of MuonAdamW's matrices, those whose rows are looked up
     tables = [each.weight for each in model.modules() if isinstance(each, nn.Embedding)]
     return OptimWrapperDict(**{name: _build_optimizer(groups[name], given[name], factors, tables) for name in groups})
@@ -422,6 +425,36 @@ def _hooks(config: Config, *, sharded: bool) -> list[Hook]:
     return [build(hook) for hook in (*(dict(type=name) for name in names), *config.get('custom_hooks', {}).values())]
 
 
+def _by_step(schedules: Any) -> Any:
+    """Return `param_scheduler` with schedules that count steps: mmengine's count epochs by default, and a run is one.
+
+    Those that wait for a validation (ReduceOnPlateauLR) are left as they are: mmengine asks only those of epochs.
+    """
+    if isinstance(schedules, Mapping) and 'type' not in schedules:
+        return {name: _by_step(each) for name, each in schedules.items()}
+    if not isinstance(schedules, Mapping):
+        return [_by_step(each) for each in schedules]
+    wanted = schedules['type']
+    cls = component_of(PARAM_SCHEDULERS, wanted) if isinstance(wanted, str) else wanted
+    if schedules.get('convert_to_iter_based') or getattr(cls, 'need_val_args', False):
+        return schedules
+    return {'by_epoch': False, **schedules} if 'by_epoch' in parameters_of(cls) else schedules
+
+
+def _check_floors(schedules: Any, name: str) -> None:
+    """Refuse schedules of the optimizer `name`, whose parameters have several rates, that end all at the same one."""
+    if isinstance(schedules, Mapping):
+        schedules = schedules if 'type' in schedules else schedules.get(name, [])
+    for each in [schedules] if isinstance(schedules, Mapping) else schedules:
+        kind = getattr(each['type'], '__name__', each['type'])
+        if each.get('eta_min') and each.get('param_name', 'lr') == 'lr' and not kind.endswith('Momentum'):
+            raise ValueError(
+                f'param_scheduler: {kind}.eta_min: {each["eta_min"]:g} would be the last learning rate of all '
+                f'parameters of {name!r}, where the encoder has its own (model.encoder_rate); expected eta_min_ratio, '
+                'the last rate as a share of the first.'
+            )
+
+
 def _build_optimizer(
     parameters: list[nn.Parameter],
     config: dict[str, Any],
@@ -434,7 +467,13 @@ def _build_optimizer(
     for each in parameters:
         by_factor.setdefault(factors.get(each, 1.0), []).append(each)
     if set(by_factor) - {1.0}:
-        parameters = [{'params': group, 'lr': factor * settings['lr']} for factor, group in by_factor.items()]
+        rate = learning_rate(settings)
+        if rate is None:
+            raise ValueError(
+                f'optim_wrapper: {settings["type"]} has no learning rate of which some parameters could have a share '
+                '(model.encoder_rate); set its lr.'
+            )
+        parameters = [{'params': group, 'lr': factor * rate} for factor, group in by_factor.items()]
     wanted = settings['type']
     if (component_of(OPTIMIZERS, wanted) if isinstance(wanted, str) else wanted) is MuonAdamW:
         settings = dict(settings, adamw_only=tables)

@@ -1,9 +1,9 @@
 """Base class of trainings, their optimizer wrapper, and compilation of blocks."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch._functorch.config
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
-from eqzoo.distributed import full_tensor, get_device, total_memory
+from eqzoo.distributed import full_tensor, get_device, rank_and_world_size, total_memory
 from eqzoo.engine.averaging import GradientMean
 from eqzoo.engine.optimizers import OptimWrapper
 from eqzoo.randomness import StepRandomness
@@ -22,6 +22,20 @@ from eqzoo.registry import OPTIM_WRAPPERS
 from eqzoo.registry.ranges import PositiveInt, checks_arguments
 
 _SIZES = 32  # image sizes for which blocks are compiled: the released scales have 25
+
+
+class MicroBatch(NamedTuple):
+    """Samples of a batch that go through the network at once.
+
+    Args:
+        part: Their places in the batch.
+        share: Their share of the batch; 0 for a repetition, see `Training.micro_batches`.
+        is_last: Whether they are the batch's last.
+    """
+
+    part: slice
+    share: float
+    is_last: bool
 
 
 class Training(nn.Module):
@@ -50,6 +64,7 @@ class Training(nn.Module):
         self.micro_batch_size = micro_batch_size
         self.precision = precision
         self.on_nonfinite = on_nonfinite
+        self.is_repeating = False  # whether the micro-batch in the network is a repetition
         self._means: dict[OptimWrapper, GradientMean] = {}
 
     @abstractmethod
@@ -146,12 +161,24 @@ class Training(nn.Module):
         optimizer.zero_grad()
         return log
 
-    def micro_batches(self, size: int) -> Iterator[tuple[slice, float]]:
-        """Yield the micro-batches of a batch of `size` samples, each with its share of the batch."""
-        step = self.micro_batch_size or size
-        for start in range(0, size, step):
-            part = slice(start, min(start + step, size))
-            yield part, (part.stop - start) / size
+    def micro_batches(self, batch: Mapping[str, Any]) -> list[MicroBatch]:
+        """Return the micro-batches of a batch.
+
+        Several processes have the same number of them, whatever each one can read: some losses take a mean over
+        processes in every micro-batch. A process with fewer images than that repeats its first one, with a share of 0.
+        """
+        size = len(batch['draws'])
+        planned = size + (len(batch.get('unreadable', ())) if rank_and_world_size()[1] > 1 else 0)
+        step = self.micro_batch_size or planned
+        count = -(-planned // step)
+        # repetitions come first: the gradients of the last micro-batch are sent while they are computed
+        micro_batches = [MicroBatch(slice(0, 1), 0.0, is_last=False)] * (count - size)
+        start = 0
+        for later in reversed(range(min(count, size))):
+            stop = min(start + step, size - later)
+            micro_batches.append(MicroBatch(slice(start, stop), (stop - start) / size, is_last=not later))
+            start = stop
+        return micro_batches
 
 
 def optimized_parameters(optimizer: OptimWrapper) -> list[nn.Parameter]:

@@ -183,6 +183,12 @@ def test_dry_run_describes_and_trains_nothing(tmp_path, capsys):
     assert not (tmp_path / 'work').exists()
 
 
+def test_an_optimizer_without_lr_has_that_of_its_class(tmp_path, capsys):
+    words = ['configs/eqvae/sd16_rot_scale.py', '--smoke', '--dry-run', f'work_dir={tmp_path}/work']
+    run(train, [*words, "optim_wrapper.autoencoder.optimizer={'type': 'AdamW'}", 'model.encoder_rate=0.5'])
+    assert 'autoencoder optimizer    AdamW, lr 0.001' in capsys.readouterr().out
+
+
 def test_a_run_is_not_overwritten(tmp_path):
     (tmp_path / 'iter_9.pth').touch()
     words = ['configs/demo/pretrain.py', f'work_dir={tmp_path}']

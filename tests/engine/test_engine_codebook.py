@@ -25,6 +25,7 @@ def make_runner(hook):
     model.autoencoder = autoencoder
     model.parameter_groups = lambda: {'autoencoder': list(autoencoder.parameters())}
     model.rate_factors = dict
+    model.is_repeating = False
     config = Config(dict(optim_wrapper=dict(autoencoder=dict(optimizer=dict(type='Adam', lr=0.0)))))
     optimizers = build_optimizers(model, config)
     runner = SimpleNamespace(model=model, optim_wrapper=optimizers, seed=0, iter=0)

@@ -1,6 +1,7 @@
 """Hooks: the moving average, and the count of unreadable images."""
 
 import logging
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,7 @@ import torch
 from mmengine.hooks import LoggerHook
 from torch import nn
 
-from eqzoo.engine import CheckpointHook, EMAHook, ProgressHook, ScalarsHook, StopHook, UnreadableHook
-from eqzoo.engine import hooks as stop_hook
+from eqzoo.engine import CheckpointHook, EMAHook, ProgressHook, ScalarsHook, StopHook, UnreadableHook, hooks
 from eqzoo.engine.ema import averaged_model
 
 
@@ -98,6 +98,46 @@ def test_unreadable_images_are_named_once_and_counted(caplog):
     ]
 
 
+def test_unreadable_images_of_other_processes_are_named_at_checkpoints_and_counted(monkeypatch):
+    """Two processes, whose logs are the lists of their messages; users see the first one's."""
+    meet, values = threading.Barrier(2, timeout=30), {}
+
+    def all_gather_object(value):
+        values[threading.current_thread().name] = value
+        meet.wait()
+        gathered = [values['0'], values['1']]
+        meet.wait()
+        return gathered
+
+    monkeypatch.setattr(hooks, 'all_gather_object', all_gather_object)
+    logs = [[], []]
+
+    def work(rank):
+        runner, hook = SimpleNamespace(logger=SimpleNamespace(warning=logs[rank].append)), UnreadableHook()
+        for names in (['both.png', f'{rank}.png'], [f'{rank}.png']):
+            hook.after_train_iter(runner, 0, {'unreadable': names, 'enlarged': ['small.png'] * rank})
+            hook.before_checkpoint(runner)
+        hook.after_train_iter(runner, 0, {'unreadable': [f'late{rank}.png']})
+        hook.after_train(runner)
+
+    threads = [threading.Thread(target=work, args=[rank], name=str(rank)) for rank in range(2)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    skipped = 'Unreadable image skipped: '
+    assert [each for each in logs[0] if not each.startswith('Enlarged, being')] == [
+        f'{skipped}both.png (1 so far)',
+        f'{skipped}0.png (2 so far)',
+        f'{skipped}1.png (3 so far)',
+        f'{skipped}late0.png (4 so far)',
+        f'{skipped}late1.png (5 so far)',
+        'Skipped: 5 unreadable images.',
+        'Enlarged: 2 images of the batches.',
+    ]
+    assert [each for each in logs[0] if 'small.png' in each] == [logs[0][3]]
+
+
 def test_several_processes_agree_on_the_step_after_which_they_stop(monkeypatch):
     """This process has no signal, another has: they ask every four steps, and both stop there."""
     saved = []
@@ -108,14 +148,14 @@ def test_several_processes_agree_on_the_step_after_which_they_stop(monkeypatch):
     runner = SimpleNamespace(
         hooks=[checkpoint, hook], iter=0, max_iters=20, train_loop=loop, logger=logging.getLogger('test')
     )
-    monkeypatch.setattr(stop_hook, 'rank_and_world_size', lambda: (1, 2))
+    monkeypatch.setattr(hooks, 'rank_and_world_size', lambda: (1, 2))
     of_all = lambda own: asked.append(own) or (15 if runner.iter > 4 else 0)  # noqa: E731
-    monkeypatch.setattr(stop_hook, 'max_over_processes', of_all)
+    monkeypatch.setattr(hooks, 'max_over_processes', of_all)
     while not loop.stop_training:
         hook.after_train_iter(runner, runner.iter)
         runner.iter += 1
     assert (asked, saved, hook.stopped_at) == ([0, 0], [8], 8)
-    assert stop_hook.stopped_by(runner) == 15
+    assert hooks.stopped_by(runner) == 15
 
 
 def test_values_wait_on_the_device_until_the_log_is_due():
@@ -158,7 +198,7 @@ def test_a_norm_of_gradients_that_is_not_finite_stops_the_run(tmp_path):
 def test_progress_is_printed_early_and_whenever_the_log_is_silent(monkeypatch, capsys):
     """A step takes 2 s, the first one 10 s, step 8 a minute; the logger prints each tenth."""
     clock = [100.0]
-    monkeypatch.setattr(stop_hook.time, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(hooks.time, 'monotonic', lambda: clock[0])
     hook = ProgressHook()
     runner = SimpleNamespace(iter=20, max_iters=1000, hooks=[LoggerHook(interval=10)])  # resumed after 20 steps
     hook.before_train(runner)

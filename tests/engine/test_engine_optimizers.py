@@ -7,12 +7,13 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import CosineAnnealingLR
 from torch import nn
 
 from eqzoo import schema
 from eqzoo.config import load_config
 from eqzoo.engine import MuonAdamW, build_runner, read_checkpoint, shrink
-from eqzoo.engine.optimizers import equalize_singular_values
+from eqzoo.engine.optimizers import equalize_singular_values, learning_rate
 from eqzoo.engine.runner import build_optimizers
 from eqzoo.registry import build
 from eqzoo.schema import check_foreign
@@ -188,6 +189,71 @@ def test_optimizers_of_torch_are_found_by_name_and_unfit_ones_are_refused():
         if hasattr(torch.optim, name):
             with pytest.raises(ValueError, match=message):
                 check_foreign(dict(optim_wrapper=dict(autoencoder=dict(optimizer=dict(type=name, lr=1e-3)))))
+
+
+class Halved(nn.Module):
+    """Two weights, the first of which has half of the learning rate."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+
+    def parameter_groups(self):
+        return {'autoencoder': [self.first, self.second]}
+
+    def rate_factors(self):
+        return {self.first: 0.5}
+
+
+def built(optimizer, **options):
+    config = dict(optim_wrapper=dict(autoencoder=dict(optimizer=optimizer)), **options)
+    return build_optimizers(Halved(), Config(config))['autoencoder'].optimizer
+
+
+@pytest.mark.parametrize('kind', ['AdamW', torch.optim.AdamW])
+def test_without_lr_the_rate_is_the_classs_default(kind):
+    assert learning_rate(dict(type=kind)) == 1e-3
+    assert {len(each['params'][0]): each['lr'] for each in built(dict(type=kind)).param_groups} == {2: 5e-4, 3: 1e-3}
+
+
+def test_an_optimizer_without_a_rate_of_its_own_has_no_shares_of_it():
+    class Free(torch.optim.SGD):
+        def __init__(self, params, lr=None):
+            super().__init__(params, lr=1.0)
+
+    with pytest.raises(ValueError, match='Free.* has no learning rate .*encoder_rate.*; set its lr'):
+        built(dict(type=Free))
+
+
+@pytest.mark.parametrize('place', [lambda each: each, lambda each: [each], lambda each: dict(autoencoder=[each])])
+@pytest.mark.parametrize('kind', ['CosineAnnealingLR', CosineAnnealingLR])
+def test_a_floor_of_all_rates_is_refused_where_the_encoder_has_its_own(place, kind):
+    message = 'CosineAnnealingLR.eta_min: 1e-05 would be the last .*encoder_rate.*expected eta_min_ratio'
+    with pytest.raises(ValueError, match=message):
+        built(dict(type='Adam', lr=1e-4), param_scheduler=place(dict(type=kind, eta_min=1e-5)))
+    for floor in (dict(eta_min=0), dict(eta_min_ratio=0.1), {}):
+        built(dict(type='Adam', lr=1e-4), param_scheduler=place(dict(type=kind, **floor)))
+    # another optimizer's
+    built(dict(type='Adam', lr=1e-4), param_scheduler=dict(discriminator=[dict(type=kind, eta_min=1e-5)]))
+
+
+def test_schedules_count_steps_unless_they_say_otherwise(tmp_path):
+    """Mmengine's default are epochs, of which a run has one: the learning rate would never change."""
+    words = [
+        'val_dataloader=none',
+        'visualizer=none',
+        'custom_hooks={}',
+        'optim_wrapper.autoencoder.optimizer.lr=0.001',
+    ]
+    config = shrink(load_config('configs/demo/pretrain.py', [*words, f'work_dir={tmp_path}']))
+    config.default_hooks.checkpoint.save_best = None
+    config.param_scheduler = [dict(type='ExponentialLR', gamma=0.5)]
+    build_runner(config).train()
+    checkpoint = read_checkpoint(tmp_path / 'iter_4.pth')
+    assert [each['by_epoch'] for each in checkpoint['param_schedulers']['autoencoder']] == [False]
+    assert checkpoint['optimizer']['autoencoder']['param_groups'][0]['lr'] == pytest.approx(
+        1e-3 / 2**3
+    )  # the last step's
 
 
 def test_arguments_out_of_range_and_shards_are_refused():

@@ -1,7 +1,8 @@
 """Write a latent store: plan, then shards, then the index; a stopped run continues where it stopped."""
 
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
@@ -32,18 +33,20 @@ from eqzoo.data.latents.format import (
     write_plan,
     write_shard,
 )
-from eqzoo.data.loaders import collate
+from eqzoo.data.loaders import collate_any, with_reason
 from eqzoo.data.workers import worker_options
 from eqzoo.distributed import get_device, wait_for_all
 from eqzoo.files import remove_leftovers, writing_to
 from eqzoo.images import to_float
 from eqzoo.normalization import LatentSums
+from eqzoo.text import counted
 
 _PRECISIONS = ('fp32', 'bf16')
 _MAX_CODES = 2**16  # codes are stored as uint16
 # A shard has about this many bytes, but at least the rows of a large batch.
 _SHARD_BYTES = 64 * 2**20
 _MIN_SHARD_IMAGES = 256
+_MAX_NAMES = 10  # unreadable images named in a message
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def write_store(
     existing = read_plan(root)
     if shard_images is None and existing is not None:
         shard_images = existing.shard_images
-    plan = _make_plan(encode, dataset, shard_images)
+    plan = _make_plan(root, encode, dataset, shard_images, num_workers)
     _claim_folder(root, existing, plan, rank)
     normalization = dict(shift=autoencoder.normalization.shift.tolist(), scale=autoencoder.normalization.scale.tolist())
     if (index := _complete_index(root, plan)) is not None:
@@ -132,7 +135,8 @@ def write_store(
         done = set(range(rank, plan.num_shards, world_size)).difference(own)
         progress(sum(len(plan.rows_of(shard)) for shard in done))
     if own:
-        _write_shards(root, plan, own, encode, _batches_of(dataset, plan, own, batch_size, num_workers), progress)
+        batches = _batches_of(root, dataset, plan, own, pending, batch_size, num_workers)
+        _write_shards(root, plan, own, encode, batches, progress)
     wait_for_all()
     # Index
     index = None
@@ -143,7 +147,9 @@ def write_store(
     return WrittenStore('written', num_encoded, time.perf_counter() - started, index)
 
 
-def _make_plan(encode: '_RowEncoder', dataset: Any, shard_images: int | None) -> StorePlan:
+def _make_plan(
+    root: Path, encode: '_RowEncoder', dataset: Any, shard_images: int | None, num_workers: int
+) -> StorePlan:
     if getattr(dataset, 'flip', False):
         raise ValueError(
             f'latent store: {type(dataset).__name__}.flip mirrors images at random, which a store would freeze; '
@@ -156,7 +162,10 @@ def _make_plan(encode: '_RowEncoder', dataset: Any, shard_images: int | None) ->
         )
     if shard_images is not None and shard_images < 1:
         raise ValueError(f'latent store: shard_images must be at least 1, got {shard_images}.')
-    fields = encode.fields_of(_check_readable(dataset[0, 0])['image'])
+    first = dataset[0, 0]
+    if 'unreadable' in first:
+        raise _unreadable(root, dataset, range(len(dataset)), num_workers)
+    fields = encode.fields_of(first['image'])
     row_bytes = (2 if encode.flip else 1) * sum(field.num_bytes for field in fields.values())
     return StorePlan(
         autoencoder=autoencoder_digest(encode.autoencoder),
@@ -232,40 +241,71 @@ def _has_shard(root: Path, shard: int, plan: StorePlan, existing: StorePlan | No
 
 
 def _batches_of(
-    dataset: Dataset, plan: StorePlan, shards: list[int], batch_size: int, num_workers: int
+    root: Path,
+    dataset: Dataset,
+    plan: StorePlan,
+    shards: list[int],
+    pending: list[int],
+    batch_size: int,
+    num_workers: int,
 ) -> Iterator[dict[str, Any]]:
-    """Return the batches of the images of `shards` in order; no batch has images of two shards."""
+    """Yield the batches of the images of `shards` in order; no batch has images of two shards.
+
+    Raises:
+        ValueError: At the first unreadable image, naming all of the shards `pending`, those of all processes.
+    """
     batches = []
     for shard in shards:
         images = plan.rows_of(shard)
         for start in range(images.start, images.stop, batch_size):
             batches.append([(index, index) for index in range(start, min(start + batch_size, images.stop))])
-    return iter(
-        DataLoader(
-            dataset,
-            batch_sampler=batches,
-            **worker_options(num_workers),
-            collate_fn=_collate,
-            pin_memory=get_device() == 'cuda',
-            generator=torch.Generator().manual_seed(0),  # its own, as in eqzoo.data.loaders
-        )
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        **worker_options(num_workers),
+        collate_fn=collate_any,
+        pin_memory=get_device() == 'cuda',
+        generator=torch.Generator().manual_seed(0),  # its own, as in eqzoo.data.loaders
+    )
+    for number, batch in enumerate(loader):
+        if batch['unreadable']:
+            read = {index for earlier in batches[:number] for index, _ in earlier}
+            rest = [index for shard in pending for index in plan.rows_of(shard) if index not in read]
+            raise _unreadable(root, dataset, rest, num_workers)
+        yield batch
+
+
+def _unreadable(root: Path, dataset: Any, indices: Sequence[int], num_workers: int) -> ValueError:
+    """Read the images `indices`, and return the error that names those that cannot be read."""
+    print(
+        f'latent store: an image cannot be read; looking for others in {counted(len(indices), "image")}, without '
+        'encoding them.',
+        file=sys.stderr,
+        flush=True,
+    )
+    loader = DataLoader(
+        dataset,
+        batch_size=32,
+        sampler=[(index, index) for index in indices],
+        **worker_options(num_workers),
+        collate_fn=_unreadable_names,
+        generator=torch.Generator().manual_seed(0),
+    )
+    names = [name for found in loader for name in found]
+    more = f' and {len(names) - _MAX_NAMES:,} more' if len(names) > _MAX_NAMES else ''
+    # a plan has the sizes of all files, which a repaired one changes
+    delete = f', delete {root}, whose shards so far are of the files as they were,' if read_plan(root) else ''
+    return ValueError(
+        f'latent store: cannot read {len(names):,} of {counted(len(dataset), "image")}: '
+        f'{", ".join(names[:_MAX_NAMES])}{more}; a store has one row for each image; replace or remove these '
+        f'files{delete} and run the command again.'
     )
 
 
-def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+def _unreadable_names(items: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the unreadable images, with their reasons."""
     unreadable = [item for item in items if 'unreadable' in item]
-    return unreadable[0] if unreadable else collate(items)
-
-
-def _check_readable(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an item or a batch; refuse one that could not be read."""
-    if item.get('unreadable'):
-        reason = f' ({item["reason"]})' if 'reason' in item else ''
-        raise ValueError(
-            f'latent store: cannot read {item["unreadable"]}{reason}; a store has one row for each image; replace or '
-            'remove the file and run the command again.'
-        )
-    return item
+    return [with_reason(each['unreadable'], {each['unreadable']: each.get('reason', '?')}) for each in unreadable]
 
 
 def _write_shards(
@@ -293,7 +333,7 @@ def _encode_shard(
     """Return the labels, the fields of the images and of the mirrored images, and the sums of the latents."""
     labels, pieces, sums, seen = [], [], [], 0
     while seen < count:
-        batch = _check_readable(next(batches))
+        batch = next(batches)
         copies = encode(batch['images'])
         for fields in copies:
             _check_finite(fields, batch['indices'])

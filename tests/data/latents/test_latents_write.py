@@ -206,12 +206,56 @@ def test_a_full_disk_is_one_message_and_the_next_run_goes_on(written, tmp_path):
     same(written, tmp_path / 'a')
 
 
-def test_an_unreadable_image_is_named(tmp_path):
-    for index in range(3):
-        Image.new('RGB', (16, 16), (index, 0, 0)).save(tmp_path / f'{index}.png')
-    (tmp_path / '1.png').write_bytes(b'no image')
-    with pytest.raises(ValueError, match='cannot read 1.png'):
-        write_store(kl(), ImageFolder(str(tmp_path), 16), tmp_path / 'store', batch_size=3)
+@pytest.fixture
+def folder(tmp_path):
+    """Sixteen images, 00.png to 15.png, and `break_(*numbers)`, after which some cannot be read."""
+    root = tmp_path / 'images'
+    root.mkdir()
+    for index in range(16):
+        Image.new('RGB', (16, 16), (index, 0, 0)).save(root / f'{index:02}.png')
+
+    def break_(*numbers):
+        for number in numbers:
+            (root / f'{number:02}.png').write_bytes(b'no image')
+
+    return root, break_
+
+
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+@pytest.mark.parametrize('workers', [0, 2])
+def test_all_unreadable_images_are_named_and_the_advice_helps(folder, tmp_path, workers, capfd):
+    (root, break_), store = folder, tmp_path / 'store'
+    break_(5, 9, 13)
+    options = dict(batch_size=2, shard_images=4, num_workers=workers)
+    for processes in (2, 1):  # of two, this one has the images 0 to 3 and 8 to 11
+        data = ImageFolder(str(root), 16)
+        with pytest.raises(ValueError, match=r'cannot read 3 of 16 images: 05.png \(.*09.png \(.*13.png \(') as raised:
+            write_store(kl(), data, store, **options, world_size=processes)
+        assert f'replace or remove these files, delete {store}, whose shards so far are of' in str(raised.value)
+        assert 'looking for others in 12 images, without encoding' in capfd.readouterr().err
+    for number in ('05', '09', '13'):
+        (root / f'{number}.png').unlink()
+    with pytest.raises(ValueError, match='holds a latent store of another plan'):
+        write_store(kl(), ImageFolder(str(root), 16), store, **options)
+    shutil.rmtree(store)
+    written = write_store(kl(), ImageFolder(str(root), 16), store, **options)
+    assert (written.outcome, written.num_encoded) == ('written', 13)
+
+
+def test_an_unreadable_first_image_leaves_no_folder_to_delete(folder, tmp_path):
+    root, break_ = folder
+    break_(*range(12))
+    with pytest.raises(ValueError, match='cannot read 12 of 16') as raised:
+        write_store(kl(), ImageFolder(str(root), 16), tmp_path / 'store', batch_size=3)
+    message = str(raised.value)
+    assert '09.png (' in message
+    assert '10.png' not in message
+    assert message.endswith(
+        ' and 2 more; a store has one row for each image; replace or remove these files and run the command again.'
+    )
+    for number in range(12):
+        (root / f'{number:02}.png').unlink()
+    assert write_store(kl(), ImageFolder(str(root), 16), tmp_path / 'store', batch_size=3).num_encoded == 4
 
 
 def test_random_flips_are_refused(tmp_path):
