@@ -45,7 +45,8 @@ def cast_weights(file: AutoencoderFile, dtype: str) -> None:
     """
     for state in filter(None, (file.state, file.trained, file.discriminator)):
         for name, value in state.items():
-            if value.is_floating_point() and not name.startswith('normalization.'):
+            # of FLUX.2, the batch norm is the normalisation
+            if value.is_floating_point() and not name.startswith(('normalization.', 'bn.running_')):
                 state[name] = value.to(DTYPES[dtype])
         check_finite(state, f'convert --dtype {dtype} (bf16 and fp32 hold larger numbers): the result')
 

@@ -12,7 +12,7 @@ from eqzoo.autoencoders import DiffusersAutoencoder
 from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder, set_normalization
 from eqzoo.checkpoints.config import infer_config
 from eqzoo.checkpoints.diffusers_classes import batch_norm_statistics, complete_fields
-from eqzoo.checkpoints.write import export
+from eqzoo.checkpoints.write import DTYPES, export
 from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
 from eqzoo.loading import autoencoder_config
@@ -106,6 +106,20 @@ def test_round_trips_are_exact(folder, tmp_path):
         assert plain[1][key] == (
             pytest.approx(plain[0][key], rel=1e-6) if key.startswith('latents_') else plain[0][key]
         )
+
+
+@pytest.mark.parametrize('dtype', ['fp16', 'bf16'])
+def test_flux2s_batch_norm_keeps_its_precision(tmp_path, dtype):
+    """Rounded, it would look like another normalisation, and one statistic would replace the four of a channel."""
+    network = reference('AutoencoderKLFlux2')
+    network.save_pretrained(tmp_path / 'published')
+    run(convert, [str(tmp_path / 'published'), str(tmp_path / 'a.pth'), '--to', 'eqzoo', '--dtype', dtype])
+    run(convert, [str(tmp_path / 'a.pth'), str(tmp_path / 'out'), '--to', 'diffusers'])
+    (tmp_path / 'out' / 'eqzoo.safetensors').unlink()
+    written = load_file(tmp_path / 'out' / 'diffusion_pytorch_model.safetensors')
+    for name, value in network.state_dict().items():
+        is_statistic = name in ('bn.running_mean', 'bn.running_var') or not value.is_floating_point()
+        assert torch.equal(written[name], value if is_statistic else value.to(DTYPES[dtype])), name
 
 
 def test_a_new_normalisation_reaches_diffusers_fields(folder, tmp_path):
