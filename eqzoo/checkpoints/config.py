@@ -118,6 +118,34 @@ def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return plain_config(published or _infer_kl(state))
 
 
+def published_normalizations(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the arguments of the normalisation that configs of the zoo state for the network of `config`.
+
+    Args:
+        config: `type` and all arguments, as `plain_config` gives them.
+
+    Returns:
+        Arguments of `LatentNormalization` by the path of each config that has such a network, and states some.
+
+    Example:
+        >>> config = plain_config(dict(type='KLAutoencoder', latent_channels=16, quant_conv=False))
+        >>> published_normalizations(config)['configs/_base_/autoencoders/sd3_vae.py']
+        {'scale': 1.5305, 'shift': 0.0609}
+    """
+    found = {}
+    for path, published in _zoo_configs():
+        stated = {key: published[key] for key in NORMALIZATION if published.get(key) is not None}
+        if stated and plain_config(published) == config:
+            found[path] = stated
+    return found
+
+
+def _zoo_configs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield path and config of each autoencoder in the zoo."""
+    for path in sorted({model.config for model in models().values() if '/autoencoders/' in model.config}):
+        yield path, read_config(configs_folder().parent / path).autoencoder.to_dict()
+
+
 def _infer_kl(state: Mapping[str, Tensor]) -> dict[str, Any]:
     features = _shape(state, 'decoder.conv_in.weight')[1]
     has_quant_conv = 'quant_conv.weight' in state
@@ -149,8 +177,7 @@ def _infer_flux2(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def _find_published(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """Return the config in the zoo of the wrapped autoencoder with these weights' names and shapes, if there is one."""
     shapes = {key: value.shape for key, value in state.items() if not key.startswith('normalization.')}
-    for path in sorted({model.config for model in models().values() if '/autoencoders/' in model.config}):
-        config = read_config(configs_folder().parent / path).autoencoder.to_dict()
+    for _, config in _zoo_configs():
         if config['type'] == WRAPPER:
             with torch.device('meta'):
                 network = build_class(config['class_name'], config.get('fields'))

@@ -185,6 +185,16 @@ def to_config_json(
     return {**head, **_FIXED[name], **_FREE[name], **kept, **write(config), **factors}, unsaid
 
 
+def needs_normalization(class_name: str) -> bool:
+    """Return whether a folder of this class has to state a normalisation, which diffusers' pipelines use.
+
+    Public VQ and tiny autoencoders have raw latents, or latents that are scaled already; FLUX.2 and RAE have the
+    normalisation among their weights.
+    """
+    wrapped = WRAPPED_CLASSES.get(class_name)
+    return wrapped is not None and wrapped.normalization in ('factor', 'statistics')
+
+
 def opening_lines(config: Mapping[str, Any], folder: str) -> list[str]:
     """Return the lines of Python that open a folder in diffusers, with the padding that it was trained with.
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder, set_normalization, to_plain
 from eqzoo.checkpoints.comfyui import to_comfyui
-from eqzoo.checkpoints.diffusers import CARD, COMPANION, CONFIG, WEIGHTS, to_config_json
+from eqzoo.checkpoints.config import published_normalizations
+from eqzoo.checkpoints.diffusers import CARD, COMPANION, CONFIG, WEIGHTS, needs_normalization, to_config_json
 from eqzoo.checkpoints.diffusers_classes import WRAPPER, with_batch_norm
 from eqzoo.checkpoints.keys import to_ldm
 from eqzoo.checkpoints.onnx import ONNX_FILES, write_onnx
@@ -45,7 +46,8 @@ def cast_weights(file: AutoencoderFile, dtype: str) -> None:
     """
     for state in filter(None, (file.state, file.trained, file.discriminator)):
         for name, value in state.items():
-            if value.is_floating_point() and not name.startswith('normalization.'):
+            # of FLUX.2, the batch norm is the normalisation
+            if value.is_floating_point() and not name.startswith(('normalization.', 'bn.running_')):
                 state[name] = value.to(DTYPES[dtype])
         check_finite(state, f'convert --dtype {dtype} (bf16 and fp32 hold larger numbers): the result')
 
@@ -281,11 +283,15 @@ def _write_diffusers(file: AutoencoderFile, folder: Path, *, flat: bool, card: s
             does not state.
     """
     fields, unsaid = to_config_json(file.config, file.normalization, file.diffusers_fields)
-    # public VQ and tiny autoencoders have raw latents, or latents that are scaled already
-    if not file.normalization and fields['_class_name'] == 'AutoencoderKL':
+    name = fields['_class_name']
+    if not file.normalization and needs_normalization(name):
+        problem = 'diffusers would assume 0.18215' if name == 'AutoencoderKL' else f"diffusers' {name} has to state one"
+        published = published_normalizations(file.config)
         raise ValueError(
-            'convert --to diffusers: the source states no scale of its latents, and diffusers would assume 0.18215; '
-            'expected a stated one; give --scale FLOAT, or --config CONFIG of an autoencoder that has it.'
+            f'convert --to diffusers: the source states no scale of its latents, and {problem}; expected a stated one; '
+            'give --scale FLOAT, or --config CONFIG of an autoencoder that has it'
+            f'{" (of this network: " + ", ".join(published) + ")" if published else ""}, and --shift FLOAT if there is '
+            'one; --scale 1 leaves latents raw.'
         )
     folder.mkdir()
     if card is not None:

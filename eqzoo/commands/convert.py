@@ -21,6 +21,7 @@ def convert(
     to: Literal['diffusers', 'ldm', 'comfyui', 'onnx', 'eqzoo'],
     config: str | None = None,
     scale: PositiveFloat | None = None,
+    shift: float | None = None,
     dtype: Literal['fp32', 'fp16', 'bf16'] | None = None,
     latents: Literal['sd', 'sdxl', 'sd3', 'flux'] | None = None,
     metrics: str | None = None,
@@ -40,6 +41,7 @@ def convert(
         config: A config with this autoencoder, if the file does not state it; its scale is used if the file states
             none.
         scale: The factor on the latents, such as 0.18215 for SD-VAE; replaces the one in the file, whose shift stays.
+        shift: Subtracted from the latents before scaling, such as 0.1159 for FLUX.1; replaces the one in the file.
         dtype: The precision of the weights; as in the source by default.
         latents: For comfyui, the diffusion model whose latents these are; by default that of the nearest scale.
         metrics: A metrics.json of tools/test.py, for the model card of diffusers.
@@ -65,8 +67,7 @@ def convert(
         file = read_autoencoder(source)
         origin = 'the config' if config else 'the file' if file.config else 'shapes, norms with 32 groups'
         complete_config(file, source, autoencoder_config(config) if config else None)
-        if scale is not None:
-            _set_scale(file, scale)
+        notes = [] if scale is None and shift is None else set_scale_and_shift(file, scale, shift)
         if dtype is not None:
             cast_weights(file, dtype)
         card = None
@@ -75,25 +76,34 @@ def convert(
             title = PurePath(push or destination).name
             opening = _opening(file, push or destination, to)
             card = _card(title, source, metrics, stated, opening, padding_notes(file.config))
-        notes = export(file, destination, to=to, overwrite=overwrite, latents=latents, card=card)
+        notes += export(file, destination, to=to, overwrite=overwrite, latents=latents, card=card)
         described = _describe(file, to, f'from {origin}', notes)
         if push is not None:
             described.append(f'uploaded       {upload(destination, push)}')
     print(printable('\n'.join([*described, '', *_opening(file, destination, to)]), lines=True))
 
 
-def _set_scale(file: 'AutoencoderFile', scale: float) -> None:
-    """Set one factor on the latents, and keep the shift."""
+def set_scale_and_shift(file: 'AutoencoderFile', scale: float | None, shift: float | None) -> list[str]:
+    """Set one factor and one shift on the latents; keep the one that is None. Return notes."""
     from eqzoo.checkpoints.autoencoder import set_normalization
+    from eqzoo.checkpoints.config import published_normalizations
 
-    stated = file.normalization
-    if 'scale' in stated and len(stated['scale'].unique()) > 1:
-        raise ValueError(
-            '--scale: the file has a mean and a scale for each channel, which one factor would replace; leave --scale '
-            'out, or write new ones into the file with tools/latent_stats.py.'
-        )
-    shift = {'shift': stated['shift'].tolist()} if 'shift' in stated else {}
-    set_normalization(file, dict(scale=scale, **shift))
+    stated, given = file.normalization, {k: v for k, v in dict(scale=scale, shift=shift).items() if v is not None}
+    for name in given:
+        if name in stated and len(stated[name].unique()) > 1:
+            raise ValueError(
+                f'--{name}: the file has a mean and a scale for each channel, which one number would replace; leave '
+                f'--{name} out, or write new ones into the file with tools/latent_stats.py.'
+            )
+    if scale is None and not stated:
+        raise ValueError(f'--shift {shift}: the file states no scale; expected both; give --scale FLOAT as well.')
+    kept = {key: value.tolist() for key, value in stated.items()}
+    set_normalization(file, {**kept, **given})
+    if 'shift' in kept or shift is not None:
+        return []
+    shifted = {path: each['shift'] for path, each in published_normalizations(file.config).items() if 'shift' in each}
+    shifts = ', '.join(f'{value} ({path})' for path, value in shifted.items())
+    return [f'the shift is 0; published autoencoders of this network have one: {shifts}; see --shift'] if shifts else []
 
 
 def _opening(file: 'AutoencoderFile', place: str, to: str) -> list[str]:

@@ -23,6 +23,9 @@ def download(name: str | None = None, *, list: bool = False) -> None:
             print(f'{path}\n  {", ".join(sorted(file.name for file in path.iterdir()))}')
             continue
         record = record_of(source)
+        if record is None:  # it was never downloaded, so no hash was recorded
+            print(f'{path}\n  comes with eqzoo.')
+            continue
         checked = (
             'as published'
             if record.published

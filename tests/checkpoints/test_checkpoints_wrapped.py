@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 import eqzoo
 from eqzoo.autoencoders import DiffusersAutoencoder
-from eqzoo.checkpoints.autoencoder import complete_config, read_autoencoder, set_normalization
-from eqzoo.checkpoints.config import infer_config
+from eqzoo.checkpoints.autoencoder import AutoencoderFile, complete_config, read_autoencoder, set_normalization
+from eqzoo.checkpoints.config import infer_config, plain_config, published_normalizations
 from eqzoo.checkpoints.diffusers_classes import batch_norm_statistics, complete_fields
-from eqzoo.checkpoints.write import export
+from eqzoo.checkpoints.write import DTYPES, export
 from eqzoo.commands.cli import run
 from eqzoo.commands.convert import convert
 from eqzoo.loading import autoencoder_config
@@ -108,6 +108,20 @@ def test_round_trips_are_exact(folder, tmp_path):
         )
 
 
+@pytest.mark.parametrize('dtype', ['fp16', 'bf16'])
+def test_flux2s_batch_norm_keeps_its_precision(tmp_path, dtype):
+    """Rounded, it would look like another normalisation, and one statistic would replace the four of a channel."""
+    network = reference('AutoencoderKLFlux2')
+    network.save_pretrained(tmp_path / 'published')
+    run(convert, [str(tmp_path / 'published'), str(tmp_path / 'a.pth'), '--to', 'eqzoo', '--dtype', dtype])
+    run(convert, [str(tmp_path / 'a.pth'), str(tmp_path / 'out'), '--to', 'diffusers'])
+    (tmp_path / 'out' / 'eqzoo.safetensors').unlink()
+    written = load_file(tmp_path / 'out' / 'diffusion_pytorch_model.safetensors')
+    for name, value in network.state_dict().items():
+        is_statistic = name in ('bn.running_mean', 'bn.running_var') or not value.is_floating_point()
+        assert torch.equal(written[name], value if is_statistic else value.to(DTYPES[dtype])), name
+
+
 def test_a_new_normalisation_reaches_diffusers_fields(folder, tmp_path):
     name, _, path = folder
     stored = complete_config(read_autoencoder(path), path)
@@ -125,6 +139,30 @@ def test_a_new_normalisation_reaches_diffusers_fields(folder, tmp_path):
         assert opened.config.scaling_factor == 0.5
     else:
         assert opened.config.latents_std == [2.0] * 16
+
+
+@pytest.mark.parametrize('name', ['AutoencoderDC', 'AutoencoderKLQwenImage'])
+def test_weights_without_a_normalisation_need_one_for_diffusers(tmp_path, name):
+    """It would assume a scale of 1, or compute with no statistics at all; the published numbers may be of another one."""
+    network = reference(name)
+    fields = DiffusersAutoencoder.smoke(dict(class_name=name))['fields']
+    config = plain_config(dict(type='DiffusersAutoencoder', class_name=name, fields=fields))
+    stored = AutoencoderFile(network.state_dict(), config)
+    with pytest.raises(
+        ValueError, match=f"states no scale .* diffusers' {name} has to state one; .* give --scale FLOAT"
+    ):
+        export(stored, tmp_path / 'out', to='diffusers')
+    assert not (tmp_path / 'out').exists()
+    set_normalization(stored, dict(scale=1.0))
+    assert export(stored, tmp_path / 'out', to='diffusers') == []
+
+
+def test_configs_of_the_zoo_with_the_same_network_are_found():
+    config = autoencoder_config('configs/_base_/autoencoders/qwen_image_vae.py')
+    found = published_normalizations(plain_config(config))
+    assert found == {'configs/_base_/autoencoders/qwen_image_vae.py': dict(mean=config['mean'], std=config['std'])}
+    found = published_normalizations(plain_config(autoencoder_config('configs/_base_/autoencoders/dcae_f32.py')))
+    assert found == {'configs/_base_/autoencoders/dcae_f32.py': dict(scale=0.41407)}
 
 
 def test_what_no_field_says_is_kept_and_reported(tmp_path):

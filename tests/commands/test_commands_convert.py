@@ -11,11 +11,12 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from eqzoo.autoencoders import KLAutoencoder, TinyAutoencoder
-from eqzoo.checkpoints.autoencoder import read_autoencoder
+from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder
+from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.keys import to_ldm
-from eqzoo.checkpoints.write import write_normalization
+from eqzoo.checkpoints.write import export, write_normalization
 from eqzoo.commands.cli import run
-from eqzoo.commands.convert import convert
+from eqzoo.commands.convert import convert, set_scale_and_shift
 from eqzoo.commands.train import train
 from eqzoo.engine.work_dir import own_file
 from eqzoo.loading import load_autoencoder
@@ -190,6 +191,38 @@ def test_a_new_scale_keeps_the_shift_and_does_not_replace_one_per_channel(tmp_pa
     assert (content['scaling_factor'], content['shift_factor']) == (2, 0.25)
     with pytest.raises(SystemExit, match='--scale: the file has a mean and a scale for each channel'):
         run_convert(tmp_path / 'own.pt', tmp_path / 'own', '--to', 'diffusers', '--scale', '2')
+
+
+def test_a_shift_is_given_beside_the_scale_or_alone(ldm_file, tmp_path):
+    def written(*options):
+        run_convert(*options, '--to', 'eqzoo', '--overwrite')
+        state = load_file(options[1])
+        return [state[f'autoencoder.normalization.{key}'].tolist() for key in ('scale', 'shift')]
+
+    out = tmp_path / 'out.safetensors'
+    with pytest.raises(SystemExit, match=r'--shift 0\.5: the file states no scale; .*give --scale FLOAT'):
+        run_convert(ldm_file, out, '--to', 'eqzoo', '--shift', '0.5')
+    assert written(ldm_file, out, '--scale', '2', '--shift', '-0.5') == [[2.0] * 4, [-0.5] * 4]
+    assert written(out, tmp_path / 'b.safetensors', '--shift', '0.25') == [[2.0] * 4, [0.25] * 4]
+    torch.save(KLAutoencoder(**WIDE, scale=0.5, shift=(0.0, 1.0, 2.0, 3.0)).state_dict(), tmp_path / 'own.pt')
+    assert written(tmp_path / 'own.pt', out, '--scale', '2') == [[2.0] * 4, [0.0, 1.0, 2.0, 3.0]]
+    with pytest.raises(SystemExit, match='--shift: the file has a mean and a scale for each channel'):
+        run_convert(tmp_path / 'own.pt', out, '--to', 'eqzoo', '--shift', '2', '--overwrite')
+
+
+def test_a_shift_that_published_autoencoders_have_is_not_forgotten(ldm_file, tmp_path, capsys):
+    """FLUX.1 and SD3 have one network, and a shift."""
+    configs = [f'configs/_base_/autoencoders/{name}_vae.py' for name in ('flux1', 'sd3')]
+    file = AutoencoderFile({}, plain_config(dict(type='KLAutoencoder', latent_channels=16, quant_conv=False)))
+    with pytest.raises(ValueError, match=f'of this network: {", ".join(configs)}'):
+        export(file, tmp_path / 'out', to='diffusers')
+    (note,) = set_scale_and_shift(file, 0.3611, None)
+    assert note.startswith('the shift is 0; published autoencoders of this network have one: ')
+    assert f'0.1159 ({configs[0]}), 0.0609 ({configs[1]})' in note
+    file.state = {}
+    assert set_scale_and_shift(file, 0.3611, 0.0) == []
+    run_convert(ldm_file, tmp_path / 'out.safetensors', '--to', 'ldm', '--scale', '0.18215')
+    assert 'note' not in capsys.readouterr().out
 
 
 def test_overwriting_replaces_only_what_a_conversion_wrote(ldm_file, tmp_path):

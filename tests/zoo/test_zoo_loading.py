@@ -194,6 +194,13 @@ def test_downloading_says_where_and_how_sure(tiny, capsys):
     assert out.endswith("import eqzoo\nautoencoder = eqzoo.load('tiny')\n")
 
 
+def test_weights_that_come_with_eqzoo_need_no_download(capsys):
+    download('clothes-f8')
+    assert capsys.readouterr().out == (
+        f"{eqzoo.zoo.cached('eqzoo://clothes-f8')}\n  comes with eqzoo.\n\nimport eqzoo\nautoencoder = eqzoo.load('clothes-f8')\n"
+    )
+
+
 def test_a_network_of_a_loss_is_only_downloaded(site, zoo, capsys):
     url = site.add('/vgg.pth', b'weights')
     (zoo(dict(Name='vgg', Weights=url, Config='configs/losses.py')) / 'losses.py').write_text('x = 1\n')
