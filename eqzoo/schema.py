@@ -5,7 +5,6 @@ checks (`eqzoo.registry.ranges`). A key that ends in '?' may be missing; '*' sta
 the listed keys only.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
@@ -23,6 +22,7 @@ from eqzoo.registry import (
     Kind,
     check_config,
 )
+from eqzoo.registry.kinds import OF_BITSANDBYTES
 from eqzoo.registry.ranges import (
     Component,
     Decay,
@@ -134,8 +134,6 @@ _UNFIT = {
     'SparseAdam': ('is for sparse gradients, which training does not have', 'AdamW, for one'),
     'Muon': ('updates matrices alone, no convolutions, biases and norms', 'MuonAdamW, which updates all'),
 }
-# The names of bitsandbytes' optimizers; those that torch has too are called bnb_Adam, say.
-_OF_BITSANDBYTES = re.compile(r'bnb_\w+|(Paged)?\w+(8|32)bit|Paged\w+')
 
 # Arguments that the run supplies.
 _SUPPLIED = {
@@ -188,7 +186,7 @@ def check_foreign(config: Mapping[str, Any]) -> None:
     """
     for name, wrapper in (config.get('optim_wrapper') or {}).items():
         wanted = (wrapper.get('optimizer') or {}).get('type')
-        if isinstance(wanted, str) and _OF_BITSANDBYTES.fullmatch(wanted) and find_spec('bitsandbytes') is None:
+        if isinstance(wanted, str) and OF_BITSANDBYTES.fullmatch(wanted) and find_spec('bitsandbytes') is None:
             raise ValueError(
                 f'optim_wrapper.{name}.optimizer: {wanted} is of bitsandbytes, which is not installed; expected: '
                 "pip install 'eqzoo[8bit]'; or another optimizer."

@@ -63,6 +63,9 @@ def _kind(name: str, parent: str | None = None, *locations: str, **options: Any)
     return KINDS[-1]
 
 
+# The names of bitsandbytes' optimizers; those that torch has too are called bnb_Adam, say.
+OF_BITSANDBYTES = re.compile(r'bnb_\w+|(Paged)?\w+(8|32)bit|Paged\w+')
+
 AUTOENCODERS = _kind('autoencoder', None, 'eqzoo.autoencoders')
 QUANTIZERS = _kind('quantizer', None, 'eqzoo.autoencoders')
 TRANSFORMS = _kind('transform', None, 'eqzoo.transforms')
@@ -87,7 +90,7 @@ OPTIMIZERS = _kind(
     'OPTIMIZERS',
     'eqzoo.engine.optimizers',
     rare=(
-        re.compile(r'bnb_\w+|(Paged)?\w+(8|32)bit|Paged\w+|AdEMAMix|LAMB|LARS|Lion|Adafactor'),
+        re.compile(rf'{OF_BITSANDBYTES.pattern}|AdEMAMix|LAMB|LARS|Lion|Adafactor'),
         'eqzoo.engine.rare_optimizers',
     ),
 )

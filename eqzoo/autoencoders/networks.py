@@ -4,7 +4,7 @@ diffusers takes seconds to import, so only the functions that build a network im
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import Decoder, Encoder
 
 PaddingMode = Literal['zeros', 'reflect', 'reflect_conv2d']
-PADDING_MODES = ('zeros', 'reflect', 'reflect_conv2d')
 
 
 def build_networks(
@@ -70,15 +69,15 @@ def set_padding(module: nn.Module, mode: PaddingMode) -> None:
 
     Args:
         module: The network, changed in place. Convolutions that already pad in another way keep it.
-        mode: One of `PADDING_MODES`.
+        mode: 'zeros', 'reflect' or 'reflect_conv2d'.
 
     Raises:
         ValueError: If `mode` is unknown.
     """
     from diffusers.models.downsampling import Downsample2D
 
-    if mode not in PADDING_MODES:
-        raise ValueError(f'padding_mode must be one of {", ".join(PADDING_MODES)}, got {mode!r}.')
+    if mode not in (modes := get_args(PaddingMode)):
+        raise ValueError(f'padding_mode must be one of {", ".join(modes)}, got {mode!r}.')
     if mode == 'zeros':
         return
     for parent in list(module.modules()):

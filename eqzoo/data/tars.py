@@ -48,19 +48,6 @@ def compression_of(start: bytes) -> str | None:
     return next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), None)
 
 
-def tar_members(path: Path) -> Iterator[TarMember]:
-    """Yield the files of a tar archive in its order; bytes of members are not read.
-
-    Raises:
-        ValueError: If it is damaged, cut off, or no tar archive.
-    """
-    file = os.open(path, os.O_RDONLY)
-    try:
-        yield from _Walk(path, file).members()
-    finally:
-        os.close(file)
-
-
 def index_tar(path: Path, image: str | None, label: str | None) -> FileIndex:
     """Return the index of the images in a tar archive.
 
@@ -124,7 +111,11 @@ class _Walk:
         self.is_ended = False
 
     def members(self) -> Iterator[TarMember]:
-        """Yield the files of the archive."""
+        """Yield the files of the archive in its order; their bytes are not read.
+
+        Raises:
+            ValueError: If it is damaged, cut off, or no tar archive.
+        """
         place, common, own = 0, {}, {}
         while place < self.size:
             header = os.pread(self.file, _BLOCK, place)

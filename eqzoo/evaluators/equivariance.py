@@ -77,8 +77,7 @@ class EquivarianceError(Evaluator):
         image_side: Whether to decode as well: one more decoding for each case.
 
     Raises:
-        ValueError: If there is no transform, or a name that is empty or has a slash.
-        TypeError: If a value is no transform.
+        ValueError: If there is no transform, a value is none, or a name is empty or has a slash.
     """
 
     def __init__(

@@ -175,10 +175,8 @@ def _betas(schedule: str, num_steps: int) -> np.ndarray:
     if schedule == 'linear':
         scale = 1000 / num_steps
         return np.linspace(scale * 1e-4, scale * 0.02, num_steps)
-    if schedule == 'cosine':
-        levels = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
-        return np.minimum(1 - levels[1:] / levels[:-1], 0.999)
-    raise ValueError(f"GaussianDiffusion.schedule: got {schedule!r}; expected 'linear' or 'cosine'.")
+    levels = np.cos((np.arange(num_steps + 1) / num_steps + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1 - levels[1:] / levels[:-1], 0.999)
 
 
 def _log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Perceptual losses: LPIPS, and distances of a frozen network's features."""
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,14 +8,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from eqzoo.files import sha256_of
 from eqzoo.registry import LOSSES, Requirement
 from eqzoo.vision.base import Dtype, FeatureExtractor, dtype_card, dtype_suffix
-from eqzoo.zoo import cached, fetch_command
+from eqzoo.vision.weights import KnownFile, find_weights, missing_weights, zoo_file
 
-# torchvision's file names of the trunks, and their names in the zoo
-_TRUNKS = {'vgg': 'vgg16-397923af.pth', 'alex': 'alexnet-owt-7be5be79.pth'}
-_SOURCES = {'vgg': 'eqzoo://lpips-vgg16', 'alex': 'eqzoo://lpips-alexnet'}
+# the trunks with torchvision's file names, and their names in the zoo
+_TRUNKS = {
+    'vgg': ('the LPIPS trunk vgg16-397923af.pth', 'eqzoo://lpips-vgg16'),
+    'alex': ('the LPIPS trunk alexnet-owt-7be5be79.pth', 'eqzoo://lpips-alexnet'),
+}
 _EPSILON = 1e-10  # under the root of the channels' length, as in LPIPS
 
 
@@ -33,12 +33,14 @@ class LPIPS:
 
     Args:
         net: The trunk: 'vgg', used to train LDM and EQ-VAE, or 'alex'.
-        weights: Path of the trunk's file; 'random' keeps random features, for smoke runs only.
+        weights: Path or URL of the trunk's file; the hash of another than the published one is in the metric's name.
+            'random' keeps random features, for smoke runs only.
         dtype: Of the trunk's weights and activations; features are compared in float32. 'bfloat16' is for GPUs, and
             makes another metric, `lpips_bf16` (docs/performance.md has the difference).
 
     Raises:
-        ValueError: If `net` is unknown, or the trunk's file is of another network or cannot be read.
+        ValueError: If `net` is unknown; if the trunk's file is of another network or cannot be read, or if it was
+            found, not given, and its hash is not the expected one.
         FileNotFoundError: If the trunk's file is not found.
     """
 
@@ -56,10 +58,12 @@ class LPIPS:
             # lpips passes arguments that torchvision renamed in 0.13
             warnings.filterwarnings('ignore', category=UserWarning, module='torchvision')
             network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-        trunk = None if weights == 'random' else _find_trunk(net, weights)
+        trunk, self._weights = find_weights(_known_file(net), weights)
         if trunk is not None:
             _load_trunk(network, trunk)
-        self.net, self.dtype, self._trunk = net, dtype, trunk
+        self.net, self.dtype = net, dtype
+        name = {'vgg': 'lpips', 'alex': 'lpips_alex'}[net] if trunk is not None else net
+        self.key = self._weights.key(f'{name}{dtype_suffix(dtype)}')
         self._network = network.eval().requires_grad_(False)
         self._network.net.to(getattr(torch, dtype))
 
@@ -88,33 +92,19 @@ class LPIPS:
             total = total + layer((first - second).square()).mean(dim=(1, 2, 3))
         return total
 
-    @property
-    def key(self) -> str:
-        """Metric name: 'lpips' or 'lpips_alex'; random features have another name."""
-        if self._trunk is None:
-            return f'random_{self.net}{dtype_suffix(self.dtype)}'
-        return ('lpips' if self.net == 'vgg' else f'lpips_{self.net}') + dtype_suffix(self.dtype)
-
     def card(self) -> dict[str, Any]:
         """Describe the network for a metric card, with the hash of the trunk's file."""
         return {
             'network': f'LPIPS 0.1 ({self.net})',
-            'trunk_sha256': sha256_of(self._trunk) if self._trunk else 'random weights',
+            'trunk_sha256': self._weights.card(),
             **dtype_card(self.dtype),
         }
 
     @classmethod
     def requirements(cls, arguments: Mapping[str, Any]) -> Sequence[Requirement]:
         """Return the trunk's file if it is missing."""
-        net, weights = arguments.get('net', 'vgg'), arguments.get('weights')
-        if net not in _TRUNKS or weights == 'random':
-            return []
-        try:
-            _find_trunk(net, weights)
-        except FileNotFoundError:
-            places = ', '.join(str(path) for path in _places(net, weights))
-            return [Requirement(f'the LPIPS trunk {_TRUNKS[net]}', places, fetch_command(_SOURCES[net]))]
-        return []
+        net = arguments.get('net', 'vgg')
+        return missing_weights(_known_file(net), arguments.get('weights')) if net in _TRUNKS else []
 
     @classmethod
     def smoke(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,20 +152,8 @@ class FeatureDistance:
         return [each / (each.square().sum(dim=1, keepdim=True) + _EPSILON).sqrt() for each in maps]
 
 
-def _places(net: str, weights: str | None) -> list[Path]:
-    if weights is not None:
-        return [Path(weights)]
-    folders = [os.environ.get('EQZOO_WEIGHTS_DIR'), 'weights', Path(torch.hub.get_dir()) / 'checkpoints']
-    return [Path(folder) / _TRUNKS[net] for folder in folders if folder]
-
-
-def _find_trunk(net: str, weights: str | None) -> Path:
-    places = _places(net, weights)
-    downloaded = cached(_SOURCES[net]) if weights is None else None
-    for path in [*places, *([downloaded] if downloaded else [])]:
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f'LPIPS: no file {", ".join(map(str, places))}; fetch it: {fetch_command(_SOURCES[net])}')
+def _known_file(net: str) -> KnownFile:
+    return zoo_file(*_TRUNKS[net])
 
 
 def _load_trunk(network: nn.Module, path: Path) -> None:

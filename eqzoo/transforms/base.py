@@ -50,7 +50,7 @@ def require_transform(where: str, value: Any) -> None:
     """Check that `value` is an equivariance transform.
 
     Raises:
-        TypeError: If `sample`, `cases` or `__call__` is missing, or it is a class, not an instance; names `where`.
+        ValueError: If `sample`, `cases` or `__call__` is missing, or it is a class, not an instance; names `where`.
     """
     if isinstance(value, type) or not (callable(value) and hasattr(value, 'sample') and hasattr(value, 'cases')):
         raise ValueError(f'{where} must be a transform (sample, __call__, cases), got {value!r}.')

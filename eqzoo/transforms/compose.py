@@ -23,8 +23,7 @@ class Compose(Transform):
         transforms: One or more.
 
     Raises:
-        ValueError: If there are none.
-        TypeError: If one is not a transform.
+        ValueError: If there are none, or one is not a transform.
     """
 
     def __init__(self, transforms: Sequence[EquivarianceTransform]) -> None:
@@ -67,8 +66,7 @@ class Choice(Transform):
         weights: Relative probability of each; equal by default.
 
     Raises:
-        ValueError: If there are no transforms, or not one positive weight for each.
-        TypeError: If one is not a transform.
+        ValueError: If there are no transforms, one is not a transform, or there is not one positive weight for each.
     """
 
     def __init__(

@@ -12,8 +12,6 @@ from eqzoo.registry import TRANSFORMS, Grid
 from eqzoo.registry.ranges import Filled, Range
 from eqzoo.transforms.base import Transform
 
-_INTERPOLATIONS = ('bicubic', 'bilinear')
-
 _TOLERANCE = 1e-6  # in cells: rounding of sources that are whole numbers
 
 

@@ -12,8 +12,6 @@ from eqzoo.transforms.base import Transform
 
 Shifts = tuple[Fraction, Fraction]  # down and to the right, as parts of height and width
 
-_INTERPOLATIONS = ('fourier', 'bilinear')
-
 
 @TRANSFORMS.register_module()
 class Shift(Transform):

@@ -42,7 +42,6 @@ class Warp(Resampled):
 
     Raises:
         ValueError: If an argument is out of range, or an amplitude is so large that the map might fold.
-        TypeError: If `modes` is not a whole number.
 
     Example:
         >>> x = torch.tensor([[[[1.0, 2.0, 3.0, 4.0]]]])

@@ -104,18 +104,10 @@ def load_frozen(
         ValueError: If it cannot be read safely or does not fit, or if `weights` is None and the file found
             is not the known one.
     """
-    if weights == RANDOM:
-        state, identity = random_state(network), WeightsIdentity(None, is_known=False)
+    path, identity = find_weights(known, weights)
+    if path is None:
+        state = random_state(network)
     else:
-        path = _locate(known, weights)
-        sha256 = sha256_of(path)
-        identity = WeightsIdentity(sha256, is_known=sha256 == known.sha256)
-        if weights is None and not identity.is_known:
-            raise ValueError(
-                f'weights: {path} has the sha256 {sha256}; expected {known.sha256}, {known.what}. Delete the file and '
-                f'fetch the right one: {known.remedy}; or give weights={str(path)!r}, which puts its hash into the '
-                'names of metrics.'
-            )
         content, _ = read_file(path)
         state = {name: value for name, value in convert(content).items() if isinstance(value, Tensor)}
         check_tensors(state, network.state_dict(), f'weights: {str(path)!r}')
@@ -124,6 +116,27 @@ def load_frozen(
     network.load_state_dict(state, assign=True)
     network.eval().requires_grad_(False)
     return identity
+
+
+def find_weights(known: KnownFile, weights: str | Path | None) -> tuple[Path | None, WeightsIdentity]:
+    """Return the file to load, None for random weights, and the identity of its weights; arguments of `load_frozen`.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If `weights` is None and the file found is not the known one.
+    """
+    if weights == RANDOM:
+        return None, WeightsIdentity(None, is_known=False)
+    path = _locate(known, weights)
+    sha256 = sha256_of(path)
+    identity = WeightsIdentity(sha256, is_known=sha256 == known.sha256)
+    if weights is None and not identity.is_known:
+        raise ValueError(
+            f'weights: {path} has the sha256 {sha256}; expected {known.sha256}, {known.what}. Delete the file and '
+            f'fetch the right one: {known.remedy}; or give weights={str(path)!r}, which puts its hash into the '
+            'names of metrics.'
+        )
+    return path, identity
 
 
 def missing_weights(known: KnownFile, weights: str | Path | None) -> Sequence[Requirement]:

@@ -16,7 +16,7 @@ import pytest
 from containers import pixels_of, png, write_tar
 
 from eqzoo.data import ImageFolder, build_eval_loader, build_train_loader
-from eqzoo.data.tars import tar_members
+from eqzoo.data.tars import _Walk
 
 NAMES = [f'{folder}/{number}.png' for folder in ('ant', 'bee', 'cat/deep/er') for number in range(5)]
 
@@ -53,6 +53,11 @@ def shards(tmp_path):
             {name: each if isinstance(each, bytes) else each.encode() for name, each in content.items()},
         )
     return tmp_path, labels
+
+
+def tar_members(path):
+    with path.open('rb') as file:
+        return list(_Walk(path, file.fileno()).members())
 
 
 @pytest.mark.parametrize('kind', [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])

@@ -9,9 +9,11 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from eqzoo.evaluators import AutoencoderView, PerceptualMetric, ReconstructionMetric
+from eqzoo.files import sha256_of
 from eqzoo.images import to_uint8
 from eqzoo.losses import LPIPS
 from eqzoo.randomness import SampleNoise
+from eqzoo.vision.weights import KnownFile
 
 
 class Identity(nn.Module):
@@ -201,15 +203,18 @@ def test_lpips_values_are_the_packages():
     }
 
 
-def test_only_the_trained_trunks_are_called_lpips(tmp_path):
+def test_only_the_published_trunks_are_called_lpips(tmp_path, monkeypatch):
     assert [LPIPS(net, weights='random').key for net in ('vgg', 'alex')] == ['random_vgg', 'random_alex']
     assert LPIPS('alex', weights='random').card()['trunk_sha256'] == 'random weights'
     network = LPIPS('alex', weights='random')._network.net
     layers = [layer for i in range(1, 6) for layer in getattr(network, f'slice{i}').state_dict().items()]
     torch.save({f'features.{name}': tensor for name, tensor in layers}, tmp_path / 'trunk.pth')
-    named = LPIPS('alex', weights=str(tmp_path / 'trunk.pth'))
-    assert named.key == 'lpips_alex'
-    assert len(named.card()['trunk_sha256']) == 64
+    path, sha256 = tmp_path / 'trunk.pth', sha256_of(tmp_path / 'trunk.pth')
+    assert LPIPS('alex', weights=str(path)).key == f'lpips_alex_{sha256[:8]}'
+    published = KnownFile('the trunk', sha256, (path,), 'a command')
+    monkeypatch.setattr('eqzoo.losses.perceptual._known_file', lambda net: published)
+    assert [LPIPS('alex', dtype=dtype).key for dtype in ('float32', 'bfloat16')] == ['lpips_alex', 'lpips_alex_bf16']
+    assert LPIPS('alex').card()['trunk_sha256'] == sha256
 
 
 def test_an_unknown_kind_of_values_is_refused():

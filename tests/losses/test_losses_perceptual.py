@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from eqzoo.files import sha256_of
 from eqzoo.losses import L1, LPIPS, FeatureDistance, ReconstructionLoss
 from eqzoo.registry import build
 
@@ -67,10 +68,13 @@ def test_lpips_loads_torchvisions_file(tmp_path, monkeypatch):
         for name, value in getattr(source._network.net, f'slice{index}').state_dict().items():
             state[f'features.{name}'] = value
     monkeypatch.setenv('EQZOO_WEIGHTS_DIR', str(tmp_path))
-    torch.save(state | {'classifier.1.weight': torch.zeros(1)}, tmp_path / 'alexnet-owt-7be5be79.pth')
+    path = tmp_path / 'alexnet-owt-7be5be79.pth'
+    torch.save(state | {'classifier.1.weight': torch.zeros(1)}, path)
     assert LPIPS.requirements({'net': 'alex'}) == []
+    with pytest.raises(ValueError, match=f'{path.name} has the sha256 {sha256_of(path)}; expected 7be5be79'):
+        LPIPS('alex')
     a, b = randn(1, 3, 64, 64, seed=7), randn(1, 3, 64, 64, seed=8)
-    torch.testing.assert_close(LPIPS('alex')(a, b), source(a, b), rtol=0, atol=0)
+    torch.testing.assert_close(LPIPS('alex', path)(a, b), source(a, b), rtol=0, atol=0)
 
 
 def test_lpips_refuses_a_file_of_another_network(tmp_path):

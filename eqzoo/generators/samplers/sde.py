@@ -15,8 +15,6 @@ from eqzoo.randomness import SampleStreams
 from eqzoo.registry import SAMPLERS
 from eqzoo.registry.ranges import NonNegativeFloat, Range
 
-_FORMS = ('sigma', 'linear', 'sbdm', 'constant', 'decreasing', 'increasing-decreasing')
-_LAST_STEPS = ('mean', 'tweedie', 'euler', None)
 _MARGIN = 1e-3  # distance from pure noise if diffusion or score divide by zero there
 
 
