@@ -14,6 +14,7 @@ from eqzoo.registry import (
     DATASETS,
     EVALUATORS,
     HOOKS,
+    OPTIM_WRAPPERS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
     SAMPLERS,
@@ -21,6 +22,7 @@ from eqzoo.registry import (
     VISUALIZERS,
     Kind,
     check_config,
+    component_of,
 )
 from eqzoo.registry.kinds import OF_BITSANDBYTES
 from eqzoo.registry.ranges import (
@@ -191,6 +193,8 @@ def check_foreign(config: Mapping[str, Any]) -> None:
                 f'optim_wrapper.{name}.optimizer: {wanted} is of bitsandbytes, which is not installed; expected: '
                 "pip install 'eqzoo[8bit]'; or another optimizer."
             )
+        if 'type' in wrapper:
+            _check_wrapper(f'optim_wrapper.{name}', wrapper['type'])
     for key in ('optim_wrapper', 'param_scheduler', 'visualizer', 'default_hooks', 'custom_hooks'):
         options = dict(kind=kind_of_key(config, key), supplied=_SUPPLIED.get(key, ()), annotations=_FOREIGN)
         for where, cls, arguments in check_config(config.get(key), key, **options):
@@ -212,6 +216,17 @@ def check_foreign(config: Mapping[str, Any]) -> None:
         clipping = wrapper.get('clip_grad')
         if clipping is not None:
             _check(f'optim_wrapper.{name}.clip_grad', {'max_norm': PositiveFloat}, clipping)
+
+
+def _check_wrapper(where: str, wanted: Any) -> None:
+    """Refuse wrappers of optimizers that scale losses or clip gradients themselves, beside what a training does."""
+    ours = component_of(OPTIM_WRAPPERS, 'StepOptimWrapper')
+    cls = component_of(OPTIM_WRAPPERS, wanted) if isinstance(wanted, str) else wanted
+    if not (isinstance(cls, type) and issubclass(cls, ours)):
+        raise ValueError(
+            f'{where}.type: got {getattr(wanted, "__name__", wanted)!r}; expected StepOptimWrapper, the default, or a '
+            'subclass; leave it out. For mixed precision set model.precision=bf16.'
+        )
 
 
 def _counts_epochs(cls: Any, arguments: Mapping[str, Any]) -> bool:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from mmengine.optim import AmpOptimWrapper
 
 from eqzoo.config import KEYS, leaf_configs, load_config
+from eqzoo.engine.training import StepOptimWrapper
 from eqzoo.schema import SCHEMA, check_foreign, check_keys
 
 DEMO = 'configs/demo/pretrain.py'
@@ -91,6 +93,13 @@ def optimizer(**arguments):
         (optimizer(type='AdamV'), "Unknown optimizer 'AdamV'. Did you mean 'Adam"),
         (optimizer(type='LBFGS'), 'LBFGS computes the loss several times a step'),
         (optimizer(type='Rotate'), "Unknown optimizer 'Rotate'"),
+        *(
+            (
+                dict(optim_wrapper=dict(a=dict(type=kind, optimizer=dict(type='SGD', lr=1)))),
+                "optim_wrapper.a.type: got '(Amp|Step)?OptimWrapp.*'; expected StepOptimWrapper, .*model.precision=bf16",
+            )
+            for kind in ('AmpOptimWrapper', AmpOptimWrapper, 'OptimWrapper', 'StepOptimWrapp')
+        ),
         (
             dict(optim_wrapper=dict(a=dict(optimizer=dict(type='SGD', lr=1), clip_grad=dict(max_norm='a')))),
             "optim_wrapper.a.clip_grad.max_norm must be a number above 0, got 'a'",
@@ -131,6 +140,14 @@ def test_classes_of_torch_and_mmengine(config, message):
     check_keys(config)
     with pytest.raises(ValueError, match=message):
         check_foreign(config)
+
+
+def test_a_wrapper_of_eqzoo_and_its_subclasses_are_taken():
+    class Own(StepOptimWrapper):
+        pass
+
+    for kind in ('StepOptimWrapper', StepOptimWrapper, Own):
+        check_foreign(dict(optim_wrapper=dict(a=dict(type=kind, optimizer=dict(type='SGD', lr=1)))))
 
 
 def test_schedules_of_epochs_that_work_are_taken():

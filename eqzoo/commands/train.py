@@ -58,17 +58,23 @@ def train(
     use_backends(config.get('gpu'))
     phases = phases_of(config, shrink) if smoke else phases_of(config)
     datasets = _check(phases, f'python tools/train.py {config_file}')
-    if dry_run:
-        for phase, own in zip(phases, datasets, strict=True):
-            resumes = resume and _has_begun(phases, phase)
-            if resumes:
-                phase.begin()
-            model = rehearse(phase.config, own, resume=None if smoke and not resume else resumes)
-            described = describe(phase.config, own, model, with_memory=True)
-            print(printable((f'phase {phase.name}:\n' if phase.name else '') + described, lines=True))
-        print('Nothing is missing.')
-        return
     init_distributed()
+    if dry_run:
+        with failures_of_others():
+            for phase, own in zip(phases, datasets, strict=True):
+                resumes = resume and _has_begun(phases, phase)
+                if resumes:
+                    phase.begin()
+                announce = partial(_announce, phase, own, with_memory=True)
+                # the memory of a model in shards cannot be counted: it is described before it is cut
+                early = announce if phase.config.get('sharding') else None
+                model = rehearse(phase.config, own, resume=None if smoke and not resume else resumes, announce=early)
+                if early is None and rank_and_world_size()[0] == 0:
+                    announce(model)
+            if rank_and_world_size()[0] == 0:
+                print('Nothing is missing.')
+            close_distributed()
+        return
     with failures_of_others(), own_folder(phases[-1].config.work_dir):
         if smoke and not resume:
             if rank_and_world_size()[0] == 0:
@@ -84,12 +90,13 @@ def train(
 def _memory(config: Config, data: Any, model: Any) -> str:
     """Return the memory of a step of one process, in words."""
     from eqzoo.data.loaders import image_sizes
-    from eqzoo.distributed import get_device, total_memory
+    from eqzoo.distributed import get_device, rank_and_world_size, total_memory
     from eqzoo.engine.memory import step_memory
 
     sizes = image_sizes(data) if trains_autoencoder(config.model) else []
     size = max(sizes, key=math.prod) if sizes else None
-    samples = config.train_dataloader.batch_size
+    processes = rank_and_world_size()[1]
+    samples = config.train_dataloader.batch_size // processes
     samples = min(model.micro_batch_size or samples, samples)
     try:
         needed = step_memory(model, config, size, samples)
@@ -97,8 +104,11 @@ def _memory(config: Config, data: Any, model: Any) -> str:
         return f'not known: {str(error).splitlines()[0]}'
     parts = sorted(needed.parts.items(), key=lambda item: -item[1])
     parts = ', '.join(f'{name} {value / 2**30:.2f}' for name, value in parts if value >= 0.005 * 2**30)
+    each = f' on each of {processes} processes' if processes > 1 else ''
+    cut = f'; sharding cuts weights, gradients, optimizer and average into {processes}' if processes > 1 else ''
+    cut = cut if config.get('sharding') else ''
     return (
-        f'{needed.peak / 2**30:.2f} GiB at the peak of a step with {samples} samples at once ({parts}); '
+        f'{needed.peak / 2**30:.2f} GiB at the peak of a step with {samples} samples at once{each} ({parts}){cut}; '
         f'{get_device()} has {total_memory() / 2**30:.1f} GiB'
     )
 
@@ -149,9 +159,9 @@ def _has_begun(phases: 'Sequence[Phase]', phase: 'Phase') -> bool:
     return phase is phases[0] or latest_checkpoint(phase.config.work_dir) is not None
 
 
-def _announce(phase: 'Phase', datasets: Mapping[str, Any], model: Any) -> None:
+def _announce(phase: 'Phase', datasets: Mapping[str, Any], model: Any, *, with_memory: bool = False) -> None:
     """Print what a run is about to do, before its first step."""
-    described = describe(phase.config, datasets, model)
+    described = describe(phase.config, datasets, model, with_memory=with_memory)
     print(printable((f'phase {phase.name}:\n' if phase.name else '') + described, lines=True), flush=True)
 
 

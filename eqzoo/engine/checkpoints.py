@@ -13,7 +13,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch import Tensor
 
-from eqzoo.distributed import rank_and_world_size
+from eqzoo.distributed import rank_and_world_size, say_once
 from eqzoo.engine.ema import averages_in_place
 from eqzoo.files import replacing, zip_damage
 from eqzoo.registry import HOOKS
@@ -74,12 +74,15 @@ class CheckpointHook(Hook):
     Files are `iter_<step>.pth`, and `best_<metric>_iter_<step>.pth` for the best validation so far. A file is written
     before an older one is deleted. A signal, or an earlier end of the run, can leave a checkpoint of a step that is not
     due. It is deleted when the next one is written, so a stopped run ends with the same files as one that was not
-    stopped. Differs from mmengine's: that deletes first, and remembers paths instead of looking into the folder.
+    stopped; so is the last one of a finished run that goes on to a later end.
+
+    Differs from mmengine's: that deletes first, and remembers paths instead of looking into the folder.
 
     Args:
         interval: N.
         max_keep_ckpts: Number of newest checkpoints to keep; -1 for all.
-        keep_every: Checkpoints at multiples of this number of steps are kept too.
+        keep_every: Checkpoints at multiples of this number of steps are kept too, whatever `interval` wrote them. A
+            remark names the steps if `interval` leaves some out.
         save_best: Name of the metric that decides which is best, one of those that `evaluators` compute; None for none.
             Choose it with care: docs/metrics.md says what each metric predicts of a generator.
         rule: Whether 'less' or 'greater' is better; None for the metric's own direction, which is 'less' for one of a
@@ -100,6 +103,13 @@ class CheckpointHook(Hook):
         save_best: str | None = None,
         rule: Literal['less', 'greater'] | None = None,
     ) -> None:
+        if keep_every is not None and keep_every % interval:
+            written = math.lcm(interval, keep_every)
+            say_once(
+                f'CheckpointHook.keep_every: got {keep_every:,}, no multiple of the interval {interval:,}: checkpoints '
+                f'of steps {written:,}, {2 * written:,}, … are written and kept. For all multiples of keep_every, set '
+                'interval to one of its divisors.'
+            )
         self.interval, self.max_keep_ckpts, self.keep_every = interval, max_keep_ckpts, keep_every
         self.save_best = save_best
         self.rule = rule or ('greater' if save_best is not None and better(save_best) == '↑' else 'less')
@@ -158,7 +168,7 @@ class CheckpointHook(Hook):
         due = sorted(each for each in files if each % self.interval == 0 or each == runner.max_iters)
         kept = {step, *due[-self.max_keep_ckpts :]}
         if self.keep_every is not None:
-            kept |= {each for each in due if each % self.keep_every == 0}
+            kept |= {each for each in files if each % self.keep_every == 0}
         for each in files.keys() - kept:
             files[each].unlink()
 

@@ -132,7 +132,13 @@ def build_runner(
     return runner
 
 
-def rehearse(config: Config, datasets: Mapping[str, Dataset] | None = None, *, resume: bool | None = None) -> Training:
+def rehearse(
+    config: Config,
+    datasets: Mapping[str, Dataset] | None = None,
+    *,
+    resume: bool | None = None,
+    announce: Callable[[Training], None] | None = None,
+) -> Training:
     """Build everything that a run builds before its first step, in a folder that is removed; return the model.
 
     Nothing is written to the run's own folder, and nothing is logged or drawn.
@@ -141,6 +147,7 @@ def rehearse(config: Config, datasets: Mapping[str, Dataset] | None = None, *, r
         config: The config of the run.
         datasets: As in `build_runner`.
         resume: As in `build_runner`; None does not look for checkpoints.
+        announce: As in `build_runner`.
 
     Raises:
         ValueError: For whatever the run would refuse.
@@ -150,7 +157,7 @@ def rehearse(config: Config, datasets: Mapping[str, Dataset] | None = None, *, r
         _changes_since(checkpoint, own)
     with tempfile.TemporaryDirectory() as folder:
         own.update(work_dir=folder, visualizer=None, compile=False, resume=None)
-        runner = build_runner(own, datasets=datasets)
+        runner = build_runner(own, datasets=datasets, announce=announce)
         # as mmengine's Runner.train does
         runner._train_loop = runner.build_train_loop(runner._train_loop)
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,21 @@ def test_dry_run_describes_and_trains_nothing(tmp_path, capsys):
     assert 'KLAutoencoder, f16, 16 channels' in text
     assert 'autoencoder optimizer    Adam, lr 0.0001' in text
     assert not (tmp_path / 'work').exists()
+
+
+def test_a_dry_run_of_two_processes_is_of_both_and_may_have_shards(tmp_path):
+    """Of four samples each process has two; only the first one prints."""
+    words = ['configs/dit/dit_tiny_shapes.py', '--smoke', '--dry-run', 'sharding=full', f'work_dir={tmp_path}/work']
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--standalone']
+    result = subprocess.run([*torchrun, 'tools/train.py', *words], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert re.findall(
+        'step with (.*?) samples at once on each of (.*?) processes .*; sharding cuts', result.stdout
+    ) == [('2', '2')]
+    assert result.stdout.count('Nothing is missing.') == 1
+    assert not (tmp_path / 'work' / 'iter_4.pth').exists()
+    with pytest.raises(SystemExit, match='sharding: there is only one process; start several with torchrun'):
+        run(train, words)
 
 
 def test_an_optimizer_without_lr_has_that_of_its_class(tmp_path, capsys):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.logging import MessageHub
 
+from eqzoo import distributed
 from eqzoo.engine import CheckpointHook
 
 
@@ -49,7 +50,7 @@ def test_the_newest_are_kept_and_the_last_step_is_saved(tmp_path):
 
 
 def test_a_stopped_run_has_in_the_end_the_files_of_one_that_was_not(tmp_path):
-    runner, hook = Runner(tmp_path), CheckpointHook(3, max_keep_ckpts=2, keep_every=4)
+    runner, hook = Runner(tmp_path), CheckpointHook(3, max_keep_ckpts=2, keep_every=12)
     (tmp_path / 'iter_12.pth').touch()  # damaged: the run has resumed before it
     for step in (3, 6, 8):
         runner.iter = step - 1
@@ -69,6 +70,30 @@ def test_what_a_killed_run_had_no_time_to_delete_is_deleted_at_the_next_start(tm
     runner.iter = 10
     hook.before_train(runner)
     assert runner.files() == {'iter_9.pth', 'iter_10.pth'}
+
+
+def test_a_changed_interval_or_end_does_not_delete_what_is_kept_for_good(tmp_path):
+    runner = Runner(tmp_path, 14)
+    train(CheckpointHook(2, max_keep_ckpts=1, keep_every=2), runner)
+    kept = {f'iter_{step}.pth' for step in range(2, 15, 2)}
+    assert runner.files() == kept
+    runner.max_iters = 20
+    hook = CheckpointHook(8, max_keep_ckpts=1, keep_every=2)
+    hook.before_train(runner)
+    train(hook, runner)
+    assert runner.files() == {*kept, 'iter_16.pth', 'iter_20.pth'}
+
+
+@pytest.mark.parametrize(
+    ('interval', 'keep_every', 'message'),
+    [(4, 6, 'got 6, no multiple of the interval 4: checkpoints of steps 12, 24, … are'), (3, 6, ''), (3, None, '')],
+)
+def test_steps_that_are_not_written_are_remarked(interval, keep_every, message, capsys, monkeypatch):
+    monkeypatch.setattr(distributed, '_SAID', set())
+    CheckpointHook(interval, keep_every=keep_every)
+    remark = capsys.readouterr().err
+    assert message in remark
+    assert bool(remark) == bool(message)
 
 
 def test_the_counter_of_a_checkpoint_is_that_of_its_step(tmp_path):
