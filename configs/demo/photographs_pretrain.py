@@ -1,4 +1,4 @@
-"""What trained `clothes-f8`, whose weights come with eqzoo: an autoencoder of photographs, from scratch.
+"""The training of `clothes-f8`, whose weights come with eqzoo: an autoencoder of photographs, from scratch.
 
 python tools/train.py configs/demo/photographs_pretrain.py
 python tools/latent_stats.py configs/demo/photographs_pretrain.py work_dirs/demo/photographs_pretrain/iter_4000.pth

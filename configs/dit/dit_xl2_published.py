@@ -2,8 +2,8 @@
 
 To reach (EQ-VAE v3, Table 4; DiT): FID 2.27, sFID 4.60, IS 278.2, precision 0.83, recall 0.57; decoded by SD-VAE,
 model.autoencoder.weights=eqzoo://sd-vae: FID 2.47, sFID 5.18, IS 276.1, precision 0.82, recall 0.57.
-Table 2: FID 9.6 without guidance, sampling.sampler.guidance=none. It was trained for 7 million steps; to do that
-anew: model.generator.network.weights=none.
+Table 2: FID 9.6 without guidance, sampling.sampler.guidance=none. It was trained for 7 million steps; to train
+it from scratch: model.generator.network.weights=none.
 """
 
 from mmengine.config import read_base

@@ -1,6 +1,6 @@
 """EQ-VAE fine-tuning of TAEF2, rotation + isotropic scale, with L1 only, so that it needs no other weights and no GPU.
 
-Not in the paper. Reached on CIFAR-10's photographs: see docs/results.md.
+Not in the paper. Reached on CIFAR-10's photographs: see docs/results/single_runs.md.
 """
 
 from mmengine.config import read_base

@@ -1,4 +1,4 @@
-"""TAEF2 with encoder spectrum matching: latents with the images' spectrum, in place of the KL divergence.
+"""TAEF2 with encoder spectrum matching: latents with the images' spectrum.
 
 Spectrum Matching, arXiv 2603.14645: 0.01 beside a loss that is a mean; this loss is a sum over 3 x 256 x 256.
 Measured here: docs/results.md.

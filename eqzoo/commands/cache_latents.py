@@ -165,8 +165,8 @@ def _table(written: 'WrittenStore', root: Path, config: Config) -> Iterator[str]
     plan = index.plan
     size = sum(index.shards.values())
     outcomes = {
-        'complete': 'was whole already: nothing to do',
-        'renormalized': 'was whole already; it now has the normalisation that the autoencoder has now',
+        'complete': 'already complete; nothing to do',
+        'renormalized': "already complete; updated to the autoencoder's current normalisation",
         'written': f'written, {written.num_encoded:,} of {plan.num_images:,} images by this run',
     }
     yield f'{root}: {outcomes[written.outcome]}'

@@ -26,13 +26,13 @@ def laboratory(
 
     Args:
         models_and_images: MODEL [MODEL ...] IMAGES. A model is a name of the zoo, a checkpoint, a weights file or a
-            diffusers folder, as a path or a URL, or a pair ENCODER,DECODER; images are a folder, a zip, or one or
-            more image files.
+            diffusers folder, as a path or a URL, or a pair ENCODER,DECODER; images are one or more image files, or a
+            folder, a zip, tars or a table (docs/data.md).
         out: The folder to write to.
         names: Names of the models, separated by commas; by default the parts of their paths that differ.
-        config: A config whose `custom_imports` have the classes of models of your own; all else in it is of no effect.
+        config: A config whose `custom_imports` have the classes of models of your own; the rest is ignored.
         size: The largest side in pixels; images are cropped to squares.
-        limit: Measure at most this many images of a folder or zip.
+        limit: Measure at most this many images of a folder, zip, tars or table.
         shown: Show at most this many images.
         angles: Angles in degrees, separated by commas.
         scales: Scales between 0 and 1, separated by commas; rounded to whole cells of the latents.

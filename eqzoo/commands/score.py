@@ -27,9 +27,10 @@ def score(
     """Compare a set of samples with a reference set; write metrics.json and report.html.
 
     Args:
-        samples: A folder or zip of images of one size, or an npz file of samples in ADM's layout.
-        reference: An npz file of statistics (ADM's, or from tools/reference.py), or images: a
-            folder, a zip or an npz file, whose statistics are then measured and kept in OUT.
+        samples: A folder, zip, tars or table (docs/data.md) of images of one size, or an npz file of samples in ADM's
+            layout.
+        reference: An npz file of statistics (ADM's, or from tools/reference.py), or images: in
+            the same forms as samples; their statistics are then measured and kept in OUT.
         extractor: FIDInception for FID and published numbers; EfficientNetLite0 needs no download.
         weights: A file of the extractor's weights. Default: the published one; other weights change the metrics' names.
         dtype: Data type of the extractor: bfloat16 is faster on GPUs, and its metrics have other names, such as

@@ -49,7 +49,7 @@ def test_a_checkpoint_and_a_config_give_a_store_that_fits_them(checkpoint, tmp_p
     assert 'mean 4x8x8 bfloat16, std 4x8x8 bfloat16, and of the mirrored image' in printed
     assert re.search(r'speed +[\d.e+]+ images/s', printed)
     call(checkpoint, '--smoke', '--out', tmp_path / 'store', '--flip', '--dtype', 'bfloat16')
-    assert 'was whole already: nothing to do' in capsys.readouterr().out
+    assert 'already complete; nothing to do' in capsys.readouterr().out
 
 
 def test_a_spread_far_from_one_is_told_with_the_command_that_mends_it(checkpoint, tmp_path, capsys):
@@ -66,7 +66,7 @@ def test_a_spread_far_from_one_is_told_with_the_command_that_mends_it(checkpoint
     again = call(checkpoint, '--smoke', '--out', tmp_path / 'store')
     printed = capsys.readouterr().out
     assert (again.outcome, again.num_encoded) == ('renormalized', 0)
-    assert 'it now has the normalisation that the autoencoder has now' in printed
+    assert "already complete; updated to the autoencoder's current normalisation" in printed
     assert 'Generators expect' not in printed
     assert normalized_std(again.index)[0] == pytest.approx(1, abs=1e-4)
 

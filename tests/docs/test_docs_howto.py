@@ -40,6 +40,31 @@ def test_a_published_generator_is_fine_tuned_as_the_page_says(workplace, monkeyp
     assert build(network).adapted == [shown.removeprefix('adapted weights').strip()]
 
 
+@pytest.mark.parametrize(
+    ('family', 'model', 'added', 'left_out'),
+    [
+        ('sit.sit_xl2', 'SiT', '', None),
+        ('lightningdit.lightningdit_xl1_64ep', 'SiT', '', None),
+        ('repa.repa_xl2', 'REPA', 'train_dataloader.dataset.images = cache_dataloader.dataset', None),
+        ('maskgit.maskgit_base', 'MaskGIT', '', 'custom_hooks.ema.decay'),
+    ],
+)
+def test_other_published_generators_take_the_changes_that_the_page_names(family, model, added, left_out, workplace):
+    """Each config loads, and reads the reader's images and latents only."""
+    page = 'docs/howto/finetune_generator.md'
+    folder = workplace(page)
+    assert all(f'`{words}`' in (ROOT / page).read_text() for words in (added, left_out) if words)
+    lines = (folder / 'finetune_config.py').read_text().replace('dit.dit_xl2', family).splitlines()
+    lines = [line for line in lines if not (left_out and line.startswith(left_out))]
+    (folder / 'finetune_config.py').write_text('\n'.join([*lines, added]))
+    config = load_config(folder / 'finetune_config.py')
+    assert config.model.generator.type == model
+    assert {each['root'] for each in datasets(config.train_dataloader.to_dict())} <= {
+        'work_dirs/my_latents',
+        'my_images',
+    }
+
+
 @pytest.mark.parametrize('page', PAGES)
 def test_a_component_trains_and_is_tested(page, workplace, monkeypatch):
     folder = workplace(page)
@@ -188,6 +213,27 @@ def test_a_vae_of_diffusers_comes_back_equivariant(workplace, monkeypatch):
     assert used['decoded'].shape == (1, 3, 64, 64)
     assert used['vae'].config.scaling_factor != 0.18215  # measured again
     assert not torch.equal(used['vae'].decoder.conv_in.weight, vae.decoder.conv_in.weight)
+
+
+@pytest.mark.parametrize('name', ['flux2', 'dcae_f32', 'qwen_image', 'vqgan', 'taef2'])
+def test_other_autoencoders_are_fine_tuned_from_their_own_config(name, workplace):
+    """The page's config with another import, and one line in place of the block that describes SD-VAE."""
+    page = 'docs/howto/finetune.md'
+    folder = workplace(page)
+    changed = "`model.autoencoder.weights = 'my-vae'` in place of the block"
+    lines = (ROOT / page).read_text().splitlines()
+    (row,) = [line for line in lines if f'{name}_rot_scale' in line and changed in line]
+    text = (folder / 'vae_config.py').read_text().replace('_base_.eqvae', f'eqvae.{name}_rot_scale')
+    text = re.sub(
+        r'model\.autoencoder = dict\(.*?\n\)\n', "model.autoencoder.weights = 'my-vae'\n", text, flags=re.DOTALL
+    )
+    if name == 'qwen_image':
+        assert 'Qwen-Image and Wan: without `checkpointing=True`' in row
+    (folder / 'vae_config.py').write_text(text)
+    config = load_config(folder / 'vae_config.py')
+    own = load_config(ROOT / f'configs/eqvae/{name}_rot_scale.py')
+    assert config.model.autoencoder == {**own.model.autoencoder, 'weights': 'my-vae'}
+    assert config.work_dir == 'work_dirs/my_vae'
 
 
 def test_photographs_become_a_generator(workplace, monkeypatch):

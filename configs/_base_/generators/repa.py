@@ -1,6 +1,6 @@
 """REPA: SiT-XL/2 whose eighth block is aligned with DINOv2-B; gradients clipped, nothing mirrored (arXiv 2410.06940).
 
-Images come along with their latents, which spares 500 GB of stored features: reading them needs workers.
+Batches contain images beside latents, which saves storing 500 GB of features; reading the images needs workers.
 """
 
 from mmengine.config import read_base

@@ -1,6 +1,7 @@
 """The demo's equivariance: rotation and scale, resampled as in the release.
 
-Without the release's low-resolution branch: in so few steps it costs decibels and gains nothing (docs/results.md).
+Without the release's low-resolution branch: in so few steps it costs decibels and gains nothing
+(docs/results/single_runs.md).
 """
 
 objective = dict(

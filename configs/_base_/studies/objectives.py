@@ -2,7 +2,7 @@
 
 Scales are resampled as in the release, bilinear and without a filter; `rot_scale_antialiased` is the control, since a
 filter lets latents hide detail in high frequencies (docs/differences.md). Without the release's low-resolution
-branch, which costs decibels in short runs and gains nothing (docs/results.md).
+branch, which costs decibels in short runs and gains nothing (docs/results/single_runs.md).
 """
 
 turn = dict(type='Rotate')
