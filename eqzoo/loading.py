@@ -143,6 +143,11 @@ def _components_of(config: str | Path | Mapping[str, Any]) -> dict[Kind, dict[st
     from eqzoo.registry import GENERATORS, find_component
 
     if isinstance(config, Mapping):
+        if not callable(config.get('type')) and not isinstance(config.get('type'), str):
+            raise ValueError(
+                f'load: got config={dict(config)!r:.200}, without a `type`; expected a component and its '
+                "arguments, such as dict(type='KLAutoencoder', scale=0.18215), or a config file; add the type."
+            )
         cls = config['type'] if callable(config['type']) else find_component(config['type'])
         GENERATORS.import_from_location()
         return {'generator' if cls in GENERATORS.module_dict.values() else 'autoencoder': dict(config)}

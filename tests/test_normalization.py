@@ -1,5 +1,6 @@
 """Latent normalisation: both ways to state it, its inverse, its place in checkpoints; and moments of latents."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +59,35 @@ def test_travels_in_the_state_dict_with_one_shape(z):
     scalar.load_state_dict(per_channel.state_dict())
     assert torch.equal(scalar.normalize(z), per_channel.normalize(z))
     assert not list(scalar.parameters())
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_rounds_latents_but_not_the_normalisation(z, dtype):
+    """In bfloat16, 0.18215 would be 0.18262."""
+    exact = LatentNormalization(3, scale=0.18215, shift=0.0609)
+    half = LatentNormalization(3, scale=0.18215, shift=0.0609).to(dtype)
+    assert torch.equal(half.scale, exact.scale)
+    assert torch.equal(half.shift, exact.shift)
+    rounded = z.to(dtype)
+    assert torch.equal(half.normalize(rounded), exact.normalize(rounded.float()).to(dtype))
+    assert torch.equal(half.denormalize(rounded), exact.denormalize(rounded.float()).to(dtype))
+    assert torch.equal(half.normalize(z), exact.normalize(z))
+    assert exact.normalize(rounded).dtype == half.float().normalize(rounded).dtype == torch.float32
+    assert copy.deepcopy(exact).to(dtype).normalize(rounded).dtype == dtype
+    assert half.double().scale.dtype == torch.float64
+    assert torch.equal(
+        half.normalize(z), (z - exact.shift[:, None, None].double()) * exact.scale[:, None, None].double()
+    )
+
+
+def test_moves_reach_the_buffers():
+    moved = LatentNormalization(3, scale=2.0).to('meta', torch.bfloat16)
+    assert (moved.scale.device.type, moved.scale.dtype) == ('meta', torch.float32)
+    moved = moved.to_empty(device='cpu').cpu()
+    moved.load_state_dict(LatentNormalization(3, scale=0.5).state_dict())
+    normalized = moved.normalize(torch.ones(1, 3, 1, 1, dtype=torch.bfloat16))
+    assert normalized.dtype == torch.bfloat16  # a move without a type keeps it
+    assert normalized.flatten().tolist() == [0.5] * 3
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,8 @@ def parse_autoencoder(content: Mapping[str, Any], notes: Mapping[str, Any], sour
         buffers = LatentNormalization(len(statistics['mean']), **statistics).state_dict()
         state |= {f'normalization.{key}': value for key, value in buffers.items()}
     beside = to_diffusers(parts.network, numbered=is_known) if averaged else _dict_or_empty(more.get('trained'))
+    if beside:  # without it in both, the file that is written would have none
+        beside = {**{key: value for key, value in state.items() if key.startswith('normalization.')}, **beside}
     file = AutoencoderFile(
         state,
         config=config,

@@ -122,7 +122,8 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
     """Return eqzoo's config, the arguments of its normalisation, and the remaining fields of a config.json.
 
     Per-channel statistics, where it has them, are the normalisation, with the factor in them where diffusers multiplies
-    by it too; the shift is an alternative to them. Of a class that `DiffusersAutoencoder` wraps, no normalisation is
+    by it too; the shift is an alternative to them. A network of AutoencoderKL that `KLAutoencoder` cannot be, such as
+    one without attention in the middle, is wrapped. Of a network that `DiffusersAutoencoder` wraps, no normalisation is
     returned: it may be in the weights.
 
     Args:
@@ -141,21 +142,18 @@ def from_diffusers(fields: Mapping[str, Any], where: str) -> tuple[dict[str, Any
     padding = fields.get('padding_mode', 'zeros')
     if not isinstance(padding, str) or padding not in _PADDING_LINES:
         raise ValueError(f'{where}: got padding_mode {padding!r}; expected {", ".join(_PADDING_LINES)}; correct it.')
-    if name not in CLASSES.values():
-        own, kept = split_fields(name, {key: value for key, value in fields.items() if key != 'padding_mode'})
-        return dict(type=WRAPPER, class_name=name, fields=own, padding_mode=padding), {}, kept
-    for key, value in _FIXED[name].items():
-        _require(key, fields.get(key, value), value, where)
-    read = {'AutoencoderKL': _read_kl, 'VQModel': _read_vq, 'AutoencoderTiny': _read_tiny}[name]
-    kept = {key: fields[key] for key in _FREE[name] if key in fields}
-    try:
-        config, normalization = read(fields, where), _stated_normalization(fields, name)
-    except (TypeError, AttributeError, LookupError) as error:
-        raise ValueError(f'{where}: a value is of another type than in diffusers ({error}); fetch it again.') from error
-    channels = config['latent_channels']
-    if not isinstance(channels, int) or not 0 < channels <= _MAX_CHANNELS:
-        raise ValueError(f'{where}: got {channels!r} latent channels; expected 1 to {_MAX_CHANNELS}.')
-    return {**config, 'padding_mode': padding}, normalization, kept
+    if name in CLASSES.values():
+        try:
+            config, normalization, kept = _read_own(name, fields, where)
+        except _OtherNetworkError:
+            if name not in WRAPPED_CLASSES:
+                raise
+        else:
+            return {**config, 'padding_mode': padding}, normalization, kept
+    own, kept = split_fields(name, {key: value for key, value in fields.items() if key != 'padding_mode'})
+    config = dict(type=WRAPPER, class_name=name, fields=own, padding_mode=padding)
+    _check_channels(latent_channels(config), where)
+    return config, {}, kept
 
 
 def to_config_json(
@@ -256,6 +254,36 @@ def _read_json(path: Path) -> dict[str, Any]:
     return fields
 
 
+class _OtherNetworkError(ValueError):
+    """A network of diffusers that none of eqzoo's own classes is."""
+
+
+def _read_own(
+    name: str, fields: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return what `from_diffusers` does, of a class that eqzoo has a network of its own for.
+
+    Raises:
+        _OtherNetworkError: If the fields describe a network that eqzoo's class cannot be.
+        ValueError: If a value is none that diffusers accepts.
+    """
+    for key, value in _FIXED[name].items():
+        _require(key, fields.get(key, value), value, where)
+    read = {'AutoencoderKL': _read_kl, 'VQModel': _read_vq, 'AutoencoderTiny': _read_tiny}[name]
+    kept = {key: fields[key] for key in _FREE[name] if key in fields}
+    try:
+        config, normalization = read(fields, where), _stated_normalization(fields, name)
+    except (TypeError, AttributeError, LookupError) as error:
+        raise ValueError(f'{where}: a value is of another type than in diffusers ({error}); fetch it again.') from error
+    _check_channels(config['latent_channels'], where)
+    return config, normalization, kept
+
+
+def _check_channels(channels: Any, where: str) -> None:
+    if not isinstance(channels, int) or not 0 < channels <= _MAX_CHANNELS:
+        raise ValueError(f'{where}: got {channels!r} latent channels; expected 1 to {_MAX_CHANNELS}.')
+
+
 def _read_kl(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     convs = [fields.get(f'use_{each}quant_conv', True) for each in ('', 'post_')]
     _require('use_post_quant_conv', convs[1], convs[0], where)
@@ -315,7 +343,7 @@ def _stated_normalization(fields: Mapping[str, Any], name: str) -> dict[str, Any
 
 def _require(key: str, given: Any, accepted: Any, where: str) -> None:
     if given != accepted:
-        raise ValueError(
+        raise _OtherNetworkError(
             f'{where}: got {key} {given!r}; expected {accepted!r}, since eqzoo has no other network; '
             'choose another autoencoder.'
         )

@@ -115,9 +115,19 @@ def build_class(name: str, fields: Fields | None) -> nn.Module:
     """Build diffusers' network `name`, with random weights.
 
     Raises:
-        ValueError: If diffusers refuses the fields, or lacks the class or a package for it.
+        ValueError: If diffusers refuses the fields, or lacks the class or a package for it, or images have other than 3
+            channels.
     """
     complete = complete_fields(name, fields)
+    # Wan 2.2 makes a channel of each pixel of a patch; FLUX.2's `patch_size` is that of its pipeline
+    patch = complete['patch_size'] if name == 'AutoencoderKLWan' else None
+    expected = 3 * patch**2 if isinstance(patch, int) else 3
+    for key in ('in_channels', 'out_channels', 'input_channels', 'num_channels'):
+        if complete.get(key, expected) != expected:
+            raise ValueError(
+                f"{WRAPPER}.fields: got {key} {complete[key]!r} of diffusers' {name}; expected {expected}, for images "
+                'of 3 channels, since eqzoo has no others, such as RGBA; choose another autoencoder.'
+            )
     try:
         return _import_class(name)(**complete)
     except _UNFIT_VALUES as error:

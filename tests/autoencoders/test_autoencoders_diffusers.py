@@ -211,6 +211,12 @@ def test_padding(mode):
         ),
         (dict(class_name='AutoencoderDC', fields=dict(scaling_factor=1.0)), 'got scaling_factor, .*as scale and shift'),
         (dict(class_name='AutoencoderKLHunyuanImage'), 'also needs in_channels, out_channels'),
+        (dict(fields=dict(in_channels=4)), 'got in_channels 4 of .* expected 3, for images of 3 channels'),
+        (dict(class_name='AutoencoderKLQwenImage', fields=dict(input_channels=4)), 'got input_channels 4 .*expected 3'),
+        (
+            dict(class_name='AutoencoderKLWan', fields={**WAN22, 'out_channels': 16}),
+            'got out_channels 16 .*expected 12',
+        ),
         (dict(fields=dict(block_out_channels=(8, 8))), 'AutoencoderKLFlux2 cannot be built from them'),
     ],
 )

@@ -15,6 +15,7 @@ from eqzoo.checkpoints.autoencoder import autoencoder_digest, complete_config, r
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.keys import to_diffusers, to_ldm
 from eqzoo.checkpoints.read import read_file, split_parts
+from eqzoo.checkpoints.write import export
 from eqzoo.loading import load_autoencoder
 from eqzoo.registry import AUTOENCODERS
 
@@ -92,6 +93,18 @@ def test_every_layout_is_read(tmp_path, layout):
         assert_equal(stored.trained, to_diffusers(AVERAGE))
     else:
         assert stored.trained is None
+
+
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_statistics_beside_an_averaged_autoencoder_survive_a_conversion(tmp_path, name):
+    norm = {'bn.running_mean': torch.tensor([0.0, 1.0, -2.0, 3.0]), 'bn.running_var': torch.full((4,), 4.0)}
+    torch.save(dict(vae=TRAINED, vae_ema=AVERAGE, ema=norm, model=norm), tmp_path / 'in.pt')
+    stored = complete_config(read_autoencoder(tmp_path / 'in.pt'), 'in', dict(type='KLAutoencoder', **SHAPE))
+    export(stored, tmp_path / name, to='eqzoo')
+    for file in (stored, read_autoencoder(tmp_path / name)):
+        for state, weights in ((file.state, AVERAGE), (file.trained, TRAINED)):
+            expected = {'normalization.shift': norm['bn.running_mean'], 'normalization.scale': torch.full((4,), 0.5)}
+            assert_equal(state, {**to_diffusers(weights), **expected})
 
 
 def test_the_batch_norm_of_repa_e_s_averaged_generator_is_the_normalisation(tmp_path):

@@ -8,7 +8,8 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from safetensors.torch import load_file, save_file
 
-from eqzoo.checkpoints.autoencoder import AutoencoderFile, read_autoencoder, set_normalization
+from eqzoo.autoencoders import DiffusersAutoencoder
+from eqzoo.checkpoints.autoencoder import AutoencoderFile, complete_config, read_autoencoder, set_normalization
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.checkpoints.keys import to_ldm
 from eqzoo.checkpoints.write import export
@@ -489,15 +490,59 @@ class TestFolders:
             read_autoencoder(folder)
 
     @pytest.mark.parametrize(
-        ('fields', 'message'),
+        ('name', 'fields', 'message'),
         [
-            (dict(_class_name='UNet2DModel'), "got _class_name 'UNet2DModel'; expected AutoencoderKL, VQModel"),
-            (dict(act_fn='relu'), "got act_fn 'relu'; expected 'silu'"),
-            (dict(use_post_quant_conv=False), 'got use_post_quant_conv False; expected True'),
-            (dict(up_block_types=['UpDecoderBlock2D'] * 3 + ['AttnUpDecoderBlock2D']), 'got up_block_types'),
+            (
+                'KL f8',
+                dict(_class_name='UNet2DModel'),
+                "got _class_name 'UNet2DModel'; expected AutoencoderKL, VQModel",
+            ),
+            ('VQ', dict(act_fn='relu'), "got act_fn 'relu'; expected 'silu'"),
+            ('VQ', dict(up_block_types=['UpDecoderBlock2D'] * 2), 'got up_block_types'),
+            ('tiny', dict(upsample_fn='bilinear'), "got upsample_fn 'bilinear'; expected 'nearest'"),
         ],
     )
-    def test_other_networks_are_refused(self, folder, fields, message):
+    def test_other_networks_are_refused(self, tmp_path, name, fields, message):
+        folder = write(stored_for(name, 'scale and shift'), tmp_path, 'diffusers')
         self.edit(folder, **fields)
         with pytest.raises(ValueError, match=f'config.json: {message}'):
+            read_autoencoder(folder)
+
+    @pytest.mark.parametrize(
+        'fields',
+        [
+            dict(mid_block_add_attention=False),
+            dict(use_post_quant_conv=False),
+            dict(up_block_types=['UpDecoderBlock2D'] * 3 + ['AttnUpDecoderBlock2D']),
+            dict(act_fn='relu'),
+        ],
+        ids=str,
+    )
+    @torch.no_grad()
+    def test_variants_of_diffusers_kl_are_wrapped(self, tmp_path, fields):
+        """Also those that eqzoo wrote, with its companion and without it."""
+        torch.manual_seed(0)
+        blocks = dict(down_block_types=['DownEncoderBlock2D'] * 4, up_block_types=['UpDecoderBlock2D'] * 4)
+        shape = dict(block_out_channels=[8, 8, 16, 16], layers_per_block=1, norm_num_groups=4, shift_factor=0.5)
+        network = AutoencoderKL(**{**shape, **blocks, **fields}).eval()
+        network.save_pretrained(tmp_path / 'in')
+        stored = complete_config(read_autoencoder(tmp_path / 'in'), 'in')
+        export(stored, tmp_path / 'out', to='diffusers')
+        export(stored, tmp_path / 'bare', to='diffusers')
+        (tmp_path / 'bare' / 'eqzoo.safetensors').unlink()
+        latents = network.encode(IMAGES).latent_dist.mean
+        for name in ('in', 'out', 'bare'):
+            loaded = load_autoencoder(tmp_path / name)
+            assert type(loaded) is DiffusersAutoencoder
+            assert torch.equal(loaded.latents(IMAGES), (latents - 0.5) * torch.tensor(0.18215))
+            assert torch.equal(loaded.decode(latents), network.decode(latents).sample)
+
+    @pytest.mark.parametrize(
+        ('name', 'fields'),
+        [('KL f8', dict(mid_block_add_attention=False)), ('tiny', {})],
+    )
+    def test_absurd_numbers_of_channels_are_refused(self, tmp_path, name, fields):
+        folder = write(stored_for(name), tmp_path, 'diffusers')
+        self.edit(folder, **fields, latent_channels=10**9)
+        with pytest.raises(ValueError, match='got 1000000000 latent channels; expected 1 to 16384'):
             read_autoencoder(folder)

@@ -178,6 +178,13 @@ class TestGenerators:
             eqzoo.load([tmp_path / 'a.pth'] * 2, config=GENERATOR)
 
 
+@pytest.mark.parametrize('config', [dict(scale=0.18215), dict(autoencoder=dict(type='TinyAutoencoder')), dict(type=4)])
+def test_a_config_without_a_type_is_refused(config, tmp_path):
+    with pytest.raises(ValueError, match=r'got config=.*, without a `type`; .* such as dict\(type=') as error:
+        eqzoo.load(tmp_path / 'a.pth', config=config)
+    assert repr(config) in str(error.value)
+
+
 def test_an_unknown_name_or_path_is_refused(tiny):
     with pytest.raises(ValueError, match=r"'tine'. Did you mean 'tiny'\? In the zoo: tiny"):
         eqzoo.load('tine')
