@@ -29,7 +29,8 @@ _METRICS = {
     'pr': 'precision, recall, density and coverage',
     'kid': 'kernel distance',
 }
-_KID_SUBSETS = 100  # torch-fidelity's
+KID_SUBSET_SIZE = 1000  # images; this and the number of subsets are torch-fidelity's
+_KID_SUBSETS = 100
 _AGAINST = ('images', 'reconstructions')
 
 
@@ -74,7 +75,7 @@ class GenerationMetric(Evaluator):
         against: Literal['images', 'reconstructions'] = 'images',
         min_images: PositiveInt | None = None,
         splits: PositiveInt = 10,
-        kid_subset_size: PositiveInt = 1000,
+        kid_subset_size: PositiveInt = KID_SUBSET_SIZE,
     ) -> None:
         super().__init__()
         self.extractor = extractor
@@ -234,24 +235,36 @@ def _choose_metrics(
     metrics: Sequence[str] | None, extractor: FeatureExtractor, reference: Reference
 ) -> tuple[str, ...]:
     """Return the requested metrics after checking that all are possible; by default all possible ones."""
-    lacks = {
-        'sfd': None if extractor.num_spatial else f'{extractor.key} has no spatial features',
-        'is': None if extractor.frechet_key.startswith('fid') else f"{extractor.key} is not FID's Inception",
-    }
-    if extractor.num_spatial and reference.spatial is None:
-        lacks['sfd'] = f'{reference.path} has no mu_s and sigma_s'
-    if reference.autoencoder is not None:
-        lacks |= dict.fromkeys(('is', 'pr', 'kid'), 'only Fréchet distances are measured against reconstructions')
-    elif not reference.has_images:
-        lacks |= dict.fromkeys(('pr', 'kid'), f'{reference.path} has no images (arr_0)')
-    possible = tuple(name for name in _METRICS if lacks.get(name) is None)
+    impossible = impossible_metrics(extractor, reference)
+    possible = tuple(name for name in _METRICS if name not in impossible)
     if metrics is None:
         return possible
     for name in metrics:
         if name not in possible:
-            why = lacks.get(name) or f'there is no such metric; there are {", ".join(_METRICS)}'
+            why = impossible.get(name) or f'there is no such metric; there are {", ".join(_METRICS)}'
             raise ValueError(f'GenerationMetric.metrics: {name!r}: {why}; expected any of {", ".join(possible)}.')
     return tuple(metrics)
+
+
+def impossible_metrics(extractor: FeatureExtractor, reference: Reference | None) -> dict[str, str]:
+    """Return the metrics that extractor and reference do not allow, each with the reason.
+
+    Args:
+        extractor: The features.
+        reference: None for images that will be measured with this extractor.
+    """
+    found = {}
+    if not extractor.num_spatial:
+        found['sfd'] = f'{extractor.key} has no spatial features'
+    elif reference is not None and reference.spatial is None:
+        found['sfd'] = f'{reference.path} has no mu_s and sigma_s'
+    if not extractor.frechet_key.startswith('fid'):
+        found['is'] = f"{extractor.key} is not FID's Inception"
+    if reference is not None and reference.autoencoder is not None:
+        found |= dict.fromkeys(('is', 'pr', 'kid'), 'only Fréchet distances are measured against reconstructions')
+    elif reference is not None and not reference.has_images:
+        found |= dict.fromkeys(('pr', 'kid'), f'{reference.path} has no images (arr_0)')
+    return found
 
 
 def label_scheme(labels: Tensor | None) -> str:
@@ -383,7 +396,7 @@ class KernelDistance(NamedTuple):
 
 
 def kernel_distance(
-    first: Tensor, second: Tensor, *, generator: torch.Generator, subset_size: int = 1000
+    first: Tensor, second: Tensor, *, generator: torch.Generator, subset_size: int = KID_SUBSET_SIZE
 ) -> KernelDistance:
     """Return KID: the kernel distance of 100 random subsets, by the kernel (x·y / D + 1)³ (Binkowski et al. 2018).
 
