@@ -9,7 +9,6 @@ from torch.utils.data import Dataset
 
 from eqzoo.evaluators.base import Evaluator, SampleView
 from eqzoo.evaluators.gaussian import (
-    FeatureMoments,
     choose_min_images,
     frechet_distance,
     moments_of,
@@ -85,7 +84,6 @@ class GenerationMetric(Evaluator):
         self.metrics = _choose_metrics(metrics, extractor, self.reference)
         self.min_images = choose_min_images(min_images, extractor.num_features)
         self.splits, self.kid_subset_size = splits, kid_subset_size
-        self._moments: dict[str, FeatureMoments] = {}
         self._classes: InceptionScoreSums | None = None
         self._reference_features: Tensor | None = None
         self._labels = 'not given'
@@ -155,9 +153,9 @@ class GenerationMetric(Evaluator):
         if view.labels is not None:
             self.keep('labels', view.labels, view.numbers)
         features = self.extractor(view.images)
-        self._add('pooled', features.pooled)
+        self.add_features('pooled', features.pooled)
         if 'sfd' in self.metrics:
-            self._add('spatial', features.spatial)
+            self.add_features('spatial', features.spatial)
         if 'is' in self.metrics:
             self._classes.add(features.logits, view.numbers)
         if {'pr', 'kid'} & set(self.metrics):
@@ -165,11 +163,10 @@ class GenerationMetric(Evaluator):
 
     def flush(self) -> None:
         """Move the sums of moments and classes to `self.sums`."""
-        parts = {name: moments.sums for name, moments in self._moments.items()}
-        parts |= {'classes': self._classes.sums} if self._classes is not None else {}
-        self._moments, self._classes = {}, None
-        for name, sums in parts.items():
-            self.add_totals(name, sums._asdict())
+        super().flush()
+        if self._classes is not None:
+            self.add_totals('classes', self._classes.sums._asdict())
+        self._classes = None
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the chosen metrics."""
@@ -208,9 +205,6 @@ class GenerationMetric(Evaluator):
     def _side(self) -> str:
         """The end of the names of Fréchet distances."""
         return '/reconstructions' if self.reference.autoencoder is not None else ''
-
-    def _add(self, name: str, features: Tensor) -> None:
-        self._moments.setdefault(name, FeatureMoments(features.shape[1])).add(features)
 
 
 def _check_side(reference: Reference, against: str) -> None:
