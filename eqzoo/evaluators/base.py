@@ -14,6 +14,8 @@ from eqzoo.images import to_uint8
 from eqzoo.precision import to_double
 from eqzoo.randomness import SampleNoise
 
+ROUNDING_SHARE = 1e-12  # rounding leaves about 1e-16 of the squares: less than this share of them does not vary
+
 
 class AutoencoderView:
     """One batch of images with its latents and reconstructions, each computed once for all evaluators.
