@@ -84,10 +84,11 @@ def test(
         result['card'] = {**card, **result['card']}
         if rank_and_world_size()[0] == 0:
             examples = example_images(loader.dataset, images).to(device)
-            before = None
+            arms = {'': autoencoder}
             if 'started_from' in card:
                 before = build({**needed.autoencoder, 'weights': start}).to(device).eval()
-            pictures = {'Test': draw_grid(autoencoder_rows(autoencoder, examples, before=before))}
+                arms = {'before training': before, 'after training': autoencoder}
+            pictures = {'Test': draw_grid(autoencoder_rows(arms, examples))}
             save_result(result, pictures, Path(config.work_dir), Path(config_file).stem)
     close_distributed()
     return result
