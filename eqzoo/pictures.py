@@ -1,6 +1,6 @@
 """Pictures of images, reconstructions, transformed latents and samples, as labelled grids."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,27 +49,28 @@ def default_cases(grid: tuple[int, int]) -> dict[str, tuple[EquivarianceTransfor
 
 
 @torch.no_grad()
-def autoencoder_rows(autoencoder: nn.Module, images: Tensor, *, before: nn.Module | None = None) -> list[PictureRow]:
+def autoencoder_rows(autoencoders: Mapping[str, nn.Module], images: Tensor) -> list[PictureRow]:
     """Return rows of x, D(E(x)), for each of `default_cases` τ∘x and D(τ∘E(x)), and the latents' components.
 
     Args:
-        autoencoder: In evaluation mode.
+        autoencoders: In evaluation mode, by what their rows' labels end in; '' adds nothing. Their rows are below
+            each other, and the colours of all are in one basis: their latents are of one shape.
         images: x (B, 3, H, W) in [-1, 1].
-        before: The autoencoder that the training of `autoencoder` started from: its row is above each of `autoencoder`.
-            Colours of both are in one basis.
     """
-    arms = {'': autoencoder} if before is None else {', before training': before, ', after training': autoencoder}
-    latents = {name: arm.encode(images).mean for name, arm in arms.items()}
+    ends = {name: f', {name}' if name else '' for name in autoencoders}
+    latents = {name: each.encode(images).mean for name, each in autoencoders.items()}
     rows = [PictureRow('image x', images)]
-    rows += [PictureRow(f'reconstruction D(E(x)){name}', arm.decode(latents[name])) for name, arm in arms.items()]
-    for label, (transform, params) in default_cases(autoencoder.grid(*images.shape[-2:])).items():
+    for name, each in autoencoders.items():
+        rows.append(PictureRow(f'reconstruction D(E(x)){ends[name]}', each.decode(latents[name])))
+    grid = next(iter(autoencoders.values())).grid(*images.shape[-2:])
+    for label, (transform, params) in default_cases(grid).items():
         rows.append(PictureRow(f'image {label}, τx', transform(images, params)))
-        for name, arm in arms.items():
-            decoded = arm.decode(transform(latents[name], params))
-            rows.append(PictureRow(f'latent {label}, decoded: D(τE(x)){name}', decoded))
+        for name, each in autoencoders.items():
+            decoded = each.decode(transform(latents[name], params))
+            rows.append(PictureRow(f'latent {label}, decoded: D(τE(x)){ends[name]}', decoded))
     basis = fit_basis(*latents.values())
     for name, its in latents.items():
-        rows.append(PictureRow(f'latent E(x), its PCA colours{name}', basis.colours(its), fills=True))
+        rows.append(PictureRow(f'latent E(x), its PCA colours{ends[name]}', basis.colours(its), fills=True))
     return rows
 
 
@@ -194,14 +195,6 @@ def fit_basis(*latents: Tensor) -> ColourBasis:
     largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
     ends = torch.zeros(2, len(directions), device=mean.device)
     return ColourBasis(mean, directions * largest.sign(), *ends).spread(*latents)
-
-
-def principal_components(latents: Tensor) -> Tensor:
-    """Return the first three principal components of `latents` (B, C, h, w) as colours in [-1, 1].
-
-    The basis is fitted to all cells of the batch: see `fit_basis`.
-    """
-    return fit_basis(latents).colours(latents)
 
 
 def cells_of(latents: Tensor) -> Tensor:

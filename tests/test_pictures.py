@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eqzoo.pictures import PictureRow, autoencoder_rows, draw_grid, fit_basis, principal_components
+from eqzoo.pictures import PictureRow, autoencoder_rows, draw_grid, fit_basis
 
 
 class Posterior:
@@ -27,7 +27,7 @@ class Pooling(nn.Module):
 
 def test_rows_are_targets_beside_what_the_decoder_makes_of_transformed_latents():
     images = torch.randn(2, 3, 32, 32)
-    rows = {row.label: row.images for row in autoencoder_rows(Pooling(), images)}
+    rows = {row.label: row.images for row in autoencoder_rows({'': Pooling()}, images)}
     assert list(rows) == [
         'image x',
         'reconstruction D(E(x))',
@@ -51,7 +51,8 @@ class Dark(Pooling):
 
 def test_before_is_above_after():
     images = torch.randn(2, 3, 32, 32)
-    alone, both = autoencoder_rows(Pooling(), images), autoencoder_rows(Pooling(), images, before=Dark())
+    alone = autoencoder_rows({'': Pooling()}, images)
+    both = autoencoder_rows({'before training': Dark(), 'after training': Pooling()}, images)
     assert len(both) == len(alone) + 4
     labels = [row.label for row in both]
     for label, row in ((row.label, row) for row in alone if 'image' not in row.label):
@@ -96,24 +97,28 @@ def test_a_long_label_widens_the_picture():
     assert draw_grid([PictureRow('x', images)]).width == 102
 
 
+def colours_of(latents):
+    return fit_basis(latents).colours(latents)
+
+
 def test_components_do_not_depend_on_the_latents_signs_or_order():
     latents = torch.randn(2, 5, 8, 8) * torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5])[:, None, None]
-    colours = principal_components(latents)
+    colours = colours_of(latents)
     assert colours.shape == (2, 3, 8, 8)
     assert colours.min() == -1
     assert colours.max() == 1
-    torch.testing.assert_close(principal_components(latents[:, [4, 2, 0, 1, 3]]), colours, atol=1e-4, rtol=0)
+    torch.testing.assert_close(colours_of(latents[:, [4, 2, 0, 1, 3]]), colours, atol=1e-4, rtol=0)
 
 
 def test_the_first_component_is_where_latents_vary_most():
     latents = torch.zeros(1, 4, 8, 8)
     latents[0, 2] = torch.arange(64.0).reshape(8, 8)
-    first = principal_components(latents + 0.01 * torch.randn(1, 4, 8, 8))[0, 0].flatten()
+    first = colours_of(latents + 0.01 * torch.randn(1, 4, 8, 8))[0, 0].flatten()
     assert torch.corrcoef(torch.stack([first, torch.arange(64.0)]))[0, 1] > 0.99
 
 
 def test_two_channels_leave_the_third_colour_black():
-    assert (principal_components(torch.randn(1, 2, 8, 8))[:, 2] == -1).all()
+    assert (colours_of(torch.randn(1, 2, 8, 8))[:, 2] == -1).all()
 
 
 def test_a_basis_of_two_sets_is_that_of_all_their_cells():

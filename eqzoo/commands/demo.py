@@ -129,10 +129,10 @@ def _run(title: str, command: str, config: str, work_dir: Path, steps: int | Non
 
 
 def _draw(folder: Path, configs: dict[str, str], data: list[str]) -> None:
-    """Draw plain above EQ: D(τ∘E(x)) for each τ, and the latents' components, of the same test images."""
+    """Draw the rows of plain above those of EQ, of the same test images."""
     from eqzoo.engine import latest_checkpoint
     from eqzoo.engine.picture_hooks import example_images
-    from eqzoo.pictures import PictureRow, default_cases, draw_grid, principal_components
+    from eqzoo.pictures import autoencoder_rows, draw_grid
 
     autoencoders = {}
     for name, config_file in configs.items():
@@ -140,14 +140,4 @@ def _draw(folder: Path, configs: dict[str, str], data: list[str]) -> None:
         weights = str(latest_checkpoint(folder / name))
         autoencoders[name] = build(dict(config.model.autoencoder, weights=weights)).eval()
     images = example_images(build(config.test_dataloader.dataset), 8)
-    latents = {name: autoencoder.encode(images).mean for name, autoencoder in autoencoders.items()}
-    rows = [PictureRow('image', images)]
-    grid = autoencoders['eq'].grid(*images.shape[-2:])
-    for label, (tau, params) in default_cases(grid).items():
-        rows.append(PictureRow(f'image, {label}', tau(images, params)))
-        for name, autoencoder in autoencoders.items():
-            decoded = autoencoder.decode(tau(latents[name], params))
-            rows.append(PictureRow(f'{name}: latent {label}, decoded', decoded))
-    for name, each in latents.items():
-        rows.append(PictureRow(f'{name}: latent as colours', principal_components(each), fills=True))
-    save_picture(draw_grid(rows), folder / 'comparison.png')
+    save_picture(draw_grid(autoencoder_rows(autoencoders, images)), folder / 'comparison.png')

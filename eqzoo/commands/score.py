@@ -7,7 +7,6 @@ from eqzoo.files import did_you_mean
 from eqzoo.registry.ranges import NonNegativeInt, PositiveInt, Range
 
 _METRICS = ('fd', 'sfd', 'is', 'pr', 'kid', 'swd')
-_KID_SUBSET = 1000  # images of a subset, as everywhere
 
 
 def score(
@@ -47,6 +46,7 @@ def score(
     from eqzoo.engine.evaluation import evaluate, sample_view
     from eqzoo.engine.references import build_extractor, open_samples
     from eqzoo.engine.work_dir import REPORT_LOCK, own_folder
+    from eqzoo.evaluators.reference import Reference, read_reference
     from eqzoo.report.page import save_result
 
     name = _name_of(samples)
@@ -61,8 +61,9 @@ def score(
     chosen = _possible(chosen, network, len(data), source, min_images)
     init_distributed()
     with own_folder(folder, '--out', REPORT_LOCK):
-        is_measured = isinstance(source, str)
-        statistics = source if is_measured else _measured(source, network, folder, chosen, (batch_size, num_workers))
+        statistics = source
+        if not isinstance(source, Reference):
+            statistics = read_reference(_measured(source, network, folder, chosen, (batch_size, num_workers)))
         evaluators = _evaluators(network, statistics, chosen, min_images)
         rank, world_size = rank_and_world_size()
         loader = build_eval_loader(
@@ -91,14 +92,15 @@ def _chosen(metrics: str | None) -> list[str] | None:
 
 
 def _open_reference(path: str, size: int, crop: str | None) -> Any:
-    """Return the file of statistics `path`, or the data set of its images."""
+    """Return the `Reference` of statistics at `path`, or the data set of its images."""
     from eqzoo.engine.references import open_images
     from eqzoo.evaluators.reference import read_reference
     from eqzoo.npz import NpzArchive
 
     if Path(path).suffix == '.npz' and 'mu' in NpzArchive(path):
-        read_reference(path).check_images(size, crop)  # of the option --crop, which it would otherwise ignore
-        return path
+        statistics = read_reference(path)
+        statistics.check_images(size, crop)  # of the option --crop, which it would otherwise ignore
+        return statistics
     return open_images(path, size, crop or 'center')
 
 
@@ -110,46 +112,39 @@ def _possible(
     Raises:
         ValueError: If a chosen metric is not possible, or there are too few images.
     """
+    from eqzoo.evaluators.gaussian import choose_min_images
+    from eqzoo.evaluators.generation import KID_SUBSET_SIZE, impossible_metrics
+    from eqzoo.evaluators.reference import Reference
+
+    statistics = source if isinstance(source, Reference) else None
     counts = [('samples', num_samples)]
-    if not isinstance(source, str):
+    if statistics is None:
         counts.append(('images in the reference', len(source)))
     if chosen is None or 'fd' in chosen:
-        needed = min_images or extractor.num_features + 1
+        needed = choose_min_images(min_images, extractor.num_features)
         for name, count in counts:
             if count < needed:
                 raise ValueError(
                     f'{extractor.frechet_key}: {count} {name}, but it needs {needed} or more for a covariance of full '
                     'rank; use more, or --min-images 2 for a number that is comparable at this number only.'
                 )
-    lacks = {} if not isinstance(source, str) else _lacks(source)
-    if not extractor.num_spatial:
-        lacks['sfd'] = f'{extractor.key} has no spatial features'
-    if not extractor.frechet_key.startswith('fid'):
-        lacks['is'] = f"{extractor.key} is not FID's Inception"
+    impossible = impossible_metrics(extractor, statistics)
+    if statistics is not None and not statistics.has_images:
+        impossible['swd'] = f'{statistics.path} has no images (arr_0)'
     for name in chosen or ():
-        if name in lacks:
-            raise ValueError(f'--metrics: {name}: {lacks[name]}; leave it out.')
-    few = [f'{count} {name}' for name, count in counts if count < _KID_SUBSET]
+        if name in impossible:
+            raise ValueError(f'--metrics: {name}: {impossible[name]}; leave it out.')
+    few = [f'{count} {name}' for name, count in counts if count < KID_SUBSET_SIZE]
     if few and chosen is not None and 'kid' in chosen:
         raise ValueError(
-            f'--metrics: kid: it needs {_KID_SUBSET:,} images or more, and there are {" and ".join(few)}; leave it out.'
+            f'--metrics: kid: it needs {KID_SUBSET_SIZE:,} images or more, and there are {" and ".join(few)}; leave it '
+            'out.'
         )
     if not few or chosen is not None:
         return chosen
-    if 'kid' not in lacks:
-        print(f'kid is left out: it needs {_KID_SUBSET:,} images or more, and there are {" and ".join(few)}.')
-    return [name for name in _METRICS if name != 'kid' and name not in lacks]
-
-
-def _lacks(statistics: str) -> dict[str, str]:
-    """Return the metrics that a file of statistics does not allow, each with the reason."""
-    from eqzoo.npz import NpzArchive
-
-    archive = NpzArchive(statistics)
-    lacks = {} if 'mu_s' in archive else {'sfd': f'{statistics} has no mu_s and sigma_s'}
-    if 'arr_0' not in archive:
-        lacks |= dict.fromkeys(('pr', 'kid', 'swd'), f'{statistics} has no images (arr_0)')
-    return lacks
+    if 'kid' not in impossible:
+        print(f'kid is left out: it needs {KID_SUBSET_SIZE:,} images or more, and there are {" and ".join(few)}.')
+    return [name for name in _METRICS if name != 'kid' and name not in impossible]
 
 
 def _measured(data: Any, extractor: Any, folder: Path, chosen: list[str] | None, loading: tuple[int, int]) -> str:
@@ -164,7 +159,7 @@ def _measured(data: Any, extractor: Any, folder: Path, chosen: list[str] | None,
     return str(made)
 
 
-def _evaluators(extractor: Any, reference: str, chosen: list[str] | None, min_images: int | None) -> list[Any]:
+def _evaluators(extractor: Any, reference: Any, chosen: list[str] | None, min_images: int | None) -> list[Any]:
     from eqzoo.evaluators import GenerationMetric, GenerationSlicedWasserstein
 
     features = chosen if chosen is None else [name for name in chosen if name != 'swd']

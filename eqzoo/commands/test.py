@@ -1,7 +1,7 @@
 """`tools/test.py`: evaluate an autoencoder on images, or a generator by its samples."""
 
-from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,12 @@ def test(
     from eqzoo.checkpoints.read import weights_sha256
     from eqzoo.distributed import close_distributed, get_device, init_distributed, rank_and_world_size, use_device
     from eqzoo.engine import shrink
-    from eqzoo.engine.evaluation import evaluate
+    from eqzoo.engine.evaluation import autoencoder_view, evaluate
     from eqzoo.engine.picture_hooks import example_images
     from eqzoo.engine.preflight import check_ready
     from eqzoo.engine.runner import build_evaluators, eval_loader
     from eqzoo.engine.smoke import smoke_path
     from eqzoo.engine.work_dir import REPORT_LOCK, own_folder
-    from eqzoo.evaluators import AutoencoderView
-    from eqzoo.images import to_float
     from eqzoo.pictures import autoencoder_rows, draw_grid
     from eqzoo.precision import use_backends
     from eqzoo.report.page import save_result
@@ -78,23 +76,19 @@ def test(
         autoencoder = build(needed.autoencoder).to(get_device()).eval()
         loader = eval_loader(config.test_dataloader, datasets.get('test_dataloader.dataset'))
         device = autoencoder.last_layer.device
-
-        def view(batch: Mapping[str, Any]) -> AutoencoderView:
-            images = to_float(batch['images'].to(device))
-            return AutoencoderView(autoencoder, images, batch['indices'], batch.get('labels'))
-
         evaluators = build_evaluators(needed.test_evaluators, datasets, 'test_evaluators')
-        result = evaluate(evaluators, loader, view)
+        result = evaluate(evaluators, loader, partial(autoencoder_view, autoencoder))
         card = {'config': config_file, 'weights': {'file': weights, 'sha256': weights_sha256(weights)}}
         if _is_before(config, start, weights):
             card['started_from'] = {'file': start, 'sha256': weights_sha256(start)}
         result['card'] = {**card, **result['card']}
         if rank_and_world_size()[0] == 0:
             examples = example_images(loader.dataset, images).to(device)
-            before = None
+            arms = {'': autoencoder}
             if 'started_from' in card:
                 before = build({**needed.autoencoder, 'weights': start}).to(device).eval()
-            pictures = {'Test': draw_grid(autoencoder_rows(autoencoder, examples, before=before))}
+                arms = {'before training': before, 'after training': autoencoder}
+            pictures = {'Test': draw_grid(autoencoder_rows(arms, examples))}
             save_result(result, pictures, Path(config.work_dir), Path(config_file).stem)
     close_distributed()
     return result

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from eqzoo.checkpoints.config import plain_config
 from eqzoo.data.loaders import image_sizes
+from eqzoo.engine.evaluation import autoencoder_view
 from eqzoo.engine.optimizers import OptimWrapper
 from eqzoo.engine.training import Training, add_to_means, bytes_kept, recompute_blocks
 from eqzoo.evaluators.base import AutoencoderView
@@ -277,8 +278,7 @@ class AutoencoderTraining(Training):
 
     def val_step(self, batch: Mapping[str, Any]) -> AutoencoderView:
         """Return the evaluators' view of a batch as in `train_step`."""
-        images = to_float(batch['images'].to(self._device))
-        return AutoencoderView(self.autoencoder, images, batch['indices'], batch.get('labels'))
+        return autoencoder_view(self.autoencoder, batch)
 
     def blocks(self) -> list[nn.Module]:
         """Return the autoencoder's blocks.

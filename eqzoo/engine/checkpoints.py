@@ -112,7 +112,7 @@ class CheckpointHook(Hook):
             )
         self.interval, self.max_keep_ckpts, self.keep_every = interval, max_keep_ckpts, keep_every
         self.save_best = save_best
-        self.rule = rule or ('greater' if save_best is not None and better(save_best) == '↑' else 'less')
+        self.rule = rule or ('greater' if save_best is not None and better(save_best) == 'higher' else 'less')
 
     def before_train(self, runner: Runner) -> None:
         """Delete checkpoints that the run would have deleted before it was killed."""

@@ -10,11 +10,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from eqzoo import __version__
+from eqzoo.autoencoders import Autoencoder
 from eqzoo.data.loaders import with_reason
 from eqzoo.data.samples import NpzSamples, PngSamples
 from eqzoo.distributed import all_gather_object, get_device, rank_and_world_size, say_once
 from eqzoo.engine.sampling import ImageSampler, batches
 from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
+from eqzoo.images import to_float
 
 _NUM_EXAMPLES = 128
 _MAX_NAMES = 8  # images named in a remark
@@ -114,6 +116,12 @@ def check_evaluators(evaluators: Sequence[Evaluator], dataset: Dataset) -> None:
         evaluator.check(len(dataset))
         evaluator.check_labels(labels)
         evaluator.check_images(getattr(dataset, 'size', None), getattr(dataset, 'crop', None))
+
+
+def autoencoder_view(autoencoder: Autoencoder, batch: Mapping[str, Any]) -> AutoencoderView:
+    """Return the view of a batch whose images an autoencoder encodes; they move to its device."""
+    images = to_float(batch['images'].to(autoencoder.last_layer.device))
+    return AutoencoderView(autoencoder, images, batch['indices'], batch.get('labels'))
 
 
 def sample_view(batch: Mapping[str, Any]) -> SampleView:

@@ -61,7 +61,7 @@ class PictureHook(Hook):
         autoencoder = runner.model.autoencoder
         images = example_images(runner.val_dataloader.dataset, self.num_images).to(autoencoder.last_layer.device)
         was_training = autoencoder.training
-        grid = draw_grid(autoencoder_rows(autoencoder.eval(), images))
+        grid = draw_grid(autoencoder_rows({'': autoencoder.eval()}, images))
         autoencoder.train(was_training)
         _save_picture(runner, 'autoencoder', grid)
 

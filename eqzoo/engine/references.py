@@ -19,12 +19,12 @@ from eqzoo.data.decoding import UnreadableImageError, decode
 from eqzoo.data.loaders import build_eval_loader
 from eqzoo.data.opening import open_source
 from eqzoo.data.sources import left_out_remark
-from eqzoo.distributed import get_device, rank_and_world_size, wait_for_all
-from eqzoo.engine.evaluation import evaluate, sample_view
+from eqzoo.distributed import rank_and_world_size, wait_for_all
+from eqzoo.engine.evaluation import autoencoder_view, evaluate, sample_view
 from eqzoo.engine.generator_training import latents_card
 from eqzoo.engine.preflight import missing
 from eqzoo.engine.sampling import ImageSampler
-from eqzoo.evaluators.base import AutoencoderView, SampleView
+from eqzoo.evaluators.base import SampleView
 from eqzoo.evaluators.latent_frechet import (
     LATENT_FEATURES,
     GenerationLatentFrechet,
@@ -33,7 +33,6 @@ from eqzoo.evaluators.latent_frechet import (
 )
 from eqzoo.evaluators.reference import ReferenceMoments, read_reference, write_reference
 from eqzoo.files import did_you_mean
-from eqzoo.images import to_float
 from eqzoo.randomness import seeded
 from eqzoo.registry import VISION, build, find_component
 from eqzoo.vision import FeatureExtractor
@@ -191,7 +190,7 @@ def make_reference(
     """
 
     def reconstructions(batch: Mapping[str, Any]) -> SampleView:
-        view = _autoencoder_view(autoencoder, batch)
+        view = autoencoder_view(autoencoder, batch)
         return SampleView(view.reconstruction_uint8, view.numbers)
 
     moments = ReferenceMoments(extractor, choose_stored(data, num_stored, labels) if autoencoder is None else ())
@@ -237,7 +236,7 @@ def measure_latents(
         ValueError: If the latents have another shape.
     """
     moments = LatentReferenceMoments(shape, features)
-    evaluate([moments], _loader(data, loading), partial(_autoencoder_view, autoencoder), title='latents')
+    evaluate([moments], _loader(data, loading), partial(autoencoder_view, autoencoder), title='latents')
     return LatentReference(shape, moments.num_images, moments.gaussians, data.identity(), latents_card(autoencoder))
 
 
@@ -319,10 +318,6 @@ def _check_has_latents(draw: ImageSampler) -> None:
             f'{type(draw.generator).__name__} makes codes; leave it out, or take the decoder out with '
             "dict(type='GenerationMetric', against='reconstructions', …)."
         )
-
-
-def _autoencoder_view(autoencoder: Autoencoder, batch: Mapping[str, Any]) -> AutoencoderView:
-    return AutoencoderView(autoencoder, to_float(batch['images'].to(get_device())), batch['indices'])
 
 
 def _loader(data: Dataset, loading: tuple[int, int]) -> DataLoader:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from eqzoo.distributed import all_gather_object, all_reduce
+from eqzoo.evaluators.gaussian import FeatureMoments
 from eqzoo.images import to_uint8
 from eqzoo.precision import to_double
 from eqzoo.randomness import SampleNoise
+
+ROUNDING_SHARE = 1e-12  # rounding leaves about 1e-16 of the squares: less than this share of them does not vary
 
 
 class AutoencoderView:
@@ -129,6 +132,7 @@ class Evaluator(ABC):
         self.sums: dict[str, Tensor] = {}
         self.kept: dict[str, Tensor] = {}
         self.curves: list[dict[str, Any]] = []
+        self._moments: dict[str, FeatureMoments] = {}
         self._rows: dict[str, list[Tensor]] = {}
         self._numbers: dict[str, list[Tensor]] = {}
 
@@ -172,8 +176,11 @@ class Evaluator(ABC):
             ValueError: Naming both.
         """
 
-    def flush(self) -> None:  # noqa: B027 - overridden where needed
+    def flush(self) -> None:
         """Move sums stored elsewhere (on a device, say) to `self.sums`; called before they are added up."""
+        moments, self._moments = self._moments, {}
+        for name, each in moments.items():
+            self.add_totals(name, each.sums._asdict())
 
     def process(self, view: AutoencoderView | SampleView) -> None:
         """Count the images of a batch and `update` with it."""
@@ -196,6 +203,15 @@ class Evaluator(ABC):
         """Add each of `totals` to the sum `<name> <its own name>`."""
         for part, total in totals.items():
             self.add_total(f'{name} {part}', total)
+
+    def add_features(self, name: str, features: Tensor) -> None:
+        """Add `features` (B, D) to the sums of their moments, which stay on the features' device until `flush`.
+
+        `eqzoo.evaluators.gaussian.moments_of(sums, name)` reads them in `compute`.
+        """
+        if name not in self._moments:
+            self._moments[name] = FeatureMoments(features.shape[1])
+        self._moments[name].add(features)
 
     def keep(self, name: str, rows: Tensor, numbers: Tensor) -> None:
         """Keep `rows` (B, ...) of the images with `numbers` (B,) in the data set."""

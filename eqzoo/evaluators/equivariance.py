@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eqzoo.evaluators.base import AutoencoderView, Evaluator
+from eqzoo.evaluators.base import ROUNDING_SHARE, AutoencoderView, Evaluator
 from eqzoo.images import psnr
 from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS, EquivarianceTransform
@@ -253,8 +253,7 @@ def normalised_error(total: Tensor) -> float:
     It is NaN if b does not vary.
     """
     variation = _variation(total)
-    # rounding leaves about 1e-16 of the squares: less than 1e-12 of them is a constant
-    if variation <= 1e-12 * total[_SQUARE]:
+    if variation <= ROUNDING_SHARE * total[_SQUARE]:
         return float('nan')
     return (total[_ERROR] / variation).item()
 

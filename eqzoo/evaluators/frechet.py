@@ -8,7 +8,6 @@ from torch import Tensor
 
 from eqzoo.evaluators.base import AutoencoderView, Evaluator
 from eqzoo.evaluators.gaussian import (
-    FeatureMoments,
     choose_min_images,
     frechet_distance,
     moments_of,
@@ -51,7 +50,6 @@ class ReconstructionFrechet(Evaluator):
         self.min_images = choose_min_images(min_images, extractor.num_features)
         frechet_key = extractor.frechet_key
         self._key = f'r{frechet_key}' if frechet_key.startswith('fid') else frechet_key
-        self._moments: dict[str, FeatureMoments] = {}
 
     def check(self, num_images: int) -> None:
         """Refuse too few images, and a reference of another number of images.
@@ -79,14 +77,7 @@ class ReconstructionFrechet(Evaluator):
         if self.reference is None:
             sides['target'] = view.images_uint8
         for side, images in sides.items():
-            moments = self._moments.setdefault(side, FeatureMoments(self.extractor.num_features))
-            moments.add(self.extractor(images).pooled)
-
-    def flush(self) -> None:
-        """Move the moments' sums to `self.sums`."""
-        moments, self._moments = self._moments, {}
-        for side, each in moments.items():
-            self.add_totals(side, each.sums._asdict())
+            self.add_features(side, self.extractor(images).pooled)
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the distance.

@@ -9,7 +9,6 @@ from torch.utils.data import Dataset
 
 from eqzoo.evaluators.base import Evaluator, SampleView
 from eqzoo.evaluators.gaussian import (
-    FeatureMoments,
     choose_min_images,
     frechet_distance,
     moments_of,
@@ -29,7 +28,8 @@ _METRICS = {
     'pr': 'precision, recall, density and coverage',
     'kid': 'kernel distance',
 }
-_KID_SUBSETS = 100  # torch-fidelity's
+KID_SUBSET_SIZE = 1000  # images; this and the number of subsets are torch-fidelity's
+_KID_SUBSETS = 100
 _AGAINST = ('images', 'reconstructions')
 
 
@@ -74,7 +74,7 @@ class GenerationMetric(Evaluator):
         against: Literal['images', 'reconstructions'] = 'images',
         min_images: PositiveInt | None = None,
         splits: PositiveInt = 10,
-        kid_subset_size: PositiveInt = 1000,
+        kid_subset_size: PositiveInt = KID_SUBSET_SIZE,
     ) -> None:
         super().__init__()
         self.extractor = extractor
@@ -84,7 +84,6 @@ class GenerationMetric(Evaluator):
         self.metrics = _choose_metrics(metrics, extractor, self.reference)
         self.min_images = choose_min_images(min_images, extractor.num_features)
         self.splits, self.kid_subset_size = splits, kid_subset_size
-        self._moments: dict[str, FeatureMoments] = {}
         self._classes: InceptionScoreSums | None = None
         self._reference_features: Tensor | None = None
         self._labels = 'not given'
@@ -154,9 +153,9 @@ class GenerationMetric(Evaluator):
         if view.labels is not None:
             self.keep('labels', view.labels, view.numbers)
         features = self.extractor(view.images)
-        self._add('pooled', features.pooled)
+        self.add_features('pooled', features.pooled)
         if 'sfd' in self.metrics:
-            self._add('spatial', features.spatial)
+            self.add_features('spatial', features.spatial)
         if 'is' in self.metrics:
             self._classes.add(features.logits, view.numbers)
         if {'pr', 'kid'} & set(self.metrics):
@@ -164,11 +163,10 @@ class GenerationMetric(Evaluator):
 
     def flush(self) -> None:
         """Move the sums of moments and classes to `self.sums`."""
-        parts = {name: moments.sums for name, moments in self._moments.items()}
-        parts |= {'classes': self._classes.sums} if self._classes is not None else {}
-        self._moments, self._classes = {}, None
-        for name, sums in parts.items():
-            self.add_totals(name, sums._asdict())
+        super().flush()
+        if self._classes is not None:
+            self.add_totals('classes', self._classes.sums._asdict())
+        self._classes = None
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the chosen metrics."""
@@ -208,9 +206,6 @@ class GenerationMetric(Evaluator):
         """The end of the names of Fréchet distances."""
         return '/reconstructions' if self.reference.autoencoder is not None else ''
 
-    def _add(self, name: str, features: Tensor) -> None:
-        self._moments.setdefault(name, FeatureMoments(features.shape[1])).add(features)
-
 
 def _check_side(reference: Reference, against: str) -> None:
     """Refuse a file of images' features in place of reconstructions', and the reverse."""
@@ -234,24 +229,36 @@ def _choose_metrics(
     metrics: Sequence[str] | None, extractor: FeatureExtractor, reference: Reference
 ) -> tuple[str, ...]:
     """Return the requested metrics after checking that all are possible; by default all possible ones."""
-    lacks = {
-        'sfd': None if extractor.num_spatial else f'{extractor.key} has no spatial features',
-        'is': None if extractor.frechet_key.startswith('fid') else f"{extractor.key} is not FID's Inception",
-    }
-    if extractor.num_spatial and reference.spatial is None:
-        lacks['sfd'] = f'{reference.path} has no mu_s and sigma_s'
-    if reference.autoencoder is not None:
-        lacks |= dict.fromkeys(('is', 'pr', 'kid'), 'only Fréchet distances are measured against reconstructions')
-    elif not reference.has_images:
-        lacks |= dict.fromkeys(('pr', 'kid'), f'{reference.path} has no images (arr_0)')
-    possible = tuple(name for name in _METRICS if lacks.get(name) is None)
+    impossible = impossible_metrics(extractor, reference)
+    possible = tuple(name for name in _METRICS if name not in impossible)
     if metrics is None:
         return possible
     for name in metrics:
         if name not in possible:
-            why = lacks.get(name) or f'there is no such metric; there are {", ".join(_METRICS)}'
+            why = impossible.get(name) or f'there is no such metric; there are {", ".join(_METRICS)}'
             raise ValueError(f'GenerationMetric.metrics: {name!r}: {why}; expected any of {", ".join(possible)}.')
     return tuple(metrics)
+
+
+def impossible_metrics(extractor: FeatureExtractor, reference: Reference | None) -> dict[str, str]:
+    """Return the metrics that extractor and reference do not allow, each with the reason.
+
+    Args:
+        extractor: The features.
+        reference: None for images that will be measured with this extractor.
+    """
+    found = {}
+    if not extractor.num_spatial:
+        found['sfd'] = f'{extractor.key} has no spatial features'
+    elif reference is not None and reference.spatial is None:
+        found['sfd'] = f'{reference.path} has no mu_s and sigma_s'
+    if not extractor.frechet_key.startswith('fid'):
+        found['is'] = f"{extractor.key} is not FID's Inception"
+    if reference is not None and reference.autoencoder is not None:
+        found |= dict.fromkeys(('is', 'pr', 'kid'), 'only Fréchet distances are measured against reconstructions')
+    elif reference is not None and not reference.has_images:
+        found |= dict.fromkeys(('pr', 'kid'), f'{reference.path} has no images (arr_0)')
+    return found
 
 
 def label_scheme(labels: Tensor | None) -> str:
@@ -383,7 +390,7 @@ class KernelDistance(NamedTuple):
 
 
 def kernel_distance(
-    first: Tensor, second: Tensor, *, generator: torch.Generator, subset_size: int = 1000
+    first: Tensor, second: Tensor, *, generator: torch.Generator, subset_size: int = KID_SUBSET_SIZE
 ) -> KernelDistance:
     """Return KID: the kernel distance of 100 random subsets, by the kernel (x·y / D + 1)³ (Binkowski et al. 2018).
 

@@ -85,7 +85,6 @@ class InterpolationFrechet(LatentSample):
         self.extractor, self.neighbors, self.position = extractor, neighbors, position
         self.reference, self.max_reference, self.num_workers = reference, max_reference, num_workers
         self._key = f'i{extractor.frechet_key}'
-        self._moments: FeatureMoments | None = None
         self._autoencoder: Any = None
         self._place = torch.device('cpu')  # of the images
         self._batch_size = 1
@@ -116,14 +115,7 @@ class InterpolationFrechet(LatentSample):
         super().update(view)
         self._autoencoder, self._place = view.autoencoder, view.images.device
         self._batch_size = max(self._batch_size, len(view.images))
-        self._moments = self._moments or FeatureMoments(self.extractor.num_features)
-        self._moments.add(self.extractor(view.images_uint8).pooled)
-
-    def flush(self) -> None:
-        """Move the sums of the images' moments to `self.sums`."""
-        moments, self._moments = self._moments, None
-        if moments:
-            self.add_totals('images', moments.sums._asdict())
+        self.add_features('images', self.extractor(view.images_uint8).pooled)
 
     @torch.no_grad()
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:

@@ -13,7 +13,6 @@ from torch.utils.data import Dataset
 
 from eqzoo.evaluators.base import AutoencoderView, Evaluator, SampleView
 from eqzoo.evaluators.gaussian import (
-    FeatureMoments,
     Gaussian,
     choose_min_images,
     frechet_distance,
@@ -70,7 +69,6 @@ class _LatentSums(Evaluator):
                 f"GenerationLatentFrechet.features must be a non-empty subset of ('full', 'cells'), got {features!r}."
             )
         self.shape, self.features = tuple(shape), tuple(features)
-        self._moments: dict[str, FeatureMoments] = {}
 
     @torch.no_grad()
     def update(self, view: AutoencoderView | SampleView) -> None:
@@ -89,14 +87,7 @@ class _LatentSums(Evaluator):
             )
         rows = {'full': latents.flatten(1), 'cells': latents.movedim(1, -1).flatten(0, 2)}
         for name in self.features:
-            moments = self._moments.setdefault(name, FeatureMoments(rows[name].shape[1]))
-            moments.add(rows[name])
-
-    def flush(self) -> None:
-        """Move the moments' sums to `self.sums`."""
-        moments, self._moments = self._moments, {}
-        for name, each in moments.items():
-            self.add_totals(name, each.sums._asdict())
+            self.add_features(name, rows[name])
 
 
 class LatentReferenceMoments(_LatentSums):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqzoo.evaluators.base import AutoencoderView, Evaluator
+from eqzoo.evaluators.base import ROUNDING_SHARE, AutoencoderView, Evaluator
 from eqzoo.precision import to_double
 from eqzoo.randomness import seeded
 from eqzoo.registry import EVALUATORS
@@ -94,8 +94,7 @@ class LatentStatistics(Evaluator):
         variance = (square - mean.square()).clamp_min(0)
         # the fourth central moment from raw moments: safe, because latents are near 0 and sums are in float64
         central = fourth - 4 * mean * cube + 6 * mean.square() * square - 3 * mean.pow(4)
-        # rounding leaves about 1e-16 of the squares: less than 1e-12 of them is a constant channel
-        kurtosis = (central / variance.square() - 3)[variance > 1e-12 * square]
+        kurtosis = (central / variance.square() - 3)[variance > ROUNDING_SHARE * square]
         self.curves = [_channel_curve(mean, variance.sqrt())]
         return {
             'latent_std': variance.mean().sqrt().item(),
@@ -155,7 +154,7 @@ class EffectiveRank(Evaluator):
         ]
         eigenvalues = torch.linalg.eigvalsh(covariance)
         largest, smallest = eigenvalues[-1].item(), eigenvalues[0].item()
-        condition = largest / smallest if smallest > 1e-12 * largest else math.inf  # less is rounding
+        condition = largest / smallest if smallest > ROUNDING_SHARE * largest else math.inf
         return {
             'effective_rank': _participation_ratio(covariance),
             'effective_rank_std': jackknife_error(torch.tensor(without, dtype=torch.float64)),
@@ -192,7 +191,7 @@ def _covariance(cells: Tensor, value: Tensor, outer: Tensor) -> Tensor:
     mean = value / cells
     square = outer / cells
     covariance = square - mean[:, None] * mean
-    varies = covariance.diagonal() > 1e-12 * square.diagonal()  # less is rounding
+    varies = covariance.diagonal() > ROUNDING_SHARE * square.diagonal()
     return covariance * varies * varies[:, None]
 
 

@@ -315,26 +315,18 @@ class ReferenceMoments(Evaluator):
         self.features: Tensor | None = None
         self.pooled: FeatureMoments | None = None
         self.spatial: FeatureMoments | None = None
-        self._moments: dict[str, FeatureMoments] = {}
 
     @torch.no_grad()
     def update(self, view: SampleView) -> None:
         """Add a batch's features."""
         features = self.extractor(view.images)
         for name in ('pooled', 'spatial') if self.extractor.num_spatial else ('pooled',):
-            values = getattr(features, name)
-            self._moments.setdefault(name, FeatureMoments(values.shape[1])).add(values)
+            self.add_features(name, getattr(features, name))
         numbers = view.numbers.cpu()
         is_stored = torch.isin(numbers, self.stored)
         if is_stored.any():
             self.keep('numbers', numbers[is_stored], numbers[is_stored])
             self.keep('features', features.pooled.cpu()[is_stored], numbers[is_stored])
-
-    def flush(self) -> None:
-        """Move the moments' sums to `self.sums`."""
-        moments, self._moments = self._moments, {}
-        for name, each in moments.items():
-            self.add_totals(name, each.sums._asdict())
 
     def compute(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Set the moments and features of all processes; return no metric."""

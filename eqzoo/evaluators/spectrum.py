@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eqzoo.dct import dct
-from eqzoo.evaluators.base import AutoencoderView, Evaluator
+from eqzoo.evaluators.base import ROUNDING_SHARE, AutoencoderView, Evaluator
 from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS
 
@@ -153,7 +153,7 @@ class LatentSpectrum(Evaluator):
         cells = sums['count'] * power[0].numel()
         square = sums['square'] / cells
         variance = square - (sums['value'] / cells).square()
-        varies = variance > 1e-12 * square  # less is rounding
+        varies = variance > ROUNDING_SHARE * square
         # the mean of no channel is NaN, and so are all values computed from it
         relative = (power[varies] / variance[varies, None, None]).mean(dim=0)
         spectrum = radial_spectrum(relative)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eqzoo.evaluators.base import AutoencoderView, Evaluator
+from eqzoo.evaluators.base import ROUNDING_SHARE, AutoencoderView, Evaluator
 from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS
 
@@ -230,7 +230,7 @@ def _directions(latents: Tensor, center: bool) -> tuple[Tensor, Tensor]:
     """Return unit vectors (B, C, h, w), and which images vary from cell to cell, (B,)."""
     mean = latents.mean(dim=(2, 3), keepdim=True)
     spread = (latents - mean).square().sum(dim=(1, 2, 3))
-    varies = spread > 1e-12 * latents.square().sum(dim=(1, 2, 3))  # less is rounding
+    varies = spread > ROUNDING_SHARE * latents.square().sum(dim=(1, 2, 3))
     return F.normalize(latents - mean if center else latents, dim=1), varies
 
 

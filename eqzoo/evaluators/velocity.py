@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eqzoo.evaluators.base import AutoencoderView
+from eqzoo.evaluators.base import ROUNDING_SHARE, AutoencoderView
 from eqzoo.evaluators.latents import JACKKNIFE_GROUPS, LatentSample, jackknife_error
 from eqzoo.precision import to_double
 from eqzoo.registry import EVALUATORS
@@ -205,13 +205,13 @@ def _channel_scales(moments: Tensor) -> Tensor:
         moments: The means of values and of squares in each of K samples, (K, 2, C); the first has all images.
     """
     variance = moments[:, 1] - moments[:, 0].square()
-    varies = variance[0] > 1e-12 * moments[0, 1]  # less is rounding
+    varies = variance[0] > ROUNDING_SHARE * moments[0, 1]
     return torch.where(varies, variance, torch.inf).rsqrt()
 
 
 def _inverse(covariance: Tensor) -> Tensor:
-    """Return the inverse on the directions that vary; the others have 1e-16 of the largest variance by rounding."""
-    return torch.linalg.pinv(covariance, rtol=1e-12, hermitian=True)
+    """Return the inverse on the directions that vary."""
+    return torch.linalg.pinv(covariance, rtol=ROUNDING_SHARE, hermitian=True)
 
 
 def _large_classes(labels: Tensor) -> list[int]:

@@ -9,7 +9,15 @@ from eqzoo.report.cards import CardDifference, differences
 from eqzoo.report.charts import draw_chart
 from eqzoo.report.page import write_page
 from eqzoo.report.results import Result
-from eqzoo.report.table import align_columns, better, csv_text, escape_markdown, format_number, markdown_table
+from eqzoo.report.table import (
+    ARROWS,
+    align_columns,
+    better,
+    csv_text,
+    escape_markdown,
+    format_number,
+    markdown_table,
+)
 
 _ORIGIN_FIELDS = ('config', 'samples', 'weights', 'sha256', 'images', 'eqzoo', 'torch')
 _BEST = '*'
@@ -35,7 +43,7 @@ class Cell(NamedTuple):
 
 
 class MetricRow(NamedTuple):
-    """A metric: its name, the arrow in the better direction, a cell for each run."""
+    """A metric: its name, which values are better, 'higher' or 'lower', a cell for each run."""
 
     metric: str
     better: str
@@ -140,11 +148,11 @@ def _footnotes(notes: list[str], first: str, run: str, found: Sequence[CardDiffe
     return tuple(notes.index(text) + 1 for text in texts)
 
 
-def _with_best(cells: Sequence[Cell], arrow: str) -> list[Cell]:
+def _with_best(cells: Sequence[Cell], direction: str) -> list[Cell]:
     values = [cell.value for cell in cells if cell.value is not None and cell.value == cell.value]
-    if not arrow or len({format_number(value) for value in values}) < 2:
+    if not direction or len({format_number(value) for value in values}) < 2:
         return [*cells]
-    best = format_number(max(values) if arrow == '↑' else min(values))
+    best = format_number(max(values) if direction == 'higher' else min(values))
     return [cell._replace(best=cell.text == best) for cell in cells]
 
 
@@ -236,12 +244,11 @@ def to_markdown(comparison: ResultComparison) -> str:
 def to_csv(comparison: ResultComparison) -> str:
     """Return CSV with all digits: metric, better direction, each run's value, footnotes."""
     rows = [['metric', 'better', *comparison.runs, 'unlike']]
-    words = {'↑': 'higher', '↓': 'lower', '': ''}
     for row in comparison.rows:
         numbers = sorted({number for cell in row.cells for number in cell.notes})
         values = ['' if cell.text == '–' else 'nan' if cell.value is None else repr(cell.value) for cell in row.cells]
         unlike = '; '.join(comparison.notes[number - 1] for number in numbers)
-        rows.append([row.metric, words[row.better], *values, unlike])
+        rows.append([row.metric, row.better, *values, unlike])
     return csv_text(rows)
 
 
@@ -255,7 +262,7 @@ def _numbered_notes(comparison: ResultComparison) -> list[str]:
 
 
 def _label(row: MetricRow) -> str:
-    return f'{row.metric} {row.better}'.rstrip()
+    return f'{row.metric} {ARROWS[row.better]}'.rstrip()
 
 
 def write_comparison_page(path: str | Path, comparison: ResultComparison) -> None:

@@ -15,12 +15,11 @@ from eqzoo.files import replacing, save_picture, write_json
 from eqzoo.report.cards import protocol
 from eqzoo.report.charts import draw_chart
 from eqzoo.report.meanings import SYMBOLS, meaning
-from eqzoo.report.table import better, format_number, format_table
+from eqzoo.report.table import ARROWS, better, format_number, format_table
 from eqzoo.text import printable
 
 _WEBP_LIMIT = 16383  # pixels of a side
 _OF_AUTOENCODERS = ('psnr', 'eq_')
-_DIRECTIONS = {'↑': 'higher is better', '↓': 'lower is better', '': ''}
 
 
 class EmbeddedPicture(NamedTuple):
@@ -126,7 +125,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters['number'] = format_number
-    environment.filters['direction'] = _DIRECTIONS.__getitem__
+    environment.filters['arrow'] = ARROWS.__getitem__
     return environment
 
 

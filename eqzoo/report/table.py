@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from eqzoo.text import printable
 
@@ -27,14 +27,17 @@ _LOWER = {
 }
 
 
-def better(name: str) -> str:
-    """Return '↑' if a higher value of the metric `name` is better, '↓' if a lower one is, '' if that is not known.
+ARROWS = {'higher': '↑', 'lower': '↓', '': ''}  # for what `better` returns
+
+
+def better(name: str) -> Literal['higher', 'lower', '']:
+    """Return whether a higher or a lower value of the metric `name` is better, '' if that is not known.
 
     A name may continue after `_`, `/`, `@` or `#`: `ssim_eqvae` is an `ssim`. A spread, `..._std`, has no direction.
 
     Example:
         >>> [better(name) for name in ('psnr', 'fd_effnet_lite0', 'eq_err/rotation', 'lnc@5', 'kid_std', 'latent_std')]
-        ['↑', '↓', '↓', '↑', '', '']
+        ['higher', 'lower', 'lower', 'higher', '', '']
     """
     name = name.split('#')[0]
     if name.endswith('_std'):
@@ -42,7 +45,7 @@ def better(name: str) -> str:
     words = name.split('/')[0].split('@')[0].split('_')
     for known in (name, *('_'.join(words[:count]) for count in range(len(words), 0, -1))):
         if known in _HIGHER or known in _LOWER:
-            return '↑' if known in _HIGHER else '↓'
+            return 'higher' if known in _HIGHER else 'lower'
     return ''
 
 
@@ -61,7 +64,7 @@ def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
     lines = [['metric', *rows]]
     for name in dict.fromkeys(name for metrics in rows.values() for name in metrics):
         cells = (format_number(values[name]) if name in values else '–' for values in rows.values())
-        lines.append([f'{name} {better(name)}'.rstrip(), *cells])
+        lines.append([f'{name} {ARROWS[better(name)]}'.rstrip(), *cells])
     return align_columns(lines)
 
 

@@ -205,7 +205,6 @@ _KEYS = (
     *('title', 'claim', 'size', 'data', 'autoencoders', 'generators'),
     *('gates', 'criterion', 'predictors', 'columns', 'score', 'first_seed'),
 )
-_DIRECTIONS = {'↓': 'lower', '↑': 'higher', '': ''}  # of `better`
 
 
 def _study(name: str, content: dict[str, Any], where: str) -> Study:
@@ -237,7 +236,7 @@ def _study(name: str, content: dict[str, Any], where: str) -> Study:
     if not isinstance(first_seed, int) or isinstance(first_seed, bool) or first_seed < 0:
         raise ValueError(f'{where}: study.first_seed must be a whole number, 0 or more, got {first_seed!r}.')
     score = content.get('score')
-    if score is not None and better(score) == '↑':
+    if score is not None and better(score) == 'higher':
         raise ValueError(
             f'{where}: study.score must be a metric whose lower values are better, such as a Fréchet distance, because '
             f"the speed-up is the step at which it falls to the control's; got {score!r}, of which higher values are "
@@ -331,7 +330,7 @@ def _predictors(where: str, given: Any) -> dict[str, str]:
     if isinstance(given, str):
         raise ValueError(f'{where}: study.predictors must be names of metrics, such as ({given!r},), got {given!r}.')
     if not isinstance(given, Mapping):
-        return {name: _DIRECTIONS[better(name)] for name in given}
+        return {name: better(name) for name in given}
     for name, direction in given.items():
         _check_one_of(where, f'study.predictors[{name!r}]', direction, ('lower', 'higher'))
     return dict(given)

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
-from eqzoo.report.table import better, escape_markdown, markdown_table
+from eqzoo.report.table import ARROWS, better, escape_markdown, markdown_table
 from eqzoo.studies.criterion import Judgement
 from eqzoo.studies.gates import Gatekeeper, condition
 from eqzoo.studies.plan import Gated, StudyPlan
@@ -171,7 +171,7 @@ def heading(metric: str, *, arrow: bool = True) -> str:
     name = metric
     for long, short in _SHORT.items():
         name = name.replace(long, short)
-    return f'{name} {better(metric)}'.rstrip() if arrow else name
+    return f'{name} {ARROWS[better(metric)]}'.rstrip() if arrow else name
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -23,20 +23,20 @@ def test_a_tiny_number_does_not_look_like_zero():
 
 
 @pytest.mark.parametrize(
-    ('arrow', 'names'),
+    ('direction', 'names'),
     [
-        ('↑', 'psnr psnr_sample_global ssim_eqvae is is_effnet_lite0 precision recall_random_inception density psnr#2'),
-        ('↑', 'coverage codebook/usage lnc@5 lnc@10 lds cds lds_uncentred'),
-        ('↓', 'fid rfid sfid ifid fid_pytorch_fid fd_effnet_lite0 rfd_effnet_lite0 sfd_x fdd ifdd swd kid kid_x lpips'),
-        ('↓', 'fid/reconstructions fd_effnet_lite0_112px/reconstructions latent_fd latent_fd/cells latent_fd#2'),
-        ('↓', 'lpips_alex_float distance_effnet_lite0 eq_err/rotation eq_err_paper/scale eq_err/rotation/90'),
-        ('↓', 'viv viv_share sec/0.25 sec/0.5'),
+        ('higher', 'psnr psnr_sample_global ssim_eqvae is is_effnet_lite0 precision recall_random_inception density'),
+        ('higher', 'psnr#2 coverage codebook/usage lnc@5 lnc@10 lds cds lds_uncentred'),
+        ('lower', 'fid rfid sfid ifid fid_pytorch_fid fd_effnet_lite0 rfd_effnet_lite0 sfd_x fdd ifdd swd kid kid_x'),
+        ('lower', 'fid/reconstructions fd_effnet_lite0_112px/reconstructions latent_fd latent_fd/cells latent_fd#2'),
+        ('lower', 'lpips lpips_alex_float distance_effnet_lite0 eq_err/rotation eq_err_paper/scale eq_err/rotation/90'),
+        ('lower', 'viv viv_share sec/0.25 sec/0.5'),
         ('', 'viv_std lnc@5_std sec/0.25_std effective_rank condition_number'),
         ('', 'latent_std kid_std is_std spectrum/slope intrinsic_dimension codebook/perplexity isolated psnrs grid'),
     ],
 )
-def test_the_direction_of_each_metric(arrow, names):
-    assert {name: better(name) for name in names.split()} == dict.fromkeys(names.split(), arrow)
+def test_the_direction_of_each_metric(direction, names):
+    assert {name: better(name) for name in names.split()} == dict.fromkeys(names.split(), direction)
 
 
 def test_text_cannot_end_its_markdown_cell():
