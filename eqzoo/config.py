@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eqzoo.files import did_you_mean, nearest
+from eqzoo.files import did_you_mean, expand_home, nearest
 from eqzoo.registry import KINDS, argument_defaults
 from eqzoo.registry.light import Config, config_module
 from eqzoo.schema import check_keys
@@ -104,6 +104,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             config.pop(key)
     _check_hooks(config.get('custom_hooks', {}), path)
     check_keys(config)
+    config.work_dir = str(expand_home(config.work_dir))
     return config
 
 

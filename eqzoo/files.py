@@ -194,6 +194,12 @@ def zip_damage(path: str | Path) -> str | None:
     return None if entry is None else f'the checksum of {entry} fails'
 
 
+def expand_home(path: str | Path) -> Path:
+    """Return a path with the user's home folder in the place of a leading `~`, which shells leave in `--out=~/a`."""
+    path = Path(path)
+    return path.expanduser() if path.parts[:1] == ('~',) else path
+
+
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return the name of `known` that is most similar to `name`, or None if none is similar enough.
 

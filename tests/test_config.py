@@ -240,3 +240,10 @@ def test_a_copy_of_a_config_is_told_to_import_it(tmp_path, root):
     copy.write_bytes((root / 'configs/eqvae/vqgan_rot_scale.py').read_bytes())
     with pytest.raises(ValueError, match=r'there; .*: from eqzoo.configs.eqvae.vqgan_rot_scale import \*`'):
         load_config(str(copy))
+
+
+def test_a_work_dir_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert load_config(LEAF, ['work_dir=~/runs/a']).work_dir == f'{tmp_path}/runs/a'
+    assert load_config(write(tmp_path, "work_dir = '~'")).work_dir == str(tmp_path)
+    assert load_config(LEAF, ['work_dir=a/~']).work_dir == 'a/~'

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eqzoo.commands.cli import advice
 from eqzoo.config import Config, image_dataloader, load_config, require
+from eqzoo.files import expand_home
 from eqzoo.registry import build
 from eqzoo.registry.ranges import PositiveInt
 from eqzoo.text import counted
@@ -67,7 +68,7 @@ def cache_latents(
     from eqzoo.engine.work_dir import own_folder
     from eqzoo.precision import use_backends
 
-    root = Path(out or _root_of(config))
+    root = expand_home(out or _root_of(config))
     root = smoke_path(root) if smoke else root
     if verify:
         _verify(root)

@@ -18,7 +18,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Union, get_args, get_origin
 
 from eqzoo import __version__
-from eqzoo.files import did_you_mean
+from eqzoo.files import did_you_mean, expand_home
 from eqzoo.text import printable
 
 if TYPE_CHECKING:
@@ -208,7 +208,14 @@ def parse(function: Callable[..., Any], argv: Sequence[str], *, program: str | N
         words = [word for word in argv if not _OVERRIDE.match(word)]
         arguments = {'overrides': overrides, **parser.parse_args(words).as_dict()}
     _check_options(function, arguments)
-    return arguments
+    return {name: value if name == 'overrides' else _expanded(value) for name, value in arguments.items()}
+
+
+def _expanded(value: Any) -> Any:
+    """Return the value of an option, or a list of words, with the home folder in the place of a leading `~`."""
+    if isinstance(value, list):
+        return [_expanded(each) for each in value]
+    return str(expand_home(value)) if isinstance(value, str) and value.startswith('~') else value
 
 
 def _check_options(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

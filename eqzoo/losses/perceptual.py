@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from eqzoo.files import sha256_of
+from eqzoo.files import expand_home, sha256_of
 from eqzoo.registry import LOSSES, Requirement
 from eqzoo.vision.base import Dtype, FeatureExtractor, dtype_card, dtype_suffix
 from eqzoo.zoo import cached, fetch_command
@@ -164,7 +164,7 @@ class FeatureDistance:
 
 def _places(net: str, weights: str | None) -> list[Path]:
     if weights is not None:
-        return [Path(weights)]
+        return [expand_home(weights)]
     folders = [os.environ.get('EQZOO_WEIGHTS_DIR'), 'weights', Path(torch.hub.get_dir()) / 'checkpoints']
     return [Path(folder) / _TRUNKS[net] for folder in folders if folder]
 

@@ -211,3 +211,18 @@ def test_a_reader_that_has_gone_is_no_error(words, unbuffered):
         process.stdin.close()
         errors = process.stderr.read()
     assert (errors, process.returncode) == ('', 128 + signal.SIGPIPE)
+
+
+def test_paths_of_options_may_begin_with_the_home_folder(monkeypatch):
+    def command(config_file: str, *, overrides: list[str], out: str | None = None, num: int = 1) -> None:
+        """Read a config."""
+
+    def of_many(results: list[str]) -> None:
+        """Read results."""
+
+    monkeypatch.setenv('HOME', '/home/someone')
+    assert cli.parse(command, ['~/a.py', '--out=~/b', 'work_dir=~/c']) == dict(
+        overrides=['work_dir=~/c'], config_file='/home/someone/a.py', out='/home/someone/b', num=1
+    )
+    assert cli.parse(command, ['a/~', '--out', '~b'])['out'] == '~b'
+    assert cli.parse(of_many, ['~', 'b'])['results'] == ['/home/someone', 'b']
