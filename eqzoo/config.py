@@ -68,9 +68,6 @@ _PACKAGE = Path(__file__).resolve().parent
 _WORDS = {'true': True, 'false': False, 'none': None}
 _LINE_LENGTH = 120
 
-# The errors that executing a config file may raise.
-_READ_ERRORS = (SyntaxError, ImportError, NameError, KeyError, TypeError, RuntimeError, AttributeError)
-
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file, import the user's own components, apply `key=value` overrides.
@@ -88,7 +85,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             `custom_imports` cannot be imported or registers a name that is taken.
     """
     path = find_config(path)
-    whole = _read(path)
+    whole = read_config(path)
     _check_names(whole, path)
     config = Config({key: whole[key] for key in KEYS if key in whole}, filename=str(path))
     for key, value in {**_DEFAULTS, 'work_dir': default_work_dir(path)}.items():
@@ -186,9 +183,19 @@ def find_config(path: str | Path) -> Path:
 
 
 def read_config(path: str | Path) -> Config:
-    """Read a config file whose bases are relative imports, or `from eqzoo.configs.… import …`; import nothing else."""
-    with _bases_in_packages():
-        return Config.fromfile(path, import_custom_modules=False)
+    """Read a config file whose bases are relative imports, or `from eqzoo.configs.… import …`; import nothing else.
+
+    Raises:
+        ValueError: If it is no Python file, or broken.
+    """
+    path = Path(path)
+    if path.suffix != '.py':
+        raise ValueError(f'Config {path}: expected a Python file, NAME.py, as eqzoo configs lists them.')
+    try:
+        with _bases_in_packages():
+            return Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:  # a config is a program, and may raise anything
+        raise ValueError(f'Config {path} cannot be read: {_read_failure(error, path)}') from error
 
 
 def read_with_imports(path: str | Path) -> Config:
@@ -198,28 +205,31 @@ def read_with_imports(path: str | Path) -> Config:
         ValueError: If the file is missing or broken, or a module cannot be imported or registers a name that is taken.
     """
     path = find_config(path)
-    config = _read(path)
+    config = read_config(path)
     _import_custom(config, path)
     return config
 
 
-def _read(path: Path) -> Config:
-    """Read a config file; of a broken one, say why in one message."""
-    try:
-        return read_config(path)
-    except _READ_ERRORS as error:
-        reason = f'{type(error).__name__}: {error}'
-        if 'independent package' in reason:
-            reason = f'it imports a module of no package ({error}); a config beside it is `from .NAME import *`.'
-        elif missing := re.match(r'(\S*\.\./\S+\.py) not found!', str(error)):
-            folder = configs_folder()
-            original = next(iter(sorted(folder.rglob(path.name))), folder / 'eqvae/sd_rot_scale.py').relative_to(folder)
-            module = '.'.join(original.with_suffix('').parts)
-            reason = (
-                f"it builds on {missing[1]}, which is not there; a copy of one of eqzoo's configs is not needed: "
-                f'import it, `with read_base(): from eqzoo.configs.{module} import *`, and change what differs.'
-            )
-        raise ValueError(f'Config {path} cannot be read: {reason}') from error
+def _read_failure(error: Exception, path: Path) -> str:
+    """Return why a config file cannot be read."""
+    reason = f'{type(error).__name__}: {error}'.removesuffix(': ')
+    # mmengine's stand-ins of what a config imports; calling one raises a RuntimeError without a word
+    if reason == 'RuntimeError' or 'LazyAttr' in reason or 'LazyObject' in reason:
+        return (
+            f"{reason}; a config's imports are not executed, so functions and values of other modules cannot be used "
+            'in it; write the value itself, or give it on the command line as key=value.'
+        )
+    if 'independent package' in reason:
+        return f'it imports a module of no package ({error}); a config beside it is `from .NAME import *`.'
+    if missing := re.match(r'(\S*\.\./\S+\.py) not found!', str(error)):
+        folder = configs_folder()
+        original = next(iter(sorted(folder.rglob(path.name))), folder / 'eqvae/sd_rot_scale.py').relative_to(folder)
+        module = '.'.join(original.with_suffix('').parts)
+        return (
+            f"it builds on {missing[1]}, which is not there; a copy of one of eqzoo's configs is not needed: "
+            f'import it, `with read_base(): from eqzoo.configs.{module} import *`, and change what differs.'
+        )
+    return reason
 
 
 def _import_custom(config: Mapping[str, Any], path: Path) -> None:

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from eqzoo.config import KEYS, apply_override, load_config, parse_value, to_python
+from eqzoo.config import KEYS, apply_override, load_config, parse_value, read_with_imports, to_python
+from eqzoo.studies import load_study
 
 LEAF = 'configs/eqvae/sdxl_rot_scale.py'
 
@@ -247,3 +248,32 @@ def test_a_work_dir_in_the_home_folder(tmp_path, monkeypatch):
     assert load_config(LEAF, ['work_dir=~/runs/a']).work_dir == f'{tmp_path}/runs/a'
     assert load_config(write(tmp_path, "work_dir = '~'")).work_dir == str(tmp_path)
     assert load_config(LEAF, ['work_dir=a/~']).work_dir == 'a/~'
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        ("import os\nwork_dir = os.path.join('a', 'b')", "RuntimeError; a config's imports are not executed.*key=value"),
+        ("from pathlib import Path\nwork_dir = str(Path('a') / 'b')", "a config's imports are not executed"),
+        ("import os\nwork_dir = os.environ['X']", "'LazyAttr' .*a config's imports are not executed"),
+        ('from mmengine.config import read_base\nwith read_base():\n    import other', 'AssertionError: Illegal syntax'),
+        ("_base_ = ['eqzoo::demo/plain.py']", 'AssertionError: mmengine does not'),
+        ('assert 1 == 2', 'AssertionError$'),
+        ('seed = [][1]', 'IndexError: list index'),
+        ('seed = 1 / 0', 'ZeroDivisionError: division'),
+        ("seed = int('a')", "ValueError: invalid literal .* 'a'"),
+        ('seed = "\udcff"', 'UnicodeDecodeError'),
+    ],
+)
+def test_whatever_a_config_raises_is_one_message_with_its_name(text, reason, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_bytes(text.encode(errors='surrogateescape'))
+    for read in (load_config, read_with_imports, load_study):
+        with pytest.raises(ValueError, match=rf'Config .*mine\.py cannot be read: .*{reason}'):
+            read(path)
+
+
+@pytest.mark.parametrize('name', ['run.yaml', 'run.json', 'run.txt', 'run'])
+def test_a_config_is_a_python_file(name, tmp_path):
+    with pytest.raises(ValueError, match=rf'{name}: expected a Python file'):
+        load_config(write(tmp_path, '{}', name))
