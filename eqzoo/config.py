@@ -297,8 +297,10 @@ def set_key(config: Any, key: str, value: Any, *, place: str = 'Override') -> No
     """
     *parents, last = key.split('.')
     node, where = config._cfg_dict if isinstance(config, Config) else config, ''
+    above = []
     for part in parents:
-        node = node[_existing(node, part, where, place)]
+        above.append((node, _existing(node, part, where, place)))
+        node = node[above[-1][1]]
         where = f'{where}.{part}'.lstrip('.')
     # only a key that is not there needs the component's signature: importing its module takes seconds
     is_argument = isinstance(node, dict) and 'type' in node and last not in node
@@ -308,7 +310,12 @@ def set_key(config: Any, key: str, value: Any, *, place: str = 'Override') -> No
     else:
         last = _existing({**node, **defaults} if is_argument else node, last, where, place)
         old = node[last]
-    node[last] = _same_type(key, old, value, place)
+    value = _same_type(key, old, value, place)
+    while isinstance(node, tuple):  # which cannot be changed: another one takes its place
+        items = [*node]
+        items[last] = value
+        value, (node, last) = tuple(items), above.pop()
+    node[last] = value
 
 
 def parse_value(text: str) -> Any:

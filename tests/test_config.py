@@ -253,10 +253,16 @@ def test_a_work_dir_in_the_home_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('text', 'reason'),
     [
-        ("import os\nwork_dir = os.path.join('a', 'b')", "RuntimeError; a config's imports are not executed.*key=value"),
+        (
+            "import os\nwork_dir = os.path.join('a', 'b')",
+            "RuntimeError; a config's imports are not executed.*key=value",
+        ),
         ("from pathlib import Path\nwork_dir = str(Path('a') / 'b')", "a config's imports are not executed"),
         ("import os\nwork_dir = os.environ['X']", "'LazyAttr' .*a config's imports are not executed"),
-        ('from mmengine.config import read_base\nwith read_base():\n    import other', 'AssertionError: Illegal syntax'),
+        (
+            'from mmengine.config import read_base\nwith read_base():\n    import other',
+            'AssertionError: Illegal syntax',
+        ),
         ("_base_ = ['eqzoo::demo/plain.py']", 'AssertionError: mmengine does not'),
         ('assert 1 == 2', 'AssertionError$'),
         ('seed = [][1]', 'IndexError: list index'),
@@ -277,3 +283,19 @@ def test_whatever_a_config_raises_is_one_message_with_its_name(text, reason, tmp
 def test_a_config_is_a_python_file(name, tmp_path):
     with pytest.raises(ValueError, match=rf'{name}: expected a Python file'):
         load_config(write(tmp_path, '{}', name))
+
+
+def test_an_item_of_a_tuple_can_be_set():
+    config = load_config(LEAF, ['optim_wrapper.autoencoder.optimizer.betas.0=0.8'])
+    assert config.optim_wrapper.autoencoder.optimizer.betas == (
+        0.8,
+        *load_config(LEAF).optim_wrapper.autoencoder.optimizer.betas[1:],
+    )
+    nested = {'a': ((1, 2), [3], {'b': 4})}
+    for override in ('a.0.-1=5', 'a.1.0=6', 'a.2.b=7'):
+        apply_override(nested, override)
+    assert nested == {'a': ((1, 5), [6], {'b': 7})}
+    with pytest.raises(ValueError, match=r"a\.0 is a list of 2; '2' is not one"):
+        apply_override(nested, 'a.0.2=1')
+    with pytest.raises(ValueError, match='a.0.0: expected a number'):
+        apply_override(nested, 'a.0.0=x')

@@ -61,6 +61,7 @@ def test(
         return measure_samples(config, checkpoint, samples)
     if samples is not None:
         raise ValueError(f'--samples: {config_file} describes an autoencoder, which has no samples; leave it out.')
+    require(config, 'evaluation', 'test_dataloader')
     start = config.model.autoencoder.get('weights')
     weights = _choose_weights(config, checkpoint)
     # checked for missing files: only what is evaluated, neither training data nor losses
@@ -68,7 +69,7 @@ def test(
         dict(
             autoencoder=config.model.autoencoder,
             test_dataloader=config.test_dataloader,
-            test_evaluators=config.get('test_evaluators', config.evaluators),
+            test_evaluators=_evaluators(config),
         ),
         filename=config.filename,
     )
@@ -133,13 +134,14 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
     check_has_sampling(config)
     weights = generator_weights(config, checkpoint)
     command = f'python tools/test.py {config.filename}'
-    check_sampling_ready(config, weights, command, more=dict(test_evaluators=config.test_evaluators))
+    evaluators = _evaluators(config)
+    check_sampling_ready(config, weights, command, more=dict(test_evaluators=evaluators))
     init_distributed()
     folder = Path(config.work_dir)
     with own_folder(folder, lock_name=REPORT_LOCK), own_file(samples, '--samples') if samples else nullcontext():
         draw = build_image_sampler(config, weights)
         batch_size = config.sampling.batch_size
-        evaluators = build_evaluators(measured_references(config.test_evaluators, folder, draw, batch_size=batch_size))
+        evaluators = build_evaluators(measured_references(evaluators, folder, draw, batch_size=batch_size))
         files = None if samples is None else claim_sample_files(samples, config, weights, draw.autoencoder)
         sampling = config.sampling
         loader = SampleBatches(
@@ -164,6 +166,11 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
             save_result(result, {'Samples': draw_grid(rows)}, folder, Path(config.filename).stem)
     close_distributed()
     return result
+
+
+def _evaluators(config: Config) -> Any:
+    """Return the configs of the evaluators of a test: `test_evaluators`, or those of validation if there are none."""
+    return config.test_evaluators if config.get('test_evaluators') is not None else config.evaluators
 
 
 def _is_before(config: Config, start: Any, weights: Any) -> bool:

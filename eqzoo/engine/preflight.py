@@ -30,6 +30,11 @@ def check_training(config: Config, command: str, opened: Mapping[str, Dataset] |
     for key in COMPONENT_KEYS:
         list(check_config(config.get(key), key, kind=kind_of_key(config, key)))
     check_foreign(config)
+    if config.get('val_dataloader') is not None and config.get('evaluators') is None:
+        raise ValueError(
+            f'{config.filename}: val_dataloader has images to validate on, and there are no evaluators; expected such '
+            "as evaluators=[dict(type='ReconstructionMetric')], or val_dataloader=None."
+        )
     return check_ready(config, command, [key for key in COMPONENT_KEYS if KEYS[key].is_for_training], opened)
 
 

@@ -214,7 +214,9 @@ def weights_files(weights: str | Path | Sequence[str | Path] | None) -> list[str
     """
     if weights is None:
         return []
-    if isinstance(weights, Path) or (isinstance(weights, str) and (',' not in weights or expand_home(weights).exists())):
+    if isinstance(weights, Path) or (
+        isinstance(weights, str) and (',' not in weights or expand_home(weights).exists())
+    ):
         return [weights]
     if not isinstance(weights, str):
         return list(weights)

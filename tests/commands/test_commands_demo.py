@@ -122,4 +122,5 @@ def test_keys_that_the_demo_sets_are_refused(override, option, tmp_path, command
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f'{re.escape(override)}: the demo sets this key itself .*{option}'):
         demo(overrides=[override])
-    assert commands == [] and list(tmp_path.iterdir()) == []
+    assert commands == []
+    assert list(tmp_path.iterdir()) == []

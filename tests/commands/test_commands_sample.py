@@ -229,6 +229,8 @@ def test_samples_are_measured_without_the_decoder(trained, tmp_path):
     assert [*result['metrics']] == keys
     assert all(value > 0.01 for value in result['metrics'].values())
     assert result['metrics'][keys[0]] != result['metrics'][keys[1]]
+    of_validation = ['test_evaluators=none', f'evaluators={evaluators[:1]!r}']
+    assert run(evaluate, [*words[:-1], *of_validation])['metrics'][keys[0]] == result['metrics'][keys[0]]
     cards = result['card']['evaluators']
     checkpoint = read_checkpoint(trained / 'iter_4.pth')
     assert cards['GenerationMetric#2']['autoencoder'] == checkpoint['latents']['autoencoder']
