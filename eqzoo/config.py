@@ -234,9 +234,7 @@ def _read_failure(error: Exception, path: Path) -> str:
 
 def _import_custom(config: Mapping[str, Any], path: Path) -> None:
     """Import the user's modules, found beside the config, in the current directory or as usual."""
-    modules = config.get('custom_imports') or []
-    names = modules['imports'] if isinstance(modules, dict) else modules
-    names = [names] if isinstance(names, str) else list(names)
+    names, may_fail = _custom_modules(config.get('custom_imports'), path)
     for folder in (str(Path.cwd()), str(path.resolve().parent)):
         if names and folder not in sys.path:
             sys.path.insert(0, folder)
@@ -246,12 +244,41 @@ def _import_custom(config: Mapping[str, Any], path: Path) -> None:
         try:
             import_module(name)
         except ImportError as error:
+            if may_fail:
+                continue
             raise ValueError(
                 f'Config {path}: custom_imports: {name!r} cannot be imported: {error}. '
                 f'Modules are looked for in {path.parent}, in the current directory and on PYTHONPATH.'
             ) from error
-        except KeyError as error:  # of the registry, whose text Python would put in quotes
-            raise ValueError(f'Config {path}: custom_imports: {name!r} cannot be imported: {error.args[0]}') from error
+        except Exception as error:  # a module is a program, and may raise anything
+            # of a KeyError of the registry, the text without the quotes that Python puts around it
+            registered = isinstance(error, KeyError) and ' already ' in str(error)
+            reason = error.args[0] if registered else f'{type(error).__name__}: {error}'
+            raise ValueError(
+                f'Config {path}: custom_imports: {name!r} cannot be imported: {reason} (EQZOO_TRACEBACK=1 shows where).'
+            ) from error
+
+
+def _custom_modules(value: Any, path: Path) -> tuple[list[str], bool]:
+    """Return the modules that `custom_imports` names, and whether one that cannot be imported is left out.
+
+    Raises:
+        ValueError: If it names none as Python does.
+    """
+    example = "expected the modules' names, such as custom_imports=dict(imports=['shear'])"
+    settings = value if isinstance(value, Mapping) else {'imports': value or []}
+    if 'imports' not in settings or set(settings) - {'imports', 'allow_failed_imports'}:
+        raise ValueError(f'Config {path}: custom_imports: got the keys {", ".join(map(str, settings))}; {example}.')
+    names = settings['imports'] or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list | tuple):
+        raise ValueError(f'Config {path}: custom_imports: got {names!r}; {example}.')
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split('.')):
+            meant = str(name).removesuffix('.py').replace('/', '.').strip('.')
+            one = f"expected the module's name: {meant}" if meant.isidentifier() else example
+            raise ValueError(f'Config {path}: custom_imports: got {name!r}; {one}.')
+    return [*names], bool(settings.get('allow_failed_imports'))
 
 
 def configs_folder() -> Path:

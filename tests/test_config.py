@@ -299,3 +299,37 @@ def test_an_item_of_a_tuple_can_be_set():
         apply_override(nested, 'a.0.2=1')
     with pytest.raises(ValueError, match='a.0.0: expected a number'):
         apply_override(nested, 'a.0.0=x')
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [
+        ("['.shear']", r"got '\.shear'; expected the module's name: shear\."),
+        ("['./m.py']", r"got './m\.py'; expected the module's name: m\."),
+        ("dict(modules=['shear'])", 'got the keys modules; expected .*imports='),
+        ("dict(imports=['shear'], allow_failed=True)", 'got the keys imports, allow_failed'),
+        ('dict(imports=5)', 'got 5; expected'),
+        ('5', 'got 5; expected'),
+        ("['']", "got ''; expected the modules' names, such as custom_imports=dict"),
+        ('[5]', "got 5; expected the modules' names"),
+    ],
+)
+def test_custom_imports_that_name_no_module_are_refused(value, message, tmp_path):
+    with pytest.raises(ValueError, match=rf'config\.py: custom_imports: {message}'):
+        load_config(write(tmp_path, f'custom_imports = {value}'))
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [('def f(:', 'SyntaxError: .*line 1'), ('undefined', "NameError: .*'undefined'"), ('1 / 0', 'Zero')],
+)
+def test_a_broken_module_of_custom_imports_is_one_message(text, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    name = f'broken_{reason[:4]}'
+    write(tmp_path, text, f'{name}.py')
+    with pytest.raises(ValueError, match=rf"config\.py: custom_imports: '{name}' cannot be imported: {reason}"):
+        load_config(write(tmp_path, f"custom_imports = '{name}'"))
+
+
+def test_custom_imports_may_fail_if_the_config_says_so(tmp_path):
+    load_config(write(tmp_path, "custom_imports = dict(imports=['no_such_module'], allow_failed_imports=True)"))

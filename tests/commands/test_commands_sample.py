@@ -16,6 +16,7 @@ from eqzoo.commands.cli import run
 from eqzoo.commands.sample import sample
 from eqzoo.commands.test import test as evaluate
 from eqzoo.commands.train import train
+from eqzoo.config import load_config, to_python
 from eqzoo.data.samples import NpzSamples
 from eqzoo.engine import read_checkpoint
 
@@ -229,8 +230,11 @@ def test_samples_are_measured_without_the_decoder(trained, tmp_path):
     assert [*result['metrics']] == keys
     assert all(value > 0.01 for value in result['metrics'].values())
     assert result['metrics'][keys[0]] != result['metrics'][keys[1]]
-    of_validation = ['test_evaluators=none', f'evaluators={evaluators[:1]!r}']
-    assert run(evaluate, [*words[:-1], *of_validation])['metrics'][keys[0]] == result['metrics'][keys[0]]
+    config = {**load_config(DIT), 'evaluators': evaluators[:1]}
+    del config['test_evaluators']  # those of validation are used then
+    (tmp_path / 'mine.py').write_text(to_python(config))
+    of_validation = run(evaluate, [str(tmp_path / 'mine.py'), *words[1:-1]])['metrics']
+    assert of_validation[keys[0]] == result['metrics'][keys[0]]
     cards = result['card']['evaluators']
     checkpoint = read_checkpoint(trained / 'iter_4.pth')
     assert cards['GenerationMetric#2']['autoencoder'] == checkpoint['latents']['autoencoder']
