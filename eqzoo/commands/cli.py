@@ -84,6 +84,8 @@ _RENAMED = {'inspect': 'laboratory'}
 
 _OVERRIDE = re.compile(r'[A-Za-z_][\w.]*=')
 
+_NEGATIVE = re.compile(r'-[\d.]')
+
 _OUT_OF_MEMORY = (
     '\nTo need less: model.micro_batch_size=N, model.precision=bf16, checkpointing=true of a network, or a smaller '
     'batch_size.'
@@ -200,15 +202,35 @@ def _nobody_reads() -> bool:
 
 def parse(function: Callable[..., Any], argv: Sequence[str], *, program: str | None = None) -> dict[str, Any]:
     """Return the arguments with which `run` calls `function` for the command line `argv`."""
-    parser = _parser_of(function, program)
+    parser, argv = _parser_of(function, program), _with_values(function, argv)
     if 'overrides' not in inspect.signature(function).parameters:
-        arguments = parser.parse_args(list(argv)).as_dict()
+        arguments = parser.parse_args(argv).as_dict()
     else:
         overrides = [word for word in argv if _OVERRIDE.match(word)]
         words = [word for word in argv if not _OVERRIDE.match(word)]
         arguments = {'overrides': overrides, **parser.parse_args(words).as_dict()}
     _check_options(function, arguments)
     return {name: value if name == 'overrides' else _expanded(value) for name, value in arguments.items()}
+
+
+def _with_values(function: Callable[..., Any], argv: Sequence[str]) -> list[str]:
+    """Return a command line in which a value that looks like an override or an option is joined to its option.
+
+    Example:
+        >>> def sample(*, out: str, angles: str): ...
+        >>> _with_values(sample, ['--out', 'cfg=1.5', '--angles', '-5,5', 'seed=1'])
+        ['--out=cfg=1.5', '--angles=-5,5', 'seed=1']
+    """
+    parameters = inspect.signature(function).parameters.values()
+    taking = {_option(each.name) for each in parameters if each.kind is each.KEYWORD_ONLY and each.annotation != bool}
+    words: list[str] = []
+    for word in argv:
+        is_value = bool(words) and words[-1] in taking
+        if is_value and (_OVERRIDE.match(word) or _NEGATIVE.match(word)):
+            words[-1] += f'={word}'
+        else:
+            words.append(word)
+    return words
 
 
 def _expanded(value: Any) -> Any:

@@ -226,3 +226,16 @@ def test_paths_of_options_may_begin_with_the_home_folder(monkeypatch):
     )
     assert cli.parse(command, ['a/~', '--out', '~b'])['out'] == '~b'
     assert cli.parse(of_many, ['~', 'b'])['results'] == ['/home/someone', 'b']
+
+
+def test_values_of_options_may_look_like_overrides_and_options():
+    def command(config_file: str, *, overrides: list[str], out: str | None = None, smoke: bool = False) -> None:
+        """Read a config."""
+
+    def angles(word: str, *, angles: str) -> None:
+        """Read angles."""
+
+    assert cli.parse(command, ['a.py', '--smoke', 'seed=1', '--out', 'cfg=1.5', 'seed=2']) == dict(
+        overrides=['seed=1', 'seed=2'], config_file='a.py', out='cfg=1.5', smoke=True
+    )
+    assert cli.parse(angles, ['a', '--angles', '-5,5'])['angles'] == '-5,5'
