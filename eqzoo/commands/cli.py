@@ -274,6 +274,8 @@ def _parser_of(function: Callable[..., Any], program: str | None) -> 'ArgumentPa
                 return super().add_argument(_option(name), action='store_true', help=options['help'])
             if parameters[name].annotation == list[str]:
                 return super().add_argument(name, type=str, nargs='+', help=options['help'])
+            if _unless_left_out(parameters[name].annotation) is str:
+                options['type'] = str  # jsonargparse would read null and ~ as None
             if is_word[name] and flag != name:
                 return super().add_argument(name, nargs='?', **options)
             return super().add_argument(name if is_word[name] else _option(name), **options)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqzoo.config import load_config, require
+from eqzoo.files import with_a_name
 from eqzoo.registry.ranges import PositiveInt
 from eqzoo.text import counted
 
@@ -70,6 +71,7 @@ def sample(
     use_backends(config.get('gpu'))
     if smoke:
         config, out = shrink(config), str(smoke_path(out))
+    out = str(with_a_name(out))  # files are written beside it
     check_has_sampling(config)
     if num is not None:
         config.sampling.num_samples = num
@@ -92,7 +94,7 @@ def sample(
 
 def _parsed(labels: str) -> str | list[int]:
     words = [word.strip() for word in labels.split(',')]
-    return [int(word) for word in words] if all(word.isdigit() for word in words) else labels
+    return [int(word) for word in words] if all(word.isdecimal() for word in words) else labels
 
 
 def _corners(box: str) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eqzoo.config import Config, load_config, require
+from eqzoo.files import with_a_name
 from eqzoo.registry import build
 from eqzoo.registry.ranges import PositiveInt
 
@@ -58,7 +59,7 @@ def test(
     if smoke:
         config, samples = shrink(config), samples if samples is None else str(smoke_path(samples))
     if 'generator' in config.model:
-        return measure_samples(config, checkpoint, samples)
+        return measure_samples(config, checkpoint, samples if samples is None else str(with_a_name(samples)))
     if samples is not None:
         raise ValueError(f'--samples: {config_file} describes an autoencoder, which has no samples; leave it out.')
     require(config, 'evaluation', 'test_dataloader')

@@ -84,6 +84,17 @@ def test_samples_go_on_where_they_stopped_and_more_can_be_added(trained, tmp_pat
     assert plan['sampler'] == dict(type='DDPM', steps=2, guidance=dict(type='ClassifierFree', scale=1.5))
 
 
+def test_samples_go_to_the_current_folder_too(trained, tmp_path, monkeypatch):
+    (tmp_path / 'mine.py').write_text(to_python(load_config(DIT)))
+    weights = str(trained / 'iter_4.pth')
+    (tmp_path / 'samples').mkdir()
+    monkeypatch.chdir(tmp_path / 'samples')
+    monkeypatch.setattr('eqzoo.engine.smoke.smoke_path', lambda path: path)
+    run(sample, [str(tmp_path / 'mine.py'), weights, '--smoke', f'work_dir={trained}', '--out', '.', '--num', '2'])
+    assert sorted(path.name for path in Path().iterdir()) == ['000000.png', '000001.png']
+    assert {path.name for path in tmp_path.glob('samples*')} == {'samples', 'samples.json', 'samples_grid.png'}
+
+
 def test_a_folder_has_the_same_images(trained, tmp_path):
     draw(trained, tmp_path / 'a.npz', '--num', '3')
     draw(trained, tmp_path / 'a', '--num', '3')
