@@ -15,6 +15,7 @@ from eqzoo.files import did_you_mean, expand_home, nearest
 from eqzoo.registry import KINDS, argument_defaults
 from eqzoo.registry.light import Config, config_module
 from eqzoo.schema import check_keys
+from eqzoo.text import shell_word
 
 
 class Key(NamedTuple):
@@ -121,11 +122,11 @@ def require(config: Mapping[str, Any], task: str, *keys: str) -> None:
         return
     name, model = config.filename, config.get('model') or {}
     if 'study' in read_config(name):
-        hint = f'it is a study: python tools/study.py {name}'
+        hint = f'it is a study: python tools/study.py {shell_word(name)}'
     elif 'generator' in model and 'autoencoder' in model:
-        hint = f'it is the config of a generator: train it with python tools/train.py {name}'
+        hint = f'it is the config of a generator: train it with python tools/train.py {shell_word(name)}'
     elif 'autoencoder' in model and 'train_dataloader' in config:
-        hint = f'it is the config of an autoencoder: train it with python tools/train.py {name}'
+        hint = f'it is the config of an autoencoder: train it with python tools/train.py {shell_word(name)}'
     else:
         hint = (
             'expected a run, such as configs/eqvae/sd_rot_scale.py. Files of configs/_base_ and configs/zoo are '

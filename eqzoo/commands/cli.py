@@ -222,7 +222,8 @@ def _with_values(function: Callable[..., Any], argv: Sequence[str]) -> list[str]
         ['--out=cfg=1.5', '--angles=-5,5', 'seed=1']
     """
     parameters = inspect.signature(function).parameters.values()
-    taking = {_option(each.name) for each in parameters if each.kind is each.KEYWORD_ONLY and each.annotation != bool}
+    options = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
+    taking = {_option(each.name) for each in options if each.annotation is not bool}
     words: list[str] = []
     for word in argv:
         is_value = bool(words) and words[-1] in taking
@@ -275,7 +276,8 @@ def _parser_of(function: Callable[..., Any], program: str | None) -> 'ArgumentPa
             if parameters[name].annotation == list[str]:
                 return super().add_argument(name, type=str, nargs='+', help=options['help'])
             if _unless_left_out(parameters[name].annotation) is str:
-                options['type'] = str  # jsonargparse would read null and ~ as None
+                options.pop('action', None)  # of `str | None`, which reads null as None
+                options['type'] = str
             if is_word[name] and flag != name:
                 return super().add_argument(name, nargs='?', **options)
             return super().add_argument(name if is_word[name] else _option(name), **options)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from eqzoo.config import load_config, require
 from eqzoo.files import with_a_name
 from eqzoo.registry.ranges import PositiveInt
-from eqzoo.text import counted
+from eqzoo.schema import check_keys
+from eqzoo.text import counted, shell_word
 
 if TYPE_CHECKING:
     from eqzoo.data.samples import NpzSamples, PngSamples
@@ -79,8 +80,9 @@ def sample(
         config.sampling.labels = _parsed(labels)
     if inpaint is not None:
         config.sampling.inpaint = dict(root=inpaint, box=corners)
+    check_keys(config)  # before networks are built
     weights = generator_weights(config, checkpoint)
-    check_sampling_ready(config, weights, f'python tools/sample.py {config_file}')
+    check_sampling_ready(config, weights, f'python tools/sample.py {shell_word(config_file)}')
     init_distributed()
     with own_file(out, '--out'):
         draw = build_image_sampler(config, weights)

@@ -9,6 +9,7 @@ from eqzoo.config import Config, load_config, require
 from eqzoo.files import with_a_name
 from eqzoo.registry import build
 from eqzoo.registry.ranges import PositiveInt
+from eqzoo.text import shell_word
 
 _COLUMNS = 8
 
@@ -74,7 +75,7 @@ def test(
         ),
         filename=config.filename,
     )
-    datasets = check_ready(needed, f'python tools/test.py {config_file}', tuple(needed))
+    datasets = check_ready(needed, f'python tools/test.py {shell_word(config_file)}', tuple(needed))
     init_distributed()
     with own_folder(config.work_dir, lock_name=REPORT_LOCK):
         autoencoder = build(needed.autoencoder).to(get_device()).eval()
@@ -134,7 +135,7 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
 
     check_has_sampling(config)
     weights = generator_weights(config, checkpoint)
-    command = f'python tools/test.py {config.filename}'
+    command = f'python tools/test.py {shell_word(config.filename)}'
     evaluators = _evaluators(config)
     check_sampling_ready(config, weights, command, more=dict(test_evaluators=evaluators))
     init_distributed()
@@ -192,7 +193,7 @@ def _choose_weights(config: Config, checkpoint: str | None) -> str:
     if not chosen:
         raise ValueError(
             f'Nothing to evaluate: {config.work_dir} has no checkpoint and the config names no weights. '
-            f'Train first (python tools/train.py {config.filename}) or give a CHECKPOINT.'
+            f'Train first (python tools/train.py {shell_word(config.filename)}) or give a CHECKPOINT.'
         )
     config.model.autoencoder.weights = chosen
     return chosen

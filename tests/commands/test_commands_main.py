@@ -239,3 +239,16 @@ def test_values_of_options_may_look_like_overrides_and_options():
         overrides=['seed=1', 'seed=2'], config_file='a.py', out='cfg=1.5', smoke=True
     )
     assert cli.parse(angles, ['a', '--angles', '-5,5'])['angles'] == '-5,5'
+
+
+def test_the_word_null_is_text():
+    def command(word: str | None = None, *, only: str | None = None) -> None:
+        """Read words."""
+
+    assert cli.parse(command, ['null', '--only', 'null']) == dict(word='null', only='null')
+    assert cli.parse(command, []) == dict(word=None, only=None)
+
+
+def test_a_list_of_downloads_takes_no_name(capsys):
+    _, code = output_of(capsys, 'download', '--list', 'sd-vae')
+    assert code == "error: download: got --list and 'sd-vae'; expected one of them: --list shows all models."

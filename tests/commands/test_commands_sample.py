@@ -303,3 +303,10 @@ def test_a_box_of_images_is_drawn_anew(tmp_path):
 def test_half_an_inpainting_is_refused(words, message, tmp_path):
     with pytest.raises(SystemExit, match=message):
         run(sample, [MASKGIT, '--out', str(tmp_path / 'a'), *words])
+
+
+@pytest.mark.parametrize('labels', ['null', '²', '1,x', '-1'])
+def test_labels_are_checked_before_weights_are_looked_for(labels, tmp_path):
+    words = ['sampling.num_samples=4', f'work_dir={tmp_path}', '--out', str(tmp_path / 'a'), '--labels', labels]
+    with pytest.raises(SystemExit, match=f'sampling.labels must be .*got .*{labels[0]}'):
+        run(sample, [DIT, *words])

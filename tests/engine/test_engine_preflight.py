@@ -1,6 +1,7 @@
 """Preflight: everything missing in one message, and every folder of images listed once."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,3 +176,15 @@ def test_a_test_measures_by_its_own_evaluators_or_those_of_validation(key, tmp_p
     sampling = "sampling = dict(num_samples=4, batch_size=4, sampler=dict(type='ODE'))"
     with pytest.raises(ValueError, match='describes no evaluation: it has no test_dataloader'):
         evaluate(config_of(tmp_path, sampling, measured), overrides=[work_dir])
+
+
+def test_commands_in_messages_can_be_copied_whatever_the_config_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    measured = "test_dataloader = loader\nevaluators = [dict(type='ReconstructionMetric')]"
+    latents = "loader.update(dataset=dict(type='LatentStore', root='no'))"
+    for name, word in (('my config.py', "'my config.py'"), ('-mine.py', './-mine.py')):
+        Path(name).write_text('\n'.join([NOTHING, measured, latents, TO_TRAIN]))
+        with pytest.raises(ValueError, match=f'(?s)cache_latents.py {word}.*tools/train.py {word} --smoke$'):
+            train(name, overrides=[], dry_run=True)
+        with pytest.raises(ValueError, match=rf'Train first \(python tools/train.py {word}\)'):
+            evaluate(name, overrides=[])
