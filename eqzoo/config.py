@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eqzoo.files import did_you_mean, nearest
+from eqzoo.files import did_you_mean, expand_home, nearest
 from eqzoo.registry import KINDS, argument_defaults
 from eqzoo.registry.light import Config, config_module
 from eqzoo.schema import check_keys
+from eqzoo.text import shell_word
 
 
 class Key(NamedTuple):
@@ -68,9 +69,6 @@ _PACKAGE = Path(__file__).resolve().parent
 _WORDS = {'true': True, 'false': False, 'none': None}
 _LINE_LENGTH = 120
 
-# The errors that executing a config file may raise.
-_READ_ERRORS = (SyntaxError, ImportError, NameError, KeyError, TypeError, RuntimeError, AttributeError)
-
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file, import the user's own components, apply `key=value` overrides.
@@ -88,7 +86,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             `custom_imports` cannot be imported or registers a name that is taken.
     """
     path = find_config(path)
-    whole = _read(path)
+    whole = read_config(path)
     _check_names(whole, path)
     config = Config({key: whole[key] for key in KEYS if key in whole}, filename=str(path))
     for key, value in {**_DEFAULTS, 'work_dir': default_work_dir(path)}.items():
@@ -104,6 +102,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             config.pop(key)
     _check_hooks(config.get('custom_hooks', {}), path)
     check_keys(config)
+    config.work_dir = str(expand_home(config.work_dir))
     return config
 
 
@@ -123,11 +122,11 @@ def require(config: Mapping[str, Any], task: str, *keys: str) -> None:
         return
     name, model = config.filename, config.get('model') or {}
     if 'study' in read_config(name):
-        hint = f'it is a study: python tools/study.py {name}'
+        hint = f'it is a study: python tools/study.py {shell_word(name)}'
     elif 'generator' in model and 'autoencoder' in model:
-        hint = f'it is the config of a generator: train it with python tools/train.py {name}'
+        hint = f'it is the config of a generator: train it with python tools/train.py {shell_word(name)}'
     elif 'autoencoder' in model and 'train_dataloader' in config:
-        hint = f'it is the config of an autoencoder: train it with python tools/train.py {name}'
+        hint = f'it is the config of an autoencoder: train it with python tools/train.py {shell_word(name)}'
     else:
         hint = (
             'expected a run, such as configs/eqvae/sd_rot_scale.py. Files of configs/_base_ and configs/zoo are '
@@ -185,9 +184,19 @@ def find_config(path: str | Path) -> Path:
 
 
 def read_config(path: str | Path) -> Config:
-    """Read a config file whose bases are relative imports, or `from eqzoo.configs.… import …`; import nothing else."""
-    with _bases_in_packages():
-        return Config.fromfile(path, import_custom_modules=False)
+    """Read a config file whose bases are relative imports, or `from eqzoo.configs.… import …`; import nothing else.
+
+    Raises:
+        ValueError: If it is no Python file, or broken.
+    """
+    path = Path(path)
+    if path.suffix != '.py':
+        raise ValueError(f'Config {path}: expected a Python file, NAME.py, as eqzoo configs lists them.')
+    try:
+        with _bases_in_packages():
+            return Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:  # a config is a program, and may raise anything
+        raise ValueError(f'Config {path} cannot be read: {_read_failure(error, path)}') from error
 
 
 def read_with_imports(path: str | Path) -> Config:
@@ -197,35 +206,36 @@ def read_with_imports(path: str | Path) -> Config:
         ValueError: If the file is missing or broken, or a module cannot be imported or registers a name that is taken.
     """
     path = find_config(path)
-    config = _read(path)
+    config = read_config(path)
     _import_custom(config, path)
     return config
 
 
-def _read(path: Path) -> Config:
-    """Read a config file; of a broken one, say why in one message."""
-    try:
-        return read_config(path)
-    except _READ_ERRORS as error:
-        reason = f'{type(error).__name__}: {error}'
-        if 'independent package' in reason:
-            reason = f'it imports a module of no package ({error}); a config beside it is `from .NAME import *`.'
-        elif missing := re.match(r'(\S*\.\./\S+\.py) not found!', str(error)):
-            folder = configs_folder()
-            original = next(iter(sorted(folder.rglob(path.name))), folder / 'eqvae/sd_rot_scale.py').relative_to(folder)
-            module = '.'.join(original.with_suffix('').parts)
-            reason = (
-                f"it builds on {missing[1]}, which is not there; a copy of one of eqzoo's configs is not needed: "
-                f'import it, `with read_base(): from eqzoo.configs.{module} import *`, and change what differs.'
-            )
-        raise ValueError(f'Config {path} cannot be read: {reason}') from error
+def _read_failure(error: Exception, path: Path) -> str:
+    """Return why a config file cannot be read."""
+    reason = f'{type(error).__name__}: {error}'.removesuffix(': ')
+    # mmengine's stand-ins of what a config imports; calling one raises a RuntimeError without a word
+    if reason == 'RuntimeError' or 'LazyAttr' in reason or 'LazyObject' in reason:
+        return (
+            f"{reason}; a config's imports are not executed, so functions and values of other modules cannot be used "
+            'in it; write the value itself, or give it on the command line as key=value.'
+        )
+    if 'independent package' in reason:
+        return f'it imports a module of no package ({error}); a config beside it is `from .NAME import *`.'
+    if missing := re.match(r'(\S*\.\./\S+\.py) not found!', str(error)):
+        folder = configs_folder()
+        original = next(iter(sorted(folder.rglob(path.name))), folder / 'eqvae/sd_rot_scale.py').relative_to(folder)
+        module = '.'.join(original.with_suffix('').parts)
+        return (
+            f"it builds on {missing[1]}, which is not there; a copy of one of eqzoo's configs is not needed: "
+            f'import it, `with read_base(): from eqzoo.configs.{module} import *`, and change what differs.'
+        )
+    return reason
 
 
 def _import_custom(config: Mapping[str, Any], path: Path) -> None:
     """Import the user's modules, found beside the config, in the current directory or as usual."""
-    modules = config.get('custom_imports') or []
-    names = modules['imports'] if isinstance(modules, dict) else modules
-    names = [names] if isinstance(names, str) else list(names)
+    names, may_fail = _custom_modules(config.get('custom_imports'), path)
     for folder in (str(Path.cwd()), str(path.resolve().parent)):
         if names and folder not in sys.path:
             sys.path.insert(0, folder)
@@ -235,12 +245,41 @@ def _import_custom(config: Mapping[str, Any], path: Path) -> None:
         try:
             import_module(name)
         except ImportError as error:
+            if may_fail:
+                continue
             raise ValueError(
                 f'Config {path}: custom_imports: {name!r} cannot be imported: {error}. '
                 f'Modules are looked for in {path.parent}, in the current directory and on PYTHONPATH.'
             ) from error
-        except KeyError as error:  # of the registry, whose text Python would put in quotes
-            raise ValueError(f'Config {path}: custom_imports: {name!r} cannot be imported: {error.args[0]}') from error
+        except Exception as error:  # a module is a program, and may raise anything
+            # of a KeyError of the registry, the text without the quotes that Python puts around it
+            registered = isinstance(error, KeyError) and ' already ' in str(error)
+            reason = error.args[0] if registered else f'{type(error).__name__}: {error}'
+            raise ValueError(
+                f'Config {path}: custom_imports: {name!r} cannot be imported: {reason} (EQZOO_TRACEBACK=1 shows where).'
+            ) from error
+
+
+def _custom_modules(value: Any, path: Path) -> tuple[list[str], bool]:
+    """Return the modules that `custom_imports` names, and whether one that cannot be imported is left out.
+
+    Raises:
+        ValueError: If it names none as Python does.
+    """
+    example = "expected the modules' names, such as custom_imports=dict(imports=['shear'])"
+    settings = value if isinstance(value, Mapping) else {'imports': value or []}
+    if 'imports' not in settings or set(settings) - {'imports', 'allow_failed_imports'}:
+        raise ValueError(f'Config {path}: custom_imports: got the keys {", ".join(map(str, settings))}; {example}.')
+    names = settings['imports'] or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list | tuple):
+        raise ValueError(f'Config {path}: custom_imports: got {names!r}; {example}.')
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split('.')):
+            meant = str(name).removesuffix('.py').replace('/', '.').strip('.')
+            one = f"expected the module's name: {meant}" if meant.isidentifier() else example
+            raise ValueError(f'Config {path}: custom_imports: got {name!r}; {one}.')
+    return [*names], bool(settings.get('allow_failed_imports'))
 
 
 def configs_folder() -> Path:
@@ -286,8 +325,10 @@ def set_key(config: Any, key: str, value: Any, *, place: str = 'Override') -> No
     """
     *parents, last = key.split('.')
     node, where = config._cfg_dict if isinstance(config, Config) else config, ''
+    above = []
     for part in parents:
-        node = node[_existing(node, part, where, place)]
+        above.append((node, _existing(node, part, where, place)))
+        node = node[above[-1][1]]
         where = f'{where}.{part}'.lstrip('.')
     # only a key that is not there needs the component's signature: importing its module takes seconds
     is_argument = isinstance(node, dict) and 'type' in node and last not in node
@@ -297,7 +338,12 @@ def set_key(config: Any, key: str, value: Any, *, place: str = 'Override') -> No
     else:
         last = _existing({**node, **defaults} if is_argument else node, last, where, place)
         old = node[last]
-    node[last] = _same_type(key, old, value, place)
+    value = _same_type(key, old, value, place)
+    while isinstance(node, tuple):  # which cannot be changed: another one takes its place
+        items = [*node]
+        items[last] = value
+        value, (node, last) = tuple(items), above.pop()
+    node[last] = value
 
 
 def parse_value(text: str) -> Any:

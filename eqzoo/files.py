@@ -194,6 +194,23 @@ def zip_damage(path: str | Path) -> str | None:
     return None if entry is None else f'the checksum of {entry} fails'
 
 
+def expand_home(path: str | Path) -> Path:
+    """Return a path with the user's home folder in the place of a leading `~`, which shells leave in `--out=~/a`."""
+    path = Path(path)
+    return path.expanduser() if path.parts[:1] == ('~',) else path
+
+
+def with_a_name(path: str | Path) -> Path:
+    """Return a path whose last part is a name, for files beside it: of `.` and `..`, the absolute path.
+
+    Example:
+        >>> with_a_name('a/b'), with_a_name('.') == Path.cwd(), with_a_name('a/..') == Path.cwd()
+        (PosixPath('a/b'), True, True)
+    """
+    path = Path(path)
+    return path if path.name not in ('', '..') else Path(os.path.abspath(path))  # noqa: PTH100, of a/.. not the link a
+
+
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return the name of `known` that is most similar to `name`, or None if none is similar enough.
 

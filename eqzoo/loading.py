@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eqzoo.config import configs_folder, read_with_imports, trains_autoencoder
+from eqzoo.text import shell_word
 from eqzoo.zoo import fetch, find_model, is_remote, models, weights_files
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _parts_of(path: str | Path) -> dict[str, Any]:
 def _check_kind(kind: Kind | None, wanted: Kind | None, source: Source) -> None:
     if kind is not None and wanted not in (None, kind):
         is_name = isinstance(source, str) and source in models()
-        run = find_model(source).config if is_name else f'CONFIG {source}'
+        run = find_model(source).config if is_name else f'CONFIG {shell_word(source)}'
         raise ValueError(
             f'{source} is a generator; expected an autoencoder; draw samples of it: python tools/sample.py {run}.'
         )

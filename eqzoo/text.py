@@ -1,6 +1,7 @@
 """Text from outside, such as names of files and of tensors, made fit for terminals, tables and pages."""
 
 import re
+import shlex
 
 # What a terminal obeys or no encoding can write: controls, stray bytes of file names (lone surrogates), line and
 # paragraph separators, marks that reverse the direction of writing, and code points that are no characters.
@@ -39,3 +40,13 @@ def printable(text: object, *, lines: bool = False) -> str:
         return f'\\x{code:02x}' if code < 256 else f'\\u{code:04x}'
 
     return _UNPRINTABLE.sub(spell, str(text))
+
+
+def shell_word(path: object) -> str:
+    """Return a path as a word of a command line to copy: quoted where a shell needs it, and never an option.
+
+    Example:
+        >>> print(shell_word('configs/a.py'), shell_word('my config.py'), shell_word('-a.py'))
+        configs/a.py 'my config.py' ./-a.py
+    """
+    return shlex.quote(f'./{path}' if str(path).startswith('-') else str(path))

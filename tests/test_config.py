@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from eqzoo.config import KEYS, apply_override, load_config, parse_value, to_python
+from eqzoo.config import KEYS, apply_override, load_config, parse_value, read_with_imports, to_python
+from eqzoo.studies import load_study
 
 LEAF = 'configs/eqvae/sdxl_rot_scale.py'
 
@@ -240,3 +241,95 @@ def test_a_copy_of_a_config_is_told_to_import_it(tmp_path, root):
     copy.write_bytes((root / 'configs/eqvae/vqgan_rot_scale.py').read_bytes())
     with pytest.raises(ValueError, match=r'there; .*: from eqzoo.configs.eqvae.vqgan_rot_scale import \*`'):
         load_config(str(copy))
+
+
+def test_a_work_dir_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert load_config(LEAF, ['work_dir=~/runs/a']).work_dir == f'{tmp_path}/runs/a'
+    assert load_config(write(tmp_path, "work_dir = '~'")).work_dir == str(tmp_path)
+    assert load_config(LEAF, ['work_dir=a/~']).work_dir == 'a/~'
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        (
+            "import os\nwork_dir = os.path.join('a', 'b')",
+            "RuntimeError; a config's imports are not executed.*key=value",
+        ),
+        ("from pathlib import Path\nwork_dir = str(Path('a') / 'b')", "a config's imports are not executed"),
+        ("import os\nwork_dir = os.environ['X']", "'LazyAttr' .*a config's imports are not executed"),
+        (
+            'from mmengine.config import read_base\nwith read_base():\n    import other',
+            'AssertionError: Illegal syntax',
+        ),
+        ("_base_ = ['eqzoo::demo/plain.py']", 'AssertionError: mmengine does not'),
+        ('assert 1 == 2', 'AssertionError$'),
+        ('seed = [][1]', 'IndexError: list index'),
+        ('seed = 1 / 0', 'ZeroDivisionError: division'),
+        ("seed = int('a')", "ValueError: invalid literal .* 'a'"),
+        ('seed = "\udcff"', 'UnicodeDecodeError'),
+    ],
+)
+def test_whatever_a_config_raises_is_one_message_with_its_name(text, reason, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_bytes(text.encode(errors='surrogateescape'))
+    for read in (load_config, read_with_imports, load_study):
+        with pytest.raises(ValueError, match=rf'Config .*mine\.py cannot be read: .*{reason}'):
+            read(path)
+
+
+@pytest.mark.parametrize('name', ['run.yaml', 'run.json', 'run.txt', 'run'])
+def test_a_config_is_a_python_file(name, tmp_path):
+    with pytest.raises(ValueError, match=rf'{name}: expected a Python file'):
+        load_config(write(tmp_path, '{}', name))
+
+
+def test_an_item_of_a_tuple_can_be_set():
+    config = load_config(LEAF, ['optim_wrapper.autoencoder.optimizer.betas.0=0.8'])
+    assert config.optim_wrapper.autoencoder.optimizer.betas == (
+        0.8,
+        *load_config(LEAF).optim_wrapper.autoencoder.optimizer.betas[1:],
+    )
+    nested = {'a': ((1, 2), [3], {'b': 4})}
+    for override in ('a.0.-1=5', 'a.1.0=6', 'a.2.b=7'):
+        apply_override(nested, override)
+    assert nested == {'a': ((1, 5), [6], {'b': 7})}
+    with pytest.raises(ValueError, match=r"a\.0 is a list of 2; '2' is not one"):
+        apply_override(nested, 'a.0.2=1')
+    with pytest.raises(ValueError, match='a.0.0: expected a number'):
+        apply_override(nested, 'a.0.0=x')
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [
+        ("['.shear']", r"got '\.shear'; expected the module's name: shear\."),
+        ("['./m.py']", r"got './m\.py'; expected the module's name: m\."),
+        ("dict(modules=['shear'])", 'got the keys modules; expected .*imports='),
+        ("dict(imports=['shear'], allow_failed=True)", 'got the keys imports, allow_failed'),
+        ('dict(imports=5)', 'got 5; expected'),
+        ('5', 'got 5; expected'),
+        ("['']", "got ''; expected the modules' names, such as custom_imports=dict"),
+        ('[5]', "got 5; expected the modules' names"),
+    ],
+)
+def test_custom_imports_that_name_no_module_are_refused(value, message, tmp_path):
+    with pytest.raises(ValueError, match=rf'config\.py: custom_imports: {message}'):
+        load_config(write(tmp_path, f'custom_imports = {value}'))
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [('def f(:', 'SyntaxError: .*line 1'), ('undefined', "NameError: .*'undefined'"), ('1 / 0', 'Zero')],
+)
+def test_a_broken_module_of_custom_imports_is_one_message(text, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    name = f'broken_{reason[:4]}'
+    write(tmp_path, text, f'{name}.py')
+    with pytest.raises(ValueError, match=rf"config\.py: custom_imports: '{name}' cannot be imported: {reason}"):
+        load_config(write(tmp_path, f"custom_imports = '{name}'"))
+
+
+def test_custom_imports_may_fail_if_the_config_says_so(tmp_path):
+    load_config(write(tmp_path, "custom_imports = dict(imports=['no_such_module'], allow_failed_imports=True)"))

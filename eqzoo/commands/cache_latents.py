@@ -1,15 +1,15 @@
 """`tools/cache_latents.py`: write the latents of images to a store."""
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eqzoo.commands.cli import advice
 from eqzoo.config import Config, image_dataloader, load_config, require
+from eqzoo.files import expand_home
 from eqzoo.registry import build
 from eqzoo.registry.ranges import PositiveInt
-from eqzoo.text import counted
+from eqzoo.text import counted, shell_word
 
 if TYPE_CHECKING:
     from eqzoo.data.latents.format import StoreIndex
@@ -67,7 +67,7 @@ def cache_latents(
     from eqzoo.engine.work_dir import own_folder
     from eqzoo.precision import use_backends
 
-    root = Path(out or _root_of(config))
+    root = expand_home(out or _root_of(config))
     root = smoke_path(root) if smoke else root
     if verify:
         _verify(root)
@@ -79,7 +79,7 @@ def cache_latents(
     _choose_weights(config, checkpoint, smoke=smoke)
     # the store itself need not be there, nor what training needs
     parts = dict(autoencoder=config.model.autoencoder, images=loader, encoder=config.get('cache_encoder'))
-    command = f'python tools/cache_latents.py {config_file}'
+    command = f'python tools/cache_latents.py {shell_word(config_file)}'
     datasets = check_ready(Config(parts, filename=config.filename), command, tuple(parts))
     init_distributed()
     rank, world_size = rank_and_world_size()
@@ -189,10 +189,10 @@ def _table(written: 'WrittenStore', root: Path, config: Config) -> Iterator[str]
 def _measure_again(config: Any) -> Iterator[str]:
     """Yield the commands that normalise latents of another spread than generators expect."""
     weights = config.model.autoencoder.get('weights') or 'CHECKPOINT'
-    word = shlex.quote(weights if isinstance(weights, str) else ','.join(map(str, weights)))
+    word = shell_word(weights if isinstance(weights, str) else ','.join(map(str, weights)))
     yield (
         f'Generators expect about 1. Measure the latents again, then run this command again, which takes seconds: '
-        f'python tools/latent_stats.py {config.filename} {word}'
+        f'python tools/latent_stats.py {shell_word(config.filename)} {word}'
     )
     if not _has_place(weights):
         yield (

@@ -18,7 +18,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Union, get_args, get_origin
 
 from eqzoo import __version__
-from eqzoo.files import did_you_mean
+from eqzoo.files import did_you_mean, expand_home
 from eqzoo.text import printable
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ BENCHMARKS = {
 _RENAMED = {'inspect': 'laboratory'}
 
 _OVERRIDE = re.compile(r'[A-Za-z_][\w.]*=')
+
+_NEGATIVE = re.compile(r'-[\d.]')
 
 _OUT_OF_MEMORY = (
     '\nTo need less: model.micro_batch_size=N, model.precision=bf16, checkpointing=true of a network, or a smaller '
@@ -200,15 +202,43 @@ def _nobody_reads() -> bool:
 
 def parse(function: Callable[..., Any], argv: Sequence[str], *, program: str | None = None) -> dict[str, Any]:
     """Return the arguments with which `run` calls `function` for the command line `argv`."""
-    parser = _parser_of(function, program)
+    parser, argv = _parser_of(function, program), _with_values(function, argv)
     if 'overrides' not in inspect.signature(function).parameters:
-        arguments = parser.parse_args(list(argv)).as_dict()
+        arguments = parser.parse_args(argv).as_dict()
     else:
         overrides = [word for word in argv if _OVERRIDE.match(word)]
         words = [word for word in argv if not _OVERRIDE.match(word)]
         arguments = {'overrides': overrides, **parser.parse_args(words).as_dict()}
     _check_options(function, arguments)
-    return arguments
+    return {name: value if name == 'overrides' else _expanded(value) for name, value in arguments.items()}
+
+
+def _with_values(function: Callable[..., Any], argv: Sequence[str]) -> list[str]:
+    """Return a command line in which a value that looks like an override or an option is joined to its option.
+
+    Example:
+        >>> def sample(*, out: str, angles: str): ...
+        >>> _with_values(sample, ['--out', 'cfg=1.5', '--angles', '-5,5', 'seed=1'])
+        ['--out=cfg=1.5', '--angles=-5,5', 'seed=1']
+    """
+    parameters = inspect.signature(function).parameters.values()
+    options = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
+    taking = {_option(each.name) for each in options if each.annotation is not bool}
+    words: list[str] = []
+    for word in argv:
+        is_value = bool(words) and words[-1] in taking
+        if is_value and (_OVERRIDE.match(word) or _NEGATIVE.match(word)):
+            words[-1] += f'={word}'
+        else:
+            words.append(word)
+    return words
+
+
+def _expanded(value: Any) -> Any:
+    """Return the value of an option, or a list of words, with the home folder in the place of a leading `~`."""
+    if isinstance(value, list):
+        return [_expanded(each) for each in value]
+    return str(expand_home(value)) if isinstance(value, str) and value.startswith('~') else value
 
 
 def _check_options(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
@@ -245,6 +275,9 @@ def _parser_of(function: Callable[..., Any], program: str | None) -> 'ArgumentPa
                 return super().add_argument(_option(name), action='store_true', help=options['help'])
             if parameters[name].annotation == list[str]:
                 return super().add_argument(name, type=str, nargs='+', help=options['help'])
+            if _unless_left_out(parameters[name].annotation) is str:
+                options.pop('action', None)  # of `str | None`, which reads null as None
+                options['type'] = str
             if is_word[name] and flag != name:
                 return super().add_argument(name, nargs='?', **options)
             return super().add_argument(name if is_word[name] else _option(name), **options)

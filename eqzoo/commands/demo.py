@@ -16,6 +16,14 @@ _SHAPES = {'plain': 'configs/demo/plain.py', 'eq': 'configs/demo/rot_scale.py'}
 _PHOTOGRAPHS_START = 'eqzoo://clothes-f8'
 _PHOTOGRAPHS = {'plain': 'configs/demo/photographs_plain.py', 'eq': 'configs/demo/photographs_rot_scale.py'}
 _FEWEST = 20
+# Keys that the demo sets in its configs, with what sets them.
+_DEMO_KEYS = {
+    'work_dir': '--work-dir is the folder of all results',
+    'resume': 'every demo trains from its start again',
+    'train_cfg.max_iters': '--steps and --pretrain-steps set it',
+    'train_cfg.val_interval': 'validation follows the last step; --steps and --pretrain-steps set it',
+    'model.autoencoder.weights': 'both fine-tunings start from the same weights; --images shapes trains them',
+}
 
 
 def demo(
@@ -40,6 +48,9 @@ def demo(
         work_dir: The folder of all results; those of an earlier demo in it are replaced. Default: work_dirs/demo
             for shapes, where the generators' configs look, otherwise work_dirs/demo_photographs.
     """
+    for each in overrides:
+        if reason := _DEMO_KEYS.get(each.partition('=')[0]):
+            raise ValueError(f'{each}: the demo sets this key itself ({reason}); leave it out.')
     of_shapes = images == 'shapes'
     configs = _SHAPES if of_shapes else _PHOTOGRAPHS
     starts = [_SHAPES_START] if of_shapes else []

@@ -11,6 +11,8 @@ def download(name: str | None = None, *, list: bool = False) -> None:
             a diffusers folder.
         list: List the models.
     """
+    if list and name is not None:
+        raise ValueError(f'download: got --list and {name!r}; expected one of them: --list shows all models.')
     if list:
         print('\n'.join(_table()))
         return

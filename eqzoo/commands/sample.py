@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqzoo.config import load_config, require
+from eqzoo.files import with_a_name
 from eqzoo.registry.ranges import PositiveInt
-from eqzoo.text import counted
+from eqzoo.schema import check_keys
+from eqzoo.text import counted, shell_word
 
 if TYPE_CHECKING:
     from eqzoo.data.samples import NpzSamples, PngSamples
@@ -70,6 +72,7 @@ def sample(
     use_backends(config.get('gpu'))
     if smoke:
         config, out = shrink(config), str(smoke_path(out))
+    out = str(with_a_name(out))  # files are written beside it
     check_has_sampling(config)
     if num is not None:
         config.sampling.num_samples = num
@@ -77,8 +80,9 @@ def sample(
         config.sampling.labels = _parsed(labels)
     if inpaint is not None:
         config.sampling.inpaint = dict(root=inpaint, box=corners)
+    check_keys(config)  # before networks are built
     weights = generator_weights(config, checkpoint)
-    check_sampling_ready(config, weights, f'python tools/sample.py {config_file}')
+    check_sampling_ready(config, weights, f'python tools/sample.py {shell_word(config_file)}')
     init_distributed()
     with own_file(out, '--out'):
         draw = build_image_sampler(config, weights)
@@ -92,7 +96,7 @@ def sample(
 
 def _parsed(labels: str) -> str | list[int]:
     words = [word.strip() for word in labels.split(',')]
-    return [int(word) for word in words] if all(word.isdigit() for word in words) else labels
+    return [int(word) for word in words] if all(word.isdecimal() for word in words) else labels
 
 
 def _corners(box: str) -> tuple[float, ...]:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from eqzoo.config import Config, load_config, require
+from eqzoo.files import with_a_name
 from eqzoo.registry import build
 from eqzoo.registry.ranges import PositiveInt
+from eqzoo.text import shell_word
 
 _COLUMNS = 8
 
@@ -56,9 +58,10 @@ def test(
     if smoke:
         config, samples = shrink(config), samples if samples is None else str(smoke_path(samples))
     if 'generator' in config.model:
-        return measure_samples(config, checkpoint, samples)
+        return measure_samples(config, checkpoint, samples if samples is None else str(with_a_name(samples)))
     if samples is not None:
         raise ValueError(f'--samples: {config_file} describes an autoencoder, which has no samples; leave it out.')
+    require(config, 'evaluation', 'test_dataloader')
     start = config.model.autoencoder.get('weights')
     weights = _choose_weights(config, checkpoint)
     # checked for missing files: only what is evaluated, neither training data nor losses
@@ -66,11 +69,11 @@ def test(
         dict(
             autoencoder=config.model.autoencoder,
             test_dataloader=config.test_dataloader,
-            test_evaluators=config.get('test_evaluators', config.evaluators),
+            test_evaluators=_evaluators(config),
         ),
         filename=config.filename,
     )
-    datasets = check_ready(needed, f'python tools/test.py {config_file}', tuple(needed))
+    datasets = check_ready(needed, f'python tools/test.py {shell_word(config_file)}', tuple(needed))
     init_distributed()
     with own_folder(config.work_dir, lock_name=REPORT_LOCK):
         autoencoder = build(needed.autoencoder).to(get_device()).eval()
@@ -126,14 +129,15 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
 
     check_has_sampling(config)
     weights = generator_weights(config, checkpoint)
-    command = f'python tools/test.py {config.filename}'
-    check_sampling_ready(config, weights, command, more=dict(test_evaluators=config.test_evaluators))
+    command = f'python tools/test.py {shell_word(config.filename)}'
+    evaluators = _evaluators(config)
+    check_sampling_ready(config, weights, command, more=dict(test_evaluators=evaluators))
     init_distributed()
     folder = Path(config.work_dir)
     with own_folder(folder, lock_name=REPORT_LOCK), own_file(samples, '--samples') if samples else nullcontext():
         draw = build_image_sampler(config, weights)
         batch_size = config.sampling.batch_size
-        evaluators = build_evaluators(measured_references(config.test_evaluators, folder, draw, batch_size=batch_size))
+        evaluators = build_evaluators(measured_references(evaluators, folder, draw, batch_size=batch_size))
         files = None if samples is None else claim_sample_files(samples, config, weights, draw.autoencoder)
         sampling = config.sampling
         loader = SampleBatches(
@@ -160,6 +164,11 @@ def measure_samples(config: Config, checkpoint: str | None = None, samples: str 
     return result
 
 
+def _evaluators(config: Config) -> Any:
+    """Return the configs of the evaluators of a test: `test_evaluators`, or those of validation if there are none."""
+    return config.test_evaluators if config.get('test_evaluators') is not None else config.evaluators
+
+
 def _is_before(config: Config, start: Any, weights: Any) -> bool:
     """Return whether `weights` are of a run that started from the weights `start`, and these are on this machine."""
     from eqzoo.zoo import weights_requirements
@@ -178,7 +187,7 @@ def _choose_weights(config: Config, checkpoint: str | None) -> str:
     if not chosen:
         raise ValueError(
             f'Nothing to evaluate: {config.work_dir} has no checkpoint and the config names no weights. '
-            f'Train first (python tools/train.py {config.filename}) or give a CHECKPOINT.'
+            f'Train first (python tools/train.py {shell_word(config.filename)}) or give a CHECKPOINT.'
         )
     config.model.autoencoder.weights = chosen
     return chosen

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqzoo.config import Config, load_config, require, to_python, trains_autoencoder
 from eqzoo.registry import build
-from eqzoo.text import printable
+from eqzoo.text import printable, shell_word
 
 if TYPE_CHECKING:
     from eqzoo.engine.phases import Phase
@@ -57,7 +57,7 @@ def train(
     use_device(config.device)
     use_backends(config.get('gpu'))
     phases = phases_of(config, shrink) if smoke else phases_of(config)
-    datasets = _check(phases, f'python tools/train.py {config_file}')
+    datasets = _check(phases, f'python tools/train.py {shell_word(config_file)}')
     init_distributed()
     if dry_run:
         with failures_of_others():

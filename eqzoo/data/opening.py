@@ -55,8 +55,10 @@ def open_source(root: Root, image: str | None = None, label: str | None = 'auto'
 
     Raises:
         FileNotFoundError: If there is nothing.
-        ValueError: If it cannot be read as images, or `image` or `label` is for another kind of source.
+        ValueError: If it is empty text, cannot be read as images, or `image` or `label` is for another kind of source.
     """
+    if '' in ([root] if isinstance(root, str | Path) else root):  # of root=$DATA without DATA; a Path would be '.'
+        raise ValueError("root is empty; expected a folder or files of images, '.' for the current folder.")
     if isinstance(root, str | Path):
         if match := _HUB_DATA.fullmatch(str(root)):
             return _packed(str(root), hub_files(match['name'], match['config']), image, label)

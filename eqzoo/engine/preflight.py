@@ -15,6 +15,7 @@ from eqzoo.config import KEYS, Config
 from eqzoo.registry import MODELS, Requirement, build, check_config
 from eqzoo.registry.ranges import Component, check_value
 from eqzoo.schema import check_foreign, kind_of_key
+from eqzoo.text import shell_word
 
 # Keys of a config that hold components, in the order they are reported.
 COMPONENT_KEYS = tuple(name for name, key in KEYS.items() if key.holds_components)
@@ -30,6 +31,11 @@ def check_training(config: Config, command: str, opened: Mapping[str, Dataset] |
     for key in COMPONENT_KEYS:
         list(check_config(config.get(key), key, kind=kind_of_key(config, key)))
     check_foreign(config)
+    if config.get('val_dataloader') is not None and config.get('evaluators') is None:
+        raise ValueError(
+            f'{config.filename}: val_dataloader has images to validate on, and there are no evaluators; expected such '
+            "as evaluators=[dict(type='ReconstructionMetric')], or val_dataloader=None."
+        )
     return check_ready(config, command, [key for key in COMPONENT_KEYS if KEYS[key].is_for_training], opened)
 
 
@@ -57,7 +63,7 @@ def check_ready(
     if lacks:
         # a component does not know the name of its config
         lacks = [
-            (where, replace(each, remedy=each.remedy.replace(' CONFIG', f' {config.filename}')))
+            (where, replace(each, remedy=each.remedy.replace(' CONFIG', f' {shell_word(config.filename)}')))
             for where, each in lacks
         ]
         closing = f'To see it work without them, on built-in data and a tiny network:\n   {command} --smoke'

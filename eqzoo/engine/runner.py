@@ -47,6 +47,12 @@ from eqzoo.zoo import without_passwords
 # Hooks of every run, whatever its config has.
 _HOOKS = ('PlainCheckpointHook', 'ModelConfigHook', 'UnreadableHook', 'ScalarsHook', 'ProgressHook', 'StopHook')
 
+# For configs without them: mmengine's own defaults count epochs, of which a run has one, and save every step.
+_DEFAULT_HOOKS = {
+    'logger': dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    'checkpoint': dict(type='CheckpointHook'),
+}
+
 # Beginnings of messages that mmengine prints in every run.
 _BOILERPLATE = (
     '"FileClient" will be deprecated',
@@ -113,11 +119,15 @@ def build_runner(
         val_evaluator=build_evaluators(config.evaluators, datasets) if has_validation else None,
         optim_wrapper=build_optimizers(model, config),
         param_scheduler=_by_step(config.get('param_scheduler', [])),
-        default_hooks={**config.default_hooks, 'runtime_info': dict(type='RunInfoHook')},
+        default_hooks={
+            **_DEFAULT_HOOKS,
+            **(config.get('default_hooks') or {}),
+            'runtime_info': dict(type='RunInfoHook'),
+        },
         # built here: mmengine would not build components nested in them
         custom_hooks=_hooks(config, sharded=sharded),
         visualizer=config.get('visualizer'),
-        log_processor={'type': 'MeanLogProcessor', **config.get('log_processor', {})},
+        log_processor={'type': 'MeanLogProcessor', 'by_epoch': False, **config.get('log_processor', {})},
         # unique: mmengine names runs by the second, and runs with equal names share a log
         experiment_name=f'{Path(config.filename or "run").stem}_{os.getpid()}_{next(_RUNS)}',
         randomness=dict(seed=config.seed),

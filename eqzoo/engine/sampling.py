@@ -25,6 +25,7 @@ from eqzoo.images import to_float, to_uint8
 from eqzoo.normalization import normalization_difference
 from eqzoo.randomness import SampleStreams, Stream, seeded
 from eqzoo.registry import build
+from eqzoo.text import shell_word
 
 Labels = Literal['random', 'balanced'] | Sequence[int]
 
@@ -248,7 +249,7 @@ def generator_weights(config: Config, checkpoint: str | None) -> str:
         reason = 'adapts the weights of another network' if adapted else 'names no weights'
         raise ValueError(
             f'Nothing to sample from: {config.work_dir} has no checkpoint and model.generator.network {reason}. '
-            f'Train first (python tools/train.py {config.filename}) or give a CHECKPOINT.'
+            f'Train first (python tools/train.py {shell_word(config.filename)}) or give a CHECKPOINT.'
         )
     return chosen
 

@@ -44,10 +44,11 @@ def shrink(config: Config) -> Config:
         if small.get(key):
             list(check_config(small[key], key))  # a misspelt argument is reported before `smoke` replaces it
             small[key] = _shrink_value(small[key].to_dict() if hasattr(small[key], 'to_dict') else small[key])
-    small.train_cfg.update(max_iters=STEPS)
+    if small.get('train_cfg'):  # what only encodes images or samples need not train
+        small.train_cfg.update(max_iters=STEPS)
     if small.get('param_scheduler'):
         small.param_scheduler = _begun(small.param_scheduler)
-    if small.get('val_dataloader'):
+    if small.get('val_dataloader') and small.get('train_cfg'):
         small.train_cfg.val_interval = STEPS
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'cache_dataloader'):
         if small.get(key):
@@ -65,7 +66,8 @@ def shrink(config: Config) -> Config:
     small.compile = False
     small.work_dir = str(smoke_path(config.work_dir))
     if 'generator' in small.model:
-        small.sampling.update(num_samples=2 * BATCH, batch_size=BATCH)
+        if small.get('sampling'):
+            small.sampling.update(num_samples=2 * BATCH, batch_size=BATCH)
         if trains_autoencoder(small.model):
             _fit_to_images(small)
         else:
@@ -117,7 +119,7 @@ def _write_latents(config: Config) -> None:
     autoencoder has a folder of its own, so that nothing of another config is replaced.
     """
     autoencoder = _fit_network(config, _IMAGES['size'])
-    dataset = config.train_dataloader.dataset
+    dataset = (config.get('train_dataloader') or {}).get('dataset', {})
     network = config.model.generator.network
     encoder = build(config.cache_encoder) if config.get('cache_encoder') else None
     images = build(dict(_IMAGES))
@@ -137,7 +139,8 @@ def _write_latents(config: Config) -> None:
         options = dict(flip=flip, encoder=encoder, config=plain_config(config.model.autoencoder))
         write_store(autoencoder, images, root, batch_size=len(images), **options)
     pictures = dict(images=dict(_IMAGES)) if dataset.get('images') else {}
-    config.train_dataloader.dataset = dict(type='LatentStore', root=str(root), flip=flip, **pictures)
+    if dataset:
+        config.train_dataloader.dataset = dict(type='LatentStore', root=str(root), flip=flip, **pictures)
     if config.get('cache_dataloader'):
         config.cache_dataloader.dataset = dict(_IMAGES)
     network.num_classes = len(images.classes)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from eqzoo.distributed import rank_and_world_size
-from eqzoo.files import remove_leftovers, write_json, writing_to
+from eqzoo.files import remove_leftovers, with_a_name, write_json, writing_to
 
 # The lock of results is not that of training: a run's checkpoints are tested while it trains.
 REPORT_LOCK = '.report.lock'
@@ -57,7 +57,8 @@ def own_file(path: str | Path, key: str) -> Iterator[Path]:
         if rank_and_world_size()[0] != 0:
             yield file
             return
-        lock_file = file.with_name(f'.{file.name}.lock')
+        named = with_a_name(file)
+        lock_file = named.with_name(f'.{named.name}.lock')
         with _locked(lock_file, file, key):
             try:
                 yield file

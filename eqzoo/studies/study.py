@@ -188,11 +188,7 @@ def load_study(path: str | Path) -> Study:
     Raises:
         ValueError: If it is missing or broken, or refers to an arm that does not exist.
     """
-    file = find_config(path)
-    try:
-        content = read_config(file)
-    except (SyntaxError, ImportError, NameError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise ValueError(f'Study {path} cannot be read: {type(error).__name__}: {error}') from error
+    content = read_config(find_config(path))
     if not isinstance(content.get('study'), Mapping):
         raise ValueError(
             f'{path} is not a study: it has no `study = dict(title=…, autoencoders=…)`, as configs/studies/*.py have; '

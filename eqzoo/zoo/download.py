@@ -24,7 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 from filelock import FileLock, Timeout
 
 from eqzoo.config import configs_folder
-from eqzoo.files import replacing, sha256_of, write_json, writing_to
+from eqzoo.files import expand_home, replacing, sha256_of, write_json, writing_to
 from eqzoo.registry import Requirement
 from eqzoo.zoo.index import (
     DIFFUSERS_COMPANION,
@@ -160,7 +160,7 @@ def fetch(source: str | Path, *, patience: Patience = _PATIENCE) -> Path:
 def cached(source: str | Path) -> Path | None:
     """Return the local path of `source` if it is on this machine; no server is asked."""
     if not is_remote(source):
-        return Path(source) if Path(source).exists() else None
+        return path if (path := expand_home(source)).exists() else None
     if is_hub_folder(source):
         folder = _place_of(str(source).rstrip('/'))
         return folder if _is_whole_folder(folder) else None
@@ -214,7 +214,9 @@ def weights_files(weights: str | Path | Sequence[str | Path] | None) -> list[str
     """
     if weights is None:
         return []
-    if isinstance(weights, Path) or (isinstance(weights, str) and (',' not in weights or Path(weights).exists())):
+    if isinstance(weights, Path) or (
+        isinstance(weights, str) and (',' not in weights or expand_home(weights).exists())
+    ):
         return [weights]
     if not isinstance(weights, str):
         return list(weights)

@@ -15,6 +15,7 @@ from eqzoo.commands.latent_stats import latent_stats
 from eqzoo.commands.train import train
 from eqzoo.data.latents import LatentStore
 from eqzoo.engine import latest_checkpoint
+from eqzoo.registry import build
 
 LEAF = 'configs/eqvae/sd_rot_scale.py'
 
@@ -88,6 +89,21 @@ def test_images_and_folder_come_from_a_generators_config(tmp_path, capsys):
     assert LatentStore(tmp_path / 'store').plan.images['size'] == 32
     run(cache_latents, [config_of(tmp_path, text), '--verify'])
     assert '6 images in 1 shard, every row as it was written' in capsys.readouterr().out
+
+
+def test_a_store_in_the_home_folder_is_locked_and_written_there(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    store = "train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(type='LatentStore', root='~/latents'))"
+    images = "cache_dataloader = dict(batch_size=4, num_workers=0, dataset=dict(type='Shapes', num_images=2, size=64))"
+    model = "model = dict(autoencoder=dict(type='TinyAutoencoder', weights=None))"
+    (tmp_path / 'home').mkdir()
+    torch.save(build(dict(type='TinyAutoencoder')).state_dict(), tmp_path / 'home/tiny.pth')
+    (tmp_path / 'mine.py').write_text('\n'.join([store, images, model]))
+    run(cache_latents, [str(tmp_path / 'mine.py'), 'model.autoencoder.weights=~/tiny.pth'])
+    assert len(LatentStore(tmp_path / 'home/latents')) == 2
+    assert list((tmp_path / 'here').iterdir()) == []
 
 
 def test_verify_names_damaged_rows(tmp_path):

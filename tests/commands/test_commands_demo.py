@@ -1,6 +1,7 @@
 """`tools/demo.py`: its images are divided, and found wanting, before anything is trained."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -105,3 +106,21 @@ def test_the_generators_autoencoders_are_of_shapes(tmp_path, monkeypatch, comman
     generator = load_config('configs/dit/dit_tiny_shapes.py')
     assert (tmp_path / generator.model.autoencoder.weights).parent.parent == tmp_path / 'work_dirs/demo'
     assert (tmp_path / 'work_dirs/demo/comparison.json').is_file()
+
+
+@pytest.mark.parametrize(
+    ('override', 'option'),
+    [
+        ('work_dir=mine', '--work-dir'),
+        ('resume=auto', 'trains from its start again'),
+        ('train_cfg.max_iters=10', '--steps and --pretrain-steps'),
+        ('train_cfg.val_interval=10', '--steps and --pretrain-steps'),
+        ('model.autoencoder.weights=mine.pth', '--images shapes'),
+    ],
+)
+def test_keys_that_the_demo_sets_are_refused(override, option, tmp_path, commands, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f'{re.escape(override)}: the demo sets this key itself .*{option}'):
+        demo(overrides=[override])
+    assert commands == []
+    assert list(tmp_path.iterdir()) == []

@@ -211,3 +211,44 @@ def test_a_reader_that_has_gone_is_no_error(words, unbuffered):
         process.stdin.close()
         errors = process.stderr.read()
     assert (errors, process.returncode) == ('', 128 + signal.SIGPIPE)
+
+
+def test_paths_of_options_may_begin_with_the_home_folder(monkeypatch):
+    def command(config_file: str, *, overrides: list[str], out: str | None = None, num: int = 1) -> None:
+        """Read a config."""
+
+    def of_many(results: list[str]) -> None:
+        """Read results."""
+
+    monkeypatch.setenv('HOME', '/home/someone')
+    assert cli.parse(command, ['~/a.py', '--out=~/b', 'work_dir=~/c']) == dict(
+        overrides=['work_dir=~/c'], config_file='/home/someone/a.py', out='/home/someone/b', num=1
+    )
+    assert cli.parse(command, ['a/~', '--out', '~b'])['out'] == '~b'
+    assert cli.parse(of_many, ['~', 'b'])['results'] == ['/home/someone', 'b']
+
+
+def test_values_of_options_may_look_like_overrides_and_options():
+    def command(config_file: str, *, overrides: list[str], out: str | None = None, smoke: bool = False) -> None:
+        """Read a config."""
+
+    def angles(word: str, *, angles: str) -> None:
+        """Read angles."""
+
+    assert cli.parse(command, ['a.py', '--smoke', 'seed=1', '--out', 'cfg=1.5', 'seed=2']) == dict(
+        overrides=['seed=1', 'seed=2'], config_file='a.py', out='cfg=1.5', smoke=True
+    )
+    assert cli.parse(angles, ['a', '--angles', '-5,5'])['angles'] == '-5,5'
+
+
+def test_the_word_null_is_text():
+    def command(word: str | None = None, *, only: str | None = None) -> None:
+        """Read words."""
+
+    assert cli.parse(command, ['null', '--only', 'null']) == dict(word='null', only='null')
+    assert cli.parse(command, []) == dict(word=None, only=None)
+
+
+def test_a_list_of_downloads_takes_no_name(capsys):
+    _, code = output_of(capsys, 'download', '--list', 'sd-vae')
+    assert code == "error: download: got --list and 'sd-vae'; expected one of them: --list shows all models."

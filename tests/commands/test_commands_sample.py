@@ -16,6 +16,7 @@ from eqzoo.commands.cli import run
 from eqzoo.commands.sample import sample
 from eqzoo.commands.test import test as evaluate
 from eqzoo.commands.train import train
+from eqzoo.config import load_config, to_python
 from eqzoo.data.samples import NpzSamples
 from eqzoo.engine import read_checkpoint
 
@@ -81,6 +82,17 @@ def test_samples_go_on_where_they_stopped_and_more_can_be_added(trained, tmp_pat
     ]
     plan = json.loads((tmp_path / 'parts.json').read_text())['plan']
     assert plan['sampler'] == dict(type='DDPM', steps=2, guidance=dict(type='ClassifierFree', scale=1.5))
+
+
+def test_samples_go_to_the_current_folder_too(trained, tmp_path, monkeypatch):
+    (tmp_path / 'mine.py').write_text(to_python(load_config(DIT)))
+    weights = str(trained / 'iter_4.pth')
+    (tmp_path / 'samples').mkdir()
+    monkeypatch.chdir(tmp_path / 'samples')
+    monkeypatch.setattr('eqzoo.engine.smoke.smoke_path', lambda path: path)
+    run(sample, [str(tmp_path / 'mine.py'), weights, '--smoke', f'work_dir={trained}', '--out', '.', '--num', '2'])
+    assert sorted(path.name for path in Path().iterdir()) == ['000000.png', '000001.png']
+    assert {path.name for path in tmp_path.glob('samples*')} == {'samples', 'samples.json', 'samples_grid.png'}
 
 
 def test_a_folder_has_the_same_images(trained, tmp_path):
@@ -237,6 +249,11 @@ def test_samples_are_measured_without_the_decoder(trained, tmp_path):
     draw(trained, tmp_path / 'some.npz', '--num', '3')
     mixed = run(evaluate, [*words, '--samples', str(tmp_path / 'some.npz')])
     assert mixed['metrics'] == pytest.approx(result['metrics'], rel=1e-5)
+    config = {**load_config(DIT), 'evaluators': evaluators[:1]}
+    del config['test_evaluators']  # those of validation are used then
+    (tmp_path / 'mine.py').write_text(to_python(config))
+    of_validation = run(evaluate, [str(tmp_path / 'mine.py'), *words[1:-1]])['metrics']
+    assert of_validation[keys[0]] == result['metrics'][keys[0]]
 
 
 def test_a_smoke_run_fits_the_worse_network_of_autoguidance_too(trained, tmp_path):
@@ -286,3 +303,10 @@ def test_a_box_of_images_is_drawn_anew(tmp_path):
 def test_half_an_inpainting_is_refused(words, message, tmp_path):
     with pytest.raises(SystemExit, match=message):
         run(sample, [MASKGIT, '--out', str(tmp_path / 'a'), *words])
+
+
+@pytest.mark.parametrize('labels', ['null', '²', '1,x', '-1'])
+def test_labels_are_checked_before_weights_are_looked_for(labels, tmp_path):
+    words = ['sampling.num_samples=4', f'work_dir={tmp_path}', '--out', str(tmp_path / 'a'), '--labels', labels]
+    with pytest.raises(SystemExit, match=f'sampling.labels must be .*got .*{labels[0]}'):
+        run(sample, [DIT, *words])

@@ -167,6 +167,8 @@ def test_splits_of_shards_are_folders(tmp_path):
         (['{tmp}/shards/s-000.tar', '{tmp}/a.parquet'], r'1 parquet files, 1 tars; expected files of one kind'),
         (['{tmp}/shards/s-000.tar'] * 2, r's-000.tar: named twice'),
         ([], 'root is an empty list'),
+        ('', r"root is empty; .*'\.' for the current folder"),
+        (['{tmp}/shards/s-000.tar', ''], 'root is empty'),
         (['{tmp}/shards', '{tmp}/more'], r'shards and 1 more: .*shards is a folder; .* Expected one folder, which may'),
         ('{tmp}/{{shards,more}}', r'shards,more}: .*shards is a folder; of several places'),
         (['{tmp}/a.parquet', '{tmp}/more'], r'more is a folder; of several places'),

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -210,3 +211,14 @@ def test_a_new_run_leaves_best_checkpoints_of_others(tmp_path):
     assert torch.load(tmp_path / 'best_psnr_iter_70.pth', weights_only=True)['message_hub']['runtime_info'][
         'best_file'
     ].startswith('best_psnr_iter_')
+
+
+@pytest.mark.parametrize('place', ['.', '..', 'a/..'])
+def test_a_place_without_a_name_is_locked_beside_itself(place, tmp_path, monkeypatch):
+    (tmp_path / 'outer/here/a').mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / 'outer/here')
+    beside = tmp_path / 'outer/.here.lock' if place != '..' else tmp_path / '.outer.lock'
+    with own_file(place, '--out') as path:
+        assert path == Path(place)
+        assert beside.is_file()
+    assert not beside.exists()
