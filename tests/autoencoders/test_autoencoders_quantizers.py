@@ -354,7 +354,7 @@ class Run:
 
     def __init__(self, model):
         self.model = torch.nn.Module()
-        self.model.autoencoder = model
+        self.model.autoencoder, self.model.is_repeating = model, False
         optimizer = torch.optim.Adam([each for each in model.parameters() if each.requires_grad])
         self.optim_wrapper = {'autoencoder': type('Wrapped', (), dict(optimizer=optimizer))}
 
