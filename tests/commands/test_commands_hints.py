@@ -98,5 +98,5 @@ def test_the_hint_for_latents_of_another_spread_mends_them(tmp_path, capsys):
     cli.main(shlex.split(hint.removeprefix('eqzoo ')))
     assert '24 images; raw latents' in capsys.readouterr().out
     cli.run(cache_latents.cache_latents, [str(config)])
-    assert 'it now has the normalisation' in capsys.readouterr().out
+    assert "updated to the autoencoder's current normalisation" in capsys.readouterr().out
     assert normalized_std(read_index(root))[0] == pytest.approx(1, abs=1e-3)
