@@ -1,7 +1,7 @@
 """SD-VAE with local correlation: neighbouring cells similar, up to a correlation of 0.75.
 
 SSVAE, arXiv 2512.05394: with LMR, video diffusion learns three times as fast.
-Measured here: docs/results.md.
+Measured on TAEF2: docs/results.md.
 """
 
 from mmengine.config import read_base

@@ -1,7 +1,7 @@
 """SD-VAE with latent masked reconstruction: hidden cells behind a learned token.
 
 SSVAE, arXiv 2512.05394: with LCR, video diffusion learns three times as fast.
-Measured here: docs/results.md.
+Measured on TAEF2: docs/results.md.
 """
 
 from mmengine.config import read_base

@@ -2,7 +2,7 @@
 
 l-DeTok, arXiv 2507.15856 (better with six generators; MAR-B 1.55), RAE, arXiv 2510.11690;
 amount and kind of noise are our choice.
-Measured here: docs/results.md.
+Measured on TAEF2: docs/results.md.
 """
 
 from mmengine.config import read_base

@@ -2,7 +2,7 @@
 
 Spectrum Matching, arXiv 2603.14645; it claims EQ-VAE as a special case. Its
 authors train without a KL divergence; here it stays, as in the fine-tuning of EQ-VAE.
-Measured here: docs/results.md.
+Measured on TAEF2: docs/results.md.
 """
 
 from mmengine.config import read_base

@@ -1,7 +1,7 @@
 """SDXL-VAE with scale equivariance: smaller images from smaller latents in the same step.
 
 Skorokhodov et al., arXiv 2502.14831: FID 3.07 to 2.49 (DiT-XL/2 on FLUX's autoencoder), at most 20,000 steps.
-Measured here: docs/results.md.
+Measured on TAEF2: docs/results.md.
 """
 
 from mmengine.config import read_base

@@ -1,7 +1,7 @@
 """SDXL-VAE with alignment with a vision network's features (VF loss).
 
 VA-VAE, arXiv 2501.01423, with DINOv2: LightningDiT learns 2.5 times as fast on f16, 32 channels.
-Measured here: docs/results.md.
+Measured on TAEF2: docs/results.md.
 """
 
 from mmengine.config import read_base

@@ -1,7 +1,6 @@
 """TAEF2 with hidden last channels: the first channels learn to represent objects.
 
 DC-AE 1.5, arXiv 2508.00413: f64 with 128 channels beats DC-AE's f32 with 32, at a quarter of the time.
-Measured here: docs/results.md.
 """
 
 from mmengine.config import read_base
